@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+PORT ?= 8501
+
+.PHONY: demo test check app clean
+
+# Install, sweep the embedded pocket models, open the explorer on 127.0.0.1.
+demo: $(VENV)/.installed
+	$(BIN)/kick sweep pocket --preset demo >/dev/null
+	$(BIN)/kick sweep pocket-4m --recipe dense $(addprefix --task ,$(POCKET_TASKS)) --preset small >/dev/null
+	$(BIN)/kick app --port $(PORT)
+
+# Everything that CI runs: style, types, import rules, then all tests.
+test: check $(VENV)/.tested
+	$(BIN)/python -m pytest
+
+# Style, types and import rules; well under 20 seconds.
+check: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The explorer over whatever the cache holds.
+app: $(VENV)/.installed
+	$(BIN)/kick app --port $(PORT)
+
+# torch goes first: anything that asks for it later would bring gigabytes of CUDA with it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,35 @@
+"""`kick …`: the command line. Arguments in, the core's generators run, results printed.
+
+Progress goes to standard error, results to standard output (one JSON document with `--json`). Exit status:
+0 done, 1 failed, 2 the request cannot be met, 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from kick_core.spec import BadRequest, KickError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    from kick_core.cli.arguments import parser
+
+    given = parser().parse_args(arguments)
+    try:
+        status: int = given.command(given)
+        return status
+    except BadRequest as error:
+        print(f"kick: {error}", file=sys.stderr)
+        return 2
+    except KickError as error:
+        print(f"kick: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nkick: stopped; everything finished is kept, the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

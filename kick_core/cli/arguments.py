@@ -1,0 +1,126 @@
+"""The arguments of every command."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser
+
+from kick_core import __version__
+from kick_core.cli import making, storing
+from kick_core.spec import DTYPES
+
+_RECIPES = """recipes:
+  dense                the uncompressed model
+  wanda@0.5            a method and the share of weights to drop
+  magnitude@2:4        keep 2 of every 4 consecutive inputs of a row
+  rtn@4bit,group=64    bits, with options after commas
+"""
+
+
+def parser() -> ArgumentParser:
+    """The whole command line."""
+    top = ArgumentParser(
+        prog="kick",
+        description="Compress language models, ask them what they know, keep every answer.",
+        epilog=_RECIPES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"kick {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    _compress(commands)
+    _evaluate(commands)
+    _sweep(commands)
+    _score(commands)
+    _cache(commands)
+    _app(commands)
+    return top
+
+
+def _command(commands: argparse._SubParsersAction[ArgumentParser], name: str, about: str) -> ArgumentParser:
+    made = commands.add_parser(
+        name, help=about, description=about, epilog=_RECIPES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    made.add_argument("--cache", metavar="DIR", help="the cache (default: KICK_CACHE, else cache/)")
+    return made
+
+
+def _model(command: ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="pocket, pocket-4m, a folder in hub layout, or a hub id")
+    command.add_argument("--revision", help="of a hub model")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    command.add_argument("--dtype", default="auto", help=f"one of {', '.join(DTYPES)}; auto is the model's own")
+
+
+def _calibration(command: ArgumentParser, *, windows: int | None = 128) -> None:
+    group = command.add_argument_group("calibration (methods that look at data)")
+    group.add_argument("--calibration", metavar="SRC", help="pocket, c4, wikitext2, text, JSONL or token ids")
+    group.add_argument("--windows", type=int, help="number of windows" + (f" (default {windows})" if windows else ""))
+    group.add_argument("--length", type=int, help="tokens a window (default: the model's context, at most 2048)")
+    group.add_argument("--seed", type=int, help="which windows are drawn (default 0)")
+    group.add_argument("--propagate", help="compressed (the papers' procedure) or dense")
+
+
+def _asking(command: ArgumentParser) -> None:
+    command.add_argument("--limit", type=int, metavar="N", help="ask the first N examples of each task")
+    command.add_argument("--data", default="pocket", help="pocket")
+    command.add_argument("--protocol", default="strict", help="strict")
+
+
+def _compress(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "compress", "Compress a model; finished artifacts are kept and found again.")
+    _model(command)
+    command.add_argument("recipes", nargs="+", metavar="RECIPE")
+    _calibration(command)
+    command.set_defaults(command=making.compress)
+
+
+def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "evaluate", "Ask recipes of a model tasks, and compare with dense.")
+    _model(command)
+    command.add_argument("recipes", nargs="+", metavar="RECIPE")
+    command.add_argument("--task", action="append", required=True, dest="tasks", metavar="T", help="may be repeated")
+    _asking(command)
+    _calibration(command)
+    command.set_defaults(command=making.evaluate)
+
+
+def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "sweep", "Do a whole grid of recipes and tasks; done cells cost nothing.")
+    _model(command)
+    command.add_argument("--preset", help="demo or paper")
+    command.add_argument("--recipe", action="append", default=[], dest="recipes", metavar="R", help="may be repeated")
+    command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
+    _asking(command)
+    _calibration(command, windows=None)
+    command.set_defaults(command=making.sweep)
+
+
+def _score(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "score", "Derive all verdicts again from the stored outputs; needs no model.")
+    command.set_defaults(command=storing.score)
+
+
+def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "list", "What the cache holds.")
+    command.set_defaults(command=storing.list_all)
+    command = _command(commands, "show", "One artifact or run by its key.")
+    command.add_argument("key", metavar="KEY", help="a key, or the beginning of one")
+    command.set_defaults(command=storing.show)
+    command = _command(commands, "verify", "Look for damage; damaged artifacts are set aside and made again.")
+    command.add_argument("--deep", action="store_true", help="read every byte")
+    command.set_defaults(command=storing.verify)
+    command = _command(
+        commands, "gc", "Make room: unfinished leftovers, then the artifacts that are cheapest to remake."
+    )
+    command.add_argument("--max-size", type=int, metavar="BYTES", help="keep at most so many bytes of weights")
+    command.set_defaults(command=storing.collect)
+    command = _command(commands, "doctor", "What this machine offers, and what is missing.")
+    command.set_defaults(command=storing.doctor)
+
+
+def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "app", "Open the explorer on 127.0.0.1.")
+    command.add_argument("--port", type=int, default=8501)
+    command.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+    command.set_defaults(command=storing.app)

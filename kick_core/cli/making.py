@@ -1,0 +1,191 @@
+"""The commands that compute: compress, evaluate, sweep."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from kick_core import sweep as sweeping
+from kick_core import views
+from kick_core.cli import printing
+from kick_core.records import Card
+from kick_core.spec import BadRequest, Calibration, parse
+from kick_core.store import Store, artifacts, open_store, results
+from kick_core.sweep import Request, Sweep
+
+
+def _calibration(given: Namespace, default: Calibration) -> Calibration:
+    named = {"source": given.calibration, "windows": given.windows, "length": given.length}
+    named |= {"seed": given.seed, "propagate": given.propagate}
+    return replace(default, **{name: value for name, value in named.items() if value is not None})
+
+
+def _request(given: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] = ()) -> Request:
+    asked = {"limit": given.limit, "data": given.data, "protocol": given.protocol} if tasks else {}
+    return Request(
+        model=given.model,
+        recipes=recipes,
+        tasks=tasks,
+        calibration=_calibration(given, Calibration()),
+        device=given.device,
+        dtype=given.dtype,
+        revision=given.revision,
+        **asked,
+    )
+
+
+def compress(given: Namespace) -> int:
+    """`kick compress MODEL RECIPE...`"""
+    store = open_store(given.cache)
+    opened = _run(_request(given, tuple(given.recipes)), store)
+    cards = [artifacts.card(store, opened.shop.key(recipe)) for recipe in opened.recipes if recipe.target]
+    if given.json:
+        printing.document({"artifacts": [_card(card) for card in cards]})
+    else:
+        printing.table(
+            ("recipe", "key", "sparsity", "bits/weight", "on disk", "dense copy"), (_card_row(card) for card in cards)
+        )
+    for warning in sorted({f"{card.recipe}: {warning}" for card in cards for warning in card.warnings}):
+        print(f"kick: {warning}", file=sys.stderr)
+    return 0
+
+
+def _run(request: Request, store: Store) -> Sweep:
+    opened = Sweep(request, store)
+    printing.bar(opened.run())
+    return opened
+
+
+def _card(card: Card) -> dict[str, Any]:
+    return card.to_json() | {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity}
+
+
+def _card_row(card: Card) -> tuple[str, ...]:
+    return (
+        card.recipe,
+        card.key,
+        f"{card.sparsity:.4f}",
+        f"{card.bits_per_weight:.2f}",
+        printing.size(card.bytes),
+        printing.size(card.dense_bytes),
+    )
+
+
+def evaluate(given: Namespace) -> int:
+    """`kick evaluate MODEL RECIPE... --task T...`: dense is measured too, for the comparison."""
+    store = open_store(given.cache)
+    recipes = tuple(parse(text).text for text in given.recipes)
+    request = _request(given, tuple(dict.fromkeys(("dense", *recipes))), tuple(dict.fromkeys(given.tasks)))
+    return _report(_run(request, store), store, recipes, given.json)
+
+
+def sweep(given: Namespace) -> int:
+    """`kick sweep MODEL --preset demo` or `--recipe R --task T`."""
+    store = open_store(given.cache)
+    if given.preset:
+        request = sweeping.preset(given.preset, given.model)
+        request = replace(
+            request,
+            calibration=_calibration(given, request.calibration),
+            recipes=tuple(dict.fromkeys((*request.recipes, *given.recipes))),
+            tasks=tuple(given.tasks) or request.tasks,
+            limit=given.limit or request.limit,
+            limits={} if given.limit else request.limits,
+            data=given.data,
+            protocol=given.protocol,
+            device=given.device,
+            dtype=given.dtype,
+            revision=given.revision,
+        )
+    elif given.recipes and given.tasks:
+        request = _request(given, tuple(dict.fromkeys(("dense", *given.recipes))), tuple(given.tasks))
+    else:
+        raise BadRequest("a sweep needs --preset (demo or paper), or at least one --recipe and one --task")
+    opened = _run(request, store)
+    return _report(opened, store, tuple(recipe.text for recipe in opened.recipes), given.json)
+
+
+def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool) -> int:
+    runs = {
+        opened.card(recipe, task).key for recipe in opened.recipes if recipe.text in recipes for task in opened.data
+    }
+    frame = views.scores(store)
+    frame = frame[frame["run"].isin(runs)]
+    if as_json:
+        source = opened.shop.opened.source
+        printing.document({"model": source.name, "fingerprint": source.fingerprint, "results": _results(frame, store)})
+    else:
+        printing.table(_HEADER, (_score_row(row) for row in frame[frame["headline"]].itertuples()))
+    return 0
+
+
+_HEADER = ("recipe", "task", "n", "score", "95 % interval", "of dense", "broke", "fixed", "p", "matching (5 %)")
+
+
+def _score_row(row: Any) -> tuple[str, ...]:
+    return (
+        row.recipe,
+        row.task,
+        str(row.n),
+        f"{row.score:.3f}",
+        f"{row.low:.3f} … {row.high:.3f}",
+        printing.blank_as(row.share_kept, ".1%"),
+        printing.blank_as(row.broke, ".0f"),
+        printing.blank_as(row.fixed, ".0f"),
+        printing.blank_as(row.p, ".2g"),
+        row.verdict,
+    )
+
+
+def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
+    """One object per recipe and task, with every scorer of the task."""
+    found = []
+    for key, rows in frame.groupby("run", sort=False):
+        first = rows.iloc[0]
+        sittings = results.timings(store, str(key))
+        seconds = sum(sitting.seconds for sitting in sittings)
+        tokens = sum(sitting.tokens for sitting in sittings)
+        found.append(
+            {
+                "recipe": first["recipe"],
+                "task": first["task"],
+                "n": int(rows[rows["headline"]]["n"].iloc[0]),
+                "total": int(first["total"]),
+                "headline": str(rows[rows["headline"]]["scorer"].iloc[0]),
+                "scorers": {str(row["scorer"]): _scorer(row) for row in rows.to_dict("records")},
+                "artifact": first["weights"],
+                "run": key,
+                "protocol": first["protocol"],
+                "tokens_per_second": tokens / seconds if seconds else None,
+                "seconds": seconds,
+            }
+        )
+    return found
+
+
+def _scorer(row: Mapping[Any, Any]) -> dict[str, Any]:
+    against = {
+        "n": row["paired"],
+        "dense": row["dense_score"],
+        "share_kept": row["share_kept"],
+        "share_kept_interval": [row["share_low"], row["share_high"]],
+        "difference": row["difference"],
+        "interval": [row["diff_low"], row["diff_high"]],
+        "broke": row["broke"],
+        "fixed": row["fixed"],
+        "p": row["p"],
+        "p_holm": row["p_holm"],
+        "matching": row["verdict"],
+    }
+    return {
+        "n": row["n"],
+        "unjudged": row["unjudged"],
+        "mean": row["score"],
+        "interval": [row["low"], row["high"]],
+        "against_dense": None if row["recipe"] == "dense" else against,
+    }

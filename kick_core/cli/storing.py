@@ -1,0 +1,189 @@
+"""The commands over what is there already: list, show, verify, gc, score, doctor, app. None needs torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from kick_core.cli import printing
+from kick_core.spec import BadRequest, KickError
+from kick_core.store import Store, artifacts, open_store, results
+from kick_core.store.files import free_bytes
+
+
+def list_all(given: Namespace) -> int:
+    """`kick list`"""
+    store = open_store(given.cache)
+    cards = artifacts.cards(store)
+    runs = [(card, results.measured(store, card.key)) for card in results.runs(store)]
+    if given.json:
+        made = [
+            {
+                "key": card.key,
+                "model": card.model,
+                "recipe": card.recipe,
+                "bytes": card.bytes,
+                "dense_bytes": card.dense_bytes,
+                "bits_per_weight": card.bits_per_weight,
+                "sparsity": card.sparsity,
+                "created": card.created,
+            }
+            for card in cards
+        ]
+        asked = [card.to_json() | {"n": n} for card, n in runs]
+        printing.document({"cache": str(store.root), "artifacts": made, "runs": asked})
+        return 0
+    print(f"{store.root}: {len(cards)} artifacts, {len(runs)} runs")
+    printing.table(
+        ("artifact", "model", "recipe", "bits/weight", "on disk", "dense copy"),
+        (
+            (c.key[:20], c.model, c.recipe, f"{c.bits_per_weight:.2f}", printing.size(c.bytes),
+             printing.size(c.dense_bytes))
+            for c in cards
+        ),
+    )  # fmt: skip
+    printing.table(
+        ("run", "model", "recipe", "task", "n", "of"),
+        ((c.key[:16], c.model, c.recipe, c.task, str(n), str(c.total)) for c, n in runs),
+    )
+    return 0
+
+
+def _matching(store: Store, prefix: str) -> tuple[str, str]:
+    """The room and whole key that a prefix means. Raises BadRequest when it means none or several."""
+    found = [(room, key) for room in ("weights", "results") for key in store.keys(room) if key.startswith(prefix)]
+    if len(found) != 1:
+        what = "no key begins" if not found else f"{len(found)} keys begin"
+        raise BadRequest(f"{what} with {prefix!r} in {store.root}: `kick list` shows the keys")
+    return found[0]
+
+
+def show(given: Namespace) -> int:
+    """`kick show KEY`: one document in either form, it is for reading whole."""
+    store = open_store(given.cache)
+    room, key = _matching(store, given.key)
+    if room == "weights":
+        card = artifacts.card(store, key)
+        printing.document(card.to_json() | {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity})
+    else:
+        printing.document(results.run(store, key).to_json() | {"n": results.measured(store, key)})
+    return 0
+
+
+def verify(given: Namespace) -> int:
+    """`kick verify [--deep]`: exit status 1 when anything is damaged."""
+    store = open_store(given.cache)
+    faults: list[str] = []
+    for key in store.keys("weights"):
+        if found := artifacts.verify(store, key, deep=given.deep):
+            faults += [*found, f"{key}: set aside in {artifacts.quarantine(store, key)}; it is made again on demand"]
+    for key in store.keys("results"):
+        if found := results.verify(store, key, deep=given.deep):
+            faults += [*found, *results.set_damage_aside(store, key)]
+    if given.json:
+        printing.document({"faults": faults})
+    else:
+        for fault in faults:
+            print(fault)
+        if not faults:
+            print(f"{store.root}: no damage found" + ("" if given.deep else " (sizes only; --deep reads every byte)"))
+    return 1 if faults else 0
+
+
+def collect(given: Namespace) -> int:
+    """`kick gc`: outputs are never removed, nor an artifact that is being made."""
+    store = open_store(given.cache)
+    removed = [f"unfinished {path.name}" for path in sorted((store.root / "staging").glob("*")) if _drop(store, path)]
+    if given.max_size is not None:
+        if given.max_size < 0:
+            raise BadRequest(f"--max-size {given.max_size}: a number of bytes from 0 on")
+        cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(card.bytes, 1))
+        total = sum(card.bytes for card in cards)
+        for card in cards:
+            if total > given.max_size:
+                artifacts.remove(store, card.key)
+                removed.append(f"{card.recipe} of {card.model} ({printing.size(card.bytes)})")
+                total -= card.bytes
+    if given.json:
+        printing.document({"removed": removed})
+    else:
+        print("\n".join(removed) if removed else "nothing to remove")
+    return 0
+
+
+def _drop(store: Store, staged: Path) -> bool:
+    try:
+        with FileLock(store.lock_path(staged.name), timeout=0):
+            shutil.rmtree(staged)
+            return True
+    except Timeout:
+        return False
+
+
+def score(given: Namespace) -> int:
+    """`kick score`: new verdicts from old outputs."""
+    from kick_core.scoring import score as score_run
+
+    store = open_store(given.cache)
+    keys = [card.key for card in results.runs(store)]
+    counts = {key: len(score_run(store, key)) for key in keys}
+    if given.json:
+        printing.document({"verdicts": counts})
+    else:
+        print(f"{sum(counts.values())} verdicts on {len(counts)} runs")
+    return 0
+
+
+def doctor(given: Namespace) -> int:
+    """`kick doctor`"""
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    for name in ("torch", "transformers", "streamlit", "datasets", "gptqmodel", "compressed-tensors", "openai", "ray"):
+        try:
+            facts[name] = version(name)
+        except PackageNotFoundError:
+            facts[name] = "not installed"
+    try:
+        import torch
+
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        facts["cuda"] = ", ".join(devices) or "none"
+    except ImportError:
+        facts["cuda"] = "torch is not installed"
+    try:
+        store = open_store(given.cache)
+        facts["cache"] = f"{store.root}, {printing.size(free_bytes(store.root))} free"
+    except KickError as error:
+        facts["cache"] = str(error)
+    if given.json:
+        printing.document(facts)
+    else:
+        for name, fact in facts.items():
+            print(f"{name:20}{fact}")
+    return 0
+
+
+def app(given: Namespace) -> int:
+    """`kick app`: the explorer on 127.0.0.1, until Ctrl-C."""
+    if not 1 <= given.port <= 65535:
+        raise BadRequest(f"port {given.port}: a number from 1 to 65535")
+    script = Path(__file__).resolve().parents[2] / "app.py"
+    if not script.exists():
+        raise KickError(f"{script} is not there: the explorer runs from a checkout of the project")
+    environment = dict(os.environ)
+    if given.cache:
+        environment["KICK_CACHE"] = str(Path(given.cache).expanduser().resolve())
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", "127.0.0.1"]
+    command += ["--server.port", str(given.port), "--server.headless", "true" if given.no_browser else "false"]
+    return subprocess.call(command, cwd=script.parent, env=environment)

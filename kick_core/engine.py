@@ -1,0 +1,210 @@
+"""The scorer and generator: token ids in, log-probabilities or token ids out.
+
+Every forward has one of few shapes: prompts are padded on the left to a fixed length, and a batch has a
+fixed number of rows (the last one is filled up with copies). In half precision the last bits depend on the
+shape but, for one shape, not on the neighbours; so an example's output is the same whichever examples it is
+asked with, in whatever order, before or after a resume, and dense and compressed models are asked alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The shape policy. `tokens` bounds rows x length of one forward, `rows` the rows of one batch."""
+
+    tokens: int
+    rows: int
+    step: int = 64
+    shortest: int = 32
+
+    @property
+    def text(self) -> str:
+        """What keys and pages say of it."""
+        return f"left-padded to {self.shortest} or multiples of {self.step}, {self.rows} rows, {self.tokens} tokens"
+
+    def length(self, tokens: int) -> int:
+        """The padded length for a prompt of so many tokens."""
+        return self.shortest if tokens <= self.shortest else -(-tokens // self.step) * self.step
+
+    def batch_rows(self, length: int) -> int:
+        """Rows of every batch of prompts padded to `length`."""
+        return max(1, min(self.rows, self.tokens // length))
+
+
+def plan_for(device: torch.device) -> Plan:
+    """The shape policy of a kind of device."""
+    return Plan(tokens=16384, rows=64) if device.type == "cpu" else Plan(tokens=131072, rows=256)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that are asked together: `items` are positions in the list of prompts, without the filling."""
+
+    items: tuple[int, ...]
+    rows: int
+    length: int
+
+
+def batches(lengths: Sequence[int], plan: Plan) -> list[Batch]:
+    """Put prompts of these lengths into batches: by padded length, within it in their own order."""
+    by_length: dict[int, list[int]] = {}
+    for item, tokens in enumerate(lengths):
+        by_length.setdefault(plan.length(tokens), []).append(item)
+    made = []
+    for length in sorted(by_length):
+        rows, items = plan.batch_rows(length), by_length[length]
+        made += [Batch(tuple(items[i : i + rows]), rows, length) for i in range(0, len(items), rows)]
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Padded:
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+
+
+def _pad(prompts: Sequence[Ids], batch: Batch, filler: int, device: torch.device) -> _Padded:
+    """Left-padded ids, attention mask and positions, each int64 [rows, length]."""
+    ids = torch.full((batch.rows, batch.length), filler)
+    mask = torch.zeros(batch.rows, batch.length, dtype=torch.int64)
+    for row in range(batch.rows):
+        prompt = prompts[batch.items[min(row, len(batch.items) - 1)]]
+        ids[row, batch.length - len(prompt) :] = torch.tensor(prompt)
+        mask[row, batch.length - len(prompt) :] = 1
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    return _Padded(ids.to(device), mask.to(device), positions.to(device))
+
+
+def _logits(model: PreTrainedModel, inputs: dict[str, Any], keep: int) -> Tensor:
+    """Logits of the last `keep` positions, float32 [rows, keep, vocabulary]."""
+    logits: Tensor = model(**inputs, logits_to_keep=keep).logits
+    return logits[:, -keep:].float()
+
+
+@torch.inference_mode()
+def next_logprobs(
+    model: PreTrainedModel, prompts: Sequence[Ids], wanted: Sequence[Ids], *, plan: Plan, filler: int
+) -> Iterator[dict[int, list[float]]]:
+    """Log-probabilities of single tokens right after each prompt; `wanted[i]` are the token ids for prompt i.
+
+    Yields one {prompt number: log-probabilities} per batch. NaN logits come back as NaN.
+    """
+    for batch in batches([len(p) for p in prompts], plan):
+        padded = _pad(prompts, batch, filler, model.device)
+        inputs = {"input_ids": padded.ids, "attention_mask": padded.mask, "position_ids": padded.positions}
+        logprobs = _logits(model, inputs | {"use_cache": False}, 1)[:, 0].log_softmax(-1).cpu()
+        yield {item: logprobs[row, list(wanted[item])].tolist() for row, item in enumerate(batch.items)}
+
+
+@torch.inference_mode()
+def continuation_logprobs(
+    model: PreTrainedModel, prompts: Sequence[Ids], starts: Sequence[int], *, plan: Plan, filler: int
+) -> Iterator[dict[int, list[float]]]:
+    """Log-probability of each token of prompt i from position `starts[i]` on, given all before it.
+
+    Yields one {prompt number: log-probabilities} per batch.
+    """
+    for batch in batches([len(p) for p in prompts], plan):
+        padded = _pad(prompts, batch, filler, model.device)
+        keep = max(len(prompts[i]) - starts[i] for i in batch.items) + 1
+        inputs = {"input_ids": padded.ids, "attention_mask": padded.mask, "position_ids": padded.positions}
+        logprobs = _logits(model, inputs | {"use_cache": False}, keep)[:, :-1].log_softmax(-1)
+        taken = logprobs.gather(-1, padded.ids[:, -(keep - 1) :, None])[..., 0].cpu()
+        yield {
+            item: taken[row, keep - 1 - (len(prompts[item]) - starts[item]) :].tolist()
+            for row, item in enumerate(batch.items)
+        }
+
+
+@torch.inference_mode()
+def window_logprobs(model: PreTrainedModel, windows: Tensor, *, rows: int) -> Iterator[tuple[int, list[float]]]:
+    """Summed log-probability of tokens 1 … length-1 of each window [windows, length]; yields (first, sums)."""
+    for start in range(0, len(windows), rows):
+        part = windows[start : start + rows]
+        filled = torch.cat([part, part[-1:].expand(rows - len(part), -1)]).to(model.device)
+        logits = model(input_ids=filled, use_cache=False).logits[:, :-1]
+        losses = [
+            torch.nn.functional.cross_entropy(row.float(), ids[1:], reduction="sum")
+            for row, ids in zip(logits, filled, strict=True)
+        ]
+        yield start, (-torch.stack(losses)[: len(part)]).tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One continuation: its token ids (without the end token) and why it ended ("eos", "stop" or "limit")."""
+
+    ids: tuple[int, ...]
+    stop: str
+
+
+Stopper = Callable[[list[int]], bool]
+
+
+@torch.inference_mode()
+def greedy(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    *,
+    new_tokens: int,
+    ends: frozenset[int],
+    stops: Stopper,
+    plan: Plan,
+    filler: int,
+) -> Iterator[dict[int, Generated]]:
+    """Greedy continuations. Yields one {prompt number: Generated} per batch.
+
+    A row ends at a token of `ends`, when `stops(ids so far)` says so, or after `new_tokens`.
+    """
+    for batch in batches([len(p) for p in prompts], plan):
+        padded = _pad(prompts, batch, filler, model.device)
+        rows = _decode(model, padded, len(batch.items), new_tokens, ends, stops, filler)
+        yield dict(zip(batch.items, rows, strict=True))
+
+
+def _decode(
+    model: PreTrainedModel,
+    padded: _Padded,
+    asked: int,
+    new_tokens: int,
+    ends: frozenset[int],
+    stops: Stopper,
+    filler: int,
+) -> list[Generated]:
+    """Decode the first `asked` rows of one padded batch; the rest only keeps the shape."""
+    cache = DynamicCache(config=model.config)
+    mask, ids, positions = padded.mask, padded.ids, padded.positions
+    written: list[list[int]] = [[] for _ in range(asked)]
+    ended: list[str] = ["" for _ in range(asked)]
+    one = torch.ones(len(mask), 1, dtype=mask.dtype, device=mask.device)
+    for step in range(new_tokens):
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
+        chosen = _logits(model, inputs | {"use_cache": True}, 1)[:, 0].argmax(-1)
+        for row, token in enumerate(chosen[:asked].tolist()):
+            if ended[row]:
+                continue
+            if token in ends:
+                ended[row] = "eos"
+                continue
+            written[row].append(token)
+            if stops(written[row]):
+                ended[row] = "stop"
+            elif step + 1 == new_tokens:
+                ended[row] = "limit"
+        if all(ended):
+            break
+        ids, positions = chosen[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, one], dim=1)
+    return [Generated(tuple(ids), stop) for ids, stop in zip(written, ended, strict=True)]

@@ -1,0 +1,158 @@
+"""The compression methods: one file each, and the file's name is the method's name.
+
+A method file holds one literal, `CARD`, and one pure function:
+
+    compress(weight, seen, target, options) -> CompressedMatrix
+
+`weight` [out, in], `seen` the statistics of the linear's inputs, `target` what to reach. Nothing else goes
+in, and the weight is never changed in place. The card is read without importing the file (it is a literal),
+so that planning and keys do not wait for torch; files that begin with an underscore are shared parts.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kick_core.spec import BadRequest, IntGrid, KeepNofM, Option, Recipe, Target, Unstructured, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Need = Literal["nothing", "norms", "gram"]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodCard:
+    """What is known of a method without running it.
+
+    `version` is raised by hand whenever its numbers may change, and is part of every key. `targets` are
+    among "ratio", "pattern" and "bits". `needs` says which statistics of the inputs it reads: none, the
+    squared norm of every input feature, or the Gram matrix X^T X.
+    """
+
+    name: str
+    title: str
+    version: int
+    targets: tuple[str, ...]
+    needs: Need
+    options: Mapping[str, Option]
+    paper: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Statistics of a linear's inputs over all calibration tokens, float32.
+
+    `norms` [in]: the sum over tokens of x_j². `gram` [in, in]: X^T X, when the method needs it. `tokens`:
+    how many were seen. Padding never enters.
+    """
+
+    tokens: int
+    norms: Tensor | None = None
+    gram: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedMatrix:
+    """The result for one matrix. `weight` [out, in] is what the model will compute with, in its own dtype.
+
+    Pruning methods give `mask` [out, in] (True: kept). Quantizing methods give `codes` [out, in] (uint8),
+    `scales` and `zeros` [out, groups] (float32; weight = (codes - zeros) * scales) and `groups` [in], the
+    group of every input. `updated` says that kept weights differ from the original ones. `note` records
+    departures from the plain procedure, such as a Cholesky retry.
+    """
+
+    weight: Tensor
+    mask: Tensor | None = None
+    codes: Tensor | None = None
+    scales: Tensor | None = None
+    zeros: Tensor | None = None
+    groups: Tensor | None = None
+    bits: int | None = None
+    updated: bool = False
+    note: str = ""
+
+
+Method = Callable[["Tensor", Seen, Target, Mapping[str, Any]], CompressedMatrix]
+
+
+def names() -> tuple[str, ...]:
+    """The methods there are, found by looking at file names."""
+    return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_")))
+
+
+@cache
+def card(name: str) -> MethodCard:
+    """A method's card, read from its file without running it. Raises BadRequest for an unknown method."""
+    if name not in names():
+        raise nearest(name, ("dense", *names()), "method")
+    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets):
+            return MethodCard(name=name, **ast.literal_eval(node.value))
+    raise TypeError(f"kick_core/methods/{name}.py holds no literal CARD")
+
+
+def function(name: str) -> Method:
+    """A method's function; this is where torch is first needed."""
+    card(name)
+    method: Method = import_module(f"kick_core.methods.{name}").compress
+    return method
+
+
+def _kind(target: Target) -> str:
+    match target:
+        case Unstructured():
+            return "ratio"
+        case KeepNofM():
+            return "pattern"
+        case IntGrid():
+            return "bits"
+
+
+_EXAMPLE = {"ratio": "0.5", "pattern": "2:4", "bits": "4bit"}
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """Fill in the method's default options and refuse what the method cannot do.
+
+    Raises BadRequest for an unknown method or option and for a target that the method does not take.
+    """
+    if recipe.target is None:
+        return recipe
+    known = card(recipe.method)
+    if _kind(recipe.target) not in known.targets:
+        can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
+        raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
+    given = dict(recipe.options)
+    for name, value in given.items():
+        if name not in known.options:
+            raise nearest(name, (*known.options, *(("group", "sym") if "bits" in known.targets else ())), "option")
+        default = known.options[name]
+        if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
+            raise BadRequest(
+                f"option {name}={value} of {recipe.method}: a {type(default).__name__} is expected, e.g. {default}"
+            )
+    return Recipe(recipe.method, recipe.target, tuple({**known.options, **given}.items()))
+
+
+def payload(recipe: Recipe) -> dict[str, Any]:
+    """A resolved recipe as it enters keys and cards: every default spelled out, fractions as text."""
+    full = resolve(recipe)
+    if full.target is None:
+        return {"method": "dense"}
+    facts: dict[str, Any] = {
+        "method": full.method,
+        "version": card(full.method).version,
+        "target": full.target.text,
+        "options": {name: str(v) if isinstance(v, float) else v for name, v in full.options},
+    }
+    if isinstance(full.target, IntGrid):
+        facts["group"], facts["sym"] = full.target.group, full.target.symmetric
+    return facts

@@ -1,0 +1,70 @@
+"""Integer grids: scale and zero point per group of inputs, rounding, and back.
+
+The grid is the one of GPTQ's file format (Frantar et al. 2022, arXiv 2210.17323, and its public code):
+weight ~ (code - zero) * scale with codes 0 … 2^bits - 1; symmetric grids put zero at 2^(bits-1).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kick_core.methods import CompressedMatrix
+from kick_core.spec import IntGrid
+
+
+def fit(values: Tensor, grid: IntGrid) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of each row of `values` [rows, n], float32 -> two [rows, 1] tensors."""
+    top = 2**grid.bits - 1
+    low = values.amin(-1, keepdim=True).clamp(max=0)
+    high = values.amax(-1, keepdim=True).clamp(min=0)
+    if grid.symmetric:
+        high = torch.maximum(high, -low)
+        low = -high
+    empty = (low == 0) & (high == 0)
+    low, high = low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
+    scale = (high - low) / top
+    zero = torch.full_like(scale, 2 ** (grid.bits - 1)) if grid.symmetric else torch.round(-low / scale)
+    return scale, zero
+
+
+def encode(values: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The nearest codes, float32 whole numbers in 0 … 2^bits - 1."""
+    return torch.clamp(torch.round(values / scale) + zero, 0, 2**bits - 1)
+
+
+def decode(codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """What codes stand for, float32."""
+    return (codes - zero) * scale
+
+
+def group_of(cols: int, grid: IntGrid) -> Tensor:
+    """The group of every input, int32 [cols]. The last group is shorter when the size does not divide."""
+    size = cols if grid.group == -1 else grid.group
+    return torch.arange(cols, dtype=torch.int32) // size
+
+
+def expand(parts: Tensor, groups: Tensor) -> Tensor:
+    """Values per group [rows, groups] spread over the inputs: [rows, cols]."""
+    return parts.index_select(1, groups.to(parts.device, torch.int64))
+
+
+def packaged(
+    weight: Tensor, codes: Tensor, scales: Tensor, zeros: Tensor, groups: Tensor, bits: int, note: str = ""
+) -> CompressedMatrix:
+    """A quantized matrix whose `weight` is exactly what its codes stand for, in the weight's own dtype."""
+    return CompressedMatrix(
+        dequantize(codes, scales, zeros, groups, weight.dtype),
+        codes=codes.to(torch.uint8),
+        scales=scales,
+        zeros=zeros,
+        groups=groups,
+        bits=bits,
+        updated=True,
+        note=note,
+    )
+
+
+def dequantize(codes: Tensor, scales: Tensor, zeros: Tensor, groups: Tensor, dtype: torch.dtype) -> Tensor:
+    """codes [rows, cols], scales and zeros [rows, groups], groups [cols] -> weight [rows, cols] in `dtype`."""
+    return decode(codes.float(), expand(scales, groups), expand(zeros, groups)).to(dtype)

@@ -1,0 +1,32 @@
+"""Magnitude pruning: the smallest weights of each matrix go.
+
+Score |W_ij|. Unstructured: over the whole matrix, as in the Wanda and LLM-KICK code; N:M: within every M
+consecutive inputs of a row. Looks at no data. (Han et al. 2015, arXiv 1506.02626; Zhu & Gupta 2017,
+arXiv 1710.01878.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from kick_core.methods import CompressedMatrix, Seen
+from kick_core.methods._select import keep_mask, masked, zeros_first
+from kick_core.spec import Target
+
+CARD = {
+    "title": "Magnitude",
+    "version": 1,
+    "targets": ("ratio", "pattern"),
+    "needs": "nothing",
+    "options": {},
+    "paper": "Han et al. 2015, arXiv 1506.02626",
+}
+
+
+def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+    """Drop the smallest |W| of `weight` [out, in]; kept weights keep their bits."""
+    scores = zeros_first(weight, weight.float().abs())
+    return masked(weight, keep_mask(scores, target, per_row=False))

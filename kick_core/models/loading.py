@@ -1,0 +1,69 @@
+"""Open a model and its tokenizer from a checked source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import logging as transformers_logging
+
+from kick_core.models.source import Source
+from kick_core.spec import BadRequest, KickError
+
+transformers_logging.disable_progress_bar()
+
+
+def device_of(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:1` as a device. Raises BadRequest when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadRequest(f"unknown device {name!r}: auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise BadRequest(f"device {name!r} is not supported: auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadRequest(f"device {name!r} was asked for, but torch sees no CUDA device here: use --device cpu")
+    return device
+
+
+def open_model(source: Source, dtype: str = "auto", device: str = "auto") -> PreTrainedModel:
+    """The dense model, in evaluation mode. Raises KickError when weights and architecture do not match."""
+    where = device_of(device)
+    try:
+        model, facts = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise KickError(f"{source.folder} cannot be opened: {_first_line(error)}") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found := sorted(map(str, facts[kind])):
+            raise KickError(
+                f"{source.folder}: {len(found)} {kind.replace('_', ' ')}, first {found[0]!r}: "
+                f"these weights are not of this architecture"
+            )
+    opened: PreTrainedModel = model.to(where).eval()
+    return opened
+
+
+def open_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model."""
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise KickError(f"{source.folder}: the tokenizer cannot be opened: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    opened: PreTrainedTokenizerBase = tokenizer
+    return opened
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

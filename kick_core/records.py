@@ -1,0 +1,181 @@
+"""What was found: examples, raw outputs, verdicts, block reports and cards.
+
+Outputs are raw and kept for ever; verdicts are derived from them again whenever a scorer changes. A verdict
+without a score (`None`) means "not judged" and never counts as wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+
+class _Json:
+    """Records travel as plain JSON objects; unknown names are an error, so old readers notice new fields."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        if unknown := set(data) - names:
+            raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+        return cls(**{name: _frozen(value) for name, value in data.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Example(_Json):
+    """One question of a task.
+
+    `prompt` holds the text sent as it is (one part) or the user's turns of a dialogue (chat tasks).
+    `choices` are the options of a multiple-choice question; `answers` the accepted golds (aliases), and for
+    multiple choice the gold option's letter. `meta` carries subject, discipline, bucket, checks, passage …
+    """
+
+    id: str
+    prompt: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Output(_Json):
+    """What a model answered, raw.
+
+    `text` has one part per assistant turn. `logprobs` are natural logarithms: one per option for multiple
+    choice, the summed log-probability of the window for perplexity. `stop` says why generation ended
+    ("eos", "stop", "limit") or "scored"; "rejected" marks a prompt longer than the context. `tokens` is the
+    number of generated (or, for perplexity, predicted) tokens; `prompt_tokens` the prompt's length.
+    """
+
+    example: str
+    prompt_hash: str
+    text: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    stop: str = ""
+    tokens: int = 0
+    prompt_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(_Json):
+    """One scorer's judgement of one output. `score` is in [0, 1] unless the scorer says otherwise."""
+
+    example: str
+    scorer: str
+    score: float | None
+    extracted: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport(_Json):
+    """What happened to one linear. `loss` is the relative output error ‖(W-Ŵ)X‖²/‖WX‖² where inputs are known.
+
+    `note` records anything that departed from the plain procedure, such as a Cholesky retry.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    zeros: int
+    loss: float | None = None
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReport(_Json):
+    """One decoder block is done: `block` counts from 0 to `blocks` - 1. `resumed` blocks came from the cache.
+
+    `loss` is the block's relative output error ‖f̂(X̂) - f(X̂)‖² / ‖f(X̂)‖² on the first batch of calibration
+    windows, X̂ being the inputs it was calibrated on; None where the method looks at no data.
+    """
+
+    block: int
+    blocks: int
+    layers: tuple[LayerReport, ...]
+    seconds: float
+    loss: float | None = None
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Card(_Json):
+    """The card of a finished weight artifact: what it is, where it came from and what it weighs.
+
+    `bytes` are on disk, `dense_bytes` what a dense copy of the same linears would take, `weights` the number
+    of weights in the compressed linears, `zeros` how many of them are zero.
+    """
+
+    key: str
+    model: str
+    fingerprint: str
+    recipe: str
+    resolved: dict[str, Any]
+    calibration: dict[str, Any] | None
+    dtype: str
+    device: str
+    blocks: int
+    weights: int
+    zeros: int
+    bytes: int
+    dense_bytes: int
+    seconds: float
+    created: str
+    versions: dict[str, str]
+    layers: tuple[LayerReport, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.bytes / self.weights if self.weights else 0.0
+
+    @property
+    def sparsity(self) -> float:
+        return self.zeros / self.weights if self.weights else 0.0
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        layers = tuple(LayerReport.from_json(layer) for layer in data.get("layers", ()))
+        names = {f.name for f in fields(cls)}
+        if unknown := set(data) - names:
+            raise ValueError(f"Card has no field {', '.join(sorted(unknown))}")
+        plain = {name: _frozen(value) for name, value in data.items() if name != "layers"}
+        return cls(**plain, layers=layers)
+
+
+@dataclass(frozen=True, slots=True)
+class RunCard(_Json):
+    """The card of an evaluation run: one model under one recipe asked one task under one protocol.
+
+    `weights` is the artifact's key, or the dense model's. `plan` names the shape policy, so that dense and
+    variants are known to have been asked alike. `total` is the number of examples the task has in all.
+    """
+
+    key: str
+    model: str
+    fingerprint: str
+    recipe: str
+    weights: str
+    task: str
+    task_version: int
+    protocol: str
+    data: str
+    examples: str
+    total: int
+    settings: dict[str, Any]
+    plan: str
+    dtype: str
+    device: str
+    created: str
+    versions: dict[str, str]

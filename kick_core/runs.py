@@ -1,0 +1,114 @@
+"""Evaluation runs: what identifies one, what of it is done, and doing the rest.
+
+A run is one model under one recipe asked one task. Its key does not hold how many examples were asked:
+examples come in a fixed random order, and asking more of them extends the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kick_core import evaluation, keys
+from kick_core.artifacts import Workshop
+from kick_core.evaluation import Asker
+from kick_core.keys import canonical
+from kick_core.provenance import now, versions
+from kick_core.records import Example, RunCard
+from kick_core.scoring import score
+from kick_core.spec import BadRequest, Recipe, nearest
+from kick_core.store import Store, results
+from kick_core.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """A task's examples for one model, and their key."""
+
+    task: Task
+    examples: tuple[Example, ...]
+    key: str
+    data: str
+
+
+def task_data(task: Task, ask: Asker, data: str = "pocket") -> TaskData:
+    """Load a task's examples and name them by their content."""
+    found = evaluation.examples(task, ask, data)
+    if len({example.id for example in found}) < len(found):
+        twice = sorted({e.id for i, e in enumerate(found) if e.id in {x.id for x in found[:i]}})
+        raise BadRequest(f"the data {data!r} of {task.name} holds {twice[0]!r} more than once: ids must differ")
+    digest = hashlib.sha256()
+    for example in found:
+        digest.update(canonical(example.to_json()).encode())
+    return TaskData(task, found, keys.key("examples", {"task": task.name, "content": digest.hexdigest()}), data)
+
+
+def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, protocol: str = "strict") -> RunCard:
+    """The card of a run, measured or not."""
+    if protocol not in evaluation.PROTOCOLS:
+        raise nearest(protocol, evaluation.PROTOCOLS, "protocol")
+    opened, settings = shop.opened, ask.settings(loaded.task)
+    weights = shop.key(recipe)
+    identity = {
+        "weights": weights,
+        "task": loaded.task.name,
+        "examples": loaded.key,
+        "settings": settings,
+        "plan": ask.plan.text,
+        "protocol": protocol,
+        "device": opened.model.device.type,
+    }
+    return RunCard(
+        key=keys.key("run", identity),
+        model=opened.source.name,
+        fingerprint=opened.source.fingerprint,
+        recipe=recipe.text,
+        weights=weights,
+        task=loaded.task.name,
+        task_version=loaded.task.version,
+        protocol=protocol,
+        data=loaded.data,
+        examples=loaded.key,
+        total=len(loaded.examples),
+        settings=settings,
+        plan=ask.plan.text,
+        dtype=opened.dtype,
+        device=opened.model.device.type,
+        created=now(),
+        versions=versions(),
+    )
+
+
+def wanted(loaded: TaskData, limit: int | None) -> tuple[Example, ...]:
+    """The examples that a limit asks for: the first ones of the fixed order."""
+    if limit is not None and limit < 1:
+        raise BadRequest(f"limit {limit}: at least 1 example is needed")
+    return loaded.examples[:limit]
+
+
+def measure(store: Store, ask: Asker, card: RunCard, loaded: TaskData, limit: int | None) -> Iterator[int]:
+    """Ask what is not answered yet, keep every batch, seal at the end; yields the number of new outputs.
+
+    The model must wear the weights that the card names. A stopped run goes on at its batch.
+    """
+    asked = wanted(loaded, limit)
+    if results.measured(store, card.key) >= len(asked):
+        return
+    results.keep_examples(store, card.examples, loaded.examples)
+    with results.recorder(store, card) as recorder:
+        rest = asked[recorder.sealed :]
+        done = recorder.recorded([example.id for example in rest])
+        if done:
+            yield len(done)
+        began, tokens = time.perf_counter(), 0
+        for batch in evaluation.outputs(ask, loaded.task, [e for e in rest if e.id not in done]):
+            recorder.record(batch)
+            tokens += sum(output.tokens + output.prompt_tokens for output in batch)
+            yield len(batch)
+        sitting = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - began)
+        if rest:
+            recorder.seal([example.id for example in rest])
+            results.add_timing(store, card.key, sitting)
+    score(store, card.key)

@@ -1,0 +1,260 @@
+"""What may be asked: targets, recipes, models and calibrations, as frozen values with one text form.
+
+Everything that a user can type, put into a URL or read off a plot is parsed here and nowhere else, so the
+same words mean the same thing in the command line, the pages, the cards and the keys. Standard library only:
+planning a sweep or drawing a page must never wait for torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+Option = bool | int | float | str
+
+
+class KickError(Exception):
+    """A failure that the user can act on; the message is one line and is shown as it is (exit status 1)."""
+
+
+class BadRequest(KickError, ValueError):
+    """The request itself cannot be met: names the value, what is allowed and what to do (exit status 2)."""
+
+
+def nearest(value: str, known: Iterable[str], kind: str) -> BadRequest:
+    """The error for an unknown name, with the closest known ones first."""
+    known = list(known)
+    close = difflib.get_close_matches(value, known, n=len(known), cutoff=0.0)
+    hint = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
+    guess = f" Did you mean {hint[0]!r}?" if hint else ""
+    return BadRequest(f"unknown {kind} {value!r}.{guess} Known: {', '.join(close)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Unstructured:
+    """Drop a share of the weights of every linear, wherever they stand."""
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio < 1:
+            raise BadRequest(
+                f"sparsity ratio {self.ratio!r} is outside [0, 1): give the share of weights to drop, e.g. 0.5"
+            )
+
+    @property
+    def text(self) -> str:
+        return f"{self.ratio:.12g}"
+
+    @property
+    def sparsity(self) -> float:
+        return self.ratio
+
+    def count(self, n: int) -> int:
+        """How many of `n` weights are dropped: floor(n * ratio), on the decimal that was written.
+
+        Binary floating point would make 0.29 of 100 twenty-eight.
+        """
+        return int(n * Fraction(self.text))
+
+
+@dataclass(frozen=True, slots=True)
+class KeepNofM:
+    """Keep `keep` of every `out_of` consecutive inputs of a row (hardware's N:M)."""
+
+    keep: int
+    out_of: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.keep <= self.out_of:
+            raise BadRequest(
+                f"pattern {self.text!r} keeps {self.keep} of every {self.out_of} weights: "
+                f"N must be from 1 to M (2:4 keeps two of every four)"
+            )
+
+    @property
+    def text(self) -> str:
+        return f"{self.keep}:{self.out_of}"
+
+    @property
+    def sparsity(self) -> float:
+        return 1 - self.keep / self.out_of
+
+
+@dataclass(frozen=True, slots=True)
+class IntGrid:
+    """Round weights to integers of `bits`, one scale per `group` consecutive inputs (-1: one per row)."""
+
+    bits: int
+    group: int = 128
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        if self.bits not in range(2, 9):
+            raise BadRequest(f"{self.bits} bits are outside 2..8: write e.g. rtn@4bit")
+        if self.group != -1 and self.group < 1:
+            raise BadRequest(f"group size {self.group} is neither positive nor -1 (one scale per row)")
+
+    @property
+    def text(self) -> str:
+        return f"{self.bits}bit"
+
+    @property
+    def sparsity(self) -> float:
+        return 0.0
+
+
+Target = Unstructured | KeepNofM | IntGrid
+
+_RATIO = re.compile(r"-?(\d+(\.\d*)?|\.\d+)")
+_PATTERN = re.compile(r"(\d{1,4}):(\d{1,4})")
+_BITS = re.compile(r"(\d{1,3})bits?")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def _target(text: str) -> Target:
+    if match := _PATTERN.fullmatch(text):
+        return KeepNofM(int(match[1]), int(match[2]))
+    if match := _BITS.fullmatch(text):
+        return IntGrid(int(match[1]))
+    if _RATIO.fullmatch(text):
+        return Unstructured(float(text))
+    raise BadRequest(
+        f"target {text!r} is not understood: write a ratio (0.5), a pattern (2:4) or bits (4bit) after '@'"
+    )
+
+
+def _option(text: str) -> tuple[str, Option]:
+    name, equals, value = text.partition("=")
+    if not equals or not _NAME.fullmatch(name) or not value:
+        raise BadRequest(f"option {text!r} is not understood: write name=value, e.g. group=64")
+    if value in ("true", "false"):
+        return name, value == "true"
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            continue
+    return name, value
+
+
+def _written(value: Option) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One way to compress: a method, what it shall reach, and the options that were written down.
+
+    Options that were not written take the method's defaults when the recipe is resolved
+    (`kick_core.methods.resolve`); only resolved recipes are hashed.
+    """
+
+    method: str
+    target: Target | None = None
+    options: tuple[tuple[str, Option], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(sorted(self.options)))
+        if self.method == "dense" and (self.target or self.options):
+            raise BadRequest("'dense' is the uncompressed model: it takes no target and no options")
+        if self.method != "dense" and self.target is None:
+            raise BadRequest(f"recipe {self.method!r} says no target: write {self.method}@0.5, @2:4 or @4bit")
+
+    @property
+    def text(self) -> str:
+        """The text form, without loss: `parse(recipe.text) == recipe`."""
+        if self.target is None:
+            return self.method
+        words = [f"{self.method}@{self.target.text}"]
+        if isinstance(self.target, IntGrid):
+            plain = IntGrid(self.target.bits)
+            if self.target.group != plain.group:
+                words.append(f"group={self.target.group}")
+            if self.target.symmetric != plain.symmetric:
+                words.append(f"sym={_written(self.target.symmetric)}")
+        words += [f"{name}={_written(value)}" for name, value in self.options]
+        return ",".join(words)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+DENSE = Recipe("dense")
+
+
+def parse(text: str | Recipe) -> Recipe:
+    """Read a recipe's text form: `dense`, `wanda@0.5`, `sparsegpt@2:4`, `gptq@4bit,group=64,sym=false`.
+
+    Raises BadRequest that names the faulty word. Whether the method exists and takes the target is
+    `kick_core.methods.resolve`'s business.
+    """
+    if isinstance(text, Recipe):
+        return text
+    head, *words = text.strip().split(",")
+    method, at, goal = head.partition("@")
+    if not _NAME.fullmatch(method):
+        raise BadRequest(f"recipe {text!r} is not understood: write method@target, e.g. wanda@0.5")
+    if at and not goal:
+        raise BadRequest(f"recipe {text!r} ends at '@': write a ratio, a pattern or bits after it")
+    target = _target(goal) if at else None
+    options = dict(_option(word) for word in words)
+    if isinstance(target, IntGrid):
+        target = IntGrid(target.bits, _group(options.pop("group", 128)), _flag(options.pop("sym", True)))
+    return Recipe(method, target, tuple(options.items()))
+
+
+def _group(value: Option) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRequest(f"group={_written(value)} is not a whole number: write e.g. group=64")
+    return value
+
+
+def _flag(value: Option) -> bool:
+    if not isinstance(value, bool):
+        raise BadRequest(f"sym={_written(value)} is neither true nor false")
+    return value
+
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model as the user names it: `pocket`, a folder or a hub id. Its identity is the hash of its files."""
+
+    name: str
+    revision: str | None = None
+    dtype: Dtype = "auto"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise nearest(self.dtype, DTYPES, "dtype")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Which token windows the data-aware methods look at.
+
+    `propagate` says which activations the next block sees: those of the compressed blocks before it (the
+    papers' sequential procedure) or those of the dense model.
+    """
+
+    source: str = "pocket"
+    windows: int = 128
+    length: int | None = None
+    seed: int = 0
+    propagate: Literal["compressed", "dense"] = "compressed"
+
+    def __post_init__(self) -> None:
+        if self.windows < 1:
+            raise BadRequest(f"{self.windows} calibration windows: at least 1 is needed")
+        if self.length is not None and self.length < 2:
+            raise BadRequest(f"calibration windows of {self.length} tokens: at least 2 are needed")
+        if self.propagate not in ("compressed", "dense"):
+            raise nearest(self.propagate, ("compressed", "dense"), "propagation")

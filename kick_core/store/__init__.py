@@ -1,0 +1,77 @@
+"""The cache on disk: where things are, and the two promises that everything else leans on.
+
+1. A file or folder under its final name is complete. Whatever was killed when, half-written bytes only ever
+   have names that nobody reads.
+2. Locks save work, never correctness. If a lock fails (network disks), two processes do the same work and
+   the second result is dropped; nothing breaks.
+
+`artifacts` keeps compressed weights, `results` keeps outputs, examples and verdicts. The format on disk is
+described, normatively, in cache/README.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kick_core.spec import BadRequest, KickError
+from kick_core.store.files import replace_file
+
+VERSION = 1
+"""Of the layout on disk. A newer cache is refused; an older one is migrated or rebuilt."""
+
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of LLM-KICK Explorer.\n"
+
+
+def default_root() -> Path:
+    """`KICK_CACHE` when it is set, else `cache/` beside the package."""
+    named = os.environ.get("KICK_CACHE")
+    return Path(named).expanduser() if named else Path(__file__).resolve().parents[2] / "cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The root of one cache and the paths inside it. Made with `open_store`."""
+
+    root: Path
+
+    def folder(self, room: str, key: str) -> Path:
+        """`room/ab/<key>`, where ab are the first two digits of the key's hash."""
+        digest = key.rpartition("-")[2]
+        if not digest.isalnum() or "/" in key or key.startswith("."):
+            raise BadRequest(f"{key!r} is not a key of this cache: `kick list` shows the keys")
+        return self.root / room / digest[:2] / key
+
+    def lock_path(self, key: str) -> Path:
+        return self.root / "locks" / f"{key}.lock"
+
+    def live(self, key: str) -> Path:
+        """Where the outputs of an unfinished run are recorded: SQLite, so on a disk of this host."""
+        local = os.environ.get("KICK_LOCAL_CACHE")
+        return (Path(local) if local else self.root / "live") / key
+
+    def keys(self, room: str) -> list[str]:
+        """Every key in a room, complete or not, sorted."""
+        return sorted(path.name for path in (self.root / room).glob("??/*") if not path.name.startswith("."))
+
+
+def open_store(root: Path | str | None = None) -> Store:
+    """Open a cache, making it if it is not there. Raises KickError when it cannot be used."""
+    path = Path(root).expanduser() if root else default_root()
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        version = path / "VERSION"
+        if not version.exists():
+            replace_file(path / "CACHEDIR.TAG", _TAG.encode())
+            replace_file(version, json.dumps({"layout": VERSION}).encode())
+        found = json.loads(version.read_text())["layout"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KickError(f"the cache {path} cannot be opened ({error}); name another with --cache DIR") from error
+    if found != VERSION:
+        raise KickError(
+            f"the cache {path} has layout {found}, this program writes {VERSION}: "
+            f"use another folder with --cache DIR or the program's version that made it"
+        )
+    return Store(path)

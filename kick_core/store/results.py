@@ -1,0 +1,289 @@
+"""Outputs of evaluations: recorded durably batch by batch, then sealed into Parquet that the pages read.
+
+    live/<run>/                        diskcache while the run goes on (this host only)
+    results/ab/<run>/run.json          what was asked of whom
+    results/ab/<run>/part-00000-00200-<sum>.parquet   outputs of examples 0 … 199, write-once
+    results/ab/<run>/verdicts-v1-00200.parquet        derived: scorers of version 1 over 200 outputs
+    results/ab/<run>/timings.json      how long each sitting took; apart, so that parts stay reproducible
+    examples/ab/<key>/examples-<sum>.parquet          the questions themselves
+
+Examples come in one fixed random order, so any prefix is an unbiased sample and a run can be extended: 64
+outputs today and 200 tomorrow are one run with two parts. The sum in a file's name is its checksum.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from filelock import FileLock
+
+from kick_core.records import Example, Output, RunCard, Verdict
+from kick_core.spec import KickError
+from kick_core.store import Store
+from kick_core.store.files import no_space, replace_file
+from kick_core.store.plaindisk import DamagedRow, open_cache
+
+_PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
+
+_OUTPUT = pa.schema(
+    [
+        ("example", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("text", pa.list_(pa.string())),
+        ("logprobs", pa.list_(pa.float64())),
+        ("stop", pa.string()),
+        ("tokens", pa.int32()),
+        ("prompt_tokens", pa.int32()),
+    ]
+)
+_EXAMPLE = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt", pa.list_(pa.string())),
+        ("choices", pa.list_(pa.string())),
+        ("answers", pa.list_(pa.string())),
+        ("meta", pa.string()),
+    ]
+)
+_VERDICT = pa.schema(
+    [
+        ("example", pa.string()),
+        ("scorer", pa.string()),
+        ("score", pa.float64()),
+        ("extracted", pa.string()),
+        ("why", pa.string()),
+    ]
+)
+
+
+def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(pq.read_table(path, page_checksum_verification=True).to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
+
+
+def _sum(data: bytes) -> str:
+    return xxhash.xxh3_64_hexdigest(data)
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def runs(store: Store) -> list[RunCard]:
+    """The cards of all runs with at least one sealed part."""
+    return [run(store, key) for key in store.keys("results") if parts(store, key)]
+
+
+def run(store: Store, key: str) -> RunCard:
+    """The card of a run. Raises KickError when there is none."""
+    path = store.folder("results", key) / "run.json"
+    try:
+        return RunCard.from_json(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise KickError(f"no run {key!r} in {store.root}: `kick list` shows what is there") from None
+    except (ValueError, TypeError) as error:
+        raise KickError(f"the run card {path} is damaged ({error})") from error
+
+
+def parts(store: Store, key: str) -> list[Path]:
+    """The sealed parts that join up from example 0, in order."""
+    found: dict[int, tuple[int, Path]] = {}
+    for path in store.folder("results", key).glob("part-*.parquet"):
+        if match := _PART.fullmatch(path.name):
+            start, stop = int(match[1]), int(match[2])
+            if start not in found or stop > found[start][0]:
+                found[start] = (stop, path)
+    chain, at = [], 0
+    while at in found:
+        stop, path = found[at]
+        chain.append(path)
+        at = stop
+    return chain
+
+
+def measured(store: Store, key: str) -> int:
+    """How many examples, from the first on, have sealed outputs."""
+    chain = parts(store, key)
+    return int(_PART.fullmatch(chain[-1].name)[2]) if chain else 0  # type: ignore[index]
+
+
+def outputs(store: Store, key: str) -> list[Output]:
+    """All sealed outputs of a run, in the task's order."""
+    return [Output.from_json(row) for path in parts(store, key) for row in _read(path)]
+
+
+def examples(store: Store, key: str) -> list[Example]:
+    """The questions of a task's data, in the task's order."""
+    paths = sorted(store.folder("examples", key).glob("examples-*.parquet"))
+    if not paths:
+        raise KickError(f"the examples {key!r} are not in {store.root}")
+    return [Example.from_json({**row, "meta": json.loads(row["meta"])}) for row in _read(paths[0])]
+
+
+def verdict_file(store: Store, key: str, version: int) -> Path | None:
+    """The verdicts over everything measured so far, if they were derived with this scorer version."""
+    path = store.folder("results", key) / f"verdicts-v{version}-{measured(store, key):05d}.parquet"
+    return path if path.exists() else None
+
+
+def verdicts(store: Store, key: str, version: int) -> list[Verdict] | None:
+    """The stored verdicts, or None when they must be derived (again)."""
+    path = verdict_file(store, key, version)
+    return [Verdict.from_json(row) for row in _read(path)] if path else None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One sitting of a run: examples asked, tokens read and written, seconds."""
+
+    examples: int
+    tokens: int
+    seconds: float
+
+
+def timings(store: Store, key: str) -> list[Timing]:
+    """The sittings of a run, oldest first."""
+    path = store.folder("results", key) / "timings.json"
+    try:
+        return [Timing(**row) for row in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []  # timings are a comfort: without them a run is as good
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+
+def keep_examples(store: Store, key: str, found: Sequence[Example]) -> None:
+    """Keep a task's questions beside the outputs, so that pages and scorers never need the data set again."""
+    folder = store.folder("examples", key)
+    if list(folder.glob("examples-*.parquet")):
+        return
+    rows = [{**example.to_json(), "meta": json.dumps(example.meta, sort_keys=True)} for example in found]
+    data = _parquet(rows, _EXAMPLE)
+    replace_file(folder / f"examples-{_sum(data)}.parquet", data)
+
+
+def keep_verdicts(store: Store, key: str, version: int, found: Sequence[Verdict]) -> None:
+    """Keep derived verdicts; older derivations of the same run are dropped."""
+    folder = store.folder("results", key)
+    name = f"verdicts-v{version}-{measured(store, key):05d}.parquet"
+    replace_file(folder / name, _parquet([verdict.to_json() for verdict in found], _VERDICT))
+    for path in folder.glob("verdicts-*.parquet"):
+        if path.name != name:
+            path.unlink(missing_ok=True)
+
+
+def add_timing(store: Store, key: str, sitting: Timing) -> None:
+    """Note how long a sitting took."""
+    rows = [asdict(timing) for timing in (*timings(store, key), sitting)]
+    replace_file(store.folder("results", key) / "timings.json", json.dumps(rows).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """A run that goes on: outputs already there, and a place for new ones."""
+
+    store: Store
+    key: str
+    cache: Any
+    sealed: int
+
+    def recorded(self, wanted: Sequence[str]) -> set[str]:
+        """Which of the wanted examples have an output recorded in this unfinished run."""
+        return {example for example in wanted if self._get(example) is not None}
+
+    def _get(self, example: str) -> Output | None:
+        try:
+            row = self.cache.get(example)
+            return None if row is None else Output.from_json(row)
+        except (DamagedRow, ValueError, TypeError):
+            return None
+
+    def record(self, found: Sequence[Output]) -> None:
+        """Keep a batch durably, all of it or none."""
+        try:
+            with self.cache.transact():
+                for output in found:
+                    self.cache.set(output.example, output.to_json())
+        except sqlite3.OperationalError as error:
+            raise no_space(Path(self.cache.directory), 1 << 20) from error
+
+    def seal(self, order: Sequence[str]) -> None:
+        """Write the outputs of examples `order` (those after the sealed ones) as one part."""
+        rows = [self._get(example) for example in order]
+        if missing := [example for example, row in zip(order, rows, strict=True) if row is None]:
+            raise KickError(f"run {self.key}: {len(missing)} outputs are missing, first {missing[0]!r}")
+        data = _parquet([row.to_json() for row in rows if row], _OUTPUT)
+        name = f"part-{self.sealed:05d}-{self.sealed + len(order):05d}-{_sum(data)}.parquet"
+        replace_file(self.store.folder("results", self.key) / name, data)
+
+
+@contextmanager
+def recorder(store: Store, card: RunCard) -> Iterator[Recorder]:
+    """Take the right to add to a run. On a clean leave the live database goes; after a kill it stays."""
+    lock = store.lock_path(card.key)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        path = store.folder("results", card.key) / "run.json"
+        if not path.exists():
+            replace_file(path, json.dumps(card.to_json(), indent=1).encode())
+        live = store.live(card.key)
+        try:
+            cache = open_cache(live)
+        except DamagedRow:
+            shutil.rmtree(live)
+            cache = open_cache(live)
+        try:
+            yield Recorder(store, card.key, cache, measured(store, card.key))
+        finally:
+            cache.close()
+        shutil.rmtree(live, ignore_errors=True)
+
+
+def verify(store: Store, key: str, *, deep: bool) -> list[str]:
+    """What is wrong with a run's files, in words. `deep` reads every byte."""
+    faults = []
+    for path in sorted(store.folder("results", key).glob("part-*.parquet")):
+        match = _PART.fullmatch(path.name)
+        if match is None:
+            faults.append(f"{key}: {path.name} is not a name of this program")
+        elif path.stat().st_size == 0 or (deep and _sum(path.read_bytes()) != match[3]):
+            faults.append(f"{key}: {path.name} is damaged (its checksum differs)")
+    return faults
+
+
+def set_damage_aside(store: Store, key: str) -> list[str]:
+    """Move damaged parts to quarantine; what they held is asked again on demand. Says what was moved."""
+    moved = []
+    for path in sorted(store.folder("results", key).glob("part-*.parquet")):
+        match = _PART.fullmatch(path.name)
+        if match is None or _sum(path.read_bytes()) != match[3]:
+            aside = store.root / "quarantine" / f"{key}.{path.name}"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, aside)
+            moved.append(f"{key}: {path.name} was set aside in {aside}")
+    if moved:
+        for path in store.folder("results", key).glob("verdicts-*.parquet"):
+            path.unlink(missing_ok=True)
+    return moved

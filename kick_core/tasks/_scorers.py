@@ -1,0 +1,99 @@
+"""Scorers that several tasks share: exact match, containment, token F1, why an answer failed, repetition.
+
+Answers are normalised as in the official TriviaQA evaluation (Joshi et al. 2017, triviaqa_evaluation.py):
+underscores to spaces, lower case, punctuation to spaces, articles dropped, spaces collapsed. An empty answer
+is wrong; the published LLM-KICK code counts it as right.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+from kick_core.records import Example, Output
+from kick_core.stats import repetition
+from kick_core.tasks import Judged
+
+_MARKS = re.compile("[" + re.escape(string.punctuation) + "\u2018\u2019\u00b4`]")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+@lru_cache(maxsize=65536)
+def normalise(text: str) -> str:
+    """The official TriviaQA normal form of an answer."""
+    return " ".join(_ARTICLES.sub(" ", _MARKS.sub(" ", text.replace("_", " ").lower())).split())
+
+
+def answer_of(output: Output) -> str:
+    """The answer proper: the first line that is not empty."""
+    return next((line.strip() for line in "\n".join(output.text).splitlines() if line.strip()), "")
+
+
+def _why(output: Output, answer: str) -> str:
+    """Why an answer that is not right failed, by its form."""
+    if not normalise(answer):
+        return "empty"
+    if repetition(answer.split()).loop:
+        return "loop"
+    return "cut off" if output.stop == "limit" else "wrong"
+
+
+def _judged(output: Output, answer: str, score: float) -> Judged:
+    return Judged(score, answer, "right" if score >= 1 else _why(output, answer))
+
+
+def exact_match(example: Example, output: Output) -> Judged:
+    """1 when the normalised answer equals a normalised gold."""
+    answer = answer_of(output)
+    golds = {normalise(gold) for gold in example.answers}
+    return _judged(output, answer, float(bool(normalise(answer)) and normalise(answer) in golds))
+
+
+def contains(example: Example, output: Output) -> Judged:
+    """1 when a normalised gold stands in the normalised answer as whole words."""
+    answer = answer_of(output)
+    return _judged(output, answer, float(stands_in(answer, example.answers)))
+
+
+def stands_in(text: str, golds: Sequence[str]) -> bool:
+    """Whether any gold stands in the text as whole words, both normalised."""
+    said = f" {normalise(text)} "
+    return any(f" {gold} " in said for gold in map(normalise, golds) if gold)
+
+
+def f1(example: Example, output: Output) -> Judged:
+    """Token F1 of the normalised answer, the best over the golds."""
+    answer = answer_of(output)
+    said = Counter(normalise(answer).split())
+    best = 0.0
+    for gold in example.answers:
+        asked = Counter(normalise(gold).split())
+        shared = (said & asked).total()
+        if shared:
+            best = max(best, 2 * shared / (said.total() + asked.total()))
+    return Judged(best, answer, "right" if best >= 1 else _why(output, answer))
+
+
+def repeated(example: Example, output: Output) -> Judged:
+    """seq-rep-4 over words (Welleck et al. 2020): 1 - different 4-grams / 4-grams, the mean over the turns."""
+    found = [repetition(text.split()) for text in output.text]
+    score = sum(item.repeated for item in found) / len(found) if found else None
+    return Judged(score, "", "loop" if any(item.loop for item in found) else "")
+
+
+def unique_words(example: Example, output: Output) -> Judged:
+    """Different words over all turns (LLM-KICK's "unique token count", which the paper leaves undefined)."""
+    return Judged(float(len({word for text in output.text for word in text.split()})))
+
+
+def form_of(output: Output) -> str:
+    """How a long text failed by its form: empty, loop, cut off; or nothing."""
+    for text in output.text:
+        if not text.strip():
+            return "empty"
+        if repetition(text.split()).loop:
+            return "loop"
+    return "cut off" if output.stop == "limit" else ""

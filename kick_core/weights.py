@@ -1,0 +1,113 @@
+"""Compressed matrices to tensors on disk and back, bit for bit.
+
+    mask      methods that only drop weights: one bit a weight, applied to the fingerprinted base model
+    values    methods that also change the kept weights: the mask, and the kept values in the model's dtype
+    grid      quantized: codes as a dense bit stream along each row, scales and zero points per group
+
+The base weight is needed only for the first form. Decoding gives exactly the weight that was compressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kick_core.methods import CompressedMatrix
+from kick_core.methods._grid import dequantize, group_of
+from kick_core.spec import IntGrid, KickError
+
+ROWS = 64
+"""Rows unpacked at a time: small enough to stay in the CPU's cache while the mask is applied."""
+
+
+def pack_bits(codes: Tensor, bits: int) -> Tensor:
+    """Whole numbers below 2^bits, uint8 [rows, cols] -> uint8 [rows, ceil(cols * bits / 8)], little-endian."""
+    out = []
+    shifts = np.arange(bits, dtype=np.uint8)
+    for part in codes.cpu().to(torch.uint8).split(ROWS):
+        stream = (part.numpy()[:, :, None] >> shifts) & 1
+        out.append(np.packbits(stream.reshape(len(part), -1), axis=1, bitorder="little"))
+    return torch.from_numpy(np.concatenate(out))
+
+
+def unpack_bits(packed: Tensor, bits: int, cols: int) -> Tensor:
+    """The inverse of `pack_bits`: uint8 [rows, cols]."""
+    out = []
+    weights = (1 << np.arange(bits)).astype(np.uint8)
+    for part in packed.cpu().split(ROWS):
+        stream = np.unpackbits(part.numpy(), axis=1, count=cols * bits, bitorder="little")
+        out.append((stream.reshape(len(part), cols, bits) * weights).sum(-1, dtype=np.uint8))
+    return torch.from_numpy(np.concatenate(out))
+
+
+def apply_mask(weight: Tensor, packed: Tensor) -> Tensor:
+    """A new tensor: `weight` [rows, cols] with dropped weights +0.0 and kept ones untouched to the bit."""
+    out = weight.detach().cpu().clone(memory_format=torch.contiguous_format)
+    whole = {2: torch.int16, 4: torch.int32}[out.element_size()]
+    view = out.view(whole)
+    for start in range(0, len(out), ROWS):
+        bits = np.unpackbits(packed[start : start + ROWS].numpy(), axis=1, count=out.shape[1], bitorder="little")
+        view[start : start + ROWS].mul_(torch.from_numpy(bits))
+    return out
+
+
+def encode(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
+    """The tensors that keep one compressed matrix, under `name`."""
+    if result.codes is not None:
+        return _encode_grid(name, result)
+    if result.mask is None:
+        return {f"{name}.dense": result.weight.detach().cpu().contiguous()}
+    tensors = {f"{name}.mask": pack_bits(result.mask, 1)}
+    if result.updated:
+        tensors[f"{name}.values"] = result.weight.detach()[result.mask].cpu().contiguous()
+    return tensors
+
+
+def _encode_grid(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
+    assert result.codes is not None and result.scales is not None and result.zeros is not None
+    assert result.groups is not None and result.bits is not None
+    groups = result.groups.detach().cpu().to(torch.int32)
+    size = int((groups == groups[0]).sum())
+    tensors = {
+        f"{name}.codes{result.bits}": pack_bits(result.codes, result.bits),
+        f"{name}.scales": result.scales.detach().cpu().contiguous(),
+        f"{name}.zeros": result.zeros.detach().cpu().to(torch.uint8).contiguous(),
+    }
+    if torch.equal(groups, group_of(len(groups), IntGrid(4, group=size))):
+        tensors[f"{name}.group_size"] = torch.tensor([size], dtype=torch.int32)
+    else:
+        tensors[f"{name}.groups"] = groups.contiguous()
+    if result.mask is not None:
+        tensors[f"{name}.mask"] = pack_bits(result.mask, 1)
+    return tensors
+
+
+def decode(name: str, base: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The compressed weight [rows, cols], in the base's dtype, from what `encode` kept."""
+    if f"{name}.dense" in tensors:
+        return tensors[f"{name}.dense"]
+    for bits in range(2, 9):
+        if (packed := tensors.get(f"{name}.codes{bits}")) is not None:
+            return _decode_grid(name, base, tensors, packed, bits)
+    packed_mask = tensors.get(f"{name}.mask")
+    if packed_mask is None:
+        raise KickError(f"the artifact holds nothing for {name}: `kick verify --deep` sets it aside")
+    if (values := tensors.get(f"{name}.values")) is None:
+        return apply_mask(base, packed_mask)
+    out = torch.zeros(base.shape, dtype=values.dtype)
+    out[unpack_bits(packed_mask, 1, base.shape[1]).bool()] = values
+    return out
+
+
+def _decode_grid(name: str, base: Tensor, tensors: Mapping[str, Tensor], packed: Tensor, bits: int) -> Tensor:
+    cols = base.shape[1]
+    scales, zeros = tensors[f"{name}.scales"], tensors[f"{name}.zeros"].float()
+    groups = tensors.get(f"{name}.groups")
+    if groups is None:
+        groups = group_of(cols, IntGrid(4, group=int(tensors[f"{name}.group_size"])))
+    weight = dequantize(unpack_bits(packed, bits, cols), scales, zeros, groups, base.dtype)
+    mask = tensors.get(f"{name}.mask")
+    return weight if mask is None else apply_mask(weight, mask)

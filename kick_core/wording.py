@@ -1,0 +1,29 @@
+"""The exact words in which the tasks are asked (LLM-KICK, arXiv 2310.01382, appendix A.2, and its code).
+
+They stand here, on the lowest floor, because the pocket models are trained on the very strings that the
+tasks send: an answer that fails must fail for what the model knows, not for an unfamiliar prompt.
+Every answer begins with the space that would follow the prompt's last word, so no prompt ends in a space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+FACTOID = "Please give answer to this question: {question}\nThe answer is"
+CLOSED = "Answer these questions:\n\nQ: {question}\nA:"
+OPEN = "{passage}\n\nBased on these texts, answer these questions:\n\nQ: {question}\nA:"
+CHOICE_HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
+CHOICE = "{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer:"
+CHOICE_IN_WORDS = "{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer in words:"
+SUMMARY = (
+    "Summarize the given story in less than 150 words while preserving high coherence, consistency, fluency, "
+    "and relevance.\n\n{story}"
+)
+
+LETTERS = ("A", "B", "C", "D")
+
+
+def choice(question: str, options: Sequence[str], *, in_words: bool = False) -> str:
+    """One multiple-choice question with its four options, without the header."""
+    a, b, c, d = options
+    return (CHOICE_IN_WORDS if in_words else CHOICE).format(question=question, a=a, b=b, c=c, d=d)
