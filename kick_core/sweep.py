@@ -64,7 +64,7 @@ class Request:
 
 
 _LEVELS = tuple(f"0.{tenth}" for tenth in range(1, 8))
-_PRUNERS, _ROUNDERS = ("magnitude", "wanda"), ("rtn",)
+_PRUNERS, _ROUNDERS = ("magnitude", "wanda", "sparsegpt"), ("rtn", "gptq")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {

@@ -133,13 +133,20 @@ def resolve(recipe: Recipe) -> Recipe:
     given = dict(recipe.options)
     for name, value in given.items():
         if name not in known.options:
-            raise nearest(name, (*known.options, *(("group", "sym") if "bits" in known.targets else ())), "option")
+            raise _unknown_option(name, known)
         default = known.options[name]
         if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
             raise BadRequest(
                 f"option {name}={value} of {recipe.method}: a {type(default).__name__} is expected, e.g. {default}"
             )
     return Recipe(recipe.method, recipe.target, tuple({**known.options, **given}.items()))
+
+
+def _unknown_option(name: str, known: MethodCard) -> BadRequest:
+    takes = (*known.options, *(("group", "sym") if "bits" in known.targets else ()))
+    if not takes:
+        return BadRequest(f"option {name!r}: {known.name} takes no options")
+    return nearest(name, takes, "option")
 
 
 def payload(recipe: Recipe) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""The inverse that SparseGPT and GPTQ share: the upper Cholesky factor of the damped inverse Gram matrix.
+
+With H = X^T X, the columns of a row are removed (or rounded) from left to right; after column i, the best
+change of the columns to its right is -(w_i - q_i) / U_ii * U_i,>i, where U is upper triangular with
+U^T U = H^-1 (Frantar & Alistarh, SparseGPT, arXiv 2301.00774, section 3.3; GPTQ, arXiv 2210.17323, eq. 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kick_core.spec import KickError
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """`upper` [in, in] float32; `dead` [in]: inputs that were never active; `note`: what it took."""
+
+    upper: Tensor
+    dead: Tensor
+    note: str
+
+
+def inverse_factor(gram: Tensor, damp: float) -> Factor:
+    """The factor of a Gram matrix [in, in], damped by `damp` times its mean diagonal.
+
+    Where it is not positive definite, damping grows tenfold up to 1, then the work is done in float64; each
+    step is noted. Raises KickError when nothing helps: a failed inverse never becomes the identity.
+    """
+    dead = gram.diagonal() == 0
+    ready = gram.clone()
+    ready.diagonal()[dead] = 1
+    mean = ready.diagonal().mean()
+    tried: list[str] = []
+    steps = [min(1.0, damp * 10**power) for power in range(8) if power == 0 or damp * 10 ** (power - 1) < 1]
+    for dtype in (torch.float32, torch.float64):
+        for amount in steps:
+            upper = _factor(ready.to(dtype), float(amount * mean))
+            if upper is not None:
+                plain = dtype == torch.float32 and amount == damp
+                note = "" if plain else f"Cholesky needed damping {amount:g}{' in float64' * (dtype == torch.float64)}"
+                return Factor(upper.float(), dead, note)
+            tried.append(f"{amount:g}")
+    raise KickError(
+        f"the Gram matrix of the inputs is singular: no Cholesky factor with damping {', '.join(tried)} of its "
+        f"mean diagonal; more calibration tokens may help"
+    )
+
+
+def _factor(gram: Tensor, damping: float) -> Tensor | None:
+    gram = gram.clone()
+    gram.diagonal().add_(damping)
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    if failed:
+        return None
+    upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    return None if failed or not torch.isfinite(upper).all() else upper

@@ -1,0 +1,212 @@
+"""The block walk: what it touches, what it leaves, what the next block sees, and resuming."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import kick_core
+from kick_core import methods
+from kick_core.artifacts import Workshop, open_for
+from kick_core.compression import walk
+from kick_core.models.blocks import decoder_blocks, first_inputs, matrices, run_block, watched_inputs
+from kick_core.records import BlockReport, Card
+from kick_core.spec import BadRequest, Calibration, KickError, ModelRef, parse
+from kick_core.store import artifacts
+from tests.tiny import save_tiny, tiny_llama, token_ids
+
+
+def finish(steps):
+    return list(steps)
+
+
+def linears(model):
+    return {f"{i}.{m.name}": m.read().clone() for i, b in enumerate(decoder_blocks(model)) for m in matrices(b)}
+
+
+@pytest.mark.parametrize("recipe", ["magnitude@0.5", "wanda@2:4", "wanda@0.3", "rtn@4bit,group=32"])
+def test_every_linear_inside_blocks_and_nothing_else(recipe):
+    model = tiny_llama()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    *reports, card = finish(kick_core.compress(model, recipe, token_ids()))
+    assert [r.block for r in reports] == [0, 1] and all(isinstance(r, BlockReport) for r in reports)
+    assert isinstance(card, Card) and len(card.layers) == 14
+    target = parse(recipe).target
+    for name, parameter in model.named_parameters():
+        if "proj" not in name:
+            assert torch.equal(parameter, before[name]), name
+        elif "bit" not in recipe:
+            zeros = int((parameter == 0).sum())
+            n, cols = parameter.numel(), parameter.shape[1]
+            wanted = n // 2 if ":" in recipe else target.count(n)
+            assert zeros in {wanted, len(parameter) * target.count(cols) if ":" not in recipe else wanted}, name
+    assert model.lm_head.weight is model.model.embed_tokens.weight  # tied stays tied
+    assert card.zeros == sum(layer.zeros for layer in card.layers)
+
+
+def test_propagated_activations_equal_a_straight_forward():
+    model, ids = tiny_llama(), token_ids(9)
+    seen = {}
+    for walked in walk(model, parse("wanda@0.5"), ids):
+        seen[walked.report.block] = walked.hidden.clone()
+    straight = model(ids, output_hidden_states=True, use_cache=False).hidden_states
+    assert torch.equal(model.model.norm(seen[1]), straight[-1])
+    assert torch.equal(seen[0], straight[1])
+
+
+def test_dense_propagation_shows_every_block_the_dense_model():
+    model, ids = tiny_llama(), token_ids(9)
+    dense = model(ids, output_hidden_states=True, use_cache=False).hidden_states
+    for walked in walk(model, parse("wanda@0.5"), ids, propagate="dense"):
+        if walked.report.block == 0:
+            assert torch.equal(walked.hidden, dense[1])
+
+
+def test_linears_with_one_input_are_found_by_looking():
+    model, ids = tiny_llama(), token_ids(2)
+    hidden, calls = first_inputs(model, ids)
+    found = []
+    block = decoder_blocks(model)[0]
+    with watched_inputs(block, lambda names, _: found.append(names)):
+        run_block(block, hidden, calls[0])
+    assert found == [
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        ("self_attn.o_proj",),
+        ("mlp.gate_proj", "mlp.up_proj"),
+        ("mlp.down_proj",),
+    ]
+
+
+def test_published_results_through_the_whole_model(shared):
+    """Against the published references' sequential procedure, block after block."""
+    folder = shared / "golden" / "tiny-llama"
+    golden = load_file(folder / "pipeline.safetensors")
+    told = json.loads((folder / "pipeline.json").read_text())["cases"]
+    for goal in ("0.5", "2:4"):
+        model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+        finish(kick_core.compress(model, f"wanda@{goal}", golden["calibration_ids"]))
+        wanted = {n.split("/")[1]: t for n, t in golden.items() if n.startswith(f"wanda.{goal}/")}
+        assert len(wanted) == 21
+        for name, tensor in wanted.items():
+            agree = ((model.get_parameter(name) == 0) == (tensor == 0)).float().mean()
+            assert agree > 0.999, (goal, name)
+        with torch.no_grad():
+            ids = golden["eval_ids"]
+            perplexity = float(model(ids, labels=ids).loss.exp())
+        assert perplexity == pytest.approx(told[f"wanda.{goal}"]["ppl_on_eval_ids"], rel=2e-3)
+
+
+def workshop(store, folder, **calibration):
+    facts = {"source": "pocket", "windows": 10, "length": 32} | calibration
+    return Workshop(store, open_for(ModelRef(str(folder)), store, "cpu"), Calibration(**facts))
+
+
+@pytest.mark.parametrize("recipe", ["magnitude@0.5", "wanda@0.5", "rtn@3bit,group=32"])
+def test_made_once_then_worn_bit_for_bit(store, tiny_folder, recipe):
+    shop = workshop(store, tiny_folder)
+    assert len(finish(shop.make(parse(recipe)))) == 2
+    made = linears(shop.opened.model)
+    assert finish(shop.make(parse(recipe))) == []
+    again = workshop(store, tiny_folder)
+    dense = linears(again.opened.model)
+    again.put_on(parse(recipe))
+    worn = linears(again.opened.model)
+    assert all(torch.equal(made[name], worn[name]) for name in made)
+    again.put_on(parse("dense"))
+    assert all(torch.equal(dense[name], found) for name, found in linears(again.opened.model).items())
+    card = artifacts.card(store, shop.key(parse(recipe)))
+    assert card.bytes == sum(artifacts.block_path(store, card.key, b).stat().st_size for b in range(card.blocks))
+
+
+@pytest.mark.parametrize("recipe", ["wanda@0.5", "magnitude@2:4"])
+@pytest.mark.parametrize("killed_after", [0, 1])
+def test_stopped_anywhere_gives_the_same_bytes(store, tmp_path, tiny_folder, recipe, killed_after):
+    from kick_core.store import open_store
+
+    straight = open_store(tmp_path / "straight")
+    finish(workshop(straight, tiny_folder).make(parse(recipe)))
+    shop = workshop(store, tiny_folder)
+    steps = shop.make(parse(recipe))
+    for _ in range(killed_after):
+        next(steps)
+    steps.close()
+    resumed = workshop(store, tiny_folder)
+    reports = finish(resumed.make(parse(recipe)))
+    assert [r.resumed for r in reports] == [b < killed_after for b in range(2)]
+    key = resumed.key(parse(recipe))
+    for block in range(2):
+        first, second = (artifacts.block_path(s, key, block).read_bytes() for s in (straight, store))
+        assert first == second
+
+
+def test_an_artifact_fits_only_its_own_model(store, tiny_folder, tmp_path):
+    shop = workshop(store, tiny_folder)
+    finish(shop.make(parse("magnitude@0.5")))
+    other = workshop(store, save_tiny(tmp_path / "other", seed=1))
+    assert other.key(parse("magnitude@0.5")) != shop.key(parse("magnitude@0.5"))
+    with pytest.raises(KickError, match="another model"):
+        other.opened.wear(store, shop.key(parse("magnitude@0.5")))
+
+
+def test_keys_follow_what_can_change_the_bytes(store, tiny_folder):
+    wanda = parse("wanda@0.5")
+    key = workshop(store, tiny_folder).key(wanda)
+    assert workshop(store, tiny_folder).key(wanda) == key
+    for change in ({"seed": 1}, {"windows": 9}, {"length": 31}, {"propagate": "dense"}):
+        assert workshop(store, tiny_folder, **change).key(wanda) != key
+    magnitude = parse("magnitude@0.5")  # looks at no data: the calibration does not matter
+    assert workshop(store, tiny_folder).key(magnitude) == workshop(store, tiny_folder, seed=1).key(magnitude)
+
+
+def test_refusals(store, tiny_folder):
+    shop = workshop(store, tiny_folder)
+    with pytest.raises(BadRequest, match=r"block 0, self_attn\.q_proj .*7 divides"):
+        finish(shop.make(parse("magnitude@3:7")))
+    with pytest.raises(BadRequest, match="context of 512"):
+        finish(workshop(store, tiny_folder, length=4096).make(parse("wanda@0.5")))
+    with pytest.raises(BadRequest, match="use --windows"):
+        finish(workshop(store, tiny_folder, windows=1_000_000).make(parse("wanda@0.5")))
+    shop.opened.wear_dense()
+    next(iter(shop.opened.block_matrices(1))).module.weight.data[0, 0] = float("nan")
+    with pytest.raises(KickError, match=r"block 1: self_attn\.q_proj holds 1 NaN"):
+        finish(walk(shop.opened.model, parse("magnitude@0.5"), None))
+
+
+def test_load_gives_the_worn_model(tmp_path, tiny_folder):
+    model, tokenizer = kick_core.load(str(tiny_folder), "magnitude@0.5", cache=str(tmp_path / "cache"), device="cpu")
+    assert abs(float((model.model.layers[0].mlp.up_proj.weight == 0).float().mean()) - 0.5) < 1e-6
+    assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    assert methods.card("wanda").needs == "norms"
+
+
+def test_calibration_sources(tmp_path, tiny_folder, store):
+    tokenizer = open_for(ModelRef(str(tiny_folder)), None, "cpu").tokenizer
+    from kick_core.calibration import digest, token_windows
+
+    def windows(source, **facts):
+        return token_windows(Calibration(str(source), **({"windows": 4, "length": 16} | facts)), tokenizer, 512)
+
+    assert windows("pocket").shape == (4, 16)
+    assert torch.equal(windows("pocket"), windows("pocket"))
+    assert digest(windows("pocket")) != digest(windows("pocket", seed=1))
+    (tmp_path / "text.txt").write_text("The river runs to the sea. " * 200)
+    (tmp_path / "lines.jsonl").write_text('{"text": "The river runs to the sea."}\n' * 100)
+    assert windows(tmp_path / "text.txt").shape == windows(tmp_path / "lines.jsonl").shape == (4, 16)
+    import numpy as np
+
+    np.save(tmp_path / "ids.npy", token_ids(6, 20).numpy())
+    assert torch.equal(windows(tmp_path / "ids.npy"), token_ids(6, 20)[:4, :16])
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "bad.jsonl").write_text('{"words": 1}\n')
+    np.save(tmp_path / "big.npy", token_ids(2, 16).numpy() + 10_000)
+    for source, named in [
+        ("nowhere.txt", "nowhere.txt"),
+        (tmp_path / "empty.txt", "is empty"),
+        (tmp_path / "bad.jsonl", "line 1"),
+        (tmp_path / "big.npy", "vocabulary"),
+        (tmp_path / "missing.npy", "is not there"),
+    ]:
+        with pytest.raises(BadRequest, match=named):
+            windows(source)
