@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from kick_core import methods
 from kick_core.methods import CompressedMatrix, Method, Need, Seen
-from kick_core.models.blocks import Call, decoder_blocks, first_inputs, matrices, run_block, watched_inputs
+from kick_core.models.blocks import Call, decoder_blocks, eager_experts, first_inputs, matrices, run_block, watched_inputs
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 
@@ -151,7 +151,8 @@ def walk(
     method = methods.function(asked.method)
     for index in range(start, len(blocks)):
         began = time.perf_counter()
-        dense = _dense_pass(blocks[index], index, inputs, asked) if inputs else None
+        with eager_experts(model):
+            dense = _dense_pass(blocks[index], index, inputs, asked) if inputs else None
         results, layers = _compress_block(blocks[index], index, dense, method, asked)
         loss = _propagate(blocks[index], index, inputs, dense, propagate) if inputs and dense else None
         report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)

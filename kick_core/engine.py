@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 Ids = Sequence[int]
 
@@ -44,7 +45,7 @@ class Plan:
 
 def plan_for(device: torch.device) -> Plan:
     """The shape policy of a kind of device."""
-    return Plan(tokens=16384, rows=64) if device.type == "cpu" else Plan(tokens=131072, rows=256)
+    return Plan(tokens=16384, rows=32) if device.type == "cpu" else Plan(tokens=131072, rows=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,37 @@ def greedy(
         yield dict(zip(batch.items, rows, strict=True))
 
 
+class _RoomyLayer(DynamicLayer):
+    """A cache layer with room for all tokens from the start.
+
+    The library's own layer copies everything it holds at every step; on a CPU that is a third of decoding.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.used = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            rows, heads, _, width = key_states.shape
+            self.all_keys = key_states.new_empty(rows, heads, self.room, width)
+            self.all_values = value_states.new_empty(*value_states.shape[:2], self.room, value_states.shape[-1])
+        start, self.used = self.used, self.used + key_states.shape[-2]
+        self.all_keys[:, :, start : self.used] = key_states
+        self.all_values[:, :, start : self.used] = value_states
+        self.keys, self.values = self.all_keys[:, :, : self.used], self.all_values[:, :, : self.used]
+        return self.keys, self.values
+
+
+def _cache(model: PreTrainedModel, room: int) -> DynamicCache:
+    """An empty cache; plain growing layers get their room at once, others (sliding windows) stay as they are."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [_RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
 def _decode(
     model: PreTrainedModel,
     padded: _Padded,
@@ -184,7 +216,7 @@ def _decode(
     filler: int,
 ) -> list[Generated]:
     """Decode the first `asked` rows of one padded batch; the rest only keeps the shape."""
-    cache = DynamicCache(config=model.config)
+    cache = _cache(model, padded.ids.shape[1] + new_tokens)
     mask, ids, positions = padded.mask, padded.ids, padded.positions
     written: list[list[int]] = [[] for _ in range(asked)]
     ended: list[str] = ["" for _ in range(asked)]

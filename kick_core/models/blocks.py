@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -38,30 +39,56 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """One weight matrix of a block, always seen as [out, in]."""
+    """One weight matrix of a block, always seen as [out, in].
+
+    It may lie transposed (GPT-2's Conv1D), or be one expert's slice of a tensor [experts, …].
+    """
 
     name: str
-    module: nn.Module
+    parameter: nn.Parameter
+    transposed: bool = False
+    expert: int | None = None
+
+    @property
+    def stored(self) -> Tensor:
+        """The values as they lie in memory, sharing it."""
+        values = self.parameter.detach()
+        return values if self.expert is None else values[self.expert]
 
     def read(self) -> Tensor:
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)
-        return weight.detach().T if isinstance(self.module, Conv1D) else weight.detach()
+        return self.stored.T if self.transposed else self.stored
 
     def write(self, weight: Tensor) -> None:
         """Replace the weight's values in place, so that tied and shared parameters stay tied."""
-        own = self.module.weight
-        assert isinstance(own, Tensor)
-        with torch.no_grad():
-            own.copy_(weight.T if isinstance(self.module, Conv1D) else weight)
+        self.stored.copy_(weight.T if self.transposed else weight)
 
 
 def matrices(block: nn.Module) -> list[Matrix]:
-    """Every linear inside a block, in definition order."""
+    """Every linear inside a block, experts' included, in definition order. Routers stay as they are.
+
+    Raises KickError for weights of three dimensions that are not one matrix an expert: nothing is left out
+    silently.
+    """
+    found = []
+    for name, module in block.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            found.append(Matrix(f"{name}", module.weight, transposed=isinstance(module, Conv1D)))
+        else:
+            found += _experts(name, module)
+    return found
+
+
+def _experts(name: str, module: nn.Module) -> list[Matrix]:
+    stacked = {own: p for own, p in module.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape) > 1}
+    if not stacked:
+        return []
+    if {len(p) for p in stacked.values()} != {getattr(module, "num_experts", None)}:
+        raise KickError(f"{name or type(module).__name__} holds weights {sorted(stacked)} that are no experts' matrices")
+    transposed = bool(getattr(module, "is_transposed", False))
     return [
-        Matrix(name, module)
-        for name, module in block.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and isinstance(module.weight, Tensor)
+        Matrix(f"{name}.{expert}.{own}", parameter, transposed, expert)
+        for expert in range(module.num_experts)
+        for own, parameter in stacked.items()
     ]
 
 
@@ -142,28 +169,65 @@ def run_block(block: nn.Module, hidden: Tensor, call: Call) -> Tensor:
 
 @contextmanager
 def watched_inputs(block: nn.Module, see: Callable[[tuple[str, ...], Tensor], None]) -> Iterator[None]:
-    """Call `see(names, input)` once for every distinct input of the block's linears, during its forwards.
+    """Call `see(names, input)` once for every distinct input of the block's matrices, during its forwards.
 
-    Linears that are handed the very same tensor share one call under all their names, in the order of use.
+    Products are watched where they happen, so experts are seen with just the tokens that were routed to
+    them. Matrices that are handed the very same tensor share one call under all their names, in order of use.
     """
+    by_place = {_place(matrix.stored): matrix.name for matrix in matrices(block)}
     pending: dict[int, tuple[list[str], Tensor]] = {}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def look(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def watch(weight: Tensor, inputs: Tensor) -> None:
+        if (name := by_place.get(_place(weight))) is not None:
             # holding the tensor keeps its identity from being reused before the block is done
-            pending.setdefault(id(args[0]), ([], args[0]))[0].append(name)
-
-        return look
+            pending.setdefault(_identity(inputs), ([], inputs))[0].append(name)
 
     def flush(_module: nn.Module, _args: Any, _output: Any) -> None:
         for found, tensor in pending.values():
             see(tuple(found), tensor)
         pending.clear()
 
-    handles = [matrix.module.register_forward_pre_hook(hook(matrix.name)) for matrix in matrices(block)]
-    handles.append(block.register_forward_hook(flush))
+    handle = block.register_forward_hook(flush)
     try:
+        with _WatchedProducts(watch):
+            yield
+    finally:
+        handle.remove()
+
+
+def _place(weight: Tensor) -> tuple[int, torch.Size]:
+    return weight.data_ptr(), weight.shape
+
+
+def _identity(inputs: Tensor) -> int:
+    # GPT-2's Conv1D hands each of its products a fresh view of one and the same tensor
+    return inputs.data_ptr() if inputs._base is not None else id(inputs)
+
+
+class _WatchedProducts(TorchFunctionMode):
+    """Looks at every matrix product of the forms that linears take: F.linear, and addmm for Conv1D."""
+
+    def __init__(self, watch: Callable[[Tensor, Tensor], None]) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is nn.functional.linear:
+            self.watch(args[1], args[0])
+        elif function is torch.addmm:
+            self.watch(args[2], args[1])
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def eager_experts(model: PreTrainedModel) -> Iterator[None]:
+    """Let experts be computed one by one, so that each one's inputs can be seen."""
+    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "has_gate") and hasattr(m, "config")}
+    before = [(config, config._experts_implementation) for config in configs.values()]
+    try:
+        for config, _ in before:
+            config._experts_implementation = "eager"
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for config, name in before:
+            config._experts_implementation = name
