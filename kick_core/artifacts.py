@@ -102,7 +102,7 @@ def artifact_key(opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None
     if needs_data(recipe):
         assert facts is not None
         seen = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
-    solves = recipe.target is not None and methods.card(recipe.method).needs == "gram"
+    solves = methods.needs(recipe) == "gram"
     return keys.key(
         "weights",
         {
@@ -222,7 +222,7 @@ class Workshop:
         return 2 * max(tensor.nbytes for tensor in self.opened._dense.values())
 
     def _warnings(self, recipe: Recipe, layers: list[LayerReport]) -> tuple[str, ...]:
-        if methods.card(recipe.method).needs != "gram":
+        if methods.needs(recipe) != "gram":
             return ()
         tokens, widest = self.ids().numel(), max(layer.cols for layer in layers)
         if tokens >= widest:

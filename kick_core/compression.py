@@ -17,8 +17,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kick_core import methods
-from kick_core.methods import CompressedMatrix, Method, Need, Seen
-from kick_core.models.blocks import Call, decoder_blocks, eager_experts, first_inputs, matrices, run_block, watched_inputs
+from kick_core.methods import CompressedMatrix, Need, Seen
+from kick_core.models.blocks import (
+    Call,
+    decoder_blocks,
+    eager_experts,
+    first_inputs,
+    matrices,
+    run_block,
+    watched_inputs,
+)
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 
@@ -73,12 +81,12 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
             f"weight {tuple(weight.shape)} and inputs {tuple(inputs.shape)} do not fit: "
             f"[out, in] and [samples, tokens, in] are expected"
         )
-    tally = _Tally(weight.shape[1], methods.card(asked.method).needs, weight.device)
+    tally = _Tally(weight.shape[1], methods.needs(asked), weight.device)
     for sample in inputs:
         tally.add(sample)
     _require_finite(weight, "the weight")
     _require_finite(tally.norms, "the inputs")
-    return methods.function(asked.method)(weight.detach(), tally.seen(), asked.target, dict(asked.options))
+    return methods.apply(asked, weight.detach(), tally.seen())
 
 
 def _require_finite(tensor: Tensor, what: str) -> None:
@@ -121,7 +129,7 @@ def _inputs(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None) -> _Inpu
 
 def needs_data(recipe: Recipe) -> bool:
     """Whether a recipe looks at calibration data at all."""
-    return recipe.target is not None and methods.card(recipe.method).needs != "nothing"
+    return methods.needs(recipe) != "nothing"
 
 
 @torch.no_grad()
@@ -148,12 +156,11 @@ def walk(
         if ids is None:
             raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
         inputs = _inputs(model, ids, hidden)
-    method = methods.function(asked.method)
     for index in range(start, len(blocks)):
         began = time.perf_counter()
         with eager_experts(model):
             dense = _dense_pass(blocks[index], index, inputs, asked) if inputs else None
-        results, layers = _compress_block(blocks[index], index, dense, method, asked)
+        results, layers = _compress_block(blocks[index], index, dense, asked)
         loss = _propagate(blocks[index], index, inputs, dense, propagate) if inputs and dense else None
         report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
         yield Walked(report, results, inputs.hidden if inputs else None)
@@ -168,7 +175,7 @@ class _Dense:
 
 
 def _dense_pass(block: nn.Module, index: int, inputs: _Inputs, recipe: Recipe) -> _Dense:
-    need = methods.card(recipe.method).needs
+    need = methods.needs(recipe)
     tallies: dict[str, _Tally] = {}
 
     def see(names: tuple[str, ...], tensor: Tensor) -> None:
@@ -188,9 +195,8 @@ def _dense_pass(block: nn.Module, index: int, inputs: _Inputs, recipe: Recipe) -
 
 
 def _compress_block(
-    block: nn.Module, index: int, dense: _Dense | None, method: Method, recipe: Recipe
+    block: nn.Module, index: int, dense: _Dense | None, recipe: Recipe
 ) -> tuple[dict[str, CompressedMatrix], list[LayerReport]]:
-    assert recipe.target is not None
     results, layers = {}, []
     for matrix in matrices(block):
         began = time.perf_counter()
@@ -198,7 +204,7 @@ def _compress_block(
         _require_finite(weight, f"block {index}: {matrix.name}")
         seen = dense.seen.get(matrix.name, _unseen(weight)) if dense else Seen(0)
         try:
-            result = method(weight, seen, recipe.target, dict(recipe.options))
+            result = methods.apply(recipe, weight, seen)
         except BadRequest as error:
             raise BadRequest(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
         loss = relative_loss(weight, result.weight, seen.gram) if seen.gram is not None and seen.tokens else None

@@ -151,15 +151,23 @@ class Recipe:
     """One way to compress: a method, what it shall reach, and the options that were written down.
 
     Options that were not written take the method's defaults when the recipe is resolved
-    (`kick_core.methods.resolve`); only resolved recipes are hashed.
+    (`kick_core.methods.resolve`); only resolved recipes are hashed. `then` quantizes what was pruned, in one
+    joint recipe that keeps the mask.
     """
 
     method: str
     target: Target | None = None
     options: tuple[tuple[str, Option], ...] = ()
+    then: Recipe | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", tuple(sorted(self.options)))
+        if self.then and not (
+            isinstance(self.target, Unstructured | KeepNofM)
+            and isinstance(self.then.target, IntGrid)
+            and self.then.then is None
+        ):
+            raise BadRequest(f"joint recipe {self.text!r}: first a sparsity, then bits, e.g. sparsegpt@2:4+gptq@4bit")
         if self.method == "dense" and (self.target or self.options):
             raise BadRequest("'dense' is the uncompressed model: it takes no target and no options")
         if self.method != "dense" and self.target is None:
@@ -178,7 +186,7 @@ class Recipe:
             if self.target.symmetric != plain.symmetric:
                 words.append(f"sym={_written(self.target.symmetric)}")
         words += [f"{name}={_written(value)}" for name, value in self.options]
-        return ",".join(words)
+        return ",".join(words) + (f"+{self.then.text}" if self.then else "")
 
     def __str__(self) -> str:
         return self.text
@@ -195,7 +203,12 @@ def parse(text: str | Recipe) -> Recipe:
     """
     if isinstance(text, Recipe):
         return text
-    head, *words = text.strip().split(",")
+    first, *rest = text.strip().split("+")
+    if rest:
+        then = parse("+".join(rest))
+        alone = parse(first)
+        return Recipe(alone.method, alone.target, alone.options, then)
+    head, *words = first.split(",")
     method, at, goal = head.partition("@")
     if not _NAME.fullmatch(method):
         raise BadRequest(f"recipe {text!r} is not understood: write method@target, e.g. wanda@0.5")

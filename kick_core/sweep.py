@@ -150,9 +150,8 @@ class Sweep:
         blocks = len(decoder_blocks(self.shop.opened.model))
         found = []
         for recipe in self.recipes:
-            need = methods.card(recipe.method).needs if recipe.target else "nothing"
-            made = self.shop.made(recipe)
-            found.append(Cell(recipe, None, 0.0 if made else blocks * _BLOCK_COST[need], blocks))
+            cost = 0.0 if self.shop.made(recipe) else blocks * _BLOCK_COST[methods.needs(recipe)]
+            found.append(Cell(recipe, None, cost, blocks))
             for name in self.data:
                 left = self._left(recipe, name)
                 found.append(Cell(recipe, name, left * _COST[self.data[name].task.kind], left))

@@ -2,7 +2,8 @@
 
     mask      methods that only drop weights: one bit a weight, applied to the fingerprinted base model
     values    methods that also change the kept weights: the mask, and the kept values in the model's dtype
-    grid      quantized: codes as a dense bit stream along each row, scales and zero points per group
+    grid      quantized: codes as a dense bit stream along each row, scales and zero points per group; a weight
+              that was pruned too has its zero point's code, which stands for exactly 0
 
 The base weight is needed only for the first form. Decoding gives exactly the weight that was compressed.
 """
@@ -80,8 +81,6 @@ def _encode_grid(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
         tensors[f"{name}.group_size"] = torch.tensor([size], dtype=torch.int32)
     else:
         tensors[f"{name}.groups"] = groups.contiguous()
-    if result.mask is not None:
-        tensors[f"{name}.mask"] = pack_bits(result.mask, 1)
     return tensors
 
 
@@ -108,6 +107,4 @@ def _decode_grid(name: str, base: Tensor, tensors: Mapping[str, Tensor], packed:
     groups = tensors.get(f"{name}.groups")
     if groups is None:
         groups = group_of(cols, IntGrid(4, group=int(tensors[f"{name}.group_size"])))
-    weight = dequantize(unpack_bits(packed, bits, cols), scales, zeros, groups, base.dtype)
-    mask = tensors.get(f"{name}.mask")
-    return weight if mask is None else apply_mask(weight, mask)
+    return dequantize(unpack_bits(packed, bits, cols), scales, zeros, groups, base.dtype)

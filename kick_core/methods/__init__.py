@@ -33,7 +33,8 @@ class MethodCard:
 
     `version` is raised by hand whenever its numbers may change, and is part of every key. `targets` are
     among "ratio", "pattern" and "bits". `needs` says which statistics of the inputs it reads: none, the
-    squared norm of every input feature, or the Gram matrix X^T X.
+    squared norm of every input feature, or the Gram matrix X^T X. A method that `joins` can quantize what
+    another one prunes: its function takes `prune`, a mask to keep (or a sparsity to reach on the way).
     """
 
     name: str
@@ -43,6 +44,7 @@ class MethodCard:
     needs: Need
     options: Mapping[str, Option]
     paper: str
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class CompressedMatrix:
     note: str = ""
 
 
-Method = Callable[["Tensor", Seen, Target, Mapping[str, Any]], CompressedMatrix]
+Method = Callable[..., CompressedMatrix]
 
 
 def names() -> tuple[str, ...]:
@@ -127,6 +129,9 @@ def resolve(recipe: Recipe) -> Recipe:
     if recipe.target is None:
         return recipe
     known = card(recipe.method)
+    if recipe.then and not card(recipe.then.method).joins:
+        able = ", ".join(name for name in names() if card(name).joins)
+        raise BadRequest(f"{recipe.then.method} cannot keep another method's mask; after '+' stands one of: {able}")
     if _kind(recipe.target) not in known.targets:
         can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
         raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
@@ -139,7 +144,34 @@ def resolve(recipe: Recipe) -> Recipe:
             raise BadRequest(
                 f"option {name}={value} of {recipe.method}: a {type(default).__name__} is expected, e.g. {default}"
             )
-    return Recipe(recipe.method, recipe.target, tuple({**known.options, **given}.items()))
+    then = resolve(recipe.then) if recipe.then else None
+    return Recipe(recipe.method, recipe.target, tuple({**known.options, **given}.items()), then)
+
+
+_NEEDS: tuple[Need, ...] = ("nothing", "norms", "gram")
+
+
+def needs(recipe: Recipe) -> Need:
+    """The most that any part of a recipe needs to know of the inputs."""
+    parts = [part for part in (recipe, recipe.then) if part and part.target]
+    return max((card(part.method).needs for part in parts), key=_NEEDS.index, default="nothing")
+
+
+def apply(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
+    """Compress one matrix by a resolved recipe.
+
+    SparseGPT and GPTQ together are one sweep: the mask is chosen on weights that carry the rounding errors.
+    Any other pair prunes first and quantizes what is left.
+    """
+    assert recipe.target is not None
+    first, then = function(recipe.method), recipe.then
+    if then is None:
+        return first(weight, seen, recipe.target, dict(recipe.options))
+    quantize = function(then.method)
+    if (recipe.method, then.method) == ("sparsegpt", "gptq"):
+        return quantize(weight, seen, then.target, dict(then.options), prune=recipe.target)
+    pruned = first(weight, seen, recipe.target, dict(recipe.options))
+    return quantize(pruned.weight, seen, then.target, dict(then.options), prune=pruned.mask)
 
 
 def _unknown_option(name: str, known: MethodCard) -> BadRequest:
@@ -162,4 +194,6 @@ def payload(recipe: Recipe) -> dict[str, Any]:
     }
     if isinstance(full.target, IntGrid):
         facts["group"], facts["sym"] = full.target.group, full.target.symmetric
+    if full.then:
+        facts["then"] = payload(full.then)
     return facts

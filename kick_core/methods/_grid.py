@@ -71,11 +71,19 @@ def expand(parts: Tensor, groups: Tensor) -> Tensor:
 
 
 def packaged(
-    weight: Tensor, codes: Tensor, scales: Tensor, zeros: Tensor, groups: Tensor, bits: int, note: str = ""
+    weight: Tensor,
+    codes: Tensor,
+    scales: Tensor,
+    zeros: Tensor,
+    groups: Tensor,
+    bits: int,
+    note: str = "",
+    mask: Tensor | None = None,
 ) -> CompressedMatrix:
     """A quantized matrix whose `weight` is exactly what its codes stand for, in the weight's own dtype."""
     return CompressedMatrix(
         dequantize(codes, scales, zeros, groups, weight.dtype),
+        mask=mask,
         codes=codes.to(torch.uint8),
         scales=scales,
         zeros=zeros,

@@ -21,18 +21,21 @@ CARD = {
     "targets": ("bits",),
     "needs": "nothing",
     "options": {},
+    "joins": True,
     "paper": "the baseline of Frantar et al. 2022, arXiv 2210.17323",
 }
 
 
-def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
-    """Quantize `weight` [out, in] to `target`, an IntGrid, group by group."""
+def compress(
+    weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any], prune: Tensor | None = None
+) -> CompressedMatrix:
+    """Quantize `weight` [out, in] to `target`, an IntGrid, group by group; what is outside `prune` stays 0."""
     assert isinstance(target, IntGrid)
-    values = weight.float()
+    values = weight.float() if prune is None else weight.float() * prune
     size = values.shape[1] if target.group == -1 else target.group
     fitted = [fit(part, target) for part in values.split(size, dim=1)]
     scales = torch.cat([scale for scale, _ in fitted], dim=1)
     zeros = torch.cat([zero for _, zero in fitted], dim=1)
     groups = group_of(values.shape[1], target).to(weight.device)
     codes = encode(values, expand(scales, groups), expand(zeros, groups), target.bits)
-    return packaged(weight, codes, scales, zeros, groups, target.bits)
+    return packaged(weight, codes, scales, zeros, groups, target.bits, mask=prune)

@@ -83,7 +83,9 @@ def _experts(name: str, module: nn.Module) -> list[Matrix]:
     if not stacked:
         return []
     if {len(p) for p in stacked.values()} != {getattr(module, "num_experts", None)}:
-        raise KickError(f"{name or type(module).__name__} holds weights {sorted(stacked)} that are no experts' matrices")
+        raise KickError(
+            f"{name or type(module).__name__} holds weights {sorted(stacked)} that are no experts' matrices"
+        )
     transposed = bool(getattr(module, "is_transposed", False))
     return [
         Matrix(f"{name}.{expert}.{own}", parameter, transposed, expert)

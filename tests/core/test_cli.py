@@ -227,6 +227,9 @@ def test_listing_never_waits_for_torch(tmp_path):
     )
     assert said.stdout.strip().endswith("False"), said.stdout
     control = subprocess.run(  # the test can fail
-        [sys.executable, "-c", "import sys, torch; print('torch' in sys.modules)"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", "import sys, torch; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert control.stdout.strip() == "True"

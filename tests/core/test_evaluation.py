@@ -59,7 +59,9 @@ def test_continuations_equal_one_prompt_at_a_time(opened):
 
 def test_greedy_text_equals_generate(opened):
     found = merged(
-        engine.greedy(opened.model, prompts(), new_tokens=12, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0)
+        engine.greedy(
+            opened.model, prompts(), new_tokens=12, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0
+        )
     )
     for ids, mine in zip(prompts(), found, strict=True):
         row = torch.tensor([ids])
@@ -270,7 +272,9 @@ def test_summaries_and_instructions_without_a_judge():
     story = Example("s", ("t",), meta={"facts": [["Zourdus"], ["soap", "soaps"], ["blue vase"]]})
     found = judged("summarization", story, "Zourdus bought soaps.")["facts_kept"]
     assert found.score == pytest.approx(2 / 3) and "blue vase" in found.extracted
-    checks = [[{"kind": "lines", "value": 2}, {"kind": "starts_with", "value": "1."}, {"kind": "max_words", "value": 4}]]
+    checks = [
+        [{"kind": "lines", "value": 2}, {"kind": "starts_with", "value": "1."}, {"kind": "max_words", "value": 4}]
+    ]
     asked = Example("i", ("t",), meta={"checks": checks})
     assert judged("instructions", asked, "1. soap\n2. tea")["followed"].score == 1
     assert judged("instructions", asked, "soap and tea and more")["followed"].score == 0

@@ -10,7 +10,9 @@ from kick_core import compress_matrix, methods
 from kick_core.spec import BadRequest, KickError, parse
 
 TARGETS = {"ratio": ("0.3", "0.5", "0.7"), "pattern": ("1:2", "2:4", "4:8"), "bits": ("8bit", "4bit", "3bit,group=32")}
-RECIPES = [f"{name}@{goal}" for name in methods.names() for kind in methods.card(name).targets for goal in TARGETS[kind]]
+RECIPES = [
+    f"{name}@{goal}" for name in methods.names() for kind in methods.card(name).targets for goal in TARGETS[kind]
+]
 
 
 def problem(rows=24, cols=64, samples=6, tokens=40, seed=0):
@@ -88,7 +90,9 @@ def test_cards_are_complete(name):
 def test_bad_numbers_are_refused_by_name(recipe):
     weight, inputs = problem()
     with pytest.raises(KickError, match="the weight holds 1 NaN"):
-        compress_matrix(weight.index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(float("nan"))), inputs, recipe)
+        compress_matrix(
+            weight.index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(float("nan"))), inputs, recipe
+        )
     inputs[0, 0, 0] = float("inf")
     with pytest.raises(KickError, match="the inputs"):
         compress_matrix(weight, inputs, recipe)

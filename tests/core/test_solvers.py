@@ -174,3 +174,41 @@ def test_groups_must_not_straddle_blocks():
     weight, inputs = problem()
     with pytest.raises(BadRequest, match="straddle"):
         compress_matrix(weight, inputs, "sparsegpt@2:4,block=30")
+
+
+JOINT = ("sparsegpt@2:4+gptq@4bit,group=32", "sparsegpt@0.5+gptq@3bit,group=32", "wanda@2:4+gptq@4bit,group=32",
+         "magnitude@0.5+rtn@4bit,group=32", "wanda@4:8+rtn@8bit,group=-1,sym=false")  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", JOINT)
+def test_joint_recipes_keep_the_mask_and_sit_on_the_grid(recipe):
+    weight, inputs = problem(rows=32, cols=128, tokens=120)
+    found = compress_matrix(weight, inputs, recipe)
+    assert (found.weight[~found.mask] == 0).all()
+    assert int((~found.mask).sum()) == weight.numel() // 2
+    spread = [part.index_select(1, found.groups.long()) for part in (found.scales, found.zeros)]
+    assert torch.equal((found.codes.float() - spread[1]) * spread[0], found.weight)
+    if "2:4" in recipe:
+        assert (found.mask.reshape(32, -1, 4).sum(-1) == 2).all()
+
+
+def test_joint_is_better_than_rounding_what_was_pruned():
+    errors = {"sparsegpt@2:4+gptq@3bit,group=32": 0.0, "sparsegpt@2:4+rtn@3bit,group=32": 0.0}
+    for seed in range(4):
+        weight, inputs = problem(rows=32, cols=128, tokens=120, seed=seed)
+        for recipe in errors:
+            errors[recipe] += output_error(weight, compress_matrix(weight, inputs, recipe).weight, inputs)
+    joint, apart = errors.values()
+    assert joint < apart
+
+
+def test_joint_recipes_in_the_wrong_order_are_refused():
+    weight, inputs = problem()
+    for recipe, named in [
+        ("gptq@4bit+sparsegpt@2:4", "first a sparsity"),
+        ("wanda@2:4+wanda@2:4", "first a sparsity"),
+        ("wanda@2:4+gptq@4bit+rtn@3bit", "first a sparsity"),
+        ("sparsegpt@2:4+gptq@4bit,act_order=true", "act_order"),
+    ]:
+        with pytest.raises(BadRequest, match=named):
+            compress_matrix(weight, inputs, recipe)
