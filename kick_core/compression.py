@@ -43,21 +43,25 @@ class _Tally:
     device: torch.device
     tokens: int = 0
     norms: Tensor = field(init=False)
+    peaks: Tensor = field(init=False)
     gram: Tensor | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.norms = torch.zeros(self.width, device=self.device)
+        self.peaks = torch.zeros(self.width, device=self.device)
         self.gram = torch.zeros(self.width, self.width, device=self.device) if self.need == "gram" else None
 
     def add(self, inputs: Tensor) -> None:
         rows = inputs.reshape(-1, self.width).float()
         self.tokens += len(rows)
         self.norms += rows.square().sum(0)
+        if len(rows):
+            self.peaks = torch.maximum(self.peaks, rows.abs().amax(0))
         if self.gram is not None:
             self.gram.addmm_(rows.T, rows)
 
     def seen(self) -> Seen:
-        return Seen(self.tokens, self.norms, self.gram)
+        return Seen(self.tokens, self.norms, self.gram, self.peaks)
 
 
 def relative_loss(weight: Tensor, compressed: Tensor, gram: Tensor) -> float:
@@ -219,7 +223,8 @@ def _compress_block(
 def _unseen(weight: Tensor) -> Seen:
     """Statistics of a linear that no calibration token reached (an expert that was never chosen)."""
     width = weight.shape[1]
-    return Seen(0, torch.ones(width, device=weight.device), torch.eye(width, device=weight.device))
+    ones = torch.ones(width, device=weight.device)
+    return Seen(0, ones, torch.diag(ones), ones)
 
 
 def _propagate(block: nn.Module, index: int, inputs: _Inputs, dense: _Dense, propagate: str) -> float:

@@ -355,7 +355,7 @@ def _steps(folder: Path, state: Job, steps: Iterator[Progress]) -> Iterator[Job]
     """The states worth writing: at most one in a fifth of a second, and each new cell or block."""
     last = 0.0
     for step in steps:
-        fresh = step.cell != state.cell
+        fresh = step.cell not in ("", state.cell)
         moved = step.block is not None and (fresh or step.block != state.block)
         losses = () if fresh else state.losses
         if moved and step.loss is not None:

@@ -87,16 +87,19 @@ class KeepNofM:
 
 @dataclass(frozen=True, slots=True)
 class IntGrid:
-    """Round weights to integers of `bits`, one scale per `group` consecutive inputs (-1: one per row)."""
+    """Round weights to integers of `bits`, one scale per `group` consecutive inputs (-1: one per row).
+
+    A group of None is the method's default, filled in when the recipe is resolved.
+    """
 
     bits: int
-    group: int = 128
+    group: int | None = None
     symmetric: bool = True
 
     def __post_init__(self) -> None:
         if self.bits not in range(2, 9):
             raise BadRequest(f"{self.bits} bits are outside 2..8: write e.g. rtn@4bit")
-        if self.group != -1 and self.group < 1:
+        if self.group is not None and self.group != -1 and self.group < 1:
             raise BadRequest(f"group size {self.group} is neither positive nor -1 (one scale per row)")
 
     @property
@@ -180,10 +183,9 @@ class Recipe:
             return self.method
         words = [f"{self.method}@{self.target.text}"]
         if isinstance(self.target, IntGrid):
-            plain = IntGrid(self.target.bits)
-            if self.target.group != plain.group:
+            if self.target.group is not None:
                 words.append(f"group={self.target.group}")
-            if self.target.symmetric != plain.symmetric:
+            if not self.target.symmetric:
                 words.append(f"sym={_written(self.target.symmetric)}")
         words += [f"{name}={_written(value)}" for name, value in self.options]
         return ",".join(words) + (f"+{self.then.text}" if self.then else "")
@@ -217,12 +219,12 @@ def parse(text: str | Recipe) -> Recipe:
     target = _target(goal) if at else None
     options = dict(_option(word) for word in words)
     if isinstance(target, IntGrid):
-        target = IntGrid(target.bits, _group(options.pop("group", 128)), _flag(options.pop("sym", True)))
+        target = IntGrid(target.bits, _group(options.pop("group", None)), _flag(options.pop("sym", True)))
     return Recipe(method, target, tuple(options.items()))
 
 
-def _group(value: Option) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+def _group(value: Option | None) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise BadRequest(f"group={_written(value)} is not a whole number: write e.g. group=64")
     return value
 

@@ -5,7 +5,7 @@
     grid      quantized: codes as a dense bit stream along each row, scales and zero points per group; a weight
               that was pruned too has its zero point's code, which stands for exactly 0
 
-The base weight is needed only for the first form. Decoding gives exactly the weight that was compressed.
+The base weight is needed for the first form, and for outlier columns that stayed as they were. Decoding gives exactly the weight that was compressed.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ def _encode_grid(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
         f"{name}.scales": result.scales.detach().cpu().contiguous(),
         f"{name}.zeros": result.zeros.detach().cpu().to(torch.uint8).contiguous(),
     }
+    if result.columns is not None:
+        tensors[f"{name}.columns"] = result.columns.detach().cpu().float().contiguous()
+    if result.outliers is not None:
+        tensors[f"{name}.outliers"] = result.outliers.detach().cpu().to(torch.int32).contiguous()
     if torch.equal(groups, group_of(len(groups), IntGrid(4, group=size))):
         tensors[f"{name}.group_size"] = torch.tensor([size], dtype=torch.int32)
     else:
@@ -107,4 +111,8 @@ def _decode_grid(name: str, base: Tensor, tensors: Mapping[str, Tensor], packed:
     groups = tensors.get(f"{name}.groups")
     if groups is None:
         groups = group_of(cols, IntGrid(4, group=int(tensors[f"{name}.group_size"])))
-    return dequantize(unpack_bits(packed, bits, cols), scales, zeros, groups, base.dtype)
+    columns, outliers = tensors.get(f"{name}.columns"), tensors.get(f"{name}.outliers")
+    weight = dequantize(unpack_bits(packed, bits, cols), scales, zeros, groups, base.dtype, columns)
+    if outliers is not None:
+        weight[:, outliers.long()] = base.cpu()[:, outliers.long()]
+    return weight

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +35,7 @@ class MethodCard:
     among "ratio", "pattern" and "bits". `needs` says which statistics of the inputs it reads: none, the
     squared norm of every input feature, or the Gram matrix X^T X. A method that `joins` can quantize what
     another one prunes: its function takes `prune`, a mask to keep (or a sparsity to reach on the way).
+    `grid` names what of the integer grid is the method's own and cannot be chosen.
     """
 
     name: str
@@ -45,19 +46,21 @@ class MethodCard:
     options: Mapping[str, Option]
     paper: str
     joins: bool = False
+    grid: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """Statistics of a linear's inputs over all calibration tokens, float32.
 
-    `norms` [in]: the sum over tokens of x_j². `gram` [in, in]: X^T X, when the method needs it. `tokens`:
-    how many were seen. Padding never enters.
+    `norms` [in]: the sum over tokens of x_j². `peaks` [in]: the largest |x_j|. `gram` [in, in]: X^T X, when
+    the method needs it. `tokens`: how many were seen. Padding never enters.
     """
 
     tokens: int
     norms: Tensor | None = None
     gram: Tensor | None = None
+    peaks: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,9 @@ class CompressedMatrix:
 
     Pruning methods give `mask` [out, in] (True: kept). Quantizing methods give `codes` [out, in] (uint8),
     `scales` and `zeros` [out, groups] (float32; weight = (codes - zeros) * scales) and `groups` [in], the
-    group of every input. `updated` says that kept weights differ from the original ones. `note` records
-    departures from the plain procedure, such as a Cholesky retry.
+    group of every input; where the method scaled columns before rounding, `columns` [in] scales them back,
+    and `outliers` are the columns that stayed as they were. `updated` says that kept weights differ from the
+    original ones. `note` records departures from the plain procedure, such as a Cholesky retry.
     """
 
     weight: Tensor
@@ -76,6 +80,8 @@ class CompressedMatrix:
     scales: Tensor | None = None
     zeros: Tensor | None = None
     groups: Tensor | None = None
+    columns: Tensor | None = None
+    outliers: Tensor | None = None
     bits: int | None = None
     updated: bool = False
     note: str = ""
@@ -145,7 +151,26 @@ def resolve(recipe: Recipe) -> Recipe:
                 f"option {name}={value} of {recipe.method}: a {type(default).__name__} is expected, e.g. {default}"
             )
     then = resolve(recipe.then) if recipe.then else None
-    return Recipe(recipe.method, recipe.target, tuple({**known.options, **given}.items()), then)
+    return Recipe(recipe.method, _own_grid(recipe, known), tuple({**known.options, **given}.items()), then)
+
+
+GROUP = 128
+"""Inputs that share a scale, where nothing else is said: the size that GPTQ's and AWQ's authors use."""
+
+
+def _own_grid(recipe: Recipe, known: MethodCard) -> Target:
+    """The target with the grid's open values filled in, the method's own first."""
+    target = recipe.target
+    if not isinstance(target, IntGrid):
+        assert target is not None
+        return target
+    group = known.grid.get("group", GROUP)
+    if "group" in known.grid and target.group not in (None, group):
+        raise BadRequest(f"group={target.group}: {known.name} has its own grid (group={group})")
+    symmetric = known.grid.get("symmetric", target.symmetric)
+    if symmetric != target.symmetric:
+        raise BadRequest(f"sym={str(target.symmetric).lower()}: {known.name} has its own grid")
+    return replace(target, group=group if target.group is None else target.group)
 
 
 _NEEDS: tuple[Need, ...] = ("nothing", "norms", "gram")

@@ -94,6 +94,17 @@ def packaged(
     )
 
 
-def dequantize(codes: Tensor, scales: Tensor, zeros: Tensor, groups: Tensor, dtype: torch.dtype) -> Tensor:
-    """codes [rows, cols], scales and zeros [rows, groups], groups [cols] -> weight [rows, cols] in `dtype`."""
-    return decode(codes.float(), expand(scales, groups), expand(zeros, groups)).to(dtype)
+def dequantize(
+    codes: Tensor,
+    scales: Tensor,
+    zeros: Tensor,
+    groups: Tensor,
+    dtype: torch.dtype,
+    columns: Tensor | None = None,
+) -> Tensor:
+    """codes [rows, cols], scales and zeros [rows, groups], groups [cols] -> weight [rows, cols] in `dtype`.
+
+    `columns` [cols] multiplies each column afterwards, where the method scaled them before rounding.
+    """
+    values = decode(codes.float(), expand(scales, groups), expand(zeros, groups))
+    return (values if columns is None else values * columns).to(dtype)

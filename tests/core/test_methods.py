@@ -11,7 +11,10 @@ from kick_core.spec import BadRequest, KickError, parse
 
 TARGETS = {"ratio": ("0.3", "0.5", "0.7"), "pattern": ("1:2", "2:4", "4:8"), "bits": ("8bit", "4bit", "3bit,group=32")}
 RECIPES = [
-    f"{name}@{goal}" for name in methods.names() for kind in methods.card(name).targets for goal in TARGETS[kind]
+    f"{name}@{goal}"
+    for name in methods.names()
+    for kind in methods.card(name).targets
+    for goal in (("8bit",) if methods.card(name).grid else TARGETS[kind])
 ]
 
 
@@ -58,7 +61,12 @@ def test_codes_stand_for_the_weight(recipe):
     weight, inputs = problem()
     found = compress_matrix(weight, inputs, recipe)
     spread = [part.index_select(1, found.groups.long()) for part in (found.scales, found.zeros)]
-    assert torch.equal((found.codes.float() - spread[1]) * spread[0], found.weight)
+    restored = (found.codes.float() - spread[1]) * spread[0]
+    if found.columns is not None:
+        restored = restored * found.columns
+    if found.outliers is not None:
+        restored[:, found.outliers] = weight[:, found.outliers]
+    assert torch.equal(restored, found.weight)
     assert int(found.codes.max()) < 2**found.bits
     assert output_error(weight, found.weight, inputs) < {8: 1e-3, 4: 0.05, 3: 0.2}[found.bits]
 
@@ -161,3 +169,30 @@ def test_published_results_matrix_by_matrix(shared):
             # the published threshold takes one weight too many
             allowed = 0 if ":" in goal else 1
             assert int((found != golden[f"{key}.magnitude.{goal}"]).sum()) <= allowed
+
+
+def test_awq_loses_less_than_rounding_on_uneven_inputs():
+    errors = {"awq": 0.0, "rtn": 0.0}
+    for seed in range(3):
+        weight, inputs = problem(rows=32, cols=128, seed=seed)
+        for name in errors:
+            errors[name] += output_error(
+                weight, compress_matrix(weight, inputs, f"{name}@3bit,group=32").weight, inputs
+            )
+    assert errors["awq"] < errors["rtn"]
+    weight, _ = problem()
+    flat = torch.eye(64)[None]
+    plain, scaled = (compress_matrix(weight, flat, f"{name}@4bit,group=32").weight for name in ("rtn", "awq"))
+    assert torch.allclose(plain, scaled, atol=1e-6)  # nothing is louder than anything else
+
+
+def test_outlier_columns_stay_as_they_are():
+    weight, inputs = problem()
+    found = compress_matrix(weight, inputs, "int8_outlier@8bit,threshold=3")
+    loud = (inputs.abs().amax((0, 1)) >= 3).nonzero()[:, 0]
+    assert torch.equal(found.outliers, loud) and 0 < len(loud) < 64
+    assert torch.equal(found.weight[:, loud], weight[:, loud])
+    largest = weight[:, [c for c in range(64) if c not in loud]].abs().amax(1, keepdim=True)
+    assert ((found.weight - weight).abs() <= largest / 127 / 2 + 1e-6).all()
+    with pytest.raises(BadRequest, match="8 bit by its definition"):
+        compress_matrix(weight, inputs, "int8_outlier@4bit")

@@ -26,7 +26,7 @@ def test_text_form_comes_back(text):
 targets = st.one_of(
     st.integers(0, 999).map(lambda thousandth: Unstructured(thousandth / 1000)),
     st.integers(1, 32).flatmap(lambda m: st.integers(1, m).map(lambda n: KeepNofM(n, m))),
-    st.builds(IntGrid, st.integers(2, 8), st.sampled_from([-1, 32, 64, 128]), st.booleans()),
+    st.builds(IntGrid, st.integers(2, 8), st.sampled_from([None, -1, 32, 64, 128]), st.booleans()),
 )
 options = st.dictionaries(
     st.sampled_from(["block", "damp", "name"]), st.one_of(st.booleans(), st.integers(0, 999)), max_size=3
@@ -89,6 +89,9 @@ def test_resolving_fills_in_defaults_and_refuses_strangers():
     with pytest.raises(BadRequest, match="damp"):
         methods.resolve(parse("magnitude@0.5,damp=1"))
     assert methods.payload(parse("rtn@4bit"))["group"] == 128
+    assert methods.payload(parse("int8_outlier@8bit"))["group"] == -1
+    with pytest.raises(BadRequest, match="its own grid"):
+        methods.resolve(parse("int8_outlier@8bit,group=64"))
 
 
 def test_other_values_are_checked_too():

@@ -9,7 +9,19 @@ from kick_core import compress_matrix, weights
 from kick_core.methods import CompressedMatrix
 from kick_core.spec import KickError
 
-RECIPES = ("magnitude@0.5", "wanda@2:4", "rtn@8bit", "rtn@4bit", "rtn@3bit,group=24", "rtn@2bit,group=-1,sym=false")
+RECIPES = (
+    "awq@4bit,group=24",
+    "int8_outlier@8bit,threshold=2.5",
+    "sparsegpt@0.5",
+    "gptq@3bit,group=24,act_order=true",
+    "sparsegpt@2:4+gptq@4bit,group=24",
+    "magnitude@0.5",
+    "wanda@2:4",
+    "rtn@8bit",
+    "rtn@4bit",
+    "rtn@3bit,group=24",
+    "rtn@2bit,group=-1,sym=false",
+)
 
 
 def bits_of(tensor):

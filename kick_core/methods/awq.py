@@ -1,0 +1,57 @@
+"""AWQ: before rounding, loud inputs' columns are scaled up, so that they lose less; the rest pays for it.
+
+Every column j is multiplied by s_j = a_j^α, rounded group by group, and divided again; α is the one of 0,
+0.05 … 0.95 with the least output error tr((W-Ŵ) X^T X (W-Ŵ)^T). a_j is the root mean square of input j (the
+authors' code takes the mean absolute value). The published method folds 1/s into the layer before, and so
+shares one s among the matrices of one input; here s is kept beside the codes, and every matrix finds its own.
+(Lin et al. 2023, arXiv 2306.00978, section 3.2, equations 4 and 5.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kick_core.methods import CompressedMatrix, Seen
+from kick_core.methods._grid import dequantize
+from kick_core.methods.rtn import compress as round_to_nearest
+from kick_core.spec import Target
+
+CARD = {
+    "title": "AWQ",
+    "version": 1,
+    "targets": ("bits",),
+    "needs": "gram",
+    "options": {"steps": 20},
+    "paper": "Lin et al. 2023, arXiv 2306.00978",
+}
+
+
+def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+    """Quantize `weight` [out, in] to `target`, an IntGrid, with the column scales that lose least."""
+    assert seen.norms is not None and seen.gram is not None
+    loud = (seen.norms / max(seen.tokens, 1)).sqrt().clamp(min=1e-4)
+    best, least = None, torch.inf
+    for step in range(options["steps"]):
+        scale = loud.pow(step / options["steps"])
+        scale = scale / (scale.max() * scale.min()).sqrt()
+        found = _scaled(weight, scale, target)
+        change = found.weight.float() - weight.float()
+        loss = float(((change @ seen.gram) * change).sum())
+        if best is None or loss < least:
+            best, least = found, loss
+    assert best is not None
+    return best
+
+
+def _scaled(weight: Tensor, scale: Tensor, target: Target) -> CompressedMatrix:
+    found = round_to_nearest(weight.float() * scale, Seen(0), target, {})
+    assert found.codes is not None and found.scales is not None and found.zeros is not None
+    assert found.groups is not None
+    columns = 1 / scale
+    restored = dequantize(found.codes, found.scales, found.zeros, found.groups, weight.dtype, columns)
+    return replace(found, weight=restored, columns=columns)

@@ -1,0 +1,53 @@
+"""Vector-wise 8 bit with outlier columns in full, after LLM.int8().
+
+Columns whose input ever exceeds `threshold` in size (6 in the paper) stay as they are; every row of the rest
+is rounded to -127 … 127 times its largest value / 127. The published method rounds the activations at run
+time as well; here, as for all methods, the weights alone change. (Dettmers et al. 2022, arXiv 2208.07339,
+section 3.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kick_core.methods import CompressedMatrix, Seen
+from kick_core.methods._grid import decode, encode
+from kick_core.spec import BadRequest, IntGrid, Target
+
+CARD = {
+    "title": "LLM.int8()",
+    "version": 1,
+    "targets": ("bits",),
+    "needs": "norms",
+    "options": {"threshold": 6.0},
+    "grid": {"group": -1, "symmetric": True},
+    "paper": "Dettmers et al. 2022, arXiv 2208.07339",
+}
+
+
+def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+    """Round the rows of `weight` [out, in] to 8 bit, outlier columns apart; `seen.peaks` [in] is max |x_j|."""
+    assert isinstance(target, IntGrid) and seen.peaks is not None
+    if target.bits != 8:
+        raise BadRequest(f"int8_outlier@{target.text}: this method is 8 bit by its definition, use int8_outlier@8bit")
+    loud = seen.peaks.to(weight.device) >= options["threshold"]
+    values = weight.float().masked_fill(loud, 0.0)
+    largest = values.abs().amax(1, keepdim=True)
+    scale = torch.where(largest == 0, torch.ones_like(largest), largest) / 127
+    zero = torch.full_like(scale, 128.0)
+    codes = encode(values, scale, zero, 8)
+    restored = torch.where(loud, weight, decode(codes, scale, zero).to(weight.dtype))
+    return CompressedMatrix(
+        restored,
+        codes=codes.to(torch.uint8),
+        scales=scale,
+        zeros=zero,
+        groups=torch.zeros(weight.shape[1], dtype=torch.int32, device=weight.device),
+        outliers=loud.nonzero()[:, 0],
+        bits=8,
+        updated=True,
+    )
