@@ -30,6 +30,7 @@ def parser() -> ArgumentParser:
     _compress(commands)
     _evaluate(commands)
     _sweep(commands)
+    _export(commands)
     _score(commands)
     _cache(commands)
     _app(commands)
@@ -94,6 +95,16 @@ def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     _asking(command)
     _calibration(command, windows=None)
     command.set_defaults(command=making.sweep)
+
+
+def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "export", "Write a compressed model for others; it is reloaded and compared first.")
+    _model(command)
+    command.add_argument("recipe", metavar="RECIPE")
+    command.add_argument("folder", metavar="DIR")
+    command.add_argument("--format", required=True, help="dense, gptq or compressed-tensors")
+    _calibration(command)
+    command.set_defaults(command=making.export)
 
 
 def _score(commands: argparse._SubParsersAction[ArgumentParser]) -> None:

@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -74,6 +75,22 @@ def _card_row(card: Card) -> tuple[str, ...]:
         printing.size(card.bytes),
         printing.size(card.dense_bytes),
     )
+
+
+def export(given: Namespace) -> int:
+    """`kick export MODEL RECIPE DIR --format F`"""
+    from kick_core.export import export as write
+
+    store = open_store(given.cache)
+    opened = _run(_request(given, (given.recipe,)), store)
+    done = write(opened.shop, opened.recipes[0], Path(given.folder), given.format)
+    if given.json:
+        printing.document(
+            {"folder": str(done.folder), "format": done.format, "bytes": done.bytes, "logits_difference": done.difference}
+        )
+    else:
+        print(f"{done.folder}: {printing.size(done.bytes)} as {done.format}; reloaded, logits differ by {done.difference:.2g}")
+    return 0
 
 
 def evaluate(given: Namespace) -> int:

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
+from kick_core.models.quantized import open_quantized, quantization
 from kick_core.models.source import Source
 from kick_core.spec import BadRequest, KickError
 
@@ -32,6 +33,8 @@ def device_of(name: str) -> torch.device:
 def open_model(source: Source, dtype: str = "auto", device: str = "auto") -> PreTrainedModel:
     """The dense model, in evaluation mode. Raises KickError when weights and architecture do not match."""
     where = device_of(device)
+    if quantization(source) is not None:
+        return open_quantized(source, None if dtype == "auto" else getattr(torch, dtype)).to(where).eval()
     try:
         model, facts = AutoModelForCausalLM.from_pretrained(
             source.folder,
