@@ -18,12 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core import keys, methods, weights
 from kick_core.calibration import digest, token_windows
-from kick_core.compression import BATCH, Walked, make_card, needs_data, walk
+from kick_core.compression import Walked, make_card, needs_data, walk
 from kick_core.models.blocks import Matrix, decoder_blocks, matrices
 from kick_core.models.loading import open_model, open_tokenizer
 from kick_core.models.source import Source, find
 from kick_core.records import BlockReport, LayerReport
 from kick_core.spec import DENSE, Calibration, KickError, ModelRef, Recipe, parse
+from kick_core.statistics import BATCH
 from kick_core.store import Store, artifacts, open_store
 from kick_core.store.files import require_space
 

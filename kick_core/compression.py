@@ -7,61 +7,19 @@ matrix, and blocks say themselves which linears share an input.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kick_core import methods
-from kick_core.methods import CompressedMatrix, Need, Seen
-from kick_core.models.blocks import (
-    Call,
-    decoder_blocks,
-    eager_experts,
-    first_inputs,
-    matrices,
-    run_block,
-    watched_inputs,
-)
+from kick_core import allocation, methods, statistics
+from kick_core.methods import CompressedMatrix, Seen
+from kick_core.models.blocks import decoder_blocks, matrices, run_block
 from kick_core.records import BlockReport, Card, LayerReport
-from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
-
-BATCH = 8
-"""Windows in one forward. Sums are made in this order, so it is part of what an artifact's key names."""
-
-
-@dataclass(slots=True)
-class _Tally:
-    """Running statistics of one input, float32; `width` features."""
-
-    width: int
-    need: Need
-    device: torch.device
-    tokens: int = 0
-    norms: Tensor = field(init=False)
-    peaks: Tensor = field(init=False)
-    gram: Tensor | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.norms = torch.zeros(self.width, device=self.device)
-        self.peaks = torch.zeros(self.width, device=self.device)
-        self.gram = torch.zeros(self.width, self.width, device=self.device) if self.need == "gram" else None
-
-    def add(self, inputs: Tensor) -> None:
-        rows = inputs.reshape(-1, self.width).float()
-        self.tokens += len(rows)
-        self.norms += rows.square().sum(0)
-        if len(rows):
-            self.peaks = torch.maximum(self.peaks, rows.abs().amax(0))
-        if self.gram is not None:
-            self.gram.addmm_(rows.T, rows)
-
-    def seen(self) -> Seen:
-        return Seen(self.tokens, self.norms, self.gram, self.peaks)
+from kick_core.spec import BadRequest, Calibration, Recipe, parse
 
 
 def relative_loss(weight: Tensor, compressed: Tensor, gram: Tensor) -> float:
@@ -85,18 +43,12 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
             f"weight {tuple(weight.shape)} and inputs {tuple(inputs.shape)} do not fit: "
             f"[out, in] and [samples, tokens, in] are expected"
         )
-    tally = _Tally(weight.shape[1], methods.needs(asked), weight.device)
+    tally = statistics.Tally(weight.shape[1], methods.needs(asked), weight.device)
     for sample in inputs:
         tally.add(sample)
-    _require_finite(weight, "the weight")
-    _require_finite(tally.norms, "the inputs")
+    statistics.require_finite(weight, "the weight")
+    statistics.require_finite(tally.norms, "the inputs")
     return methods.apply(asked, weight.detach(), tally.seen())
-
-
-def _require_finite(tensor: Tensor, what: str) -> None:
-    if not torch.isfinite(tensor).all():
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise KickError(f"{what} holds {bad} NaN or infinite values: nothing can be compressed on them")
 
 
 @dataclass(slots=True)
@@ -106,29 +58,6 @@ class Walked:
     report: BlockReport
     results: dict[str, CompressedMatrix]
     hidden: Tensor | None
-
-
-@dataclass(slots=True)
-class _Inputs:
-    """Calibration activations [windows, length, width] and each block's call for every batch size."""
-
-    hidden: Tensor
-    calls: dict[int, list[Call]]
-
-    def batches(self, block: int) -> Iterator[tuple[slice, Tensor, Call]]:
-        for start in range(0, len(self.hidden), BATCH):
-            part = self.hidden[start : start + BATCH]
-            yield slice(start, start + len(part)), part, self.calls[len(part)][block]
-
-
-def _inputs(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None) -> _Inputs:
-    found, calls = [], {}
-    for part in ids.split(BATCH):
-        if hidden is not None and len(part) in calls:
-            continue
-        states, calls[len(part)] = first_inputs(model, part)
-        found.append(states)
-    return _Inputs(torch.cat(found) if hidden is None else hidden.to(model.device), calls)
 
 
 def needs_data(recipe: Recipe) -> bool:
@@ -159,54 +88,27 @@ def walk(
     if needs_data(asked):
         if ids is None:
             raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
-        inputs = _inputs(model, ids, hidden)
+        inputs = statistics.first(model, ids, hidden)
+    targets = allocation.per_block(model, asked.target, methods.alloc(asked), ids)
     for index in range(start, len(blocks)):
         began = time.perf_counter()
-        with eager_experts(model):
-            dense = _dense_pass(blocks[index], index, inputs, asked) if inputs else None
-        results, layers = _compress_block(blocks[index], index, dense, asked)
+        need = methods.needs(asked)
+        dense = statistics.dense_pass(model, blocks[index], index, inputs, need) if inputs else None
+        results, layers = _compress_block(blocks[index], index, dense, replace(asked, target=targets[index]))
         loss = _propagate(blocks[index], index, inputs, dense, propagate) if inputs and dense else None
         report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
         yield Walked(report, results, inputs.hidden if inputs else None)
 
 
-@dataclass(slots=True)
-class _Dense:
-    """What one pass through a block with its own weights told: statistics by linear, and its outputs."""
-
-    seen: dict[str, Seen]
-    outputs: list[Tensor]
-
-
-def _dense_pass(block: nn.Module, index: int, inputs: _Inputs, recipe: Recipe) -> _Dense:
-    need = methods.needs(recipe)
-    tallies: dict[str, _Tally] = {}
-
-    def see(names: tuple[str, ...], tensor: Tensor) -> None:
-        leader = names[0]
-        if leader not in tallies:
-            tally = _Tally(tensor.shape[-1], need, tensor.device)
-            tallies.update(dict.fromkeys(names, tally))
-        tallies[leader].add(tensor)
-
-    outputs = []
-    with watched_inputs(block, see):
-        for _, part, call in inputs.batches(index):
-            outputs.append(run_block(block, part, call))
-    for name, tally in tallies.items():
-        _require_finite(tally.norms, f"block {index}: the input of {name}")
-    return _Dense({name: tally.seen() for name, tally in tallies.items()}, outputs)
-
-
 def _compress_block(
-    block: nn.Module, index: int, dense: _Dense | None, recipe: Recipe
+    block: nn.Module, index: int, dense: statistics.Dense | None, recipe: Recipe
 ) -> tuple[dict[str, CompressedMatrix], list[LayerReport]]:
     results, layers = {}, []
     for matrix in matrices(block):
         began = time.perf_counter()
         weight = matrix.read()
-        _require_finite(weight, f"block {index}: {matrix.name}")
-        seen = dense.seen.get(matrix.name, _unseen(weight)) if dense else Seen(0)
+        statistics.require_finite(weight, f"block {index}: {matrix.name}")
+        seen = _seen(dense, matrix.name, weight)
         try:
             result = methods.apply(recipe, weight, seen)
         except BadRequest as error:
@@ -220,14 +122,15 @@ def _compress_block(
     return results, layers
 
 
-def _unseen(weight: Tensor) -> Seen:
-    """Statistics of a linear that no calibration token reached (an expert that was never chosen)."""
-    width = weight.shape[1]
-    ones = torch.ones(width, device=weight.device)
-    return Seen(0, ones, torch.diag(ones), ones)
+def _seen(dense: statistics.Dense | None, name: str, weight: Tensor) -> Seen:
+    if dense is None:
+        return Seen(0)
+    return dense.seen.get(name) or statistics.unseen(weight.shape[1], weight.device)
 
 
-def _propagate(block: nn.Module, index: int, inputs: _Inputs, dense: _Dense, propagate: str) -> float:
+def _propagate(
+    block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense, propagate: str
+) -> float:
     """Put the next block's inputs in place; returns the block's relative output error on the first batch."""
     loss = 0.0
     for number, (rows, part, call) in enumerate(inputs.batches(index)):
@@ -258,7 +161,7 @@ def compress(
     layers: list[LayerReport] = []
     began = time.perf_counter()
     for walked in walk(model, asked, ids, propagate=propagate):
-        layers += [dataclasses.replace(x, name=f"{walked.report.block}.{x.name}") for x in walked.report.layers]
+        layers += [replace(x, name=f"{walked.report.block}.{x.name}") for x in walked.report.layers]
         yield walked.report
     yield make_card(model, asked, layers, seconds=time.perf_counter() - began)
 

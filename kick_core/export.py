@@ -81,18 +81,26 @@ def _grid_of(recipe: Recipe, form: str) -> tuple[IntGrid, dict[str, Any]]:
     if not isinstance(last.target, IntGrid):
         raise BadRequest(f"{recipe.text} has no integer grid: write it with --format dense")
     if last.method not in ("rtn", "gptq"):
-        raise BadRequest(f"{last.method} keeps more than codes and scales, which {form} cannot hold: use --format dense")
+        raise BadRequest(
+            f"{last.method} keeps more than codes and scales, which {form} cannot hold: use --format dense"
+        )
     options = dict(last.options)
     if form == GPTQ and last.target.bits not in (4, 8):
-        raise BadRequest(f"GPTQ files are read by others at 4 and 8 bit, not at {last.target.bits}: use compressed-tensors")
+        raise BadRequest(
+            f"GPTQ files are read by others at 4 and 8 bit, not at {last.target.bits}: use compressed-tensors"
+        )
     if form == PACKED and not last.target.symmetric:
-        raise BadRequest("sym=false: transformers 5.23 refuses packed zero points of its own format; use sym=true or gptq")
+        raise BadRequest(
+            "sym=false: transformers 5.23 refuses packed zero points of its own format; use sym=true or gptq"
+        )
     if form == PACKED and options.get("act_order"):
         raise BadRequest("act_order=true permutes groups, which pack-quantized readers handle differently: use gptq")
     return last.target, options
 
 
-def _write(shop: Workshop, recipe: Recipe, folder: Path, form: str, grid: tuple[IntGrid, dict[str, Any]] | None) -> None:
+def _write(
+    shop: Workshop, recipe: Recipe, folder: Path, form: str, grid: tuple[IntGrid, dict[str, Any]] | None
+) -> None:
     opened = shop.opened
     config = json.loads((opened.source.folder / "config.json").read_text())
     tensors = _plain_tensors(opened.model)
@@ -109,9 +117,9 @@ def _write(shop: Workshop, recipe: Recipe, folder: Path, form: str, grid: tuple[
     _save_shards(tensors, folder)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     for path in opened.source.folder.iterdir():
-        if path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt") and not (folder / path.name).exists():
-            if path.name != "model.safetensors.index.json":
-                shutil.copyfile(path, folder / path.name)
+        beside = path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt")
+        if beside and path.name != "model.safetensors.index.json" and not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
     if recipe.target is not None:
         card = artifacts.card(shop.store, shop.key(recipe))
         (folder / "kick_compression.json").write_text(json.dumps(card.to_json(), indent=1))
@@ -128,7 +136,9 @@ def _plain_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     return state
 
 
-def _with_grids(shop: Workshop, recipe: Recipe, tensors: dict[str, Tensor], form: str, target: IntGrid) -> dict[str, Tensor]:
+def _with_grids(
+    shop: Workshop, recipe: Recipe, tensors: dict[str, Tensor], form: str, target: IntGrid
+) -> dict[str, Tensor]:
     """The same with every compressed linear's weight replaced by its packed form."""
     model, key = shop.opened.model, shop.key(recipe)
     paths = {id(module): name for name, module in model.named_modules()}
@@ -168,7 +178,7 @@ def _save_shards(tensors: dict[str, Tensor], folder: Path) -> None:
     if len(shards) == 1:
         save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
         return
-    places = {}
+    places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / file, metadata={"format": "pt"})
@@ -186,5 +196,7 @@ def _checked(opened: OpenModel, folder: Path, tolerance: float) -> float:
     wanted, found = (m(probe.to(m.device), use_cache=False).logits.float() for m in (opened.model, again))
     difference = float((wanted - found).abs().max() / wanted.std())
     if not difference <= tolerance:
-        raise KickError(f"the exported model differs from the compressed one (logits by {difference:.3g} of their spread)")
+        raise KickError(
+            f"the exported model differs from the compressed one (logits by {difference:.3g} of their spread)"
+        )
     return difference

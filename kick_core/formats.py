@@ -174,6 +174,11 @@ def packed_config(bits: int, group: int, symmetric: bool) -> dict[str, Any]:
         "ignore": ["lm_head"],
         "kv_cache_scheme": None,
         "config_groups": {
-            "group_0": {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": weights,
+                "input_activations": None,
+                "output_activations": None,
+            }
         },
     }

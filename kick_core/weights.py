@@ -5,7 +5,8 @@
     grid      quantized: codes as a dense bit stream along each row, scales and zero points per group; a weight
               that was pruned too has its zero point's code, which stands for exactly 0
 
-The base weight is needed for the first form, and for outlier columns that stayed as they were. Decoding gives exactly the weight that was compressed.
+The base weight is needed for the first form, and for outlier columns that stayed as they were. Decoding
+gives exactly the weight that was compressed.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def save_tiny(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32
     """Write a tiny model with the pocket tokenizer in hub layout."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in POCKET_MODELS["pocket-11m"].iterdir():
-        if path.suffix in (".json", ".jinja") and "token" in path.name or path.suffix == ".jinja":
+        if path.suffix == ".jinja" or (path.suffix == ".json" and "token" in path.name):
             shutil.copy(path, folder)
     tiny_llama(seed=seed).to(dtype).save_pretrained(folder)
     return folder

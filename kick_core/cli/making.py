@@ -86,10 +86,16 @@ def export(given: Namespace) -> int:
     done = write(opened.shop, opened.recipes[0], Path(given.folder), given.format)
     if given.json:
         printing.document(
-            {"folder": str(done.folder), "format": done.format, "bytes": done.bytes, "logits_difference": done.difference}
+            {
+                "folder": str(done.folder),
+                "format": done.format,
+                "bytes": done.bytes,
+                "logits_difference": done.difference,
+            }
         )
     else:
-        print(f"{done.folder}: {printing.size(done.bytes)} as {done.format}; reloaded, logits differ by {done.difference:.2g}")
+        size = printing.size(done.bytes)
+        print(f"{done.folder}: {size} as {done.format}; reloaded, logits differ by {done.difference:.2g}")
     return 0
 
 

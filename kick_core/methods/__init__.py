@@ -142,6 +142,11 @@ def resolve(recipe: Recipe) -> Recipe:
         can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
         raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
     given = dict(recipe.options)
+    how = given.pop("alloc", "uniform")
+    if how not in ALLOCATIONS or (how != "uniform" and not isinstance(recipe.target, Unstructured)):
+        raise BadRequest(
+            f"alloc={how}: uniform (every block alike) or, for a ratio, owl (blocks with outliers keep more)"
+        )
     for name, value in given.items():
         if name not in known.options:
             raise _unknown_option(name, known)
@@ -151,7 +156,16 @@ def resolve(recipe: Recipe) -> Recipe:
                 f"option {name}={value} of {recipe.method}: a {type(default).__name__} is expected, e.g. {default}"
             )
     then = resolve(recipe.then) if recipe.then else None
-    return Recipe(recipe.method, _own_grid(recipe, known), tuple({**known.options, **given}.items()), then)
+    options = {**known.options, **given} | ({} if how == "uniform" else {"alloc": how})
+    return Recipe(recipe.method, _own_grid(recipe, known), tuple(options.items()), then)
+
+
+ALLOCATIONS = ("uniform", "owl")
+
+
+def alloc(recipe: Recipe) -> str:
+    """How a recipe's sparsity is shared out over the blocks; an option of every method that takes a ratio."""
+    return str(dict(recipe.options).get("alloc", "uniform"))
 
 
 GROUP = 128
@@ -179,7 +193,8 @@ _NEEDS: tuple[Need, ...] = ("nothing", "norms", "gram")
 def needs(recipe: Recipe) -> Need:
     """The most that any part of a recipe needs to know of the inputs."""
     parts = [part for part in (recipe, recipe.then) if part and part.target]
-    return max((card(part.method).needs for part in parts), key=_NEEDS.index, default="nothing")
+    found = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) == "owl" else [])
+    return max(found, key=_NEEDS.index, default="nothing")
 
 
 def apply(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:

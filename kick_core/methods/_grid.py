@@ -12,7 +12,6 @@ from torch import Tensor
 from kick_core.methods import CompressedMatrix
 from kick_core.spec import IntGrid
 
-
 _SHRINKS = tuple(1 - step / 100 for step in range(80))
 """Ranges tried by `mse`: the full one, then smaller by hundredths, as in GPTQ's code (grid 100, maxshrink 0.8)."""
 

@@ -78,7 +78,7 @@ def _pruner(prune: Target | Tensor | None, weight: Tensor, order: Tensor) -> Pru
 def _rounder(weight: Tensor, order: Tensor, grid: IntGrid, options: Mapping[str, Any]) -> Rounder:
     """The rounder for a sweep in `order`; scales of whole rows and static groups are found beforehand."""
     cols = weight.shape[1]
-    size = cols if grid.group == -1 else grid.group
+    size = cols if grid.group in (-1, None) else int(grid.group)
     fixed = grid.group == -1 or options["static_groups"]
     # with scales fixed beforehand a column keeps the group of its own place, whenever it is visited
     places = order if fixed else torch.arange(cols)

@@ -21,8 +21,10 @@ _READERS: dict[str, tuple[str, Callable[[str, Mapping[str, Tensor], Mapping[str,
     GPTQ: (".qweight", read_gptq),
     PACKED: (".weight_packed", read_packed),
 }
-_PARTS = ("qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale", "weight_zero_point",
-          "weight_shape", "weight_g_idx")  # fmt: skip
+_PARTS = (
+    "qweight", "qzeros", "scales", "g_idx",
+    "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
+)  # fmt: skip
 
 
 def quantization(source: Source) -> Mapping[str, Any] | None:
@@ -30,7 +32,8 @@ def quantization(source: Source) -> Mapping[str, Any] | None:
     config: Mapping[str, Any] | None = source.config.get("quantization_config")
     if config is not None and config.get("quant_method") not in _READERS:
         raise KickError(
-            f"{source.folder} is quantized by {config.get('quant_method')!r}; read are {', '.join(_READERS)} and plain models"
+            f"{source.folder} is quantized by {config.get('quant_method')!r}: "
+            f"{', '.join(_READERS)} and plain models are read"
         )
     return config
 

@@ -220,7 +220,8 @@ def test_ctrl_c_in_mid_sweep_then_the_same_command_goes_on(tiny_folder, tmp_path
 
 
 def test_listing_never_waits_for_torch(tmp_path):
-    code = "import sys; from kick_core.cli import main; main(['list', '--cache', sys.argv[1]]); print('torch' in sys.modules)"
+    code = "import sys; from kick_core.cli import main; main(['list', '--cache', sys.argv[1]]); "
+    code += "print('torch' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     said = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True

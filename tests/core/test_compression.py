@@ -210,3 +210,22 @@ def test_calibration_sources(tmp_path, tiny_folder, store):
     ]:
         with pytest.raises(BadRequest, match=named):
             windows(source)
+
+
+def test_owl_shares_out_one_sparsity_by_outliers():
+    from kick_core.allocation import outlier_shares, owl_ratios
+
+    assert owl_ratios([0.1, 0.1], 0.5) == [0.5, 0.5]
+    ratios = owl_ratios([0.0, 0.1, 0.2], 0.6)
+    assert ratios == [0.68, 0.6, 0.52] and sum(ratios) / 3 == pytest.approx(0.6)
+    model, ids = tiny_llama(layers=4), token_ids()
+    decoder_blocks(model)[2].mlp.up_proj.weight.data[:2] *= 40
+    shares = outlier_shares(model, ids)
+    *reports, card = finish(kick_core.compress(model, "wanda@0.5,alloc=owl", ids))
+    found = [sum(x.zeros for x in r.layers) / sum(x.rows * x.cols for x in r.layers) for r in reports]
+    assert found.index(min(found)) == shares.index(max(shares))
+    assert card.sparsity == pytest.approx(0.5, abs=0.01) and max(found) - min(found) == pytest.approx(0.16, abs=0.02)
+    for recipe, named in [("wanda@2:4,alloc=owl", "for a ratio"), ("wanda@0.5,alloc=best", "uniform")]:
+        with pytest.raises(BadRequest, match=named):
+            finish(kick_core.compress(tiny_llama(), recipe, ids))
+    assert methods.payload(parse("wanda@0.5,alloc=uniform")) == methods.payload(parse("wanda@0.5"))

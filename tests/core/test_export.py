@@ -35,7 +35,9 @@ def grid(bits, symmetric=True, rows=32, cols=64, size=32):
     if not symmetric:
         zeros = torch.randint(1, 2**bits, zeros.shape, generator=make)
     codes = torch.randint(0, 2**bits, (rows, cols), generator=make).to(torch.uint8)
-    return formats.Grid(codes, torch.rand(rows, cols // size, generator=make) + 0.5, zeros.to(torch.uint8), groups, bits)
+    return formats.Grid(
+        codes, torch.rand(rows, cols // size, generator=make) + 0.5, zeros.to(torch.uint8), groups, bits
+    )
 
 
 def test_symmetric_zeros_of_gptq_v1_are_the_known_words():
@@ -52,7 +54,9 @@ def test_formats_come_back(bits, symmetric):
     again = formats.read_gptq("q", formats.gptq_tensors("q", made), config)
     assert torch.equal(again.codes, made.codes) and torch.equal(again.zeros.int(), made.zeros.int())
     assert torch.allclose(again.weight(torch.float32), made.weight(torch.float32), rtol=1e-3, atol=1e-3)
-    again = formats.read_packed("q", formats.packed_tensors("q", made, symmetric), formats.packed_config(bits, 32, symmetric))
+    again = formats.read_packed(
+        "q", formats.packed_tensors("q", made, symmetric), formats.packed_config(bits, 32, symmetric)
+    )
     assert torch.equal(again.weight(torch.float32), made.weight(torch.float32))
 
 
@@ -121,6 +125,8 @@ def test_unknown_quantization_is_refused_by_name(tmp_path, tiny_folder):
 
     shutil.copytree(tiny_folder, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "bnb"}}))
+    (tmp_path / "model" / "config.json").write_text(
+        json.dumps(config | {"quantization_config": {"quant_method": "bnb"}})
+    )
     with pytest.raises(KickError, match="bnb"):
         open_model(find(ModelRef(str(tmp_path / "model"))), "auto", "cpu")

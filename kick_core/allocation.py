@@ -1,0 +1,62 @@
+"""How one sparsity is shared out over the decoder blocks: evenly (the paper), or by outliers (OWL).
+
+OWL (Yin et al. 2023, arXiv 2310.05175, section 3.2): a block where many weights score far above the mean
+keeps more. With D_b the share of a block's scores |W_ij| * ‖X_j‖₂ above 5 times their mean, the shares kept
+spread linearly in D over a band of ± 0.08 around the mean that is asked for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kick_core import statistics
+from kick_core.models.blocks import decoder_blocks, matrices
+from kick_core.spec import Target, Unstructured
+
+FAR = 5.0
+"""A score this many times the mean is an outlier (the authors' M)."""
+
+BAND = 0.08
+"""How far a block's sparsity may lie from the mean (the authors' lambda)."""
+
+
+def per_block(model: PreTrainedModel, target: Target, alloc: str, ids: Tensor | None) -> list[Target]:
+    """Each block's target. `ids` [windows, length] are calibration tokens, needed for `alloc` "owl"."""
+    count = len(decoder_blocks(model))
+    if alloc == "uniform" or not isinstance(target, Unstructured):
+        return [target] * count
+    assert ids is not None
+    return [Unstructured(ratio) for ratio in owl_ratios(outlier_shares(model, ids), target.ratio)]
+
+
+@torch.no_grad()
+def outlier_shares(model: PreTrainedModel, ids: Tensor) -> list[float]:
+    """D_b of every block, from one pass of the dense model."""
+    inputs, shares = statistics.first(model, ids), []
+    for index, block in enumerate(decoder_blocks(model)):
+        dense = statistics.dense_pass(model, block, index, inputs, "norms")
+        total, count, far = 0.0, 0, []
+        scores = []
+        for matrix in matrices(block):
+            weight = matrix.read()
+            seen = dense.seen.get(matrix.name) or statistics.unseen(weight.shape[1], weight.device)
+            assert seen.norms is not None
+            scores.append(weight.float().abs() * seen.norms.sqrt())
+            total, count = total + float(scores[-1].sum()), count + weight.numel()
+        far = [int((score > FAR * total / count).sum()) for score in scores]
+        shares.append(sum(far) / count)
+        for number, (rows, _, _) in enumerate(inputs.batches(index)):
+            inputs.hidden[rows] = dense.outputs[number]
+    return shares
+
+
+def owl_ratios(shares: list[float], ratio: float) -> list[float]:
+    """Each block's share to drop, `ratio` in the mean: the more outliers, the less goes."""
+    low, high = min(shares), max(shares)
+    if high == low:
+        return [ratio] * len(shares)
+    lift = [(share - low) / (high - low) * 2 * BAND for share in shares]
+    mean = sum(lift) / len(lift)
+    return [round(min(0.999, max(0.0, ratio - (one - mean))), 6) for one in lift]
