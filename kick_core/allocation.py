@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kick_core import statistics
-from kick_core.models.blocks import decoder_blocks, matrices
+from kick_core.models.blocks import Matrix, decoder_blocks, matrices
 from kick_core.spec import Target, Unstructured
+from kick_core.statistics import Hold, all_in_place
 
 FAR = 5.0
 """A score this many times the mean is an outlier (the authors' M)."""
@@ -22,34 +23,38 @@ BAND = 0.08
 """How far a block's sparsity may lie from the mean (the authors' lambda)."""
 
 
-def per_block(model: PreTrainedModel, target: Target, alloc: str, ids: Tensor | None) -> list[Target]:
+def per_block(
+    model: PreTrainedModel, target: Target, alloc: str, ids: Tensor | None, hold: Hold = all_in_place
+) -> list[Target]:
     """Each block's target. `ids` [windows, length] are calibration tokens, needed for `alloc` "owl"."""
     count = len(decoder_blocks(model))
     if alloc == "uniform" or not isinstance(target, Unstructured):
         return [target] * count
     assert ids is not None
-    return [Unstructured(ratio) for ratio in owl_ratios(outlier_shares(model, ids), target.ratio)]
+    return [Unstructured(ratio) for ratio in owl_ratios(outlier_shares(model, ids, hold), target.ratio)]
 
 
 @torch.no_grad()
-def outlier_shares(model: PreTrainedModel, ids: Tensor) -> list[float]:
+def outlier_shares(model: PreTrainedModel, ids: Tensor, hold: Hold = all_in_place) -> list[float]:
     """D_b of every block, from one pass of the dense model."""
-    inputs, shares = statistics.first(model, ids), []
+    inputs, shares = statistics.first(model, ids, hold=hold), []
     for index, block in enumerate(decoder_blocks(model)):
-        dense = statistics.dense_pass(model, block, index, inputs, "norms")
-        total, count, far = 0.0, 0, []
-        scores = []
-        for matrix in matrices(block):
-            weight = matrix.read()
-            seen = dense.seen.get(matrix.name) or statistics.unseen(weight.shape[1], weight.device)
-            assert seen.norms is not None
-            scores.append(weight.float().abs() * seen.norms.sqrt())
-            total, count = total + float(scores[-1].sum()), count + weight.numel()
-        far = [int((score > FAR * total / count).sum()) for score in scores]
-        shares.append(sum(far) / count)
+        with hold(index):
+            dense = statistics.dense_pass(model, block, index, inputs, "norms")
+            scores = [_scores(matrix, dense) for matrix in matrices(block)]
+        count = sum(score.numel() for score in scores)
+        mean = sum(float(score.sum()) for score in scores) / count
+        shares.append(sum(int((score > FAR * mean).sum()) for score in scores) / count)
         for number, (rows, _, _) in enumerate(inputs.batches(index)):
             inputs.hidden[rows] = dense.outputs[number]
     return shares
+
+
+def _scores(matrix: Matrix, dense: statistics.Dense) -> Tensor:
+    weight = matrix.read()
+    seen = dense.seen.get(matrix.name) or statistics.unseen(weight.shape[1], weight.device)
+    assert seen.norms is not None
+    return weight.float().abs() * seen.norms.sqrt()
 
 
 def owl_ratios(shares: list[float], ratio: float) -> list[float]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,7 +23,9 @@ from kick_core import keys, methods, weights
 from kick_core.calibration import digest, token_windows
 from kick_core.compression import Walked, make_card, needs_data, walk
 from kick_core.models.blocks import Matrix, decoder_blocks, matrices
-from kick_core.models.loading import open_model, open_tokenizer
+from kick_core.models.loading import device_of, open_model, open_tokenizer
+from kick_core.models.quantized import quantization
+from kick_core.models.shards import Shards, open_streamed, path_of, resident, streams
 from kick_core.models.source import Source, find
 from kick_core.records import BlockReport, LayerReport
 from kick_core.spec import DENSE, Calibration, KickError, ModelRef, Recipe, parse
@@ -31,11 +36,17 @@ from kick_core.store.files import require_space
 
 @dataclass
 class OpenModel:
-    """A model that can wear any artifact made from it. `wears` is the key of the weights it has on."""
+    """A model that can wear any artifact made from it. `wears` is the key of the weights it has on.
+
+    A `streamed` model has its blocks in its files only: it can be compressed, not asked. `shards` are the
+    dense weights on disk; where files hold them under other names, a copy in memory stands in.
+    """
 
     source: Source
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    shards: Shards | None = None
+    streamed: bool = False
     wears: str = ""
     _dense: dict[str, Tensor] = field(default_factory=dict)
 
@@ -43,26 +54,36 @@ class OpenModel:
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
 
+    @cached_property
+    def _blocks_path(self) -> str:
+        return path_of(self.model, decoder_blocks(self.model))
+
     def block_matrices(self, block: int) -> list[Matrix]:
         return matrices(decoder_blocks(self.model)[block])
 
+    def dense(self, block: int, matrix: Matrix) -> Tensor:
+        """A matrix's dense weight [out, in], on the CPU."""
+        if self.shards is None:
+            return self._dense[f"{block}.{matrix.name}"]
+        return matrix.of(self.shards.read(f"{self._blocks_path}.{block}.{matrix.path}", self.model.dtype))
+
     def remember_dense(self) -> None:
-        """Keep the dense linears of every block; they are what masks are applied to."""
-        if not self._dense:
+        """Before the first change: keep the dense matrices, unless they can be read again."""
+        if self.shards is None and not self._dense:
             for block in range(len(decoder_blocks(self.model))):
                 for matrix in self.block_matrices(block):
                     self._dense[f"{block}.{matrix.name}"] = matrix.read().cpu().clone()
 
     def wear_dense(self) -> None:
-        if self._dense and self.wears:
+        if self.wears and not self.streamed:
             for block in range(len(decoder_blocks(self.model))):
                 for matrix in self.block_matrices(block):
-                    matrix.write(self._dense[f"{block}.{matrix.name}"])
+                    matrix.write(self.dense(block, matrix))
         self.wears = ""
 
     def wear_block(self, block: int, tensors: dict[str, Tensor]) -> None:
         for matrix in self.block_matrices(block):
-            matrix.write(weights.decode(matrix.name, self._dense[f"{block}.{matrix.name}"], tensors))
+            matrix.write(weights.decode(matrix.name, self.dense(block, matrix), tensors))
 
     def wear(self, store: Store, key: str) -> None:
         """Put an artifact's weights on. Raises KickError when it was made from another model."""
@@ -78,11 +99,25 @@ class OpenModel:
         for block in range(card.blocks):
             self.wear_block(block, load_file(artifacts.block_path(store, key, block)))
 
+    def hold(self, block: int) -> AbstractContextManager[None]:
+        """Have a block's weights in memory while it is worked on."""
+        return resident(self.model, self.shards if self.streamed else None, block, self.model.device)
 
-def open_for(ref: ModelRef, store: Store | None, device: str = "auto") -> OpenModel:
-    """Find, check and open a model with its tokenizer."""
+
+def open_for(ref: ModelRef, store: Store | None, device: str = "auto", *, streamed: bool = False) -> OpenModel:
+    """Find, check and open a model with its tokenizer; `streamed` leaves its blocks on disk where that works."""
     source = find(ref, store)
-    return OpenModel(source, open_model(source, ref.dtype, device), open_tokenizer(source))
+    tokenizer = open_tokenizer(source)
+    if quantization(source) is not None:
+        return OpenModel(source, open_model(source, ref.dtype, device), tokenizer)
+    if streamed:
+        wanted = None if ref.dtype == "auto" else getattr(torch, ref.dtype)
+        model = open_streamed(source, wanted, device_of(device))
+        if model is not None:
+            return OpenModel(source, model, tokenizer, Shards(source), streamed=True)
+    model = open_model(source, ref.dtype, device)
+    shards = Shards(source)
+    return OpenModel(source, model, tokenizer, shards if streams(model, shards) else None)
 
 
 def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:
@@ -167,7 +202,8 @@ class Workshop:
             with artifacts.stage(self.store, key) as stage:
                 if stage is not None:
                     yield from self._walk(recipe, key, stage)
-        self.put_on(recipe)
+        if not self.opened.streamed:
+            self.put_on(recipe)
 
     def _walk(self, recipe: Recipe, key: str, stage: artifacts.Stage) -> Iterator[BlockReport]:
         opened, began = self.opened, time.perf_counter()
@@ -179,7 +215,9 @@ class Workshop:
         yield from reports
         ids = self.ids().to(opened.model.device) if needs_data(recipe) else None
         propagate = self.calibration.propagate
-        for walked in walk(opened.model, recipe, ids, propagate=propagate, start=len(reports), hidden=hidden):
+        for walked in walk(
+            opened.model, recipe, ids, propagate=propagate, start=len(reports), hidden=hidden, hold=opened.hold
+        ):
             stage.add(walked.report, _block_bytes(walked), _hidden_bytes(walked))
             reports.append(walked.report)
             yield walked.report
@@ -215,12 +253,12 @@ class Workshop:
             if saved is None and len(reports) < reports[0].blocks:
                 return [], None
             hidden = load_file(saved)["hidden"] if saved else None
-        for report in reports:
+        for report in reports if not self.opened.streamed else ():
             self.opened.wear_block(report.block, load_file(stage.block_file(report.block)))
         return reports, hidden
 
     def _expected_bytes(self) -> int:
-        return 2 * max(tensor.nbytes for tensor in self.opened._dense.values())
+        return 2 * max(matrix.read().nbytes for matrix in self.opened.block_matrices(0))
 
     def _warnings(self, recipe: Recipe, layers: list[LayerReport]) -> tuple[str, ...]:
         if methods.needs(recipe) != "gram":

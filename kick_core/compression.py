@@ -20,6 +20,7 @@ from kick_core.methods import CompressedMatrix, Seen
 from kick_core.models.blocks import decoder_blocks, matrices, run_block
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import BadRequest, Calibration, Recipe, parse
+from kick_core.statistics import Hold, all_in_place
 
 
 def relative_loss(weight: Tensor, compressed: Tensor, gram: Tensor) -> float:
@@ -74,11 +75,13 @@ def walk(
     propagate: str = "compressed",
     start: int = 0,
     hidden: Tensor | None = None,
+    hold: Hold = all_in_place,
 ) -> Iterator[Walked]:
     """Compress a model in place, block by block from `start` on.
 
     `ids` [windows, length] are calibration tokens, full windows without padding (None for methods that look
-    at no data). `hidden` are the saved inputs of block `start` when a stopped walk goes on.
+    at no data). `hidden` are the saved inputs of block `start` when a stopped walk goes on. `hold` brings a
+    block's weights where the model is not in memory as a whole.
     """
     asked = methods.resolve(recipe)
     if asked.target is None:
@@ -88,16 +91,25 @@ def walk(
     if needs_data(asked):
         if ids is None:
             raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
-        inputs = statistics.first(model, ids, hidden)
-    targets = allocation.per_block(model, asked.target, methods.alloc(asked), ids)
+        inputs = statistics.first(model, ids, hidden, hold)
+    targets = allocation.per_block(model, asked.target, methods.alloc(asked), ids, hold)
     for index in range(start, len(blocks)):
-        began = time.perf_counter()
-        need = methods.needs(asked)
-        dense = statistics.dense_pass(model, blocks[index], index, inputs, need) if inputs else None
-        results, layers = _compress_block(blocks[index], index, dense, replace(asked, target=targets[index]))
-        loss = _propagate(blocks[index], index, inputs, dense, propagate) if inputs and dense else None
-        report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
-        yield Walked(report, results, inputs.hidden if inputs else None)
+        with hold(index):
+            walked = _walk_block(model, index, inputs, replace(asked, target=targets[index]), propagate)
+        yield walked
+
+
+def _walk_block(
+    model: PreTrainedModel, index: int, inputs: statistics.Inputs | None, recipe: Recipe, propagate: str
+) -> Walked:
+    began = time.perf_counter()
+    blocks = decoder_blocks(model)
+    block, need = blocks[index], methods.needs(recipe)
+    dense = statistics.dense_pass(model, block, index, inputs, need) if inputs else None
+    results, layers = _compress_block(block, index, dense, recipe)
+    loss = _propagate(block, index, inputs, dense, propagate) if inputs and dense else None
+    report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
+    return Walked(report, results, inputs.hidden if inputs else None)
 
 
 def _compress_block(

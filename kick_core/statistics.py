@@ -6,7 +6,8 @@ tensor, and hold every token once: windows are full, so padding never enters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +20,15 @@ from kick_core.spec import KickError
 
 BATCH = 8
 """Windows in one forward. Sums are made in this order, so it is part of what an artifact's key names."""
+
+
+Hold = Callable[[int], AbstractContextManager[None]]
+"""Has a block's weights in place while it is worked on (see `kick_core.models.shards.resident`)."""
+
+
+def all_in_place(block: int) -> AbstractContextManager[None]:
+    """The `Hold` of a model that is in memory as a whole."""
+    return nullcontext()
 
 
 @dataclass(slots=True)
@@ -72,14 +82,15 @@ class Inputs:
             yield slice(start, start + len(part)), part, self.calls[len(part)][block]
 
 
-def first(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None = None) -> Inputs:
+def first(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None = None, hold: Hold = all_in_place) -> Inputs:
     """The inputs of block 0 for token ids [windows, length], or of the block whose saved `hidden` is given."""
     found, calls = [], {}
-    for part in ids.split(BATCH):
-        if hidden is not None and len(part) in calls:
-            continue
-        states, calls[len(part)] = first_inputs(model, part)
-        found.append(states)
+    with hold(0):  # one token goes through the first block, to see what it returns
+        for part in ids.split(BATCH):
+            if hidden is not None and len(part) in calls:
+                continue
+            states, calls[len(part)] = first_inputs(model, part)
+            found.append(states)
     return Inputs(torch.cat(found) if hidden is None else hidden.to(model.device), calls)
 
 

@@ -139,7 +139,9 @@ class Sweep:
 
         self.request, self.store, self.recipes = request, store, recipes
         reference = ModelRef(request.model, request.revision, request.dtype)  # type: ignore[arg-type]
-        self.shop: Workshop = Workshop(store, open_for(reference, store, request.device), request.calibration)
+        self.shop: Workshop = Workshop(
+            store, open_for(reference, store, request.device, streamed=not asked), request.calibration
+        )
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
         self.data: dict[str, TaskData] = {t.name: runs.task_data(t, self.ask, request.data) for t in asked}
 

@@ -15,7 +15,7 @@ from kick_core import sweep as sweeping
 from kick_core import views
 from kick_core.cli import printing
 from kick_core.records import Card
-from kick_core.spec import BadRequest, Calibration, parse
+from kick_core.spec import BadRequest, Calibration, ModelRef, parse
 from kick_core.store import Store, artifacts, open_store, results
 from kick_core.sweep import Request, Sweep
 
@@ -79,10 +79,12 @@ def _card_row(card: Card) -> tuple[str, ...]:
 
 def export(given: Namespace) -> int:
     """`kick export MODEL RECIPE DIR --format F`"""
+    from kick_core.artifacts import open_for
     from kick_core.export import export as write
 
     store = open_store(given.cache)
     opened = _run(_request(given, (given.recipe,)), store)
+    opened.shop.opened = open_for(ModelRef(given.model, given.revision, given.dtype), store, given.device)
     done = write(opened.shop, opened.recipes[0], Path(given.folder), given.format)
     if given.json:
         printing.document(

@@ -41,22 +41,33 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
 class Matrix:
     """One weight matrix of a block, always seen as [out, in].
 
-    It may lie transposed (GPT-2's Conv1D), or be one expert's slice of a tensor [experts, …].
+    It may lie transposed (GPT-2's Conv1D), or be one expert's slice of a tensor [experts, …]. `path` is its
+    parameter's inside the block.
     """
 
     name: str
-    parameter: nn.Parameter
+    path: str
+    module: nn.Module
     transposed: bool = False
     expert: int | None = None
 
     @property
+    def parameter(self) -> nn.Parameter:
+        found: nn.Parameter = getattr(self.module, self.path.rpartition(".")[2])
+        return found
+
+    @property
     def stored(self) -> Tensor:
         """The values as they lie in memory, sharing it."""
-        values = self.parameter.detach()
-        return values if self.expert is None else values[self.expert]
+        return self.of(self.parameter.detach(), turned=False)
+
+    def of(self, values: Tensor, *, turned: bool = True) -> Tensor:
+        """This matrix's part of its parameter's values, [out, in] when `turned`."""
+        mine = values if self.expert is None else values[self.expert]
+        return mine.T if turned and self.transposed else mine
 
     def read(self) -> Tensor:
-        return self.stored.T if self.transposed else self.stored
+        return self.of(self.parameter.detach())
 
     def write(self, weight: Tensor) -> None:
         """Replace the weight's values in place, so that tied and shared parameters stay tied."""
@@ -72,7 +83,7 @@ def matrices(block: nn.Module) -> list[Matrix]:
     found = []
     for name, module in block.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
-            found.append(Matrix(f"{name}", module.weight, transposed=isinstance(module, Conv1D)))
+            found.append(Matrix(name, f"{name}.weight", module, transposed=isinstance(module, Conv1D)))
         else:
             found += _experts(name, module)
     return found
@@ -88,9 +99,9 @@ def _experts(name: str, module: nn.Module) -> list[Matrix]:
         )
     transposed = bool(getattr(module, "is_transposed", False))
     return [
-        Matrix(f"{name}.{expert}.{own}", parameter, transposed, expert)
+        Matrix(f"{name}.{expert}.{own}", f"{name}.{own}", module, transposed, expert)
         for expert in range(module.num_experts)
-        for own, parameter in stacked.items()
+        for own in stacked
     ]
 
 
