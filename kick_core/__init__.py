@@ -23,7 +23,7 @@ _PUBLIC = {
     "compress": "kick_core.compression",
     "compress_matrix": "kick_core.compression",
     "evaluate": "kick_core.evaluation",
-    "load": "kick_core.artifacts",
+    "load": "kick_core.workshop",
 }
 
 __all__ = [
@@ -43,11 +43,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from kick_core.artifacts import load
     from kick_core.compression import compress, compress_matrix
     from kick_core.evaluation import evaluate
     from kick_core.methods import CompressedMatrix
     from kick_core.spec import BadRequest, Calibration, IntGrid, KeepNofM, KickError, ModelRef, Recipe, Unstructured
+    from kick_core.workshop import load
 
 
 def __getattr__(name: str) -> Any:

@@ -1,37 +1,32 @@
-"""From recipe and model to a complete artifact in the store, and from there back into a model.
+"""An open model that can wear any artifact made from it, and the keys of what can be made.
 
-One open model serves a whole sweep: it is made to wear one artifact after the other and the dense weights
-again, without being opened anew.
+One open model serves a whole sweep: it wears one artifact after the other and the dense weights again,
+without being opened anew.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core import keys, methods, weights
-from kick_core.calibration import digest, token_windows
-from kick_core.compression import Walked, make_card, needs_data, walk
+from kick_core.calibration import digest
+from kick_core.compression import needs_data
 from kick_core.models.blocks import Matrix, decoder_blocks, matrices
 from kick_core.models.loading import device_of, open_model, open_tokenizer
 from kick_core.models.quantized import quantization
 from kick_core.models.shards import Shards, open_streamed, path_of, resident, streams
 from kick_core.models.source import Source, find
-from kick_core.records import BlockReport, LayerReport
-from kick_core.spec import DENSE, Calibration, KickError, ModelRef, Recipe, parse
+from kick_core.spec import Calibration, KickError, ModelRef, Recipe
 from kick_core.statistics import BATCH
-from kick_core.store import Store, artifacts, open_store
-from kick_core.store.files import require_space
+from kick_core.store import Store, artifacts
 
 
 @dataclass
@@ -155,145 +150,3 @@ def artifact_key(opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None
 def dense_key(opened: OpenModel) -> str:
     """The key that stands for the uncompressed weights."""
     return keys.key("dense", {"model": opened.source.fingerprint, "dtype": opened.dtype})
-
-
-@dataclass
-class Workshop:
-    """One open model, one calibration, one store: where artifacts are made."""
-
-    store: Store
-    opened: OpenModel
-    calibration: Calibration
-    _ids: Tensor | None = None
-
-    def ids(self) -> Tensor:
-        """The calibration tokens, read once."""
-        if self._ids is None:
-            self._ids = token_windows(self.calibration, self.opened.tokenizer, self.opened.source.context)
-        return self._ids
-
-    def facts(self, recipe: Recipe) -> dict[str, Any] | None:
-        return calibration_facts(self.calibration, self.ids()) if needs_data(recipe) else None
-
-    def key(self, recipe: Recipe) -> str:
-        """The key of the weights under a recipe, made or not."""
-        if recipe == DENSE:
-            return dense_key(self.opened)
-        return artifact_key(self.opened, recipe, self.facts(recipe))
-
-    def made(self, recipe: Recipe) -> bool:
-        return recipe == DENSE or artifacts.has(self.store, self.key(recipe))
-
-    def put_on(self, recipe: Recipe) -> None:
-        """Let the model wear a recipe that is made already."""
-        if recipe == DENSE:
-            self.opened.wear_dense()
-        else:
-            self.opened.wear(self.store, self.key(recipe))
-
-    def make(self, recipe: Recipe) -> Iterator[BlockReport]:
-        """Make the artifact if it is not there, yielding a report per block; the model wears it afterwards.
-
-        A stopped make goes on at its block. If another process makes the same one, this waits and takes it.
-        """
-        methods.resolve(recipe)
-        key = self.key(recipe)
-        if recipe != DENSE and not artifacts.has(self.store, key):
-            with artifacts.stage(self.store, key) as stage:
-                if stage is not None:
-                    yield from self._walk(recipe, key, stage)
-        if not self.opened.streamed:
-            self.put_on(recipe)
-
-    def _walk(self, recipe: Recipe, key: str, stage: artifacts.Stage) -> Iterator[BlockReport]:
-        opened, began = self.opened, time.perf_counter()
-        opened.remember_dense()
-        opened.wear_dense()
-        require_space(self.store.root, self._expected_bytes())
-        opened.wears = f"unfinished {key}"
-        reports, hidden = self._resume(stage, recipe)
-        yield from reports
-        ids = self.ids().to(opened.model.device) if needs_data(recipe) else None
-        propagate = self.calibration.propagate
-        for walked in walk(
-            opened.model, recipe, ids, propagate=propagate, start=len(reports), hidden=hidden, hold=opened.hold
-        ):
-            stage.add(walked.report, _block_bytes(walked), _hidden_bytes(walked))
-            reports.append(walked.report)
-            yield walked.report
-        layers = [
-            dataclasses.replace(layer, name=f"{report.block}.{layer.name}")
-            for report in reports
-            for layer in report.layers
-        ]
-        stage.seal(
-            make_card(
-                opened.model,
-                recipe,
-                layers,
-                seconds=time.perf_counter() - began,
-                key=key,
-                name=opened.source.name,
-                fingerprint=opened.source.fingerprint,
-                calibration=self.facts(recipe),
-                size=stage.bytes(),
-                warnings=self._warnings(recipe, layers),
-            )
-        )
-        opened.wears = key
-
-    def _resume(self, stage: artifacts.Stage, recipe: Recipe) -> tuple[list[BlockReport], Tensor | None]:
-        """Put the whole leading blocks of a stopped make on; returns their reports and the next block's input."""
-        reports = stage.reports()
-        if not reports:
-            return [], None
-        hidden = None
-        if needs_data(recipe):
-            saved = stage.next_input(len(reports))
-            if saved is None and len(reports) < reports[0].blocks:
-                return [], None
-            hidden = load_file(saved)["hidden"] if saved else None
-        for report in reports if not self.opened.streamed else ():
-            self.opened.wear_block(report.block, load_file(stage.block_file(report.block)))
-        return reports, hidden
-
-    def _expected_bytes(self) -> int:
-        return 2 * max(matrix.read().nbytes for matrix in self.opened.block_matrices(0))
-
-    def _warnings(self, recipe: Recipe, layers: list[LayerReport]) -> tuple[str, ...]:
-        if methods.needs(recipe) != "gram":
-            return ()
-        tokens, widest = self.ids().numel(), max(layer.cols for layer in layers)
-        if tokens >= widest:
-            return ()
-        return (f"{tokens} calibration tokens are fewer than the widest matrix's {widest} inputs",)
-
-
-def _block_bytes(walked: Walked) -> bytes:
-    tensors: dict[str, Tensor] = {}
-    for name, result in walked.results.items():
-        tensors |= weights.encode(name, result)
-    return save(tensors)
-
-
-def _hidden_bytes(walked: Walked) -> bytes | None:
-    if walked.hidden is None or walked.report.block + 1 == walked.report.blocks:
-        return None
-    return save({"hidden": walked.hidden.cpu().contiguous()})
-
-
-def load(
-    model: str | ModelRef,
-    recipe: str | Recipe = "dense",
-    cache: str | None = None,
-    *,
-    calibration: Calibration | None = None,
-    device: str = "auto",
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model under a recipe, ready to use, and its tokenizer; from the cache when it is there, else made."""
-    ref = model if isinstance(model, ModelRef) else ModelRef(model)
-    store = open_store(cache)
-    shop = Workshop(store, open_for(ref, store, device), calibration or Calibration())
-    for _ in shop.make(parse(recipe)):
-        pass
-    return shop.opened.model, shop.opened.tokenizer

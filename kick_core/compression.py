@@ -8,7 +8,7 @@ matrix, and blocks say themselves which linears share an input.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +19,7 @@ from kick_core import allocation, methods, statistics
 from kick_core.methods import CompressedMatrix, Seen
 from kick_core.models.blocks import decoder_blocks, matrices, run_block
 from kick_core.records import BlockReport, Card, LayerReport
-from kick_core.spec import BadRequest, Calibration, Recipe, parse
+from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
 
 
@@ -112,6 +112,50 @@ def _walk_block(
     return Walked(report, results, inputs.hidden if inputs else None)
 
 
+@torch.no_grad()
+def walk_many(
+    model: PreTrainedModel, recipes: Sequence[Recipe], ids: Tensor, *, start: int = 0, hold: Hold = all_in_place
+) -> Iterator[list[Walked]]:
+    """Many recipes from one calibration pass: every block sees the dense model's activations.
+
+    Yields, for every block from `start` on, what each recipe makes of it: the same as `walk` makes with
+    `propagate="dense"`. The model is left dense.
+    """
+    asked = [methods.resolve(recipe) for recipe in recipes]
+    need = max((methods.needs(recipe) for recipe in asked), key=methods.NEEDS.index)
+    inputs = statistics.first(model, ids, hold=hold)
+    targets = [allocation.per_block(model, r.target, methods.alloc(r), ids, hold) for r in asked if r.target]
+    blocks = decoder_blocks(model)
+    for index, block in enumerate(blocks):
+        found = []
+        with hold(index):
+            dense = statistics.dense_pass(model, block, index, inputs, need)
+            kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
+            for recipe, goals in zip(asked, targets, strict=True) if index >= start else ():
+                began = time.perf_counter()
+                results, layers = _compress_block(block, index, dense, replace(recipe, target=goals[index]))
+                loss = _first_loss(block, index, inputs, dense)
+                for matrix, weight in kept:
+                    matrix.write(weight)
+                report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
+                found.append(Walked(report, results, None))
+            for number, (rows, _, _) in enumerate(inputs.batches(index)):
+                inputs.hidden[rows] = dense.outputs[number]
+        if found:
+            yield found
+
+
+def _first_loss(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
+    """The block's relative output error on the first batch of windows."""
+    _, part, call = next(inputs.batches(index))
+    return _relative(run_block(block, part, call), dense.outputs[0])
+
+
+def _relative(changed: Tensor, output: Tensor) -> float:
+    error, whole = (changed - output).float().square().sum(), output.float().square().sum()
+    return float(error / whole.clamp(min=1e-30))
+
+
 def _compress_block(
     block: nn.Module, index: int, dense: statistics.Dense | None, recipe: Recipe
 ) -> tuple[dict[str, CompressedMatrix], list[LayerReport]]:
@@ -123,8 +167,8 @@ def _compress_block(
         seen = _seen(dense, matrix.name, weight)
         try:
             result = methods.apply(recipe, weight, seen)
-        except BadRequest as error:
-            raise BadRequest(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
+        except KickError as error:
+            raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
         loss = relative_loss(weight, result.weight, seen.gram) if seen.gram is not None and seen.tokens else None
         matrix.write(result.weight)
         zeros = int((result.weight == 0).sum())
@@ -144,15 +188,13 @@ def _propagate(
     block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense, propagate: str
 ) -> float:
     """Put the next block's inputs in place; returns the block's relative output error on the first batch."""
-    loss = 0.0
+    loss = _first_loss(block, index, inputs, dense) if propagate == "dense" else 0.0
     for number, (rows, part, call) in enumerate(inputs.batches(index)):
         output = dense.outputs[number]
-        if number == 0 or propagate == "compressed":
+        if propagate == "compressed":
             changed = run_block(block, part, call)
-            if number == 0:
-                error, whole = (changed - output).float().square().sum(), output.float().square().sum()
-                loss = float(error / whole.clamp(min=1e-30))
-            output = changed if propagate == "compressed" else output
+            loss = _relative(changed, output) if number == 0 else loss
+            output = changed
         inputs.hidden[rows] = output
     return loss
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kick_core import methods
-from kick_core.artifacts import OpenModel, Workshop
+from kick_core.artifacts import OpenModel
 from kick_core.formats import GPTQ, PACKED, Grid, gptq_config, gptq_tensors, packed_config, packed_tensors
 from kick_core.methods._grid import group_of
 from kick_core.models.blocks import decoder_blocks, matrices
@@ -31,6 +31,7 @@ from kick_core.spec import BadRequest, IntGrid, KickError, ModelRef, Recipe
 from kick_core.store import artifacts
 from kick_core.store.files import no_space_named, require_space
 from kick_core.weights import unpack_bits
+from kick_core.workshop import Workshop
 
 FORMATS = ("dense", GPTQ, PACKED)
 SHARD = 5_000_000_000

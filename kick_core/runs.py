@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kick_core import evaluation, keys
-from kick_core.artifacts import Workshop
 from kick_core.evaluation import Asker
 from kick_core.keys import canonical
 from kick_core.provenance import now, versions
@@ -21,6 +20,7 @@ from kick_core.scoring import score
 from kick_core.spec import BadRequest, Recipe, nearest
 from kick_core.store import Store, results
 from kick_core.tasks import Task
+from kick_core.workshop import Workshop
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from kick_core.spec import BadRequest, Calibration, ModelRef, Recipe, nearest, p
 from kick_core.store import Store, results
 
 if TYPE_CHECKING:
-    from kick_core.artifacts import Workshop
     from kick_core.evaluation import Asker
     from kick_core.runs import TaskData
+    from kick_core.workshop import Workshop
 
 _COST = {"generate": 1.0, "choose": 0.5, "dialogue": 8.0, "perplexity": 3.0}
 """What one example costs beside the others, for the progress bar; as measured on the pocket models."""
@@ -135,7 +135,8 @@ class Sweep:
             if limit is not None and limit < 1:
                 raise BadRequest(f"limit {limit} for {task.name}: at least 1 example is needed")
         from kick_core import evaluation, runs
-        from kick_core.artifacts import Workshop, open_for
+        from kick_core.artifacts import open_for
+        from kick_core.workshop import Workshop
 
         self.request, self.store, self.recipes = request, store, recipes
         reference = ModelRef(request.model, request.revision, request.dtype)  # type: ignore[arg-type]
@@ -188,8 +189,18 @@ class Sweep:
             done = start + cell.cost
         yield Progress("", total, total, "done")
 
+    def _make_together(self, cell: Cell, start: float, total: float) -> Iterator[Progress]:
+        """Dense propagation: the first recipe that looks at data brings all others of the sweep with it."""
+        for recipe, report in self.shop.make_all(self.recipes):
+            done = start + cell.cost * report.block / report.blocks
+            yield Progress(recipe.text, done, total, "one pass", report.block, report.blocks, report.loss)
+
     def _do(self, cell: Cell, start: float, total: float) -> Iterator[Progress]:
         if cell.task is None:
+            from kick_core.compression import needs_data
+
+            if self.shop.calibration.propagate == "dense" and needs_data(cell.recipe):
+                yield from self._make_together(cell, start, total)
             for report in self.shop.make(cell.recipe):
                 done = start + cell.cost * (report.block + 1) / report.blocks
                 yield Progress(cell.recipe.text, done, total, "", report.block, report.blocks, report.loss)

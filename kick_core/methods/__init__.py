@@ -187,14 +187,14 @@ def _own_grid(recipe: Recipe, known: MethodCard) -> Target:
     return replace(target, group=group if target.group is None else target.group)
 
 
-_NEEDS: tuple[Need, ...] = ("nothing", "norms", "gram")
+NEEDS: tuple[Need, ...] = ("nothing", "norms", "gram")
 
 
 def needs(recipe: Recipe) -> Need:
     """The most that any part of a recipe needs to know of the inputs."""
     parts = [part for part in (recipe, recipe.then) if part and part.target]
     found = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) == "owl" else [])
-    return max(found, key=_NEEDS.index, default="nothing")
+    return max(found, key=NEEDS.index, default="nothing")
 
 
 def apply(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
@@ -23,21 +23,22 @@ from kick_core.spec import KickError
 
 
 class Shards:
-    """Every tensor of a checkpoint by its name in the file."""
+    """Every tensor of a checkpoint by its name in the file. A file is mapped only while a tensor of it is used."""
 
     def __init__(self, source: Source) -> None:
-        self._places: dict[str, Any] = {}
+        self._places: dict[str, Path] = {}
         for path in source.weight_files:
-            file = safe_open(path, framework="pt")
-            self._places |= dict.fromkeys(file.keys(), file)
+            with safe_open(path, framework="pt") as file:
+                self._places |= dict.fromkeys(file.keys(), path)
 
     def holds(self, names: Iterable[str]) -> bool:
         """Whether all of these are stored under just these names."""
         return all(name in self._places for name in names)
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
-        """One tensor in `dtype`, on the CPU."""
-        tensor: Tensor = self._places[name].get_tensor(name)
+        """One tensor in `dtype`, on the CPU: a view of the mapped file, never to be written to."""
+        with safe_open(self._places[name], framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
         return tensor.to(dtype)
 
 
@@ -93,7 +94,8 @@ def resident(model: PreTrainedModel, shards: Shards | None, block: int, device: 
     prefix = path_of(model, module)
     names = [name for name, _ in module.named_parameters()]
     for name in names:
-        _set(module, name, shards.read(f"{prefix}.{name}", model.dtype).to(device))
+        # a copy: pages of a private mapping that are written to stay in memory, and would be read again as dense
+        _set(module, name, shards.read(f"{prefix}.{name}", model.dtype).to(device, copy=True))
     try:
         yield
     finally:

@@ -9,12 +9,13 @@ from transformers import AutoModelForCausalLM
 
 import kick_core
 from kick_core import methods
-from kick_core.artifacts import Workshop, open_for
+from kick_core.artifacts import open_for
 from kick_core.compression import walk
 from kick_core.models.blocks import decoder_blocks, first_inputs, matrices, run_block, watched_inputs
 from kick_core.records import BlockReport, Card
 from kick_core.spec import BadRequest, Calibration, KickError, ModelRef, parse
 from kick_core.store import artifacts
+from kick_core.workshop import Workshop
 from tests.tiny import save_tiny, tiny_llama, token_ids
 
 
@@ -229,3 +230,50 @@ def test_owl_shares_out_one_sparsity_by_outliers():
         with pytest.raises(BadRequest, match=named):
             finish(kick_core.compress(tiny_llama(), recipe, ids))
     assert methods.payload(parse("wanda@0.5,alloc=uniform")) == methods.payload(parse("wanda@0.5"))
+
+
+def test_many_recipes_from_one_pass_are_the_same_artifacts(store, tmp_path, tiny_folder):
+    from kick_core.store import open_store
+
+    recipes = [parse(t) for t in ("wanda@0.5", "sparsegpt@2:4", "gptq@4bit,group=32", "wanda@0.4,alloc=owl")]
+    apart = open_store(tmp_path / "apart")
+    single = workshop(apart, tiny_folder, propagate="dense")
+    for recipe in recipes:
+        finish(single.make(recipe))
+    shop = workshop(store, tiny_folder, propagate="dense")
+    dense = linears(shop.opened.model)
+    steps = shop.make_all(recipes)
+    for _ in range(len(recipes) + 1):  # stopped in the second block
+        next(steps)
+    steps.close()
+    reports = finish(workshop(store, tiny_folder, propagate="dense").make_all(recipes))
+    assert len(reports) >= len(recipes)
+    assert all(torch.equal(dense[name], weight) for name, weight in linears(shop.opened.model).items())
+    for recipe in recipes:
+        key = shop.key(recipe)
+        assert key == single.key(recipe)
+        for block in range(2):
+            assert (
+                artifacts.block_path(store, key, block).read_bytes()
+                == artifacts.block_path(apart, key, block).read_bytes()
+            )
+    assert finish(shop.make_all(recipes)) == []
+
+
+@pytest.mark.parametrize("recipe", ["magnitude@0.5", "wanda@2:4", "sparsegpt@0.5", "wanda@0.5,alloc=owl"])
+def test_a_model_on_disk_is_compressed_to_the_same_bytes(store, tmp_path, tiny_folder, recipe):
+    from kick_core.store import open_store
+    from kick_core.workshop import Workshop
+
+    whole = open_store(tmp_path / "whole")
+    finish(workshop(whole, tiny_folder).make(parse(recipe)))
+    opened = open_for(ModelRef(str(tiny_folder)), store, "cpu", streamed=True)
+    assert opened.streamed and all(p.is_meta for p in decoder_blocks(opened.model).parameters())
+    shop = Workshop(store, opened, Calibration("pocket", 10, 32))
+    finish(shop.make(parse(recipe)))
+    assert all(p.is_meta for p in decoder_blocks(opened.model).parameters())
+    for block in range(2):
+        key = shop.key(parse(recipe))
+        assert (
+            artifacts.block_path(store, key, block).read_bytes() == artifacts.block_path(whole, key, block).read_bytes()
+        )

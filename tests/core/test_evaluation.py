@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from kick_core import engine, evaluation, runs, tasks
-from kick_core.artifacts import Workshop, open_for
+from kick_core.artifacts import open_for
 from kick_core.evaluation import Asker
 from kick_core.prompts import dialogue, encode, option_ids
 from kick_core.records import Example, Output
 from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, parse
 from kick_core.store import results
+from kick_core.workshop import Workshop
 from tests.tiny import token_ids
 
 PLAN = engine.Plan(tokens=512, rows=4, step=16, shortest=16)
