@@ -202,8 +202,7 @@ def test_no_space_left_in_mid_sweep_keeps_what_is_done(kick, tiny_folder, monkey
 
 def test_ctrl_c_in_mid_sweep_then_the_same_command_goes_on(tiny_folder, tmp_path):
     words = [sys.executable, "-m", "kick_core", "sweep", str(tiny_folder), "--cache", str(tmp_path / "cache"), "--json"]
-    words += ["--recipe", "magnitude@0.5", "--recipe", "rtn@4bit", "--task", "factoid_qa", "--task", "instructions"]
-    words += ["--limit", "40"]
+    words += ["--recipe", "magnitude@0.5", "--task", "factoid_qa", "--task", "instructions", "--limit", "12"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -216,7 +215,7 @@ def test_ctrl_c_in_mid_sweep_then_the_same_command_goes_on(tiny_folder, tmp_path
     assert kept >= 1
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["results"]) == 6
+    assert len(json.loads(done.stdout)["results"]) == 4
 
 
 def test_listing_never_waits_for_torch(tmp_path):

@@ -1,0 +1,293 @@
+"""Two runs example by example, and one example under every recipe.
+
+The frame of all examples stays narrow (ids, words and numbers, no prompts, no answers), so that it is light at
+14,042 rows; the text of one example is read when it is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kick_core import stats
+from kick_core.records import Example, Output
+from kick_core.spec import KickError
+from kick_core.store import Store, results
+from kick_core.views import naming, runs, words
+from kick_core.views.runs import Asked, Scored
+from kick_core.views.scores import RIGHT, pair
+
+FLIPS = ("broke", "fixed", "both wrong", "both right")
+"""In the order in which pages offer them: failures first."""
+
+COLUMNS = {
+    "id": "str",
+    "flip": "str",
+    "why": "str",
+    "dense_why": "str",
+    "subject": "str",
+    "discipline": "str",
+    "dense_score": "float",
+    "score": "float",
+    "dense_repetition": "float",
+    "repetition": "float",
+    "loops": "bool",
+    "breaks_at": "float",
+    "breaks": "str",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One recipe's answer to one example, with its verdicts by scorer and how repetitive its text is."""
+
+    run: str
+    recipe: str
+    label: str
+    rung: str
+    kind: str
+    output: Output
+    score: float
+    why: str
+    extracted: str
+    scores: dict[str, float]
+    probabilities: tuple[float, ...]
+    repetition: stats.Repetition
+
+    @property
+    def text(self) -> str:
+        """All assistant turns; for a choice the option taken."""
+        return "\n\n".join(self.output.text) or self.extracted
+
+    @property
+    def right(self) -> bool | None:
+        """None: not judged."""
+        return None if math.isnan(self.score) else self.score >= RIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One example under every recipe it was asked under, the dense answer first.
+
+    `judged`: answers can be right or wrong. Windows of running text (perplexity) cannot.
+    """
+
+    example: Example
+    task: str
+    answers: tuple[Answer, ...]
+    judged: bool
+
+    @property
+    def subject(self) -> str:
+        return _said(self.example, "subject")
+
+    def of(self, run: str) -> Answer | None:
+        return next((answer for answer in self.answers if answer.run == run), None)
+
+
+def examples(store: Store, run_key: str, dense_run_key: str, scorer: str | None = None) -> pd.DataFrame:
+    """The examples that both runs have judged, in the task's order. `scorer`: the task's headline one.
+
+    `flip` says how the answer moved from the second run to the first; perplexity's windows have no right or
+    wrong and no flip. `breaks_at` is the severity of the mildest recipe of the same method whose answer is
+    wrong where dense was right (nan: it never is, or dense was wrong already), `breaks` its name.
+    """
+    run, dense = runs.one(store, run_key), runs.one(store, dense_run_key)
+    scorer = scorer or run.task.headline
+    after, before = _scored(store, run, scorer), _scored(store, dense, scorer)
+    ids, at_before, at_after = pair(before, after)
+    graded = run.task.aggregate == "mean"
+    old, new = before.score[at_before], after.score[at_after]
+    about = runs.examples(store, run.card.examples)
+    ladder = runs.ladder(run, runs.asked(store)) if graded else []
+    severity, names = _breaks(store, ladder, scorer, ids)
+    frame = {
+        "id": ids,
+        "flip": _flip(old, new) if graded else np.full(ids.size, ""),
+        "why": after.why[at_after],
+        "dense_why": before.why[at_before],
+        "subject": [_said(about.get(name), "subject") for name in ids],
+        "discipline": [_said(about.get(name), "discipline", "bucket", "category") for name in ids],
+        "dense_score": old,
+        "score": new,
+        "dense_repetition": _repetitions(store, dense, ids)[0],
+        "breaks_at": severity,
+        "breaks": names,
+    }
+    frame["repetition"], frame["loops"] = _repetitions(store, run, ids)
+    return pd.DataFrame(frame, columns=list(COLUMNS)).fillna({"why": "", "dense_why": ""}).astype(COLUMNS)
+
+
+def _scored(store: Store, run: Asked, scorer: str) -> Scored:
+    found = runs.verdicts(store, run)
+    if scorer not in found:
+        raise KickError(f"run {run.key} has no verdicts of {scorer!r}; it has {', '.join(found) or 'none'}")
+    return found[scorer]
+
+
+def _flip(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.str_]:
+    was, now = before >= RIGHT, after >= RIGHT
+    return np.select(
+        [was & ~now, ~was & now, ~was & ~now],
+        FLIPS[:3],
+        default=FLIPS[3],
+    )
+
+
+def _said(example: Example | None, *names: str) -> str:
+    """The first of these facts that an example's meta states."""
+    if example is None:
+        return ""
+    return next((str(example.meta[name]) for name in names if example.meta.get(name)), "")
+
+
+def _breaks(
+    store: Store, ladder: Sequence[Asked], scorer: str, ids: NDArray[np.object_]
+) -> tuple[NDArray[np.float64], list[str]]:
+    severity, names = np.full(ids.size, math.nan), [""] * ids.size
+    if not ladder or ladder[0].recipe.target is not None:
+        return severity, names
+    right = _on(ids, _scored(store, ladder[0], scorer)) >= RIGHT
+    for step in reversed(ladder[1:]):
+        wrong = np.flatnonzero(right & (_on(ids, _scored(store, step, scorer)) < RIGHT))
+        severity[wrong] = naming.severity(step.recipe)
+        for at in wrong:
+            names[at] = naming.rung(step.recipe)
+    return severity, names
+
+
+def _on(ids: NDArray[np.object_], found: Scored) -> NDArray[np.float64]:
+    """Scores on these ids, nan where the run has none."""
+    if found.ids.size >= ids.size and np.array_equal(found.ids[: ids.size], ids):
+        return found.score[: ids.size]
+    where = dict(zip(found.ids, found.score, strict=True))
+    return np.array([where.get(name, math.nan) for name in ids], dtype=float)
+
+
+def _repetitions(store: Store, run: Asked, ids: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """seq-rep-4 of every answer by words, and whether it ends in a loop; nan where nothing is generated."""
+    if run.task.kind in ("choose", "perplexity"):
+        return np.full(ids.size, math.nan), np.zeros(ids.size, dtype=bool)
+    table = runs.answers(store, run.key)
+    said = dict(zip(table.column("example").to_pylist(), table.column("text").to_pylist(), strict=True))
+    found = [words.repetition(" ".join(said.get(name) or ())) for name in ids]
+    return np.array([one.repeated for one in found]), np.array([one.loop is not None for one in found], dtype=bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Versus:
+    """Two recipes over the examples that both have: means, how answers moved, whether that may be chance."""
+
+    before: float
+    after: float
+    difference: stats.Interval
+    table: stats.Flips
+    p: float
+    test: str
+    detectable: float
+
+
+def versus(frame: pd.DataFrame) -> Versus:
+    """The numbers behind an `examples` frame."""
+    before, after = frame["dense_score"].to_numpy(), frame["score"].to_numpy()
+    table = stats.flips(before, after, RIGHT)
+    binary = stats.is_binary(before) and stats.is_binary(after)
+    return Versus(
+        float(before.mean()),
+        float(after.mean()),
+        stats.paired_difference(before, after),
+        table,
+        stats.paired_p(before, after),
+        "exact McNemar" if binary else "paired t",
+        stats.smallest_detectable(table.share, table.n),
+    )
+
+
+def csv(frame: pd.DataFrame) -> bytes:
+    """A frame as CSV whose words no spreadsheet takes for formulas."""
+    words_: list[str] = list(frame.select_dtypes(include="str").columns)
+    safe = {name: frame[name].mask(frame[name].str.match(r"[=+\-@\t\r]"), "'" + frame[name]) for name in words_}
+    return frame.assign(**safe).to_csv(index=False).encode()
+
+
+def by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Flips by subject or discipline: n, broke, fixed and their shares, most broken first."""
+    named = frame[frame[column] != ""]
+    table = named.groupby(column)["flip"].value_counts().unstack(fill_value=0)
+    table = table.reindex(columns=list(FLIPS), fill_value=0)
+    table.insert(0, "n", table.sum(axis=1))
+    table["broke_share"], table["fixed_share"] = table["broke"] / table["n"], table["fixed"] / table["n"]
+    return table.sort_values(["broke_share", "n"], ascending=False).reset_index()
+
+
+def example(store: Store, run_key: str, example_id: str, scorer: str | None = None) -> Detail:
+    """One example under every recipe asked alike: prompt, golds, answers, verdicts, option probabilities."""
+    run = runs.one(store, run_key)
+    about = runs.examples(store, run.card.examples).get(example_id)
+    if about is None:
+        raise KickError(f"example {example_id!r} is not among those of {run.card.task}")
+    alike = [other for other in runs.asked(store) if runs.alike(other) == runs.alike(run)]
+    order = sorted(alike, key=lambda other: naming.order(other.recipe))
+    answers = (_answer(store, other, example_id, scorer or run.task.headline) for other in order)
+    judged = run.task.aggregate == "mean"
+    return Detail(about, run.card.task, tuple(answer for answer in answers if answer), judged)
+
+
+def _answer(store: Store, run: Asked, example_id: str, scorer: str) -> Answer | None:
+    output = runs.answer(store, run.key, example_id)
+    if output is None:
+        return None
+    scores, why, extracted = {}, "", ""
+    for name, found in runs.verdicts(store, run).items():
+        places = np.flatnonzero(found.ids == example_id)
+        if places.size:
+            scores[name] = float(found.score[places[0]])
+            if name == scorer:
+                why, extracted = str(found.why[places[0]] or ""), str(found.extracted[places[0]] or "")
+    return Answer(
+        run.key,
+        run.recipe.text,
+        naming.label(run.recipe),
+        naming.rung(run.recipe),
+        naming.kind(run.recipe),
+        output,
+        scores.get(scorer, math.nan),
+        why,
+        extracted,
+        scores,
+        _softmax(output.logprobs) if run.task.kind == "choose" else (),
+        words.repetition(" ".join(output.text)),
+    )
+
+
+def _softmax(logprobs: Sequence[float]) -> tuple[float, ...]:
+    """Probabilities among the options alone."""
+    if not logprobs:
+        return ()
+    found = np.exp(np.asarray(logprobs) - max(logprobs))
+    return tuple(float(share) for share in found / found.sum())
+
+
+def strip(store: Store, detail: Detail, run_key: str) -> list[Answer]:
+    """The film strip: one example along the ladder of a run's method, dense first."""
+    run = runs.one(store, run_key)
+    return [a for step in runs.ladder(run, runs.asked(store)) if (a := detail.of(step.key)) is not None]
+
+
+RULE = "the one whose id has the smallest SHA-256 with seed 0"
+
+
+def pick(ids: Sequence[str], seed: int = 0) -> str | None:
+    """One example by a rule that nobody can bend: the smallest SHA-256 of seed and id."""
+    return min(ids, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest(), default=None)
+
+
+def total(store: Store, run_key: str) -> int:
+    """How many examples the run's task has in all."""
+    return max(results.run(store, run_key).total, results.measured(store, run_key))

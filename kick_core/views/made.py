@@ -1,0 +1,223 @@
+"""What the cache holds: artifacts and their sizes, which cells are measured, and what a recipe would weigh."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kick_core import methods, tasks
+from kick_core.records import Card
+from kick_core.spec import Calibration, KickError, Recipe, parse
+from kick_core.store import Store, results
+from kick_core.views import naming, runs
+
+POCKETS = ("pocket-11m", "pocket-4m")
+"""The models that ship with the tool; both can always be asked for."""
+
+WEIGHTS = {
+    "model": "str",
+    "recipe": "str",
+    "label": "str",
+    "method": "str",
+    "kind": "str",
+    "sparsity": "float",
+    "target": "float",
+    "bits_per_weight": "float",
+    "alone": "float",
+    "share": "float",
+    "dense_bytes": "int",
+    "bytes": "int",
+    "weights": "int",
+    "seconds": "float",
+    "calibration": "str",
+    "device": "str",
+    "dtype": "str",
+    "warnings": "int",
+    "created": "str",
+    "key": "str",
+}
+
+
+def cards(store: Store) -> list[Card]:
+    """The cards of all artifacts that can be read; `kick verify` names the others."""
+    found = []
+    for key in store.keys("weights"):
+        path = store.folder("weights", key) / "card.json"
+        try:
+            found.append(_card(path, path.stat().st_mtime_ns))
+        except (OSError, ValueError, TypeError, KickError):
+            continue
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _card(path: Path, changed: int) -> Card:
+    return Card.from_json(json.loads(path.read_text()))
+
+
+def weights(store: Store, model: str | None = None) -> pd.DataFrame:
+    """One row per compressed artifact: what it is and what it weighs.
+
+    Two sizes, not to be mixed up. `bytes` is what the cache stores: for methods that only choose weights, one
+    bit each, because the kept values are the dense model's. `alone` (bytes) and `bits_per_weight` are what the
+    compressed linears need without the dense model at hand; `share` is that beside `dense_bytes`.
+    """
+    rows = [_weighed(card) for card in cards(store) if model in (None, card.model, card.fingerprint)]
+    frame = pd.DataFrame(rows, columns=list(WEIGHTS)).astype(WEIGHTS)
+    order = sorted(
+        frame.index, key=lambda at: (frame.at[at, "model"], naming.order(parse(str(frame.at[at, "recipe"]))))
+    )
+    return frame.loc[order].reset_index(drop=True)
+
+
+def _weighed(card: Card) -> dict[str, Any]:
+    recipe = parse(card.recipe)
+    bits = naming.bits_per_weight(recipe, _dense_bits(card))
+    return {
+        "model": card.model,
+        "recipe": card.recipe,
+        "label": naming.label(recipe),
+        "method": naming.method(recipe),
+        "kind": naming.kind(recipe),
+        "sparsity": card.sparsity,
+        "target": naming.severity(recipe),
+        "bits_per_weight": bits,
+        "alone": bits * card.weights / 8,
+        "share": bits / _dense_bits(card),
+        "dense_bytes": card.dense_bytes,
+        "bytes": card.bytes,
+        "weights": card.weights,
+        "seconds": card.seconds,
+        "calibration": _calibration(card.calibration),
+        "device": card.device,
+        "dtype": card.dtype,
+        "warnings": len(card.warnings),
+        "created": card.created,
+        "key": card.key,
+    }
+
+
+def _calibration(facts: Mapping[str, Any] | None) -> str:
+    if not facts:
+        return "none"
+    said = [f"{facts[name]} {name}" for name in ("windows", "length", "seed", "propagate") if name in facts]
+    return " · ".join([str(facts.get("source", "")), *said])[:120]
+
+
+def layers(store: Store, key: str) -> pd.DataFrame:
+    """What happened to every linear of an artifact: block, name in the block, sparsity, relative error."""
+    path = store.folder("weights", key) / "card.json"
+    rows = []
+    for layer in _card(path, path.stat().st_mtime_ns).layers:
+        block = next((int(part) for part in layer.name.split(".") if part.isdigit()), 0)
+        rows.append((block, layer.name.rpartition(".")[2], layer.zeros / (layer.rows * layer.cols), layer.loss))
+    return pd.DataFrame(rows, columns=["block", "linear", "sparsity", "loss"]).astype({"loss": "float"})
+
+
+# --- before pressing anything ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a recipe would make of a model. `card` when it was made already; numbers are nan when unknown.
+
+    `bytes` and `bits_per_weight` are what the compressed linears need alone, by the recipe; `seconds` what
+    making it took, or the median of the same method's artifacts of this model.
+    """
+
+    recipe: Recipe
+    card: Card | None
+    bytes: float
+    dense_bytes: float
+    bits_per_weight: float
+    seconds: float
+
+
+def preview(store: Store, model: str, text: str, calibration: Calibration | None = None) -> Preview:
+    """Sizes of a recipe before anything is pressed. Raises BadRequest when the method cannot do it.
+
+    With a calibration, only an artifact that saw this calibration (or needs none) counts as made.
+    """
+    recipe = methods.resolve(parse(text))
+    mine = [card for card in cards(store) if model in (card.model, card.fingerprint)]
+    made = [card for card in mine if _same(card, recipe) and _saw(card, calibration)]
+    if not mine or recipe.target is None:
+        return Preview(recipe, None, math.nan, math.nan, math.nan, math.nan)
+    card = max(made, key=lambda card: card.created) if made else None
+    like = card or mine[-1]
+    kin = [one.seconds for one in mine if naming.method(parse(one.recipe)) == naming.method(recipe)]
+    bits = naming.bits_per_weight(recipe, _dense_bits(like))
+    seconds = card.seconds if card else float(np.median(kin)) if kin else math.nan
+    return Preview(recipe, card, bits * like.weights / 8, like.dense_bytes, bits, seconds)
+
+
+def _dense_bits(card: Card) -> float:
+    return 8 * card.dense_bytes / card.weights if card.weights else math.nan
+
+
+def _same(card: Card, recipe: Recipe) -> bool:
+    try:
+        return methods.resolve(parse(card.recipe)) == recipe
+    except KickError:
+        return False
+
+
+def _saw(card: Card, calibration: Calibration | None) -> bool:
+    """Whether an artifact was made with this calibration, as far as its card tells."""
+    if calibration is None or not card.calibration:
+        return True
+    asked = {name: value for name, value in asdict(calibration).items() if value is not None}
+    return all(card.calibration.get(name, value) == value for name, value in asked.items())
+
+
+def methods_known() -> list[methods.MethodCard]:
+    """The compression methods there are, with the kinds of target that each takes."""
+    return [methods.card(name) for name in methods.names()]
+
+
+# --- which cells are measured ------------------------------------------------------------------------------
+
+COVERAGE = ("recipe", "label", "kind", "severity", "task", "title", "n", "wanted", "total", "state", "run")
+
+
+def coverage(store: Store, model: str, *, more: Iterable[str] = ()) -> pd.DataFrame:
+    """Every task under every recipe that has a run or an artifact (or is named in `more`): how much is measured.
+
+    `wanted` is what the best-measured recipe has of that task; `state` is done, partial or missing.
+    """
+    among = [run for run in runs.asked(store) if model in (run.card.model, run.card.fingerprint)]
+    recipes = {run.recipe.text: run.recipe for run in among}
+    recipes |= {card.recipe: parse(card.recipe) for card in cards(store) if card.model == model}
+    recipes |= {text: parse(text) for text in more}
+    recipes = dict(sorted(recipes.items(), key=lambda item: naming.order(item[1])))
+    best: dict[tuple[str, str], tuple[int, str]] = {}
+    for run in among:
+        cell = (run.recipe.text, run.card.task)
+        best[cell] = max(best.get(cell, (0, "")), (results.measured(store, run.key), run.key))
+    totals = {run.card.task: max(run.card.total, 0) for run in among}
+    rows = []
+    for task, title in runs.task_titles(tasks.names()).items():
+        wanted = max((n for (_, of), (n, _) in best.items() if of == task), default=0)
+        for text, recipe in recipes.items():
+            n, key = best.get((text, task), (0, ""))
+            state = "missing" if n == 0 else "done" if n >= wanted else "partial"
+            about = (text, naming.label(recipe), naming.kind(recipe), naming.severity(recipe))
+            rows.append((*about, task, title, n, wanted, totals.get(task, 0), state, key))
+    return pd.DataFrame(rows, columns=list(COVERAGE))
+
+
+def models(store: Store) -> list[str]:
+    """Names of the models that have results or artifacts, those with most results first."""
+    among = runs.asked(store)
+    names = runs.model_names(among)
+    counted = pd.Series([names[run.card.fingerprint] for run in among], dtype="str").value_counts()
+    measured = [str(name) for name in counted.index]
+    return list(dict.fromkeys([*measured, *(card.model for card in cards(store))]))

@@ -1,0 +1,127 @@
+"""Recipes in words and numbers: what a label, an axis and an order need to know of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from kick_core import methods
+from kick_core.spec import IntGrid, KeepNofM, KickError, Recipe, Unstructured
+
+
+def parts(recipe: Recipe) -> list[Recipe]:
+    """A recipe's own part and, for a joint one, the part that comes after it."""
+    return [replace(recipe, then=None), *([recipe.then] if recipe.then else [])]
+
+
+def method(recipe: Recipe) -> str:
+    """wanda; sparsegpt+gptq for a joint recipe; with whatever options were written, rtn (group=64).
+
+    Recipes of one method in this sense differ in their target alone, so that a line through them means one thing.
+    """
+    return "+".join(part.method + _options(part) for part in parts(recipe))
+
+
+def _options(recipe: Recipe) -> str:
+    written = recipe.text.partition(",")[2]
+    return f" ({written})" if written else ""
+
+
+def kind(recipe: Recipe) -> str:
+    """dense, ratio, pattern, bits, or joint (pruned, then quantized)."""
+    if recipe.then:
+        return "joint"
+    match recipe.target:
+        case Unstructured():
+            return "ratio"
+        case KeepNofM():
+            return "pattern"
+        case IntGrid():
+            return "bits"
+        case _:
+            return "dense"
+
+
+def _rung(recipe: Recipe) -> str:
+    match recipe.target:
+        case Unstructured(ratio):
+            return f"{100 * ratio:.4g} %"
+        case IntGrid(bits):
+            return f"{bits} bit"
+        case None:
+            return "dense"
+        case target:
+            return target.text
+
+
+def rung(recipe: Recipe) -> str:
+    """The target in words: 50 %, 2:4, 4 bit, 2:4 + 4 bit."""
+    return " + ".join(_rung(part) for part in parts(recipe))
+
+
+def _label(recipe: Recipe) -> str:
+    if recipe.target is None:
+        return "dense"
+    return f"{recipe.method} {_rung(recipe)}{_options(recipe)}"
+
+
+def label(recipe: Recipe) -> str:
+    """A recipe in words, with whatever options were written."""
+    return " + ".join(_label(part) for part in parts(recipe))
+
+
+KINDS = ("dense", "ratio", "pattern", "bits", "joint")
+"""In the order in which pages list them."""
+
+
+def order(recipe: Recipe) -> tuple[object, ...]:
+    """Sorts recipes for people: dense, then by method, kind, from mild to harsh."""
+    return recipe.target is not None, method(recipe), KINDS.index(kind(recipe)), severity(recipe), recipe.text
+
+
+def sparsity(recipe: Recipe) -> float:
+    """The share of weights that a recipe drops."""
+    return max((part.target.sparsity for part in parts(recipe) if part.target), default=0.0)
+
+
+def bits(recipe: Recipe) -> float:
+    """The width of the codes; nan where nothing is quantized."""
+    return float(next((part.target.bits for part in parts(recipe) if isinstance(part.target, IntGrid)), math.nan))
+
+
+def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
+    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`.
+
+    Pruned: the kept values and one bit each that says where. Quantized: the code, and a scale per group.
+    Joint: the codes of the kept weights, their scales, and where they are.
+    """
+    value, where = dense, 0.0
+    for part in parts(recipe):
+        if isinstance(part.target, IntGrid):
+            group = part.target.group or _usual_group(part)
+            value = part.target.bits + (0 if group == -1 else 32 / group)
+        elif part.target:
+            where = 1.0
+    return (1 - sparsity(recipe)) * value + where
+
+
+def _usual_group(recipe: Recipe) -> int:
+    """The group that a method takes where none was written."""
+    try:
+        target = methods.resolve(recipe).target
+    except KickError:
+        return methods.GROUP
+    return (target.group if isinstance(target, IntGrid) else None) or methods.GROUP
+
+
+def severity(recipe: Recipe) -> float:
+    """Orders recipes of one kind from mild to harsh; dense is mildest."""
+    match kind(recipe):
+        case "ratio" | "pattern":
+            return sparsity(recipe)
+        case "bits":
+            return 1 - bits(recipe) / 16
+        case "joint":
+            return 1 - bits_per_weight(recipe) / 16
+        case _:
+            return 0.0

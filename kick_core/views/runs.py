@@ -1,0 +1,246 @@
+"""Which runs there are and what they hold, read column by column and remembered.
+
+A page asks the same sealed files again at every click. They never change under one name, so what was read is
+kept in memory by (name, modification time), and a new part or a new scorer version is simply another name.
+Texts stay in Arrow tables until one example is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from kick_core import tasks
+from kick_core.records import Example, Output, RunCard
+from kick_core.spec import BadRequest, KickError, Recipe, parse
+from kick_core.store import Store, results
+from kick_core.views import naming
+
+KEPT = 1024
+"""Files remembered. 36 recipes x 7 tasks x (verdicts, outputs) are 504."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One scorer's verdicts on one run, as columns. A score of nan is "not judged"."""
+
+    ids: NDArray[np.object_]
+    score: NDArray[np.float64]
+    why: NDArray[np.object_]
+    extracted: NDArray[np.object_]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A run with what its card means: the parsed recipe and the task as this program knows it."""
+
+    card: RunCard
+    recipe: Recipe
+    task: tasks.Task
+
+    @property
+    def key(self) -> str:
+        return self.card.key
+
+
+def stamp(store: Store) -> str:
+    """A cheap word that changes whenever a run, a part, a verdict file or an artifact comes or goes."""
+    newest, count = 0, 0
+    for room in ("results", "weights", "examples"):
+        for path in (store.root / room).glob("??/*"):
+            newest = max(newest, path.stat().st_mtime_ns)
+            count += 1
+    return f"{count}-{newest}"
+
+
+def asked(store: Store) -> list[Asked]:
+    """All runs that this program can read: of known tasks, under recipes that parse, with an intact card."""
+    found = []
+    for key in store.keys("results"):
+        try:
+            if results.parts(store, key):
+                card = results.run(store, key)
+                found.append(Asked(card, parse(card.recipe), tasks.get(card.task)))
+        except KickError:
+            continue  # `kick verify` names damaged cards and `kick list` runs of another version's tasks
+    return found
+
+
+def one(store: Store, key: str) -> Asked:
+    """One run. Raises KickError when it is not there."""
+    card = results.run(store, key)
+    return Asked(card, parse(card.recipe), tasks.get(card.task))
+
+
+def alike(run: Asked) -> tuple[str, ...]:
+    """What two runs must share for their answers to be compared."""
+    card = run.card
+    settings = json.dumps(card.settings, sort_keys=True)
+    return (
+        card.fingerprint, card.task, str(card.task_version), card.protocol, card.data, card.examples, card.dtype,
+        settings,
+    )  # fmt: skip
+
+
+def dense_of(run: Asked, among: Iterable[Asked]) -> Asked | None:
+    """The dense run to compare with: asked alike, by the same batch plan and on the same device if possible."""
+    card = run.card
+    fits = [other for other in among if other.recipe.target is None and alike(other) == alike(run)]
+    return max(
+        fits,
+        key=lambda o: (o.card.plan == card.plan, o.card.device == card.device, o.card.created),
+        default=None,
+    )
+
+
+def model_names(among: Iterable[Asked]) -> dict[str, str]:
+    """Fingerprint -> name for people; a name that stands for two different models gets a piece of the hash."""
+    found = {run.card.fingerprint: run.card.model for run in among}
+    names = list(found.values())
+    return {print_: f"{name} ({print_[:6]})" if names.count(name) > 1 else name for print_, name in found.items()}
+
+
+def ladder(run: Asked, among: Iterable[Asked]) -> list[Asked]:
+    """The same method on the same examples from mild to harsh, one run a rung, beginning with dense.
+
+    Dense has no method: its ladder is itself alone. Options count, so another group size is another ladder.
+    """
+    family = [
+        other
+        for other in among
+        if alike(other) == alike(run)
+        and naming.kind(other.recipe) == naming.kind(run.recipe)
+        and naming.method(other.recipe) == naming.method(run.recipe)
+    ]
+    steps = {other.recipe.text: other for other in sorted(family, key=lambda other: other.card.created)}
+    steps[run.recipe.text] = run
+    dense = dense_of(run, among)
+    rest = sorted(steps.values(), key=lambda other: naming.severity(other.recipe))
+    return [dense, *rest] if dense and run.recipe.target else rest
+
+
+# --- what a run holds --------------------------------------------------------------------------------------
+
+
+def verdicts(store: Store, run: Asked) -> Mapping[str, Scored]:
+    """Scorer -> verdicts. Stored ones when they fit the task's version, else derived from the outputs."""
+    if path := results.verdict_file(store, run.key, run.task.version):
+        return _stored(path, os.stat(path).st_mtime_ns)
+    return _derived(store, run.key, run.task.name, results.measured(store, run.key))
+
+
+@lru_cache(maxsize=KEPT)
+def _stored(path: Path, changed: int) -> dict[str, Scored]:
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
+    return _columns(*(np.asarray(table.column(name).to_pandas()) for name in _VERDICT))
+
+
+_VERDICT = ("example", "scorer", "score", "why", "extracted")
+
+
+@lru_cache(maxsize=KEPT)
+def _derived(store: Store, key: str, task: str, measured: int) -> dict[str, Scored]:
+    run = one(store, key)
+    examples = {example.id: example for example in results.examples(store, run.card.examples)}
+    rows = [
+        (v.example, v.scorer, np.nan if v.score is None else v.score, v.why, v.extracted)
+        for output in results.outputs(store, key)
+        if output.example in examples
+        for v in tasks.judge(run.task, examples[output.example], output)
+    ]
+    return _columns(*(np.array(column, dtype=object) for column in zip(*rows, strict=True))) if rows else {}
+
+
+def _columns(*columns: NDArray[np.object_]) -> dict[str, Scored]:
+    example, scorer, score, why, extracted = columns
+    found = {}
+    for name in dict.fromkeys(scorer):
+        mine = scorer == name
+        found[str(name)] = Scored(example[mine], score[mine].astype(float), why[mine], extracted[mine])
+    return found
+
+
+def tokens(store: Store, run: Asked) -> dict[str, int]:
+    """Example -> number of generated (perplexity: predicted) tokens."""
+    table = answers(store, run.key)
+    return dict(zip(table.column("example").to_pylist(), table.column("tokens").to_pylist(), strict=True))
+
+
+def answers(store: Store, key: str) -> pa.Table:
+    """All sealed outputs of a run as one Arrow table."""
+    return _answers(tuple(results.parts(store, key)))
+
+
+@lru_cache(maxsize=KEPT)
+def _answers(paths: tuple[Path, ...]) -> pa.Table:
+    try:
+        return pa.concat_tables([pq.read_table(path) for path in paths])
+    except (OSError, pa.ArrowException) as error:
+        raise KickError(f"outputs are damaged ({error}): `kick verify --deep` names the file") from error
+
+
+def answer(store: Store, key: str, example: str) -> Output | None:
+    """One example's output in a run, or None when it was not asked."""
+    table = answers(store, key)
+    at = _places(tuple(results.parts(store, key))).get(example)
+    return None if at is None else Output.from_json(table.slice(at, 1).to_pylist()[0])
+
+
+@lru_cache(maxsize=KEPT)
+def _places(paths: tuple[Path, ...]) -> dict[str, int]:
+    return {name: at for at, name in enumerate(_answers(paths).column("example").to_pylist())}
+
+
+def examples(store: Store, key: str) -> dict[str, Example]:
+    """The questions of a task's data by id, in the task's order."""
+    return _examples(store, key)
+
+
+@lru_cache(maxsize=32)
+def _examples(store: Store, key: str) -> dict[str, Example]:
+    return {example.id: example for example in results.examples(store, key)}
+
+
+def task_titles(among: Iterable[str] | None = None) -> dict[str, str]:
+    """Task name -> title, in the order in which pages show them: perplexity, knowledge, in context."""
+    names = list(tasks.names() if among is None else among)
+    known = {name: at for at, name in enumerate(ORDER)}
+    found = {}
+    for name in sorted(names, key=lambda name: (known.get(name, len(ORDER)), name)):
+        try:
+            found[name] = tasks.get(name).title
+        except BadRequest:
+            continue
+    return found
+
+
+def chance(store: Store, run: Asked) -> float:
+    """The score of blind guessing: one of the options of a choice; nan where there is nothing to guess."""
+    if run.task.kind != "choose":
+        return math.nan
+    asked_ = examples(store, run.card.examples).values()
+    return float(np.mean([1 / len(one.choices) for one in asked_ if one.choices] or [math.nan]))
+
+
+ORDER = (
+    "perplexity",
+    "factoid_qa",
+    "multiple_choice",
+    "retrieval_qa_closed",
+    "retrieval_qa_open",
+    "summarization",
+    "instructions",
+)

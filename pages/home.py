@@ -1,0 +1,161 @@
+"""Findings: the tool's sentence, the poster behind it, the paper's claims put to the data, one broken example."""
+
+from pages.parts.frame import ensure
+
+ensure()
+
+import pandas as pd  # noqa: E402
+import streamlit as st  # noqa: E402
+
+from kick_core import views  # noqa: E402
+from pages.parts import answers, cards, charts, controls, data, marker  # noqa: E402
+from pages.parts.frame import empty, heading, note, provenance, store, title  # noqa: E402
+from pages.parts.safe import show  # noqa: E402
+
+
+def choose(known: list[str], head: st.delta_generator.DeltaGenerator) -> tuple[pd.DataFrame, str, str, int]:
+    """The controls in one row, and above them the sentence that they change."""
+    places = list(st.columns([4, 6, 12] if len(known) > 1 else [6, 15], gap="medium", vertical_alignment="center"))
+    with places[0]:
+        model = controls.model(known)
+    if len(known) > 1:
+        places.pop(0)
+    frame = data.current(model)
+    names = controls.pruners(frame)
+    recipe, method, percent = str(frame["recipe"].iloc[-1]), "", 0
+    if names:
+        with places[0]:
+            method = controls.method(names)
+        with places[1]:
+            percent = controls.sparsity(controls.percents(frame, method))
+        recipe = controls.recipe_at(frame, method, percent)
+    with head:
+        title(views.headline(frame, recipe), provenance(frame))
+    return frame, recipe, method, percent
+
+
+def poster(frame: pd.DataFrame, method: str, percent: int) -> None:
+    heading(
+        f"What {method} keeps of the dense model",
+        "Every line starts at 100 %. Perplexity is dense / compressed (dotted), so a flat line means that it noticed "
+        "nothing. Bars are 95 % paired intervals.",
+    )
+    charts.draw(
+        charts.chart("overlay", frame, method),
+        key="overlay",
+        marker=percent,
+        alt=f"Share of the dense score kept by {method} against sparsity, one line for each task",
+    )
+
+
+def claims(model: str) -> None:
+    heading("The paper's claims, put to this data")
+    for place, found in zip(st.columns(3, border=True), data.claims(model), strict=True):
+        with place:
+            show(cards.claim(found))
+            with st.expander("Evidence"):
+                note(found.rule)
+                answers.evidence(found)
+
+
+def broken(frame: pd.DataFrame, recipe: str) -> None:
+    """One example that broke, picked by a rule; the first knowledge task that has one."""
+    for task in (*views.KNOWLEDGE, *views.IN_CONTEXT):
+        row = data.cell(frame, recipe, task)
+        if row is None or not row["dense_run"] or not row["broke"] > 0:
+            continue
+        name = data.broken(row["run"], row["dense_run"])
+        if name is None:
+            continue
+        rule = f"{row['title']}: of the {row['broke']:.0f} answers that broke, {views.RULE}."
+        heading("What it looks like", rule)
+        answers.short(data.detail(row["run"], name), row["run"], row["dense_run"])
+        st.page_link(
+            "pages/evaluate.py",
+            label=f"See the {row['broke']:.0f} that broke",
+            icon=":material/arrow_forward:",
+            query_params={"task": task, "b": recipe, "kind": "broke", "ex": name},
+        )
+        return
+    heading("What it looks like", "No answer broke under this recipe.")
+
+
+def others(frame: pd.DataFrame, here: str) -> None:
+    """Recipes that have no place on an axis of sparsity, beside the one that the slider shows."""
+    rest = frame[frame["kind"].isin(("pattern", "bits", "joint"))]
+    if rest.empty:
+        return
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        sized(frame)
+    with right:
+        heading(
+            "N:M patterns and quantization",
+            "Share of the dense score kept. They are no points on an axis of sparsity, so they stand here, below the "
+            "recipe of the slider. Green surely keeps 95 %, red surely does not, amber cannot tell.",
+        )
+        show(cards.kept_table(frame, list(dict.fromkeys([here, *rest["recipe"]])), here))
+
+
+def sized(frame: pd.DataFrame) -> None:
+    """Pruning beside quantization on the axis that they share: size."""
+    shares = frame[(frame["kind"] != "dense") & frame["share_kept"].notna()]
+    if shares.empty:
+        return
+    task = next((task for task in views.KNOWLEDGE if (shares["task"] == task).any()), str(shares["task"].iloc[0]))
+    name = str(frame.loc[frame["task"] == task, "title"].iloc[0])
+    heading("At equal size", f"{name}: a pruned weight costs 16 bits if kept and one bit to say where.")
+    charts.draw(
+        charts.chart("sizes", frame, task),
+        key="sizes",
+        alt=f"Share of dense kept on {name} against bits per weight, all recipes",
+    )
+
+
+def share(model: str) -> None:
+    """The report is made when it is clicked, off the script's thread; the link is the address itself."""
+    heading("Take it along", "This page's address links to what you see. The report is one file that works offline.")
+    st.download_button(
+        "Download the report",
+        data=lambda: views.report(store(), model).encode(),
+        file_name="llm-kick-report.html",
+        mime="text/html",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+
+
+def page() -> None:
+    known = data.models()
+    if not known:
+        title("Nothing has been measured yet")
+        empty("There are no results in this cache.")
+    head = st.container()
+    frame, recipe, method, percent = choose(known, head)
+    model = str(frame["model"].iloc[0])
+    show(cards.metrics(frame, recipe, views.task_titles(frame["task"].unique())))
+    if method:
+        left, right = st.columns([5, 3], gap="large")
+        with left:
+            poster(frame, method, percent)
+        with right:
+            broken(frame, recipe)
+    else:
+        note("This model has not been measured at any sparsity. Compress it on the next page, or run:")
+        st.code(f"kick sweep {model} --preset demo", language="bash")
+    claims(model)
+    if method:
+        heading("Every task, all methods", "Raw scores from 0; perplexity on a logarithmic axis, where up is worse.")
+        with st.container(key="panels-scroll"):
+            charts.draw(
+                charts.chart("panels", frame),
+                key="panels",
+                marker=percent,
+                alt="Scores of all pruning methods against sparsity, one panel for each task",
+            )
+    others(frame, recipe)
+    share(model)
+    marker.follow()
+
+
+page()

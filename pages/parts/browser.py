@@ -1,0 +1,130 @@
+"""The examples of one recipe against dense: filters, a light table, arrow keys, and the open one.
+
+The table holds ids and numbers only; at 14,042 rows it costs two kilobytes a rerun. Filters and the open
+example are in the URL (kind, why, ex), so a reload or a link shows the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import streamlit as st
+
+from kick_core import views
+from pages.parts import answers, controls, data
+from pages.parts.frame import note
+
+WHYS = ("wrong", "no answer", "empty", "loop", "cut off", "rejected")
+
+
+def browse(row: pd.Series) -> None:
+    """Filters, table and the open example of one `scores` row."""
+    frame = data.examples(row["run"], row["dense_run"])
+    if frame.empty:
+        note("Dense and this recipe have no judged example in common.")
+        return
+    shown = filtered(frame) if frame["flip"].ne("").any() else _worst(frame)
+    graded = frame["flip"].ne("").any() and not frame[["dense_score", "score"]].isin((0, 1)).all(axis=None)
+    more = " Scores are graded here: right means that nothing is missing." if graded else ""
+    note(f"{len(shown):,} of {len(frame):,} examples that both have answered.{more}")
+    if shown.empty:
+        return
+    name = pick(shown, row["run"], f"{row['task']}-{row['label']}")
+    answers.opened(data.detail(row["run"], name), row["run"], row["dense_run"])
+
+
+def pick(shown: pd.DataFrame, which: str, file: str, names: tuple[str, str] = ("dense", "compressed")) -> str:
+    """The table and its arrow keys; returns the id of the open example, which is in the URL too."""
+    filters = f"{st.session_state.get('kind')}-{st.session_state.get('why')}"
+    name = str(shown["id"].iloc[_table(shown, f"{which}-{filters}", file, names)])
+    st.query_params["ex"] = name
+    return name
+
+
+def filtered(frame: pd.DataFrame) -> pd.DataFrame:
+    counts = frame["flip"].value_counts()
+    first = next((kind for kind in views.FLIPS if counts.get(kind)), views.FLIPS[0])
+    left, right = st.columns(2)
+    with left:
+        kind = controls.linked("kind", views.FLIPS, first, lambda key, words: st.pills(
+            "Show", words, required=True, key=key, persist_state="session",
+            format_func=lambda word: f"{word} {counts.get(word, 0):,}",
+        ))  # fmt: skip
+    shown = frame[frame["flip"] == kind]
+    reasons = shown["why"].value_counts()
+    named = [why for why in WHYS if reasons.get(why)]
+    if len(named) > 1:
+        with right:
+            why = st.pills("Why", named, key="why", format_func=lambda word: f"{word} {reasons[word]:,}")
+        shown = shown if why is None else shown[shown["why"] == why]
+    return shown
+
+
+def _worst(frame: pd.DataFrame) -> pd.DataFrame:
+    """Windows have no right or wrong: the ones that lost most come first."""
+    note("Windows of text have no right or wrong; those that lost most come first (nats per token).")
+    return frame.loc[(frame["score"] - frame["dense_score"]).sort_values(ascending=False).index]
+
+
+def _table(shown: pd.DataFrame, which: str, file: str, names: tuple[str, str]) -> int:
+    """The table; returns the place of the open row. Left and right arrow keys step."""
+    key = f"table-{which}"
+    ids = shown["id"].tolist()
+    if key not in st.session_state:
+        wanted = st.query_params.get("ex", "")
+        st.session_state[key] = _selection(ids.index(wanted) if wanted in ids else 0)
+    columns = [name for name in _COLUMNS if name in shown and _says_something(shown[name])]
+    scores = {
+        column: st.column_config.NumberColumn(name, format="%.2f")
+        for column, name in zip(("dense_score", "score"), names, strict=True)
+    }
+    st.dataframe(
+        shown[columns].assign(repetition=100 * shown["repetition"])[columns],
+        hide_index=True, height=min(330, 38 + 35 * len(shown)), column_config={**_COLUMNS, **scores}, key=key,
+        on_select="rerun", selection_mode="single-row", alt="Examples; select a row to open it below",
+    )  # fmt: skip
+    rows = st.session_state[key]["selection"]["rows"]
+    at = min(rows[0], len(ids) - 1) if rows else 0
+    left, middle, right, _ = st.columns([1, 1, 2, 4])
+    left.button("Previous", shortcut="Left", on_click=_step(key, at - 1), disabled=at == 0, width="stretch")
+    middle.button("Next", shortcut="Right", on_click=_step(key, at + 1), disabled=at + 1 >= len(ids), width="stretch")
+    right.download_button(
+        "CSV of these rows", data=lambda: views.csv(shown), file_name=f"{file.replace(':', '-')}.csv", mime="text/csv",
+        on_click="ignore", type="tertiary", icon=":material/download:",
+    )  # fmt: skip
+    return at
+
+
+def _step(key: str, to: int) -> Callable[[], None]:
+    def move() -> None:
+        st.session_state[key] = _selection(to)
+
+    return move
+
+
+def _selection(row: int) -> dict[str, object]:
+    return {"selection": {"rows": [row], "columns": [], "cells": []}}
+
+
+def _says_something(column: pd.Series) -> bool:
+    """Whether a column differs anywhere from nothing: empty, unknown, or no repetition at all."""
+    return bool(
+        column.notna().any() and column.ne("").any() and not (column.name == "repetition" and column.max() == 0)
+    )
+
+
+_COLUMNS: dict[str, object] = {
+    "id": "example",
+    "why": "why",
+    "dense_score": None,
+    "score": None,
+    "discipline": "discipline",
+    "subject": "subject",
+    "repetition": st.column_config.ProgressColumn(
+        "repetition", format="%.0f %%", min_value=0, max_value=100, help="Share of 4-grams said before"
+    ),
+    "breaks": st.column_config.TextColumn(
+        "breaks at", help="The mildest recipe of this method whose answer is wrong where dense was right"
+    ),
+}

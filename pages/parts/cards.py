@@ -1,0 +1,146 @@
+"""Cards and small tables made of words and numbers: metrics, claims, the table of the other recipes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from kick_core.views import NOT_MEASURED, Claim, percent
+from kick_core.views.plots import each, task_colour
+from pages.parts.safe import TONE, Safe, chip, many, tag
+
+
+def number(row: pd.Series, column: str = "score") -> str:
+    """A score as people read it: shares in percent, perplexity as it is."""
+    value = float(row[column])
+    if math.isnan(value):
+        return "–"
+    if row["higher_is_better"]:
+        return percent(value, 1 if value < 0.9995 else 0)
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
+
+
+def metric(row: pd.Series) -> Safe:
+    """One task under one recipe: score, interval, change against dense. Perplexity is red when it rises."""
+    dense = row["kind"] == "dense"
+    return tag(
+        "div",
+        tag("div", tag("span", cls="dot", style=f"background:{task_colour(row['task'])}"), row["title"], cls="name"),
+        tag("div", number(row), cls="value"),
+        tag("div", "dense" if dense else _change(row), cls=f"change {_tone(row)}"),
+        tag("div", f"{number(row, 'low')} to {number(row, 'high')} · n {row['n']}", cls="quiet"),
+        cls="card",
+        **{"data-task": str(row["task"]), "data-score": f"{row['score']:.6f}", "data-recipe": str(row["recipe"])},
+    )
+
+
+def missing(title: str) -> Safe:
+    """A task that this recipe has not been asked."""
+    return tag("div", tag("div", title, cls="name"), tag("div", "not measured", cls="change calm"), cls="card")
+
+
+def _change(row: pd.Series) -> str:
+    if row["verdict"] == NOT_MEASURED:
+        return "no dense run to compare"
+    if not row["dense_score"]:
+        return "dense scores nothing"
+    relative = row["score"] / row["dense_score"] - 1
+    if math.isinf(relative) or relative > 99:
+        return "▲ beyond measure"
+    arrow = "▲" if relative > 0.0005 else "▼" if relative < -0.0005 else "="
+    return f"{arrow} {abs(100 * relative):.1f} % vs dense"
+
+
+def _tone(row: pd.Series) -> str:
+    if row["kind"] == "dense" or row["verdict"] == NOT_MEASURED:
+        return "calm"
+    worse = row["diff_low"] > 0 if not row["higher_is_better"] else row["diff_high"] < 0
+    better = row["diff_high"] < 0 if not row["higher_is_better"] else row["diff_low"] > 0
+    return "bad" if worse else "good" if better else "calm"
+
+
+def metrics(frame: pd.DataFrame, recipe: str, titles: dict[str, str]) -> Safe:
+    """All tasks under one recipe."""
+    rows = {row["task"]: row for _, row in frame[frame["recipe"] == recipe].iterrows()}
+    return tag(
+        "div", *(metric(rows[task]) if task in rows else missing(title) for task, title in titles.items()), cls="cards"
+    )
+
+
+def claim(found: Claim) -> Safe:
+    return tag(
+        "div",
+        chip(found.verdict),
+        tag("h3", found.text, style="margin-top:.45rem"),
+        *(tag("p", line, cls="quiet", style="margin-top:.3rem") for line in found.because),
+    )
+
+
+def kept_table(frame: pd.DataFrame, recipes: Sequence[str], here: str = "") -> Safe:
+    """Recipes by tasks, the share of the dense score kept, coloured by verdict; intervals on hover."""
+    titles = dict(zip(frame["task"], frame["title"], strict=True))
+    heads = many(tag("th", title) for title in titles.values())
+    rows = {(row["recipe"], row["task"]): row for _, row in frame.iterrows()}
+    labels = dict(zip(frame["recipe"], frame["label"], strict=True))
+    body = many(
+        tag(
+            "tr",
+            tag("td", labels[recipe]),
+            *(_kept(rows.get((recipe, task))) for task in titles),
+            cls="here" if recipe == here else "",
+        )
+        for recipe in recipes
+    )
+    table = tag("table", tag("thead", tag("tr", tag("th", "Recipe"), heads)), tag("tbody", body))
+    return tag("div", table, cls="scroll")
+
+
+def _kept(row: pd.Series | None) -> Safe:
+    if row is None or row["verdict"] == NOT_MEASURED:
+        return tag("td", "not measured", cls="calm")
+    text = f"{percent(row['share_low'])} to {percent(row['share_high'])}, n {row['paired']}, {row['verdict']}"
+    if math.isnan(row["share_kept"]):
+        return tag("td", "dense scores 0", cls="calm")
+    return tag("td", percent(row["share_kept"]), cls=TONE.get(row["verdict"], ""), title=text)
+
+
+def sentence(row: pd.Series) -> Safe:
+    """One recipe's result on one task in a sentence: from, to, interval, test, verdict."""
+    head = tag("h2", f"{row['label']}: {number(row)}", tag("span", " "), chip(row["verdict"]))
+    if row["kind"] == "dense":
+        return tag("div", head, tag("p", f"The reference. {number(row, 'low')} to {number(row, 'high')}.", cls="quiet"))
+    if row["verdict"] == NOT_MEASURED:
+        return tag("div", head, tag("p", "There is no dense run over the same examples.", cls="quiet"))
+    said = f"Dense {_dense(row)}. Keeps {percent(row['share_kept'])} of it [{percent(row['share_low'])}, "
+    said += f"{percent(row['share_high'])}] over {row['paired']} paired examples"
+    if not math.isnan(row["chance"]):
+        said += f"; blind guessing gives {percent(row['chance'])}"
+    if not math.isnan(row["p_holm"]):
+        p = "below 0.0001" if row["p_holm"] < 0.0001 else f"{row['p_holm']:.4f}"
+        said += f"; p {p} after Holm's correction over all recipes"
+    return tag("div", head, tag("p", said + ".", cls="quiet", style="margin:.3rem 0 .7rem"))
+
+
+def _dense(row: pd.Series) -> str:
+    return percent(row["dense_score"], 1) if row["higher_is_better"] else f"{row['dense_score']:.2f}"
+
+
+def scorers(rows: pd.DataFrame) -> Safe:
+    """What every scorer of the task says of one run."""
+    if len(rows) < 2:
+        return Safe("")
+    lines = [
+        tag(
+            "tr",
+            tag("td", str(row["scorer"]).replace("_", " ")),
+            tag("td", f"{row['dense_score']:.3f}"),
+            tag("td", f"{row['score']:.3f}"),
+            tag("td", "" if math.isnan(row["diff_low"]) else f"{row['diff_low']:+.3f} to {row['diff_high']:+.3f}"),
+        )
+        for row in each(rows)
+    ]
+    heads = (tag("th", name) for name in ("Scorer", "dense", "this", "difference"))
+    table = tag("table", tag("tr", *heads), *lines)
+    return tag("div", table, cls="scroll", style="margin-top:.9rem")

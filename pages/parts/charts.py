@@ -1,0 +1,42 @@
+"""Charts on a page: built once for a state of the cache, shown with the slider's line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from kick_core.views import plots
+from kick_core.views.plots import Chart
+from pages.parts import data
+from pages.parts.frame import stamp
+from pages.parts.safe import show, tag
+
+BUILDERS: dict[str, Callable[..., Chart]] = {
+    "overlay": plots.overlay,
+    "panels": plots.panels,
+    "sizes": plots.sizes,
+    "accuracy": plots.accuracy,
+}
+
+
+def chart(name: str, frame: pd.DataFrame, *words: str) -> Chart:
+    """A chart over a `current` frame, remembered until the cache changes; without its marker."""
+    model = str(frame["model"].iloc[0])
+    return _built(data.place(), stamp(), name, model, words, frame)
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _built(root: str, stamp: str, name: str, model: str, words: tuple[str, ...], _frame: pd.DataFrame) -> Chart:
+    return BUILDERS[name](_frame, *words)
+
+
+def draw(chart: Chart, *, key: str, alt: str, marker: float | None = None, **options: Any) -> Any:
+    """Show a chart, with the slider's line when there is one."""
+    if not chart["data"]:
+        show(tag("p", "Nothing to draw has been measured here.", cls="quiet"))
+        return None
+    shown = chart if marker is None else plots.marked(chart, marker)
+    return st.plotly_chart(shown, key=key, alt=alt, config={"displayModeBar": False}, **options)

@@ -1,0 +1,102 @@
+"""A against B in numbers: how answers moved, whether that is chance, where, and how repetitive both are."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from kick_core import views
+from kick_core.views import percent
+from kick_core.views.plots import Chart, plain
+from pages.parts import answers
+from pages.parts.charts import draw
+from pages.parts.frame import heading
+from pages.parts.safe import Safe, show, tag
+
+KINDS = {"ratio": "sparsities", "pattern": "patterns", "bits": "widths"}
+SLICES = 12
+"""Subjects drawn at most; the most broken ones."""
+
+
+def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
+    """The three blocks over the examples that both have."""
+    found = views.versus(examples)
+    left, middle, right = st.columns([4, 4, 4], gap="medium")
+    with left:
+        show(_words(found, a, b), answers.matrix(*found.table, "A", "B"))
+    with middle:
+        column = "discipline" if examples["discipline"].nunique() > 1 else "subject"
+        slices = views.by(examples, column)
+        heading(f"Flips by {column}")
+        if len(slices):
+            draw(
+                _diverging(slices.head(SLICES), column), key="slices", alt=f"Share of answers that flipped by {column}"
+            )
+    with right:
+        if examples[["repetition", "dense_repetition"]].max().max() > 0:
+            heading("Repeated 4-grams")
+            draw(_repetition(examples), key="repetition", alt="How repetitive the answers of A and B are")
+        else:
+            heading("What it rests on")
+            show(_rests(found))
+
+
+def _words(found: views.Versus, a: pd.Series, b: pd.Series) -> Safe:
+    p = "below 0.0001" if found.p < 0.0001 else f"{found.p:.4f}"
+    sure = "more than chance" if found.p < 0.05 else "could be chance"
+    return tag(
+        "div",
+        tag("h2", f"{percent(found.before, 1)} → {percent(found.after, 1)}, "
+                  f"but {percent(found.table.share, 1)} of the answers changed sides"
+            if found.table.broke and found.table.fixed else f"{percent(found.before, 1)} → {percent(found.after, 1)}"),
+        tag("p", f"A {a['label']}, B {b['label']}. Difference {100 * found.difference.value:+.1f} points "
+                 f"[{100 * found.difference.low:+.1f}, {100 * found.difference.high:+.1f}], {found.test} p {p}: {sure} "
+                 f"at n {found.table.n:,}.", cls="quiet", style="margin:.3rem 0 .6rem"),
+    )  # fmt: skip
+
+
+def _rests(found: views.Versus) -> Safe:
+    return tag(
+        "p",
+        f"With {found.table.n:,} paired answers and {percent(found.table.share, 1)} flips, a true difference below "
+        f"about {100 * found.detectable:.1f} points would usually be missed (80 % power).",
+        cls="quiet",
+    )
+
+
+def _diverging(slices: pd.DataFrame, column: str) -> Chart:
+    names = [f"{plain(str(name))[:28]} (n {n})" for name, n in zip(slices[column], slices["n"], strict=True)]
+    bars = [
+        {
+            "type": "bar", "orientation": "h", "y": names, "x": (sign * 100 * slices[f"{kind}_share"]).tolist(),
+            "name": kind, "marker": {"color": colour}, "hoverinfo": "text",
+            "hovertext": [f"{name}<br>{count} {kind}" for name, count in zip(names, slices[kind], strict=True)],
+        }
+        for kind, sign, colour in (("broke", -1, "#d6453d"), ("fixed", 1, "#3366cc"))
+    ]  # fmt: skip
+    layout = {
+        "barmode": "relative", "height": 60 + 26 * max(4, len(names)), "bargap": 0.25, "hovermode": "closest",
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": {"ticksuffix": " %", "zeroline": True, "fixedrange": True, "automargin": True},
+        "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "showgrid": False},
+    }  # fmt: skip
+    return {"data": bars, "layout": layout}
+
+
+def _repetition(examples: pd.DataFrame) -> Chart:
+    bins = {"start": 0, "end": 1.0001, "size": 0.05}
+    traces = [
+        {"type": "histogram", "x": examples[column].dropna().tolist(), "name": name, "opacity": 0.65, "xbins": bins,
+         "marker": {"color": colour}}
+        for name, column, colour in (("A", "dense_repetition", "#7f8c8d"), ("B", "repetition", "#e07b00"))
+    ]  # fmt: skip
+    layout = {
+        "barmode": "overlay", "height": 240, "hovermode": "closest", "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": {
+            "range": [0, 1], "tickformat": ".0%", "title": {"text": "of an answer's 4-grams"}, "fixedrange": True,
+        },
+        "yaxis": {"title": {"text": "answers"}, "fixedrange": True},
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}

@@ -1,0 +1,139 @@
+"""A real server, a real browser. Skipped, with the reason, where chromium or playwright is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kick_core.store import Store
+from tests import synthetic
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
+    "--disable-background-networking", "--disable-sync",
+)  # fmt: skip
+
+
+def chromium() -> str | None:
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+
+
+@contextmanager
+def serving(cache: Path) -> Iterator[str]:
+    """`streamlit run app.py` on a free port over a cache; the address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command += ["--server.fileWatcherType", "none"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "KICK_CACHE": str(cache)}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).read()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Tab:
+    """A page that remembers what must never happen: script errors and requests to elsewhere."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page, self.address, self.faults = page, address, []
+        page.on("pageerror", lambda error: self.faults.append(f"script error: {error}"))
+        page.on("request", self._look)
+
+    def _look(self, request: Any) -> None:
+        if not request.url.startswith((self.address, self.address.replace("http", "ws"), "data:", "blob:")):
+            self.faults.append(f"request to {request.url}")
+
+    def open(self, path: str) -> Tab:
+        self.page.goto(self.address + path)
+        return self.ready()
+
+    def ready(self) -> Tab:
+        """Until the script has run and nothing is a placeholder."""
+        self.page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=30_000)
+        self.page.wait_for_function("!document.querySelector('[data-testid=stSkeleton], [data-testid=stAppSkeleton]')")
+        return self
+
+    def text(self) -> str:
+        return str(self.page.locator("body").inner_text())
+
+    def check(self) -> None:
+        assert self.page.get_by_test_id("stException").count() == 0
+        assert self.faults == []
+
+
+@pytest.fixture(scope="session")
+def chrome() -> Iterator[Any]:
+    path = chromium()
+    if path is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return synthetic.make(tmp_path_factory.mktemp("browser") / "cache", recipes=synthetic.FEW, n=40)
+
+
+@pytest.fixture(scope="session")
+def address(filled: Store) -> Iterator[str]:
+    with serving(filled.root) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def one_tab(chrome: Any, address: str) -> Iterator[Tab]:
+    found = opener(chrome, address)()
+    yield found
+    found.page.context.close()
+
+
+@pytest.fixture
+def tab(one_tab: Tab) -> Iterator[Tab]:
+    """The same tab for all tests (the browser keeps its five megabytes of scripts), a new session at each `open`."""
+    one_tab.faults.clear()
+    yield one_tab
+    one_tab.check()
+
+
+def opener(chrome: Any, address: str) -> Callable[..., Tab]:
+    """Opens tabs, each in a context of its own."""
+
+    def make(**options: Any) -> Tab:
+        context = chrome.new_context(viewport={"width": 1440, "height": 1000}, **options)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        return Tab(page, address)
+
+    return make

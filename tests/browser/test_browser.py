@@ -1,0 +1,207 @@
+"""What only a browser shows: links on a fresh server, sliders and the URL, clicks, keys, reloads in mid-job."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from kick_core import jobs, views
+from kick_core.store import Store, open_store
+from tests import synthetic
+from tests.browser.conftest import Tab, opener, serving
+from tests.jobs.test_jobs import Request, start, until
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def frame(filled: Store) -> pd.DataFrame:
+    return views.current(views.scores(filled), synthetic.MODEL)
+
+
+def cell(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series:
+    return frame[(frame["recipe"] == recipe) & (frame["task"] == task)].iloc[0]
+
+
+def cards(tab: Tab) -> dict[str, float]:
+    found = tab.page.eval_on_selector_all("[data-task]", "all => all.map(e => [e.dataset.task, +e.dataset.score])")
+    return {name: score for name, score in found}
+
+
+LINKS = {
+    "/evaluate?task=retrieval_qa_closed&b=wanda@0.5": "wanda 50 %:",
+    "/compare?task=factoid_qa&a=magnitude@0.5&b=wanda@0.5": "A magnitude 50 %, B wanda 50 %",
+}
+
+
+@pytest.mark.parametrize("path", LINKS)
+def test_deep_link_on_a_fresh_server(chrome: Any, filled: Store, path: str) -> None:
+    """The first visit to a fresh server goes straight to a page: right menu, right content, URL kept."""
+    with serving(filled.root) as address:
+        tab = opener(chrome, address)().open(path)
+        tab.page.get_by_text(LINKS[path], exact=False).first.wait_for()
+        menu = tab.page.get_by_test_id("stTopNavLink")
+        assert [link.inner_text().split("\n")[-1] for link in menu.all()] == [
+            "Findings",
+            "Compress",
+            "Evaluate",
+            "Compare",
+        ]
+        for wanted in path.partition("?")[2].split("&"):
+            assert wanted.replace("@", "%40") in tab.page.url or wanted in tab.page.url
+        tab.check()
+        tab.page.context.close()
+
+
+def test_numbers_are_the_views(tab: Tab, frame: pd.DataFrame) -> None:
+    tab.open("/?s=50&method=wanda").page.get_by_text("At 50 % sparsity wanda").first.wait_for()
+    shown = cards(tab)
+    assert set(shown) == set(frame["task"])
+    for task, score in shown.items():
+        assert math.isclose(score, cell(frame, "wanda@0.5", task)["score"], abs_tol=1e-6)
+    assert views.headline(frame, "wanda@0.5") in tab.text()
+
+
+def test_the_slider_moves_url_and_cards(tab: Tab, frame: pd.DataFrame) -> None:
+    tab.open("/?method=magnitude").page.get_by_text("At 50 % sparsity magnitude").first.wait_for()
+    slider = tab.page.get_by_role("slider")
+    slider.focus()
+    slider.press("ArrowRight")
+    slider.press("ArrowRight")
+    tab.page.get_by_text("At 70 % sparsity magnitude").first.wait_for()
+    tab.ready()
+    assert re.search(r"[?&]s=70\b", tab.page.url)
+    assert math.isclose(cards(tab)["factoid_qa"], cell(frame, "magnitude@0.7", "factoid_qa")["score"], abs_tol=1e-6)
+    marker = tab.page.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')][0].layout.shapes.filter(s => s.line.dash == 'dash')[0].x0"
+    )
+    assert marker == 70
+    tab.page.reload()
+    tab.ready().page.get_by_text("At 70 % sparsity magnitude").first.wait_for()
+
+
+def test_from_the_finding_to_its_example(tab: Tab) -> None:
+    tab.open("/?s=50&method=magnitude")
+    tab.page.get_by_text("that broke").last.click()
+    tab.page.get_by_text("Example by example").wait_for()
+    tab.ready()
+    assert "b=magnitude%400.5" in tab.page.url and "kind=broke" in tab.page.url and "/evaluate" in tab.page.url
+
+
+def test_a_click_on_a_point_opens_its_examples(tab: Tab, frame: pd.DataFrame) -> None:
+    tab.open("/evaluate?task=factoid_qa&b=magnitude@0.5").page.get_by_text("magnitude 50 %:").wait_for()
+    tab.page.wait_for_selector(".js-plotly-plot .scatterlayer .trace")
+    tab.page.wait_for_timeout(500)
+    y = cell(frame, "magnitude@0.7", "factoid_qa")["score"]
+    place = tab.page.evaluate(
+        """y => { const g = document.querySelector('.js-plotly-plot'), r = g.getBoundingClientRect(), l = g._fullLayout;
+        return [r.left + l.xaxis._offset + l.xaxis.d2p(70), r.top + l.yaxis._offset + l.yaxis.d2p(y)] }""",
+        y,
+    )
+    tab.page.mouse.move(place[0] - 8, place[1] - 8)
+    tab.page.mouse.move(*place, steps=3)
+    tab.page.wait_for_timeout(300)
+    tab.page.mouse.click(*place)
+    tab.page.get_by_text("magnitude 70 %:").wait_for()
+    assert "b=magnitude%400.7" in tab.ready().page.url
+
+
+def test_arrow_keys_step(tab: Tab) -> None:
+    tab.open("/evaluate?task=factoid_qa&b=magnitude@0.5").page.get_by_role("button", name="Next").wait_for()
+    tab.page.wait_for_function("location.search.includes('ex=')")
+    first = tab.page.url
+    tab.page.keyboard.press("ArrowRight")
+    tab.page.wait_for_function("old => location.href != old", arg=first)
+    second = tab.ready().page.url
+    tab.page.keyboard.press("ArrowLeft")
+    tab.page.wait_for_function("old => location.href == old", arg=first)
+    assert second != first
+
+
+def test_menu_keeps_method_and_sparsity(tab: Tab) -> None:
+    tab.open("/?s=70&method=wanda&model=pocket-11m").page.get_by_test_id("stTopNavLink").nth(2).click()
+    tab.page.get_by_text("Example by example").wait_for()
+    tab.page.get_by_text("wanda 50 %:").wait_for()  # wanda was not measured at 70 %: the nearest one
+    tab.page.get_by_test_id("stTopNavLink").nth(0).click()
+    tab.page.get_by_text("sparsity wanda").first.wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_schemes_and_a_phone(chrome: Any, address: str, scheme: str) -> None:
+    tab = opener(chrome, address)(color_scheme=scheme)
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    tab.open("/").page.get_by_text("% sparsity").first.wait_for()
+    tab.page.wait_for_selector(".js-plotly-plot")
+    wide = tab.page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth - innerWidth")
+    assert wide <= 1, "the page scrolls sideways on a phone"
+    colour = tab.page.evaluate("getComputedStyle(document.querySelector('.kick .bad')).color")
+    assert colour == {"light": "rgb(179, 54, 43)", "dark": "rgb(255, 143, 132)"}[scheme]
+    tab.check()
+    tab.page.context.close()
+
+
+def test_a_job_lives_through_a_reload_and_is_cancelled(tab: Tab, filled: Store) -> None:
+    name = start(filled, Request("pocket-11m", steps=300, pause=0.1)).id
+    try:
+        tab.open("/compress").page.wait_for_selector(f'[data-job="{name}"][data-state="running"]')
+        until(filled, name, lambda job: job.done >= 5)
+        tab.page.reload()
+        tab.page.wait_for_selector(f'[data-job="{name}"][data-state="running"]')
+        tab.page.get_by_text(re.compile(r"block \d+ of 300")).wait_for()
+        tab.page.get_by_role("button", name="Cancel").click()
+        tab.page.wait_for_selector(f'[data-job="{name}"][data-state="cancelled"]')
+        assert jobs.job(filled, name).state == "cancelled"
+    finally:
+        jobs.cancel(filled, name)
+        until(filled, name, lambda job: not job.active)
+
+
+def test_the_marker_follows_the_finger(tab: Tab) -> None:
+    """While the slider is held, the line has moved and the server has not been asked."""
+    tab.open("/?method=magnitude").page.get_by_text("At 50 % sparsity").first.wait_for()
+    tab.page.wait_for_selector(".js-plotly-plot .shapelayer path", state="attached")
+    tab.page.wait_for_timeout(500)
+    box = tab.page.locator(".st-key-s").bounding_box()
+    thumb = tab.page.get_by_role("slider").bounding_box()
+    y = thumb["y"] + thumb["height"] / 2
+    tab.page.mouse.move(box["x"] + 8 + (box["width"] - 16) * 50 / 70, y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + 8 + (box["width"] - 16) * 30 / 70, y, steps=5)
+    tab.page.wait_for_function(
+        "document.querySelector('.js-plotly-plot').layout.shapes.find(s => s.line.dash == 'dash').x0 == 30",
+        timeout=2000,
+    )
+    assert "s=30" not in tab.page.url
+    tab.page.mouse.up()
+    tab.page.get_by_text("At 30 % sparsity").first.wait_for()
+
+
+def test_the_report_arrives_and_works_offline(tab: Tab, frame: pd.DataFrame, tmp_path: Path) -> None:
+    tab.open("/?s=50&method=magnitude")
+    with tab.page.expect_download() as waiting:
+        tab.page.get_by_test_id("stDownloadButton").get_by_role("button").click()
+    path = tmp_path / "report.html"
+    waiting.value.save_as(path)
+    tab.faults.clear()
+    context = tab.page.context.browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.locator("#s").fill("70")
+    assert page.inner_text("h1") == views.headline(frame, "magnitude@0.7")
+    assert page.locator("#overlay .main-svg").count()
+    context.close()
+
+
+def test_empty_cache_says_what_fills_it(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = open_store(tmp_path_factory.mktemp("empty")).root
+    with serving(root) as address:
+        tab = opener(chrome, address)()
+        for path in ("/", "/compress", "/evaluate", "/compare"):
+            tab.open(path).page.get_by_text("kick sweep pocket --preset demo").first.wait_for()
+        tab.check()
+        tab.page.context.close()

@@ -1,0 +1,40 @@
+"""A worker with a made-up sweep: `python slow_worker.py CACHE JOB LOCK`. Its request says how it behaves."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kick_core import jobs
+from kick_core.spec import KickError
+from kick_core.store import Store
+
+
+@dataclass
+class Step:
+    cell: str
+    done: float
+    total: float
+    message: str
+    block: int | None = None
+    blocks: int | None = None
+    loss: float | None = None
+
+
+def run(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
+    with open(store.root / "starts.txt", "a") as file:
+        file.write(f"{spec['model']}\n")
+    for i in range(spec["steps"]):
+        time.sleep(spec["pause"])
+        if spec.get("fails") == i:
+            raise KickError("no space left for it")
+        if spec.get("breaks") == i:
+            raise ZeroDivisionError("a bug")
+        yield Step(spec["model"], i + 1, spec["steps"], f"step {i + 1}", i, spec["steps"], 0.1 * i)
+
+
+if __name__ == "__main__":
+    sys.exit(jobs.main(sys.argv[1:], run))

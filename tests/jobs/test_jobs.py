@@ -1,0 +1,175 @@
+"""Detached jobs: joined, queued, cancelled, killed, failed; always on disk and always true."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kick_core import jobs
+from kick_core.spec import BadRequest, KickError
+from kick_core.store import Store, open_store
+from tests.jobs import slow_worker
+
+WORKER = (sys.executable, "-m", "tests.jobs.slow_worker")
+
+
+@dataclass(frozen=True)
+class Request:
+    model: str = "one"
+    steps: int = 3
+    pause: float = 0.0
+    fails: int | None = None
+    breaks: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "cache")
+
+
+def start(store: Store, wanted: Request) -> jobs.Job:
+    return jobs.start(store, wanted, worker=WORKER)
+
+
+def until(store: Store, name: str, true: Callable[[jobs.Job], bool], seconds: float = 20) -> jobs.Job:
+    end = time.time() + seconds
+    while time.time() < end:
+        found = jobs.job(store, name)
+        if true(found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"still {found}\n{jobs.log(store, name)}")
+
+
+def ended(found: jobs.Job) -> bool:
+    return not found.active
+
+
+def test_a_job_runs_to_its_end(store: Store) -> None:
+    started = start(store, Request())
+    assert started.state in jobs.ACTIVE or started.state == "done"
+    found = until(store, started.id, ended)
+    assert (found.state, found.share, found.cell, found.block) == ("done", 1.0, "one", 2)
+    assert found.losses == pytest.approx((0.0, 0.1, 0.2))
+    assert [one.id for one in jobs.jobs(store)] == [started.id]
+
+
+def test_the_id_is_the_request(store: Store) -> None:
+    assert jobs.job_id(Request(pause=0.5)) == jobs.job_id(Request(pause=0.5)) != jobs.job_id(Request(pause=0.6))
+
+
+def test_eight_presses_start_one(store: Store) -> None:
+    wanted = Request(steps=4, pause=0.3)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: start(store, wanted), range(8)))
+    assert len({job.id for job in found}) == 1
+    until(store, found[0].id, ended)
+    assert (store.root / "starts.txt").read_text() == "one\n"
+
+
+def test_a_second_job_waits_for_the_device(store: Store) -> None:
+    first = start(store, Request("one", steps=20, pause=0.1))
+    until(store, first.id, lambda job: job.state == "running")
+    second = start(store, Request("two"))
+    waiting = until(store, second.id, lambda job: "waiting" in job.message)
+    assert waiting.state == "queued"
+    assert jobs.cancel(store, first.id).cancelling
+    assert until(store, first.id, ended).state == "cancelled"
+    assert until(store, second.id, ended).state == "done"
+
+
+def test_a_waiting_job_can_be_cancelled(store: Store) -> None:
+    first = start(store, Request("one", steps=30, pause=0.1))
+    until(store, first.id, lambda job: job.state == "running")
+    second = start(store, Request("two"))
+    until(store, second.id, lambda job: "waiting" in job.message)
+    jobs.cancel(store, second.id)
+    assert until(store, second.id, ended).state == "cancelled"
+    jobs.cancel(store, first.id)
+    until(store, first.id, ended)
+
+
+def test_a_killed_worker_is_lost_and_starts_again(store: Store) -> None:
+    wanted = Request(steps=40, pause=0.1)
+    name = start(store, wanted).id
+    running = until(store, name, lambda job: job.state == "running" and job.done > 0)
+    os.kill(running.pid, signal.SIGKILL)
+    assert until(store, name, ended).state == "lost"
+    again = start(store, wanted)
+    assert again.active
+    jobs.cancel(store, name)
+    until(store, name, ended)
+
+
+def test_a_worker_that_does_not_listen_gets_a_signal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "PATIENCE", 0.0)
+    name = start(store, Request(steps=1, pause=30)).id
+    until(store, name, lambda job: job.state == "running")
+    jobs.cancel(store, name)
+    time.sleep(0.05)
+    jobs.cancel(store, name)
+    assert until(store, name, ended, 5).state == "cancelled"
+
+
+def test_failures_are_told(store: Store) -> None:
+    found = until(store, start(store, Request("told", fails=1)).id, ended)
+    assert (found.state, found.message) == ("failed", "no space left for it")
+    bug = until(store, start(store, Request("bug", breaks=1)).id, ended)
+    assert (bug.state, bug.message) == ("failed", "ZeroDivisionError: a bug")
+    assert "Traceback" in jobs.log(store, bug.id)
+
+
+def test_an_ended_job_can_be_forgotten(store: Store) -> None:
+    name = start(store, Request()).id
+    until(store, name, ended)
+    jobs.forget(store, name)
+    assert jobs.jobs(store) == []
+    with pytest.raises(KickError, match="no job"):
+        jobs.job(store, name)
+
+
+@pytest.mark.parametrize("name", ["../weights", "job1-../x", ".hidden", ""])
+def test_ids_are_not_paths(store: Store, name: str) -> None:
+    with pytest.raises(BadRequest):
+        jobs.job(store, name)
+
+
+def test_worker_without_torch_in_the_asking_process(store: Store) -> None:
+    assert jobs.work.__defaults__ == (jobs.sweep,), "the real sweep is the default, loaded inside the worker"
+
+
+def test_the_worker_runs_in_its_own_niceness(store: Store) -> None:
+    name = start(store, Request(steps=10, pause=0.1)).id
+    running = until(store, name, lambda job: job.pid > 0)
+    assert os.getpriority(os.PRIO_PROCESS, running.pid) >= 10
+    assert os.getpgid(running.pid) == running.pid
+    jobs.cancel(store, name)
+    until(store, name, ended)
+
+
+def test_a_state_written_by_hand_is_damage_not_a_crash(store: Store) -> None:
+    name = start(store, Request()).id
+    until(store, name, ended)
+    (store.root / "jobs" / name / "state.json").write_text("{}")
+    with pytest.raises(KickError, match="damaged"):
+        jobs.job(store, name)
+    assert jobs.jobs(store) == []
+
+
+def test_steps_in_this_process(store: Store) -> None:
+    """`work` itself, with the made-up sweep, without a process."""
+    name = start(store, Request("seen", steps=1)).id
+    until(store, name, ended)
+    assert jobs.work(store, name, slow_worker.run) == "done"

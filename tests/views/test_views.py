@@ -1,0 +1,377 @@
+"""The tables of the pages against the store they were made from."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kick_core import stats, tasks, views
+from kick_core.spec import parse
+from kick_core.store import Store, results
+from kick_core.views import findings, naming, runs
+from tests import synthetic
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return synthetic.make(tmp_path_factory.mktemp("views") / "cache", recipes=synthetic.FEW)
+
+
+@pytest.fixture(scope="module")
+def frame(store: Store) -> pd.DataFrame:
+    return views.scores(store)
+
+
+def row(frame: pd.DataFrame, recipe: str, task: str, scorer: str | None = None) -> pd.Series:
+    scorer = scorer or tasks.get(task).headline
+    found = frame[(frame["recipe"] == recipe) & (frame["task"] == task) & (frame["scorer"] == scorer)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def by_hand(store: Store, key: str, scorer: str) -> dict[str, float]:
+    found = results.verdicts(store, key, 1) or []
+    return {v.example: v.score for v in found if v.scorer == scorer and v.score is not None}
+
+
+@pytest.mark.parametrize("recipe", ["magnitude@0.5", "wanda@2:4", "rtn@4bit"])
+def test_accuracy_is_the_stored_verdicts(store: Store, frame: pd.DataFrame, recipe: str) -> None:
+    found = row(frame, recipe, "factoid_qa")
+    mine, dense = (by_hand(store, found[name], "contains") for name in ("run", "dense_run"))
+    assert found["score"] == pytest.approx(np.mean(list(mine.values())))
+    assert (found["low"], found["high"]) == stats.wilson(sum(mine.values()), len(mine))[1:3]
+    assert found["broke"] == sum(dense[name] == 1 and mine[name] == 0 for name in mine)
+    assert found["fixed"] == sum(dense[name] == 0 and mine[name] == 1 for name in mine)
+    assert found["share_kept"] == pytest.approx(sum(mine.values()) / sum(dense.values()))
+    assert found["p"] == pytest.approx(stats.mcnemar(int(found["broke"]), int(found["fixed"])))
+    assert found["verdict"] == stats.matching(found["share_low"], found["share_high"])
+
+
+def test_perplexity_is_exp_of_the_token_mean(store: Store, frame: pd.DataFrame) -> None:
+    found = row(frame, "magnitude@0.7", "perplexity")
+    value = {}
+    for name in ("run", "dense_run"):
+        outputs = results.outputs(store, found[name])
+        value[name] = math.exp(-sum(o.logprobs[0] for o in outputs) / sum(o.tokens for o in outputs))
+    assert found["score"] == pytest.approx(value["run"])
+    assert found["dense_score"] == pytest.approx(value["dense_run"])
+    assert found["share_kept"] == pytest.approx(value["dense_run"] / value["run"])
+    assert found["diff_low"] < found["difference"] < found["diff_high"]
+    assert math.isnan(found["broke"])
+
+
+def test_dense_is_the_reference(frame: pd.DataFrame) -> None:
+    dense = frame[frame["kind"] == "dense"]
+    assert set(dense["verdict"]) == {"dense"} and set(dense["share_kept"]) == {1.0}
+    assert not dense["dense_run"].eq("").any()
+
+
+def test_columns_and_order(frame: pd.DataFrame) -> None:
+    assert frame["task"].drop_duplicates().tolist()[:2] == ["perplexity", "factoid_qa"]
+    mine = frame[(frame["task"] == "factoid_qa") & (frame["scorer"] == "contains")]
+    assert mine["recipe"].tolist() == [
+        "dense", "magnitude@0.3", "magnitude@0.5", "magnitude@0.7", "rtn@4bit", "wanda@0.3", "wanda@0.5", "wanda@2:4",
+    ]  # fmt: skip
+    assert mine["sparsity"].tolist() == pytest.approx([0, 0.3, 0.5, 0.7, 0, 0.3, 0.5, 0.5])
+    assert row(frame, "wanda@2:4", "factoid_qa")["label"] == "wanda 2:4"
+    assert row(frame, "rtn@4bit", "factoid_qa")["bits"] == 4
+    assert row(frame, "dense", "multiple_choice")["chance"] == 0.25
+
+
+def test_measures_have_no_verdict(frame: pd.DataFrame) -> None:
+    for name in ("repeated", "unique_words"):
+        found = row(frame, "magnitude@0.5", "instructions", name)
+        assert found["verdict"] == "not measured" and math.isnan(found["share_kept"])
+
+
+def test_pairs_only_what_both_have(tmp_path: Path) -> None:
+    store = synthetic.make(tmp_path, recipes=("dense",), task_names=("factoid_qa",), n=40)
+    longer = synthetic.make(tmp_path / "more", recipes=("magnitude@0.5",), task_names=("factoid_qa",), n=60)
+    short, long = runs.asked(store)[0], runs.asked(longer)[0]
+    before, after = (runs.verdicts(s, r)["contains"] for s, r in ((store, short), (longer, long)))
+    ids, at_before, at_after = views_pair(before, after)
+    assert len(ids) == 40
+    assert list(before.ids[at_before]) == list(after.ids[at_after]) == list(ids)
+    shuffled = np.random.default_rng(0).permutation(60)
+    moved = runs.Scored(*(getattr(after, name)[shuffled] for name in ("ids", "score", "why", "extracted")))
+    ids, at_before, at_moved = views_pair(before, moved)
+    assert len(ids) == 40 and list(before.ids[at_before]) == list(moved.ids[at_moved])
+
+
+def views_pair(before: runs.Scored, after: runs.Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from kick_core.views.scores import pair
+
+    return pair(before, after)
+
+
+def test_unjudged_is_not_wrong(tmp_path: Path) -> None:
+    store = synthetic.make(tmp_path, recipes=("dense", "magnitude@0.3"), task_names=("factoid_qa",), n=30)
+    run = next(one for one in runs.asked(store) if one.recipe.target)
+    old = results.verdicts(store, run.key, 1) or []
+    first = {old[0].example}
+    new = [v if v.example not in first else type(v)(v.example, v.scorer, None, "", "no answer") for v in old]
+    results.keep_verdicts(store, run.key, 1, new)
+    found = row(views.scores(store), "magnitude@0.3", "factoid_qa")
+    assert (found["n"], found["unjudged"], found["paired"]) == (29, 1, 29)
+
+
+def test_verdicts_are_derived_when_absent(tmp_path: Path) -> None:
+    names = ("factoid_qa", "retrieval_qa_open", "perplexity")
+    for folder, stored in (("with", True), ("without", False)):
+        synthetic.make(
+            tmp_path / folder, recipes=("dense", "magnitude@0.5"), task_names=names, n=30, with_verdicts=stored
+        )
+    derived = views.scores(views.open_store(tmp_path / "without"))
+    stored_ = views.scores(views.open_store(tmp_path / "with"))
+    assert row(derived, "dense", "factoid_qa")["score"] == row(stored_, "dense", "factoid_qa")["score"]
+    assert row(derived, "magnitude@0.5", "perplexity")["score"] == pytest.approx(
+        row(stored_, "magnitude@0.5", "perplexity")["score"]
+    )
+
+
+def test_current_is_one_row_a_cell(frame: pd.DataFrame) -> None:
+    found = views.current(frame, synthetic.MODEL)
+    assert not found.duplicated(["recipe", "task"]).any()
+    assert len(found) == len(synthetic.FEW) * len(tasks.names())
+
+
+# --- findings ----------------------------------------------------------------------------------------------
+
+
+def cells(**columns: list[object]) -> pd.DataFrame:
+    base = {
+        "recipe": "magnitude@0.3", "label": "magnitude 30 %", "rung": "30 %", "method": "magnitude", "kind": "ratio",
+        "sparsity": 0.3, "bits": math.nan, "task": "factoid_qa", "title": "Factoid QA", "paired": 100,
+        "share_kept": 0.8, "share_low": 0.7, "share_high": 0.9, "verdict": "not matching",
+    }  # fmt: skip
+    size = len(next(iter(columns.values())))
+    return pd.DataFrame({**{name: [value] * size for name, value in base.items()}, **columns})
+
+
+def test_claims_on_nothing() -> None:
+    assert [claim.verdict for claim in views.claims(cells(task=["factoid_qa"]).iloc[:0])] == ["not measured"] * 3
+
+
+def test_first_claim_needs_both_parts() -> None:
+    lost, kept = cells(task=["factoid_qa"]), cells(task=["factoid_qa"], verdict=["matching"])
+    pattern = cells(kind=["pattern"], sparsity=[0.5], rung=["2:4"], recipe=["magnitude@2:4"])
+    assert views.claims(lost)[0].verdict == "holds"
+    assert views.claims(pd.concat([lost, pattern]))[0].verdict == "holds"
+    assert views.claims(pd.concat([kept, pattern]))[0].verdict == "does not hold"
+    unsure = cells(verdict=["cannot tell"])
+    assert views.claims(pd.concat([unsure, pattern]))[0].verdict == "cannot tell"
+
+
+def test_second_claim_compares_equal_sizes() -> None:
+    pruned = cells(sparsity=[0.5], recipe=["magnitude@0.5"], rung=["50 %"])
+    eight = cells(kind=["bits"], bits=[8.0], sparsity=[0.0], share_kept=[1.0], share_low=[0.98], share_high=[1.02])
+    two = cells(kind=["bits"], bits=[2.0], sparsity=[0.0], share_kept=[0.1], share_low=[0.0], share_high=[0.2])
+    found = views.claims(pd.concat([pruned, eight, two]))[1]
+    assert found.verdict == "holds" and found.evidence["rival_kept"].tolist() == [1.0]
+    assert views.claims(pd.concat([pruned, two]))[1].verdict == "does not hold"
+    same = eight.assign(share_kept=0.85, share_low=0.8, share_high=0.9)
+    assert views.claims(pd.concat([pruned, same]))[1].verdict == "cannot tell"
+
+
+def test_third_claim_takes_the_first_half_pruned() -> None:
+    kept = cells(sparsity=[0.5], task=["summarization"], verdict=["matching"])
+    broken = cells(sparsity=[0.7], task=["summarization"])
+    assert views.claims(pd.concat([kept, broken]))[2].verdict == "holds"
+    assert views.claims(broken)[2].verdict == "does not hold"
+
+
+def test_headline_says_but_only_when_intervals_part() -> None:
+    two = cells(
+        task=["perplexity", "factoid_qa"], share_kept=[0.93, 0.82], share_low=[0.92, 0.75], share_high=[0.94, 0.88]
+    )
+    assert views.headline(two, "magnitude@0.3") == (
+        "At 30 % sparsity magnitude keeps 93 % of perplexity but 82 % of factoid knowledge."
+    )
+    near = two.assign(share_high=[0.94, 0.93])
+    assert " and 82 %" in views.headline(near, "magnitude@0.3")
+    assert "perplexity is not measured" in views.headline(two.iloc[1:], "magnitude@0.3")
+    assert "knowledge is not measured" in views.headline(two.iloc[:1], "magnitude@0.3")
+    assert "has not been measured" in views.headline(two, "wanda@0.9")
+
+
+def test_percent() -> None:
+    assert [views.percent(v) for v in (0.815, 1, math.nan, math.inf)] == ["82 %", "100 %", "–", "∞"]
+
+
+# --- examples ----------------------------------------------------------------------------------------------
+
+
+def test_examples_agree_with_scores(store: Store, frame: pd.DataFrame) -> None:
+    for task in tasks.names():
+        found = row(frame, "magnitude@0.5", task)
+        table = views.examples(store, found["run"], found["dense_run"])
+        assert len(table) == found["paired"]
+        if task != "perplexity":
+            counts = table["flip"].value_counts()
+            assert [counts.get(k, 0) for k in ("broke", "fixed", "both wrong", "both right")] == [
+                found[k] for k in ("broke", "fixed", "both_wrong", "both_right")
+            ]
+        else:
+            assert set(table["flip"]) == {""}
+
+
+def test_breaks_at_is_the_mildest_wrong_rung(store: Store, frame: pd.DataFrame) -> None:
+    found = row(frame, "magnitude@0.5", "factoid_qa")
+    table = views.examples(store, found["run"], found["dense_run"]).set_index("id")
+    dense = by_hand(store, found["dense_run"], "contains")
+    ladder = {s: by_hand(store, row(frame, f"magnitude@{s}", "factoid_qa")["run"], "contains") for s in (0.3, 0.5, 0.7)}
+    for name, line in table.iterrows():
+        expected = next((s for s, scores in ladder.items() if scores[name] == 0), math.nan)
+        if dense[name] == 0:
+            expected = math.nan
+        assert line["breaks_at"] == expected or (math.isnan(expected) and math.isnan(line["breaks_at"]))
+
+
+def test_an_example_in_full(store: Store, frame: pd.DataFrame) -> None:
+    found = row(frame, "magnitude@0.7", "multiple_choice")
+    detail = views.example(store, found["run"], "multiple_choice-0003")
+    assert detail.answers[0].recipe == "dense" and len(detail.answers) == len(synthetic.FEW)
+    answer = detail.of(found["run"])
+    assert answer is not None and sum(answer.probabilities) == pytest.approx(1)
+    strip = views.strip(store, detail, found["run"])
+    assert [a.rung for a in strip] == ["dense", "30 %", "50 %", "70 %"]
+
+
+def test_looping_answers_are_seen(store: Store, frame: pd.DataFrame) -> None:
+    found = row(frame, "magnitude@0.7", "factoid_qa")
+    table = views.examples(store, found["run"], found["dense_run"])
+    assert table["loops"].any() and (table.loc[table["loops"], "repetition"] > 0.3).all()
+
+
+def test_flips_by_discipline_add_up(store: Store, frame: pd.DataFrame) -> None:
+    found = row(frame, "magnitude@0.5", "factoid_qa")
+    table = views.examples(store, found["run"], found["dense_run"])
+    slices = views.by(table, "discipline")
+    assert slices["n"].sum() == len(table) and slices["broke"].sum() == found["broke"]
+    assert slices["broke_share"].is_monotonic_decreasing
+
+
+def test_csv_holds_no_formulas() -> None:
+    frame = pd.DataFrame({"id": ["=1+1", "@x", "plain", "-2"], "score": [-1.0, 0.5, 1.0, 0.0]}).astype({"id": "str"})
+    assert views.csv(frame).decode().splitlines()[1:] == ["'=1+1,-1.0", "'@x,0.5", "plain,1.0", "'-2,0.0"]
+
+
+def test_versus_is_scores(store: Store, frame: pd.DataFrame) -> None:
+    found = row(frame, "wanda@0.5", "retrieval_qa_closed")
+    numbers = views.versus(views.examples(store, found["run"], found["dense_run"]))
+    assert numbers.p == found["p"] and numbers.difference[:3] == (
+        found["difference"], found["diff_low"], found["diff_high"],
+    )  # fmt: skip
+
+
+def test_pick_is_a_rule() -> None:
+    ids = [f"e{i}" for i in range(50)]
+    assert views.pick(ids) == views.pick(ids[::-1]) != views.pick(ids, seed=1)
+    assert views.pick([]) is None
+
+
+# --- the cache ---------------------------------------------------------------------------------------------
+
+
+def test_weights_and_preview(store: Store) -> None:
+    table = views.weights(store)
+    assert len(table) == len(synthetic.FEW) - 1
+    half = table[table["recipe"] == "magnitude@0.5"].iloc[0]
+    assert half["bits_per_weight"] == pytest.approx(9.0) and half["share"] == pytest.approx(9 / 16)
+    made = views.preview(store, synthetic.MODEL, "magnitude@0.5")
+    assert made.card is not None and made.bytes == pytest.approx(half["alone"])
+    planned = views.preview(store, synthetic.MODEL, "magnitude@0.4")
+    assert planned.card is None and planned.bits_per_weight == pytest.approx(10.6) and planned.seconds == 3.2
+    assert math.isnan(views.preview(store, "elsewhere", "magnitude@0.4").bytes)
+    assert len(views.layers(store, half["key"])) == 12
+
+
+def test_coverage_tells_missing_partial_done(tmp_path: Path) -> None:
+    store = synthetic.make(tmp_path, recipes=("dense", "magnitude@0.5"), task_names=("factoid_qa",), n=20)
+    synthetic.make(tmp_path, recipes=("dense",), task_names=("multiple_choice",), n=20)
+    grid = views.coverage(store, synthetic.MODEL, more=["wanda@0.5"]).set_index(["recipe", "task"])["state"]
+    assert grid["dense", "factoid_qa"] == "done" and grid["magnitude@0.5", "multiple_choice"] == "missing"
+    assert grid["wanda@0.5", "factoid_qa"] == "missing"
+
+
+def test_stamp_moves_with_results(tmp_path: Path) -> None:
+    store = views.open_store(tmp_path)
+    before = views.stamp(store)
+    synthetic.make(tmp_path, recipes=("dense",), task_names=("factoid_qa",), n=5, weights=False)
+    middle = views.stamp(store)
+    synthetic.make(tmp_path, recipes=("magnitude@0.5",), task_names=("factoid_qa",), n=5, weights=False)
+    assert len({before, middle, views.stamp(store)}) == 3
+
+
+def test_empty_cache(tmp_path: Path) -> None:
+    store = views.open_store(tmp_path)
+    frame = views.scores(store)
+    assert frame.empty and "share_kept" in frame
+    assert views.models(store) == [] and views.weights(store).empty
+
+
+def test_damaged_runs_are_left_out(tmp_path: Path) -> None:
+    store = synthetic.make(tmp_path, recipes=("dense", "magnitude@0.5"), task_names=("factoid_qa",), n=5)
+    key = next(run.key for run in runs.asked(store) if run.recipe.target)
+    (store.folder("results", key) / "run.json").write_text("{}")
+    assert views.scores(store)["recipe"].unique().tolist() == ["dense"]
+
+
+def test_recipe_words() -> None:
+    words = {text: naming.label(parse(text)) for text in ("dense", "wanda@0.5", "wanda@2:4", "rtn@4bit,group=64")}
+    assert list(words.values()) == ["dense", "wanda 50 %", "wanda 2:4", "rtn 4 bit (group=64)"]
+    assert naming.method(parse("rtn@4bit,group=64")) == "rtn (group=64)" != naming.method(parse("rtn@4bit"))
+    joint = parse("sparsegpt@2:4+gptq@4bit")
+    assert (naming.label(joint), naming.kind(joint)) == ("sparsegpt 2:4 + gptq 4 bit", "joint")
+    assert naming.bits_per_weight(joint) == pytest.approx(0.5 * 4.25 + 1) and naming.method(joint) == "sparsegpt+gptq"
+    assert findings.KNOWLEDGE[0] in tasks.names()
+
+
+def test_report_holds_the_same_sentences(store: Store, frame: pd.DataFrame) -> None:
+    page = views.report(store, synthetic.MODEL)
+    now = views.current(frame, synthetic.MODEL)
+    for recipe in ("dense", "magnitude@0.5", "wanda@0.3"):
+        assert views.headline(now, recipe) in page
+    for claim in views.claims(now):
+        assert claim.text in page
+    assert "https://" not in page.split("<script>")[0] and "default-src 'none'" in page
+
+
+def test_report_of_a_model_without_sparsities(tmp_path: Path) -> None:
+    store = synthetic.make(tmp_path, recipes=("dense", "rtn@4bit"), task_names=("factoid_qa",), n=5)
+    assert "rtn keeps" in views.report(store, synthetic.MODEL)
+
+
+# --- texts and speed ---------------------------------------------------------------------------------------
+
+
+def test_differences_and_heat_are_the_text_again() -> None:
+    a, b = "The capital is Canberra, chosen in 1908.", "The capital is Sydney, the capital is Sydney."
+    pieces = views.difference(a, b)
+    assert "".join(p.text for p in pieces if p.kind != "new") == a
+    assert "".join(p.text for p in pieces if p.kind != "gone") == b
+    assert "".join(w.text for w in views.heat(b + "  \n x")) == b + "  \n x"
+    assert views.difference("", "") == [] and views.heat("") == []
+
+
+def test_no_torch_no_streamlit() -> None:
+    code = (
+        "import sys, kick_core.views, kick_core.jobs as j; j.request('pocket', ['wanda@0.5']); j.calibration('pocket');"
+    )
+    code += "print({'torch', 'streamlit', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_fast(store: Store) -> None:
+    views.scores(store)
+    start = time.perf_counter()
+    views.scores(store)
+    assert time.perf_counter() - start < 1.0
