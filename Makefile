@@ -7,10 +7,9 @@ PORT ?= 8501
 
 .PHONY: demo test check app clean
 
-# Install, sweep the embedded pocket models, open the explorer on 127.0.0.1.
+# Install, compress and ask the embedded pocket model, open the explorer on 127.0.0.1.
 demo: $(VENV)/.installed
-	$(BIN)/kick sweep pocket --preset demo >/dev/null
-	$(BIN)/kick sweep pocket-4m --recipe dense $(addprefix --task ,$(POCKET_TASKS)) --preset small >/dev/null
+	$(BIN)/kick sweep pocket --preset demo
 	$(BIN)/kick app --port $(PORT)
 
 # Everything that CI runs: style, types, import rules, then all tests.

@@ -110,23 +110,56 @@ def next_logprobs(
 
 
 @torch.inference_mode()
-def continuation_logprobs(
-    model: PreTrainedModel, prompts: Sequence[Ids], starts: Sequence[int], *, plan: Plan, filler: int
+def option_logprobs(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    options: Sequence[Sequence[Ids]],
+    *,
+    plan: Plan,
+    filler: int,
 ) -> Iterator[dict[int, list[float]]]:
-    """Log-probability of each token of prompt i from position `starts[i]` on, given all before it.
+    """Summed log-probability of every option's tokens after its prompt; `options[i]` are the options of prompt i.
 
-    Yields one {prompt number: log-probabilities} per batch.
+    A prompt is read once, and its cache is shared by its options. Yields one {prompt number: sums} per batch.
     """
     for batch in batches([len(p) for p in prompts], plan):
         padded = _pad(prompts, batch, filler, model.device)
-        keep = max(len(prompts[i]) - starts[i] for i in batch.items) + 1
+        cache = DynamicCache(config=model.config)
         inputs = {"input_ids": padded.ids, "attention_mask": padded.mask, "position_ids": padded.positions}
-        logprobs = _logits(model, inputs | {"use_cache": False}, keep)[:, :-1].log_softmax(-1)
-        taken = logprobs.gather(-1, padded.ids[:, -(keep - 1) :, None])[..., 0].cpu()
+        first = _logits(model, inputs | {"past_key_values": cache, "use_cache": True}, 1)[:, 0].log_softmax(-1).cpu()
+        asked = [options[batch.items[min(row, len(batch.items) - 1)]] for row in range(batch.rows)]
+        rest = _rest_logprobs(model, padded, cache, asked, filler)
+        each = len(asked[0])
         yield {
-            item: taken[row, keep - 1 - (len(prompts[item]) - starts[item]) :].tolist()
+            item: [float(first[row, ids[0]]) + rest[row * each + n] for n, ids in enumerate(asked[row])]
             for row, item in enumerate(batch.items)
         }
+
+
+def _rest_logprobs(
+    model: PreTrainedModel, padded: _Padded, cache: DynamicCache, asked: Sequence[Sequence[Ids]], filler: int
+) -> list[float]:
+    """For every option in order, the summed log-probability of its second token and on."""
+    each, flat = len(asked[0]), [ids for options in asked for ids in options]
+    longest = max(len(ids) for ids in flat) - 1
+    if not longest:
+        return [0.0] * len(flat)
+    width = -(-longest // _OPTION_STEP) * _OPTION_STEP
+    tokens = torch.full((len(flat), width + 1), filler)
+    for row, ids in enumerate(flat):
+        tokens[row, : len(ids)] = torch.tensor(ids)
+    tokens = tokens.to(model.device)
+    cache.batch_repeat_interleave(each)
+    seen = torch.cat([padded.mask.repeat_interleave(each, 0), torch.ones_like(tokens[:, :width])], 1)
+    after = padded.positions[:, -1:].repeat_interleave(each, 0) + 1 + torch.arange(width, device=model.device)
+    inputs = {"input_ids": tokens[:, :width], "attention_mask": seen, "position_ids": after, "past_key_values": cache}
+    logprobs = _logits(model, inputs | {"use_cache": True}, width).log_softmax(-1)
+    taken = logprobs.gather(-1, tokens[:, 1:, None])[..., 0].cpu()
+    return [float(taken[row, : len(ids) - 1].sum()) for row, ids in enumerate(flat)]
+
+
+_OPTION_STEP = 8
+"""Options are padded on the right to a multiple of this many tokens, so that shapes stay few."""
 
 
 @torch.inference_mode()

@@ -239,25 +239,14 @@ def _choose_by_token(
 def _choose_by_words(
     ask: Asker, wanted: Sequence[Example], options: Sequence[tuple[list[list[int]], int]]
 ) -> Iterator[list[Output]]:
-    """Options of several tokens: each is read after the prompt, and its tokens' log-probabilities summed."""
-    longest = [max(whole, key=len) for whole, _ in options]
-    fit, rejected = _fitting(wanted, longest, ask.context)
+    """Options of several tokens: their tokens' log-probabilities summed, the prompt read once for all."""
+    fit, rejected = _fitting(wanted, [max(whole, key=len) for whole, _ in options], ask.context)
     if rejected:
         yield rejected
-    rows = [(i, number) for i in fit for number in range(len(options[i][0]))]
-    waiting: dict[int, dict[int, float]] = {i: {} for i in fit}
-    prompts, starts = [options[i][0][n] for i, n in rows], [options[i][1] for i, _ in rows]
-    scored = engine.continuation_logprobs(ask.model, prompts, starts, plan=ask.plan, filler=ask.filler)
-    for batch in scored:
-        done = []
-        for row, values in batch.items():
-            i, number = rows[row]
-            waiting[i][number] = sum(values)
-            if len(waiting[i]) == len(options[i][0]):
-                ordered = [waiting[i][n] for n in range(len(options[i][0]))]
-                done.append(_scored(wanted[i], options[i][0][0][: options[i][1]], ordered))
-        if done:
-            yield done
+    prompts = [options[i][0][0][: options[i][1]] for i in fit]
+    endings = [[ids[options[i][1] :] for ids in options[i][0]] for i in fit]
+    for batch in engine.option_logprobs(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler):
+        yield [_scored(wanted[fit[i]], prompts[i], values) for i, values in batch.items()]
 
 
 def _scored(example: Example, prompt: Sequence[int], values: Sequence[float], *, predicted: int = 0) -> Output:

@@ -153,11 +153,14 @@ class Sweep:
         blocks = len(decoder_blocks(self.shop.opened.model))
         found = []
         for recipe in self.recipes:
-            cost = 0.0 if self.shop.made(recipe) else blocks * _BLOCK_COST[methods.needs(recipe)]
-            found.append(Cell(recipe, None, cost, blocks))
+            asking = []
             for name in self.data:
                 left = self._left(recipe, name)
-                found.append(Cell(recipe, name, left * _COST[self.data[name].task.kind], left))
+                asking.append(Cell(recipe, name, left * _COST[self.data[name].task.kind], left))
+            # an artifact that was removed is not made again for answers that are there already
+            needless = self.shop.made(recipe) or (asking and not any(cell.count for cell in asking))
+            cost = 0.0 if needless else blocks * _BLOCK_COST[methods.needs(recipe)]
+            found += [Cell(recipe, None, cost, blocks), *asking]
         return found
 
     def _left(self, recipe: Recipe, task: str) -> int:
@@ -173,9 +176,9 @@ class Sweep:
 
         return runs.run_card(self.shop, recipe, self.ask, self.data[task], self.request.protocol)
 
-    def run(self) -> Iterator[Progress]:
-        """Do what is left, yielding progress; the last item has `done` equal to `total`."""
-        cells = self.cells()
+    def run(self, only: Recipe | None = None) -> Iterator[Progress]:
+        """Do what is left (of one recipe), yielding progress; the last item has `done` equal to `total`."""
+        cells = [cell for cell in self.cells() if only in (None, cell.recipe)]
         total = sum(cell.cost for cell in cells)
         done = 0.0
         yield Progress("", done, total, f"{sum(c.cost == 0 for c in cells)} of {len(cells)} cells are done already")

@@ -92,6 +92,7 @@ def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--preset", help="demo or paper")
     command.add_argument("--recipe", action="append", default=[], dest="recipes", metavar="R", help="may be repeated")
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
+    command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
     _asking(command)
     _calibration(command, windows=None)
     command.set_defaults(command=making.sweep)
@@ -126,6 +127,10 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     )
     command.add_argument("--max-size", type=int, metavar="BYTES", help="keep at most so many bytes of weights")
     command.set_defaults(command=storing.collect)
+    command = _command(commands, "report", "Write what was found of a model as one HTML file that works offline.")
+    command.add_argument("file", metavar="FILE.html")
+    command.add_argument("--model", help="which model (default: the one measured most)")
+    command.set_defaults(command=storing.report)
     command = _command(commands, "doctor", "What this machine offers, and what is missing.")
     command.set_defaults(command=storing.doctor)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from kick_core import sweep as sweeping
-from kick_core import views
+from kick_core import views, workers
 from kick_core.cli import printing
 from kick_core.records import Card
 from kick_core.spec import BadRequest, Calibration, ModelRef, parse
@@ -56,9 +56,9 @@ def compress(given: Namespace) -> int:
     return 0
 
 
-def _run(request: Request, store: Store) -> Sweep:
+def _run(request: Request, store: Store, processes: int | None = 1) -> Sweep:
     opened = Sweep(request, store)
-    printing.bar(opened.run())
+    printing.bar(workers.run(opened, processes))
     return opened
 
 
@@ -131,7 +131,7 @@ def sweep(given: Namespace) -> int:
         request = _request(given, tuple(dict.fromkeys(("dense", *given.recipes))), tuple(given.tasks))
     else:
         raise BadRequest("a sweep needs --preset (demo or paper), or at least one --recipe and one --task")
-    opened = _run(request, store)
+    opened = _run(request, store, given.workers)
     return _report(opened, store, tuple(recipe.text for recipe in opened.recipes), given.json)
 
 

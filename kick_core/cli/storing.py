@@ -15,9 +15,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kick_core.cli import printing
-from kick_core.spec import BadRequest, KickError
+from kick_core.spec import BadRequest, KickError, nearest
 from kick_core.store import Store, artifacts, open_store, results
-from kick_core.store.files import free_bytes
+from kick_core.store.files import free_bytes, replace_file
 
 
 def list_all(given: Namespace) -> int:
@@ -140,6 +140,27 @@ def score(given: Namespace) -> int:
         printing.document({"verdicts": counts})
     else:
         print(f"{sum(counts.values())} verdicts on {len(counts)} runs")
+    return 0
+
+
+def report(given: Namespace) -> int:
+    """`kick report FILE.html`"""
+    from kick_core import views
+
+    store, file = open_store(given.cache), Path(given.file)
+    known = list(views.scores(store)["model"].value_counts().index)
+    if not known:
+        raise KickError(f"nothing is measured in {store.root}: `kick sweep pocket --preset demo` fills it")
+    if given.model is not None and given.model not in known:
+        raise nearest(given.model, known, "measured model")
+    if file.suffix != ".html":
+        raise BadRequest(f"{file} does not end in .html: the report is one HTML file")
+    page = views.report(store, given.model or known[0]).encode()
+    replace_file(file.resolve(), page)
+    if given.json:
+        printing.document({"file": str(file), "bytes": len(page), "model": given.model or known[0]})
+    else:
+        print(f"{file}: {printing.size(len(page))}")
     return 0
 
 

@@ -73,5 +73,5 @@ TASK = Task(
     load=_load,
     scorers={"followed": followed, "repeated": repeated, "unique_words": unique_words},
     headline="followed",
-    new_tokens=64,
+    new_tokens=48,
 )

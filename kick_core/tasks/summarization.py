@@ -43,5 +43,5 @@ TASK = Task(
     load=_load,
     scorers={"facts_kept": facts_kept, "repeated": repeated, "unique_words": unique_words},
     headline="facts_kept",
-    new_tokens=80,
+    new_tokens=64,
 )

@@ -49,13 +49,14 @@ def test_next_tokens_equal_one_prompt_at_a_time(opened):
 
 
 @torch.no_grad()
-def test_continuations_equal_one_prompt_at_a_time(opened):
-    starts = [max(1, len(ids) - 2) for ids in prompts()]
-    found = merged(engine.continuation_logprobs(opened.model, prompts(), starts, plan=PLAN, filler=0))
-    for ids, start, values in zip(prompts(), starts, found, strict=True):
-        logprobs = opened.model(torch.tensor([ids])).logits[0].log_softmax(-1)
-        plain = [float(logprobs[t - 1, ids[t]]) for t in range(start, len(ids))]
-        assert values == pytest.approx(plain, abs=1e-4)
+def test_options_equal_one_at_a_time(opened):
+    options = [[token_ids(1, 1 + (i + n) % 4, seed=50 + n)[0].tolist() for n in range(4)] for i in range(11)]
+    found = merged(engine.option_logprobs(opened.model, prompts(), options, plan=PLAN, filler=0))
+    for ids, endings, values in zip(prompts(), options, found, strict=True):
+        for ending, value in zip(endings, values, strict=True):
+            logprobs = opened.model(torch.tensor([ids + ending])).logits[0].log_softmax(-1)
+            plain = sum(float(logprobs[len(ids) - 1 + n, token]) for n, token in enumerate(ending))
+            assert value == pytest.approx(plain, abs=1e-4)
 
 
 def test_greedy_text_equals_generate(opened):
