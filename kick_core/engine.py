@@ -45,7 +45,7 @@ class Plan:
 
 def plan_for(device: torch.device) -> Plan:
     """The shape policy of a kind of device."""
-    return Plan(tokens=16384, rows=32) if device.type == "cpu" else Plan(tokens=131072, rows=256)
+    return Plan(tokens=16384, rows=24) if device.type == "cpu" else Plan(tokens=131072, rows=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _rest_logprobs(
     return [float(taken[row, : len(ids) - 1].sum()) for row, ids in enumerate(flat)]
 
 
-_OPTION_STEP = 8
+_OPTION_STEP = 4
 """Options are padded on the right to a multiple of this many tokens, so that shapes stay few."""
 
 
@@ -239,6 +239,27 @@ def _cache(model: PreTrainedModel, room: int) -> DynamicCache:
     return cache
 
 
+class _StepMasks:
+    """The attention mask of every step. Where all layers look at everything, the additive mask of single steps is
+    made once and cut to length; the library would build it anew from the padding at each step."""
+
+    def __init__(self, model: PreTrainedModel, cache: DynamicCache, padding: Tensor, new_tokens: int) -> None:
+        self.length = padding.shape[1]
+        self.padding = torch.nn.functional.pad(padding, (0, new_tokens), value=1)
+        plain = all(type(layer) is _RoomyLayer for layer in cache.layers)
+        self.additive = None
+        if plain and model.config._attn_implementation == "sdpa":
+            lowest = torch.finfo(model.dtype).min
+            self.additive = torch.zeros(self.padding.shape, dtype=model.dtype, device=padding.device)
+            self.additive = self.additive.masked_fill(self.padding == 0, lowest)[:, None, None]
+
+    def at(self, step: int) -> Tensor:
+        """For step 0 (the whole prompt) the padding; afterwards for one query over all tokens so far."""
+        if step == 0 or self.additive is None:
+            return self.padding[:, : self.length + step]
+        return self.additive[..., : self.length + step]
+
+
 def _decode(
     model: PreTrainedModel,
     padded: _Padded,
@@ -250,12 +271,17 @@ def _decode(
 ) -> list[Generated]:
     """Decode the first `asked` rows of one padded batch; the rest only keeps the shape."""
     cache = _cache(model, padded.ids.shape[1] + new_tokens)
-    mask, ids, positions = padded.mask, padded.ids, padded.positions
+    ids, positions = padded.ids, padded.positions
+    masks = _StepMasks(model, cache, padded.mask, new_tokens)
     written: list[list[int]] = [[] for _ in range(asked)]
     ended: list[str] = ["" for _ in range(asked)]
-    one = torch.ones(len(mask), 1, dtype=mask.dtype, device=mask.device)
     for step in range(new_tokens):
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": masks.at(step),
+            "position_ids": positions,
+            "past_key_values": cache,
+        }
         chosen = _logits(model, inputs | {"use_cache": True}, 1)[:, 0].argmax(-1)
         for row, token in enumerate(chosen[:asked].tolist()):
             if ended[row]:
@@ -271,5 +297,4 @@ def _decode(
         if all(ended):
             break
         ids, positions = chosen[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, one], dim=1)
     return [Generated(tuple(ids), stop) for ids, stop in zip(written, ended, strict=True)]

@@ -75,8 +75,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "tasks": tasks.names(),
         "limit": 200,
-        "limits": {"perplexity": 40, "summarization": 64, "instructions": 64},
-        "calibration": Calibration("pocket", windows=64, length=256),
+        "limits": {"perplexity": 32, "summarization": 64, "instructions": 64},
+        "calibration": Calibration("pocket", windows=32, length=256),
     },
     "paper": {
         "recipes": (

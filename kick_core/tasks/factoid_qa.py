@@ -34,6 +34,6 @@ TASK = Task(
     load=_load,
     scorers={"contains": contains, "exact_match": exact_match, "f1": f1},
     headline="contains",
-    new_tokens=16,
+    new_tokens=12,
     stop=("\n",),
 )

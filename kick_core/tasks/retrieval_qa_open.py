@@ -34,6 +34,6 @@ TASK = Task(
     load=_load,
     scorers={"exact_match": exact_match, "contains": contains, "f1": f1},
     headline="exact_match",
-    new_tokens=16,
+    new_tokens=12,
     stop=("\n",),
 )
