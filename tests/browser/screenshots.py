@@ -38,6 +38,9 @@ def shoot(cache: Path, folder: Path, width: int = 1440) -> list[Path]:
                 page.wait_for_timeout(800)
                 made.append(folder / f"{name}-{scheme}.png")
                 page.screenshot(path=made[-1])
+                if (name, scheme) == ("findings", "light"):  # the picture in the README
+                    made.append(folder / "findings.png")
+                    page.screenshot(path=made[-1], clip={"x": 0, "y": 0, "width": width, "height": 960})
         browser.close()
     return made
 
