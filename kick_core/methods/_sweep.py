@@ -101,12 +101,12 @@ def _block(
     working: Tensor, upper: Tensor, start: int, pruner: Pruner | None, rounder: Rounder | None
 ) -> tuple[Tensor, Tensor]:
     """One block's compressed columns and their scaled errors, each [rows, columns]."""
-    block = working[:, start : start + len(upper)].clone()
-    errors, diagonal = torch.zeros_like(block), upper.diagonal()
+    # columns lie contiguously: every step reads one and writes those behind it
+    turned = working[:, start : start + len(upper)].T.contiguous()
+    block, errors, diagonal = turned.T, torch.zeros_like(turned), upper.diagonal()
     if pruner is not None:
         pruner.enter_block(block, diagonal, start)
-    for column in range(block.shape[1]):
-        values = block[:, column].clone()
+    for column, values in enumerate(turned):
         wanted = values
         if pruner is not None:
             pruner.enter_column(block, diagonal, start, column)
@@ -114,7 +114,7 @@ def _block(
         if rounder is not None:
             rounder.enter_column(working, pruner.keep if pruner else None, start + column)
             wanted = rounder.round(wanted, start + column)
-        errors[:, column] = (values - wanted) / diagonal[column]
-        block[:, column + 1 :].addr_(errors[:, column], upper[column, column + 1 :], alpha=-1)
-        block[:, column] = wanted
-    return block, errors
+        torch.div(values - wanted, diagonal[column], out=errors[column])
+        turned[column + 1 :].addr_(upper[column, column + 1 :], errors[column], alpha=-1)
+        values.copy_(wanted)
+    return block, errors.T
