@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
@@ -16,6 +18,11 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> Mapping[str, str]:
     from kick_core import __version__
 
     found = {"kick_core": __version__, "python": platform.python_version()}

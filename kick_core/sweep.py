@@ -146,13 +146,13 @@ class Sweep:
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
         self.data: dict[str, TaskData] = {t.name: runs.task_data(t, self.ask, request.data) for t in asked}
 
-    def cells(self) -> list[Cell]:
-        """Every cell of the grid with what is left to do; a cost of 0 is a done cell."""
+    def cells(self, only: Recipe | None = None) -> list[Cell]:
+        """Every cell of the grid (of one recipe) with what is left to do; a cost of 0 is a done cell."""
         from kick_core.models.blocks import decoder_blocks
 
         blocks = len(decoder_blocks(self.shop.opened.model))
         found = []
-        for recipe in self.recipes:
+        for recipe in self.recipes if only is None else (only,):
             asking = []
             for name in self.data:
                 left = self._left(recipe, name)
@@ -178,7 +178,7 @@ class Sweep:
 
     def run(self, only: Recipe | None = None) -> Iterator[Progress]:
         """Do what is left (of one recipe), yielding progress; the last item has `done` equal to `total`."""
-        cells = [cell for cell in self.cells() if only in (None, cell.recipe)]
+        cells = self.cells(only)
         total = sum(cell.cost for cell in cells)
         done = 0.0
         yield Progress("", done, total, f"{sum(c.cost == 0 for c in cells)} of {len(cells)} cells are done already")
