@@ -1,5 +1,6 @@
 """The command line as users and scripts meet it: results, exit statuses, one-line refusals, Ctrl-C."""
 
+import functools
 import json
 import os
 import shutil
@@ -204,7 +205,15 @@ def test_ctrl_c_in_mid_sweep_then_the_same_command_goes_on(tiny_folder, tmp_path
     words = [sys.executable, "-m", "kick_core", "sweep", str(tiny_folder), "--cache", str(tmp_path / "cache"), "--json"]
     words += ["--recipe", "magnitude@0.5", "--task", "factoid_qa", "--task", "instructions", "--limit", "12"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that runs the tests in the background lets its children ignore Ctrl-C
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "cache").glob("results/*/*/part-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
