@@ -7,6 +7,10 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
+import time
+import urllib.request
+import webbrowser
 from argparse import Namespace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -206,5 +210,24 @@ def app(given: Namespace) -> int:
     if given.cache:
         environment["KICK_CACHE"] = str(Path(given.cache).expanduser().resolve())
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", "127.0.0.1"]
-    command += ["--server.port", str(given.port), "--server.headless", "true" if given.no_browser else "false"]
+    # headless also when a browser is opened: otherwise Streamlit's first start stops to ask for an e-mail address
+    command += ["--server.port", str(given.port), "--server.headless", "true"]
+    address = f"http://127.0.0.1:{given.port}"
+    print(f"the explorer: {address} (Ctrl-C ends it)", file=sys.stderr)
+    if not given.no_browser:
+        threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
     return subprocess.call(command, cwd=script.parent, env=environment)
+
+
+def _open_browser(address: str) -> None:
+    """Open a browser window once the page is served, where there is a screen to open it on."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
+        except OSError:
+            time.sleep(0.2)
+            continue
+        webbrowser.open(address)
+        return
