@@ -6,16 +6,9 @@ models too. Every answer begins with the space that follows the prompt's last wo
 
 from __future__ import annotations
 
-FACTOID = "Please give answer to this question: {question}\nThe answer is"
-CLOSED = "Answer these questions:\n\nQ: {question}\nA:"
-OPEN = "{passage}\n\nBased on these texts, answer these questions:\n\nQ: {question}\nA:"
-CHOICE_HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
-CHOICE = "{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer:"
-CHOICE_IN_WORDS = "{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer in words:"
-SUMMARY = (
-    "Summarize the given story in less than 150 words while preserving high coherence, consistency, fluency, "
-    "and relevance.\n\n{story}"
-)
+from kick_core.wording import CHOICE_HEADER, CLOSED, FACTOID, LETTERS, OPEN, SUMMARY, choice
+
+__all__ = ["CHOICE_HEADER", "CLOSED", "FACTOID", "LETTERS", "OPEN", "SUMMARY", "chat", "choice"]
 
 BEGIN, END, PADDING = "<s>", "</s>", "<pad>"
 USER, ASSISTANT, END_OF_TURN = "<|user|>", "<|assistant|>", "<|end|>"
@@ -29,14 +22,6 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-
-LETTERS = ("A", "B", "C", "D")
-
-
-def choice(question: str, options: tuple[str, ...] | list[str], *, in_words: bool = False) -> str:
-    """One multiple-choice question, without the header."""
-    a, b, c, d = options
-    return (CHOICE_IN_WORDS if in_words else CHOICE).format(question=question, a=a, b=b, c=c, d=d)
 
 
 def chat(*turns: str) -> str:
