@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kick_core import allocation, methods, statistics
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.models.blocks import decoder_blocks, matrices, run_block
+from kick_core.methods import CompressedMatrix, Seen, moved
+from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
@@ -105,10 +105,13 @@ def _walk_block(
     began = time.perf_counter()
     blocks = decoder_blocks(model)
     block, need = blocks[index], methods.needs(recipe)
-    dense = statistics.dense_pass(model, block, index, inputs, need) if inputs else None
+    dense = None
+    if inputs is not None:
+        dense = statistics.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
     results, layers = _compress_block(block, index, dense, recipe)
-    loss = _propagate(block, index, inputs, dense, propagate) if inputs and dense else None
-    report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
+    loss = _propagate(block, index, inputs, dense) if inputs and dense else None
+    note = inputs.take_notes() if inputs else ""
+    report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note)
     return Walked(report, results, inputs.hidden if inputs else None)
 
 
@@ -129,7 +132,7 @@ def walk_many(
     for index, block in enumerate(blocks):
         found = []
         with hold(index):
-            dense = statistics.dense_pass(model, block, index, inputs, need)
+            dense = statistics.dense_pass(model, block, index, inputs, need, keep=True)
             kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
             for recipe, goals in zip(asked, targets, strict=True) if index >= start else ():
                 began = time.perf_counter()
@@ -137,18 +140,19 @@ def walk_many(
                 loss = _first_loss(block, index, inputs, dense)
                 for matrix, weight in kept:
                     matrix.write(weight)
-                report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
+                seconds, note = time.perf_counter() - began, inputs.take_notes()
+                report = BlockReport(index, len(blocks), tuple(layers), seconds, loss, note=note)
                 found.append(Walked(report, results, None))
-            for number, (rows, _, _) in enumerate(inputs.batches(index)):
-                inputs.hidden[rows] = dense.outputs[number]
+            assert dense.outputs is not None
+            inputs.hidden = dense.outputs
         if found:
             yield found
 
 
 def _first_loss(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
     """The block's relative output error on the first batch of windows."""
-    _, part, call = next(inputs.batches(index))
-    return _relative(run_block(block, part, call), dense.outputs[0])
+    _, output = next(inputs.outputs(block, index))
+    return _relative(output, dense.first[: len(output)])
 
 
 def _relative(changed: Tensor, output: Tensor) -> float:
@@ -166,7 +170,7 @@ def _compress_block(
         statistics.require_finite(weight, f"block {index}: {matrix.name}")
         seen = _seen(dense, matrix.name, weight)
         try:
-            result = methods.apply(recipe, weight, seen)
+            result = _applied(recipe, weight, seen)
         except KickError as error:
             raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
         loss = relative_loss(weight, result.weight, seen.gram) if seen.gram is not None and seen.tokens else None
@@ -178,23 +182,35 @@ def _compress_block(
     return results, layers
 
 
+def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
+    """One matrix by its method; on the CPU where the device has no room for it, which is noted."""
+    try:
+        return methods.apply(recipe, weight, seen)
+    except torch.OutOfMemoryError:
+        if weight.device.type == "cpu":
+            raise
+    statistics.release()
+    there = methods.apply(recipe, weight.cpu(), moved(seen, "cpu"))
+    note = f"{there.note}; " * bool(there.note) + "made on the CPU: the device had no room"
+    return replace(moved(there, weight.device), note=note)
+
+
 def _seen(dense: statistics.Dense | None, name: str, weight: Tensor) -> Seen:
     if dense is None:
         return Seen(0)
     return dense.seen.get(name) or statistics.unseen(weight.shape[1], weight.device)
 
 
-def _propagate(
-    block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense, propagate: str
-) -> float:
+def _propagate(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
     """Put the next block's inputs in place; returns the block's relative output error on the first batch."""
-    loss = _first_loss(block, index, inputs, dense) if propagate == "dense" else 0.0
-    for number, (rows, part, call) in enumerate(inputs.batches(index)):
-        output = dense.outputs[number]
-        if propagate == "compressed":
-            changed = run_block(block, part, call)
-            loss = _relative(changed, output) if number == 0 else loss
-            output = changed
+    if dense.outputs is not None:
+        loss = _first_loss(block, index, inputs, dense)
+        inputs.hidden = dense.outputs
+        return loss
+    loss = 0.0
+    for rows, output in inputs.outputs(block, index):
+        if rows.start == 0:
+            loss = _relative(output, dense.first[: len(output)])
         inputs.hidden[rows] = output
     return loss
 

@@ -98,7 +98,8 @@ class BlockReport(_Json):
     """One decoder block is done: `block` counts from 0 to `blocks` - 1. `resumed` blocks came from the cache.
 
     `loss` is the block's relative output error ‖f̂(X̂) - f(X̂)‖² / ‖f(X̂)‖² on the first batch of calibration
-    windows, X̂ being the inputs it was calibrated on; None where the method looks at no data.
+    windows, X̂ being the inputs it was calibrated on; None where the method looks at no data. `note` tells what
+    was done when memory ran out.
     """
 
     block: int
@@ -107,6 +108,7 @@ class BlockReport(_Json):
     seconds: float
     loss: float | None = None
     resumed: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
