@@ -32,7 +32,7 @@ HUB = {
 }
 """Repository, revision and file: the first C4 shard and the WikiText-2 train split, as the papers' codes use them."""
 
-_STREAM = 64
+_STREAM = 8
 """Documents of a hub source are read until the stream holds this many times the tokens that are asked for."""
 
 
