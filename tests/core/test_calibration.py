@@ -12,7 +12,8 @@ from kick_core.artifacts import open_for
 from kick_core.calibration import HUB, digest, token_windows
 from kick_core.spec import BadRequest, Calibration, KickError, ModelRef
 
-WORDS = "the river runs to the sea and the old bridge of the town stands over it since many years".split()
+TEXT = "the river runs to the sea and the old bridge of the town stands over it since many years"
+WORDS = TEXT.split()
 
 
 def document(number):
