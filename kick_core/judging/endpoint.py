@@ -263,15 +263,22 @@ def replies(caller: Caller, questions: Sequence[Question], threads: int) -> Iter
     if not 1 <= threads <= 256:
         raise BadRequest(f"concurrency {threads}: from 1 to 256 calls at once")
     todo, done = deque(questions), queue.SimpleQueue[Reply | Failure | BaseException | None]()
-    stopped = threading.Event()
+    stopped, lock = threading.Event(), threading.Lock()
+    failed = 0
 
     def work() -> None:
+        nonlocal failed
         try:
             while not stopped.is_set() and todo:
-                done.put(caller.ask(todo.popleft()))
+                found = caller.ask(todo.popleft())
+                with lock:
+                    failed = failed + 1 if isinstance(found, Failure) else 0
+                    if failed >= PATIENCE or (isinstance(found, Failure) and found.final):
+                        stopped.set()
+                done.put(found)
         except IndexError:
             pass  # another thread took the last one
-        except BaseException as error:  # re-raised where it can be seen
+        except BaseException as error:  # raised again where it is seen
             done.put(error)
         finally:
             done.put(None)
@@ -279,18 +286,14 @@ def replies(caller: Caller, questions: Sequence[Question], threads: int) -> Iter
     working = min(threads, len(todo))
     for _ in range(working):
         threading.Thread(target=work, daemon=True).start()
-    failed = 0
     try:
         while working:
             found = done.get()
             if found is None:
                 working -= 1
-                continue
-            if isinstance(found, BaseException):
+            elif isinstance(found, BaseException):
                 raise found
-            failed = failed + 1 if isinstance(found, Failure) else 0
-            if failed >= PATIENCE or (isinstance(found, Failure) and found.final):
-                stopped.set()
-            yield found
+            else:
+                yield found
     finally:
         stopped.set()
