@@ -1,6 +1,6 @@
 """An OpenAI-compatible endpoint on 127.0.0.1 that misbehaves on demand.
 
-`judge` gives the reply's text for a request's messages. `faults` are used up one a request, in order: a number
+`judge` gives the reply's text for a request's messages, joined. `faults` are used up one a request, in order: a number
 is an HTTP status, else a name of `_FAULTS`. Everything that was asked is in `asked`, with the key that came.
 """
 
@@ -72,7 +72,7 @@ def _handler(fake: FakeJudge) -> type[BaseHTTPRequestHandler]:
                     fake.at_once -= 1
 
         def _answer(self, body: dict[str, Any], fault: Any) -> None:
-            said = fake.judge(body["messages"][1]["content"])
+            said = fake.judge("\n\n".join(message["content"] for message in body["messages"]))
             echoed = str(self.headers) if fake.echo else ""
             whole = {
                 "id": "x",

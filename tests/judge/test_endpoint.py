@@ -53,7 +53,7 @@ def ask(fake, n=1, threads=1, **settings):
 def test_what_is_sent_and_what_is_kept():
     with FakeJudge(lambda prompt: f"[[7]] to {prompt}") as fake:
         (found,) = ask(fake)
-    assert found == Reply("judgment1-0", "[[7]] to question 0", "stop", "fake-judge-1", 100, 10)
+    assert found == Reply("judgment1-0", "[[7]] to be fair\n\nquestion 0", "stop", "fake-judge-1", 100, 10)
     (sent,) = fake.asked
     assert sent == {
         "model": "judge-1",
