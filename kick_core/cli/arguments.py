@@ -142,7 +142,7 @@ def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "list", "What the cache holds.")
     command.set_defaults(command=storing.list_all)
-    command = _command(commands, "show", "One artifact or run by its key.")
+    command = _command(commands, "show", "One artifact, run or judging by its key.")
     command.add_argument("key", metavar="KEY", help="a key, or the beginning of one")
     command.set_defaults(command=storing.show)
     command = _command(commands, "verify", "Look for damage; damaged artifacts are set aside and made again.")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from kick_core import judging, views
+from kick_core import judging, tasks, views
 from kick_core.cli import printing
 from kick_core.judging import Caller, Endpoint, Failure, Forecast, Judge, Judging, Pair, Price, Style
-from kick_core.judging.wording import TASKS, settings
+from kick_core.judging.wording import settings
 from kick_core.records import Reply
 from kick_core.spec import KickError, nearest
 from kick_core.store import Store, judgments, open_store, results
@@ -23,8 +23,9 @@ from kick_core.sweep import Progress
 
 def judge(given: Namespace) -> int:
     """`kick judge RUN_OR_MODEL RECIPE... --task T`: the forecast first; exit 1 when a call got no reply."""
-    if given.task not in TASKS:
-        raise nearest(given.task, TASKS, "task with answers to judge")
+    free = [name for name in tasks.names() if tasks.get(name).kind == "dialogue"]
+    if given.task not in free:
+        raise nearest(given.task, free, "task whose answers a judge can read")
     style = Style(given.style, given.repeats, given.as_published)
     store, at, price = open_store(given.cache), judging.endpoint(os.environ), Price.of(os.environ)
     who = _judge(given, at)
@@ -131,6 +132,9 @@ def _report(
         table[table["judging"].isin(keys)].sort_values("judging", key=lambda of: of.map(keys.index), kind="stable")
         for table in (frame, controls)
     )
+    if used is not None:
+        cost = "" if used[2] is None else f", cost {used[2]:.2f}"
+        print(f"kick: {used[0]:,} tokens read and {used[1]:,} written by the endpoint's count{cost}", file=sys.stderr)
     if not as_json:
         if used is not None:
             printing.table(_HEADER, (_score_row(row) for row in frame.itertuples()))

@@ -41,6 +41,9 @@ REPLY_BYTES = 4 << 20
 PATIENCE = 8
 """After so many failed calls in a row the endpoint is given up; each had its retries before."""
 
+_OPENAIS_OWN = ("OpenAI-Organization", "OpenAI-Project")
+"""Headers that the client fills from the environment."""
+
 _FATAL = (401, 403, 404)
 """Statuses that every further call would meet again: no right, or no such model or address."""
 
@@ -60,7 +63,7 @@ class Endpoint:
 
 def endpoint(environment: Mapping[str, str]) -> Endpoint:
     """The endpoint of KICK_JUDGE_BASE_URL, else OPENAI_BASE_URL, else OpenAI's own."""
-    name = "KICK_JUDGE_BASE_URL" if environment.get("KICK_JUDGE_BASE_URL") else "OPENAI_BASE_URL"
+    name = "KICK_JUDGE_BASE_URL" if _is_own(environment) else "OPENAI_BASE_URL"
     url = environment.get(name, "").strip() or DEFAULT_URL
     try:
         parts = urlsplit(url)
@@ -75,6 +78,17 @@ def endpoint(environment: Mapping[str, str]) -> Endpoint:
     return Endpoint(url, parts.netloc)
 
 
+def _is_own(environment: Mapping[str, str]) -> bool:
+    """Whether the judge has an address of its own, so that what is meant for OpenAI must not go there."""
+    return bool(environment.get("KICK_JUDGE_BASE_URL", "").strip())
+
+
+def _custom_headers(environment: Mapping[str, str]) -> dict[str, str]:
+    """The headers that the client adds by itself; gateways take their credentials from such."""
+    lines = environment.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+    return {name.strip(): value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+
+
 def judge_name(given: str | None, environment: Mapping[str, str]) -> str:
     """The judge's model name, from --judge or KICK_JUDGE_MODEL."""
     name = given or environment.get("KICK_JUDGE_MODEL", "").strip()
@@ -85,8 +99,7 @@ def judge_name(given: str | None, environment: Mapping[str, str]) -> str:
 
 def _key(environment: Mapping[str, str]) -> str:
     """The key that belongs to the address. OpenAI's key never goes to the address that is named beside it."""
-    own = bool(environment.get("KICK_JUDGE_BASE_URL"))
-    names = ("KICK_JUDGE_API_KEY",) if own else ("KICK_JUDGE_API_KEY", "OPENAI_API_KEY")
+    names = ("KICK_JUDGE_API_KEY",) if _is_own(environment) else ("KICK_JUDGE_API_KEY", "OPENAI_API_KEY")
     for name in names:
         if found := environment.get(name, "").strip():
             if not (found.isascii() and found.isprintable() and " " not in found):
@@ -150,13 +163,14 @@ class Caller:
             raise KickError("judging needs the openai client: pip install 'llm-kick-explorer[judge]'") from error
         if not 0 < timeout <= 3600:
             raise BadRequest(f"timeout {timeout:g}: seconds from 1 to 3600")
-        key = _key(environment)
-        extra = environment.get("OPENAI_CUSTOM_HEADERS", "").splitlines()  # the client sends them too
-        self._scrub = Scrubber([key, *(line.partition(":")[2].strip() for line in extra)])
+        key, extra = _key(environment), _custom_headers(environment)
+        self._scrub = Scrubber([key, *extra.values()])
+        withheld = {name: openai.Omit() for name in (*_OPENAIS_OWN, *extra)} if _is_own(environment) else {}
         self._judge, self._openai = judge, openai
         self._client: openai.OpenAI = openai.OpenAI(
             api_key=key,
             base_url=at.url,
+            default_headers=withheld,
             max_retries=retries,
             timeout=httpx2.Timeout(timeout, connect=10.0),
             # the key goes to the address that was named, and nowhere else

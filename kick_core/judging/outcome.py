@@ -84,6 +84,7 @@ class Outcome:
     `noise` is the mean difference between two verdicts on the same answer, measured in this judging.
     `consistent` is the share of comparisons in which both orders agree. Every count is there: `asked`
     questions, `answered` ones, `unparsed` replies, answers that were `cut` or `defused` before they were shown.
+    `served` are the names that the endpoint gave itself: a judge may change behind one name.
     """
 
     examples: int
@@ -106,6 +107,7 @@ class Outcome:
     metrics: dict[str, float]
     published: Published | None
     controls: tuple[Control, ...]
+    served: tuple[str, ...]
 
 
 def outcome(card: JudgingCard, asked: Sequence[Question], replies: Mapping[str, Reply]) -> Outcome:
@@ -142,6 +144,7 @@ def outcome(card: JudgingCard, asked: Sequence[Question], replies: Mapping[str, 
         metrics=_metrics(values),
         published=_published(card.style, asked, replies),
         controls=_controls(card, by, turns),
+        served=tuple(sorted({replies[q.key].model for q in asked if q.key in replies} - {""})),
     )
 
 

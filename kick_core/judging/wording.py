@@ -19,9 +19,6 @@ from typing import NamedTuple
 from kick_core.keys import canonical, sha256_text
 
 STYLES = ("mt-bench", "mt-bench-pairwise", "llm-kick")
-TASKS = ("summarization", "instructions")
-"""Tasks whose answers are free texts that a judge can be asked about."""
-
 NEEDS_REFERENCE = ("math", "reasoning", "coding")
 """MT-Bench's categories in which the judge is shown a reference answer."""
 

@@ -77,10 +77,20 @@ def _card(path: Path) -> JudgingCard | None:
         raise KickError(f"the card {path} is damaged ({error})") from error
 
 
-def questions(store: Store, key: str) -> list[Question]:
-    """Everything that a judging asked, each question once."""
-    rows = (row for path in _sealed(store, "judgments", key) for row in read(path))
-    return list({_place(question): question for question in map(Question.from_json, rows)}.values())
+def card(store: Store, key: str) -> JudgingCard:
+    """The card of one judging. Raises KickError when there is none."""
+    found = _card(store.folder("judgments", key) / "judging.json")
+    if found is None:
+        raise KickError(f"no judging {key!r} in {store.root}")
+    return found
+
+
+def questions(store: Store, key: str, *, words: bool = True) -> list[Question]:
+    """Everything that a judging asked, each question once; without the prompts' words it is read faster."""
+    columns = None if words else [name for name in _QUESTION.names if name not in ("system", "user")]
+    rows = (row for path in sealed(store, "judgments", key) for row in read(path, columns))
+    found = (Question.from_json(row if words else row | {"system": "", "user": ""}) for row in rows)
+    return list({_place(question): question for question in found}.values())
 
 
 def _place(question: Question) -> tuple[Any, ...]:
@@ -90,11 +100,12 @@ def _place(question: Question) -> tuple[Any, ...]:
 
 def replies(store: Store, judge: str) -> dict[str, Reply]:
     """Question key -> what the judge said, all sealed replies."""
-    rows = (row for path in _sealed(store, "replies", judge) for row in read(path))
+    rows = (row for path in sealed(store, "replies", judge) for row in read(path))
     return {reply.key: reply for reply in map(Reply.from_json, rows)}
 
 
-def _sealed(store: Store, room: str, key: str) -> list[Path]:
+def sealed(store: Store, room: str, key: str) -> list[Path]:
+    """The sealed files of a judging or a judge. They never change under one name."""
     return sorted(path for path in store.folder(room, key).glob("*.parquet") if _SEALED.fullmatch(path.name))
 
 
@@ -117,7 +128,7 @@ def known(store: Store, judge: str) -> frozenset[str]:
 def keep_questions(store: Store, card: JudgingCard, asked: Sequence[Question]) -> None:
     """Keep a judging's card and questions, before they are asked. What is there already stays as it is."""
     folder = store.folder("judgments", card.key)
-    there = {_place(question) for question in questions(store, card.key)}
+    there = {_place(question) for question in questions(store, card.key, words=False)}
     new = [question.to_json() for question in asked if _place(question) not in there]
     if new:
         data = parquet(new, _QUESTION)
@@ -144,8 +155,8 @@ class Recorder:
 
     def seal(self) -> None:
         """Write all recorded replies as one part."""
-        sealed = replies(self.store, self.judge)
-        rows = [reply.to_json() for reply in _recorded(self.cache) if reply.key not in sealed]
+        there = replies(self.store, self.judge)
+        rows = [reply.to_json() for reply in _recorded(self.cache) if reply.key not in there]
         if rows:
             data = parquet(rows, _REPLY)
             replace_file(self.store.folder("replies", self.judge) / f"part-{checksum(data)}.parquet", data)
@@ -192,7 +203,7 @@ def verify(store: Store, room: str, key: str, *, deep: bool) -> list[str]:
     """What is wrong with the files of a judging or a judge, in words. `deep` reads every byte."""
     return [
         f"{key}: {path.name} is damaged (its checksum differs)"
-        for path in _sealed(store, room, key)
+        for path in sealed(store, room, key)
         if path.stat().st_size == 0 or (deep and not _whole(path))
     ]
 
@@ -200,7 +211,7 @@ def verify(store: Store, room: str, key: str, *, deep: bool) -> list[str]:
 def set_damage_aside(store: Store, room: str, key: str) -> list[str]:
     """Move damaged files to quarantine; what they held is asked again on demand. Says what was moved."""
     moved = []
-    for path in _sealed(store, room, key):
+    for path in sealed(store, room, key):
         if not _whole(path):
             aside = store.root / "quarantine" / f"{key}.{path.name}"
             aside.parent.mkdir(parents=True, exist_ok=True)

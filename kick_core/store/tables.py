@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ def parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
     return sink.getvalue()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a Parquet file. Raises KickError when it is damaged."""
+def read(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of a Parquet file, all columns or some. Raises KickError when it is damaged."""
     try:
-        return list(pq.read_table(path, page_checksum_verification=True).to_pylist())
+        return list(pq.read_table(path, columns=columns, page_checksum_verification=True).to_pylist())
     except (OSError, pa.ArrowException) as error:
         raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
 

@@ -9,6 +9,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 
@@ -30,6 +32,7 @@ COLUMNS = {
     "style": "str",
     "as_published": "bool",
     "judge": "str",
+    "served": "str",
     "host": "str",
     "repeats": "int",
     "examples": "int",
@@ -70,7 +73,7 @@ COLUMNS = {
 }
 """`score` is from 1 to 10, pairwise the share of wins (ties half). `n` examples are judged of `examples` asked.
 `null` and `injection` are shares judged at least as good as dense, `same` the share judged alike; nan: not
-measured. `controls_hold`: yes, no, or not measured."""
+measured. `controls_hold`: yes, no, or not measured. `served`: what the endpoint calls its model."""
 
 CONTROL_COLUMNS = {
     "judging": "str",
@@ -114,9 +117,20 @@ def judge_controls(store: Store) -> pd.DataFrame:
 
 
 def _outcomes(store: Store) -> list[tuple[JudgingCard, Outcome]]:
-    cards = judgments.cards(store)
-    said = {card.replies: judgments.replies(store, card.replies) for card in cards}
-    return [(card, outcome(card, judgments.questions(store, card.key), said[card.replies])) for card in cards]
+    return [(card, _outcome(store, card, *_files(store, card))) for card in judgments.cards(store)]
+
+
+def _files(store: Store, card: JudgingCard) -> tuple[tuple[Path, ...], ...]:
+    """The files that an outcome is derived from. They never change under one name."""
+    return (
+        tuple(judgments.sealed(store, "judgments", card.key)),
+        tuple(judgments.sealed(store, "replies", card.replies)),
+    )
+
+
+@lru_cache(maxsize=256)
+def _outcome(store: Store, card: JudgingCard, asked: tuple[Path, ...], said: tuple[Path, ...]) -> Outcome:
+    return outcome(card, judgments.questions(store, card.key, words=False), judgments.replies(store, card.replies))
 
 
 def _row(card: JudgingCard, found: Outcome) -> dict[str, object]:
@@ -129,6 +143,7 @@ def _row(card: JudgingCard, found: Outcome) -> dict[str, object]:
         "style": card.style,
         "as_published": card.as_published,
         "judge": card.judge,
+        "served": ", ".join(found.served),
         "host": card.host,
         "repeats": found.repeats,
         "examples": found.examples,
@@ -182,14 +197,11 @@ class Said:
     reply: Reply | None
 
 
-def said(store: Store, judging: str, example: str) -> list[Said]:
-    """Everything that was asked about one example in a judging, with the raw replies."""
-    card = next((card for card in judgments.cards(store) if card.key == judging), None)
-    if card is None:
-        raise KickError(f"no judging {judging!r} in {store.root}")
-    replies = judgments.replies(store, card.replies)
+def said(store: Store, judging: str, example: str | None = None) -> list[Said]:
+    """Everything that was asked in a judging (about one example), with the raw replies."""
+    replies = judgments.replies(store, judgments.card(store, judging).replies)
     asked = judgments.questions(store, judging)
-    return [Said(question, replies.get(question.key)) for question in asked if question.example == example]
+    return [Said(question, replies.get(question.key)) for question in asked if example in (None, question.example)]
 
 
 # --- what can be judged ------------------------------------------------------------------------------------

@@ -15,6 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A client that was killed is no news."""
+
+
 class FakeJudge:
     """Serves until it is closed; use as a context manager."""
 
@@ -22,11 +27,12 @@ class FakeJudge:
         self.judge, self.faults, self.echo = judge, deque(faults), echo
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.seen_headers: list[str] = []
         self.at_once = self.most_at_once = 0
         self.headers: dict[str, str] = {"Retry-After-Ms": "1"}
         self.delay = 0.0
         self.lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Quiet(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
@@ -59,6 +65,7 @@ def _handler(fake: FakeJudge) -> type[BaseHTTPRequestHandler]:
             with fake.lock:
                 fake.asked.append(body)
                 fake.keys.append(self.headers.get("Authorization", ""))
+                fake.seen_headers.append(str(self.headers))
                 fault = fake.faults.popleft() if fake.faults else None
                 fake.at_once += 1
                 fake.most_at_once = max(fake.most_at_once, fake.at_once)

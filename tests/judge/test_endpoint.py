@@ -188,6 +188,24 @@ def test_openais_key_never_goes_to_another_judge():
         Caller(Judge("j", "h", "0", 64), endpoint(environment), environment)
 
 
+def test_what_is_meant_for_openai_stays_away_from_another_judge(monkeypatch):
+    meant = {
+        "OPENAI_ORG_ID": "org-hidden",
+        "OPENAI_PROJECT_ID": "proj-hidden",
+        "OPENAI_CUSTOM_HEADERS": "X-Gate: hidden-1",
+    }
+    for name, value in meant.items():
+        monkeypatch.setenv(name, value)
+    for prefix, there in (("KICK_JUDGE", False), ("OPENAI", True)):
+        with FakeJudge(lambda _: "[[7]] hidden-1") as fake:
+            environment = {**meant, f"{prefix}_BASE_URL": fake.url, f"{prefix}_API_KEY": SENTINEL}
+            client = Caller(Judge("j", "h", "0", 64), endpoint(environment), environment)
+            found = client.ask(question())
+            client.close()
+        assert all((word in fake.seen_headers[0]) == there for word in ("org-hidden", "proj-hidden", "hidden-1"))
+        assert SENTINEL in fake.keys[0] and found.text == "[[7]] [key]"
+
+
 @pytest.mark.parametrize("key", ["sk-a b", "sk-ä", "sk-a\x00b", "sk-a\nX-Evil: 1"])
 def test_keys_that_no_header_can_carry(key):
     with pytest.raises(BadRequest, match="set it again") as caught:

@@ -205,20 +205,16 @@ def test_killed_in_the_middle_then_resumed(store, tmp_path, ask, use):
 
 def test_ctrl_c_keeps_what_was_said(store, ask, use, monkeypatch):
     words = ("magnitude@0.7", "--task", "instructions")
-    seen = []
-
-    def impatient(prompt):
-        seen.append(prompt)
-        return fair(prompt)
-
+    recorded = []
     original = judgments.Recorder.record
 
     def interrupted(self, reply):
         original(self, reply)
-        if len(seen) >= 9:
+        recorded.append(reply)
+        if len(recorded) == 9:
             raise KeyboardInterrupt
 
-    with FakeJudge(impatient) as fake:
+    with FakeJudge(fair) as fake:
         with monkeypatch.context() as patched:
             patched.setattr(judgments.Recorder, "record", interrupted)
             use(fake)
@@ -226,7 +222,7 @@ def test_ctrl_c_keeps_what_was_said(store, ask, use, monkeypatch):
         time.sleep(0.1)
         (card,) = judgments.cards(store)
         kept = judgments.replies(store, card.replies)
-        assert len(kept) >= 9 and views.judgings(store)["answered"].iloc[0] >= 9
+        assert len(kept) == 9 and views.judgings(store)["answered"].iloc[0] >= 9
         status, found, calls = ask(fake, *words)
     assert status == 0 and calls == found["forecast"]["questions"] - len(kept)
 
@@ -343,13 +339,17 @@ def test_bad_requests_reach_nobody(store, use, words, status):
 # --- the store ---------------------------------------------------------------------------------------------
 
 
-def test_what_the_judge_wrote_can_be_read(store, ask):
+def test_what_the_judge_wrote_can_be_read(store, ask, capsys):
     with FakeJudge(lambda p: "<script>alert(1)</script>\n" + fair(p)) as fake:
         _, found, _ = ask(fake, "wanda@0.3", "--task", "instructions")
     row = found["results"][0]
     said = views.said(store, row["judging"], "instructions-0000")
     assert {one.question.subject for one in said} == {"recipe", "dense", "null", "injection", "same"}
     assert all(one.reply.text.startswith("<script>") for one in said)  # raw; showing it is the pages' business
+    assert row["served"] == "fake-judge-1"
+    assert main(["show", row["judging"][:14], "--cache", str(store.root)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["said"]) == row["asked"] and shown["said"][0]["reply"]["text"].startswith("<script>")
     with pytest.raises(KickError, match="no judging"):
         views.said(store, "judging1-00", "x")
 
