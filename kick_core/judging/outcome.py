@@ -83,7 +83,7 @@ class Outcome:
 
     `noise` is the mean difference between two verdicts on the same answer, measured in this judging.
     `consistent` is the share of comparisons in which both orders agree. Every count is there: `asked`
-    questions, `answered` ones, `unparsed` replies, answers that were `cut` or `defused` before they were shown.
+    questions, `answered` ones, `unparsed` replies, questions whose answers were `cut` or `defused` before.
     `served` are the names that the endpoint gave itself: a judge may change behind one name.
     """
 

@@ -121,12 +121,15 @@ def injection(number: int, form: str, wins_as: str) -> str:
 
 
 def filled(form: str, question: dict[str, str], answers: dict[str, str], call: str, as_published: bool) -> Form:
-    """The prompt with its texts. `call` tells calls apart that show the same texts (order, repeat).
+    """The prompt with those of the texts that it shows. `call` (order, repeat) tells calls apart that show the same.
 
     The fence is a hash of all that is shown, the answers among it: another one for every call, and no answer
     can hold the hash of itself. It is the same again when the same is asked again, so replies are found again.
     """
     system, user = forms()[form]
+    question, answers = (
+        {name: text for name, text in texts.items() if f"{{{name}}}" in user} for texts in (question, answers)
+    )
     if as_published:
         return Form(system, user.format(**question, **answers))
     fence = sha256_text(canonical([form, question, answers, call]))[:24]

@@ -410,3 +410,60 @@ def test_an_empty_store_has_empty_tables(tmp_path):
     assert list(views.judgings(empty).columns) and views.judgings(empty).empty
     assert views.judge_controls(empty).empty
     assert judging.spent([], None) == (0, 0, None)
+
+
+# --- numbers from replies, without an endpoint -------------------------------------------------------------
+
+
+def outcome_of(store, style, reply):
+    """The outcome of a judging whose replies are made here; `reply` gives a text or None for none."""
+    (pair,) = views.to_judge(store, "pocket", ["wanda@0.3"], "instructions")
+    run, dense = (one.card for one in pair)
+    who = judging.Judge("j", "h", "0", 64)
+    texts = [results.outputs(store, card.key) for card in (dense, run)]
+    found = judging.pairs(results.examples(store, run.examples), *texts, None)
+    asked = judging.questions_of(who, style, "instructions", found)
+    replies = {q.key: Reply(q.key, text, "stop") for q in asked if (text := reply(q)) is not None}
+    return judging.outcome(judging.judging_card(who, style, run, dense), asked, replies)
+
+
+@pytest.mark.parametrize("lost", [None, "no verdict"])
+def test_one_order_alone_decides_nothing(store, lost):
+    style = judging.Style("mt-bench-pairwise")
+    found = outcome_of(store, style, lambda q: "[[B]]" if q.order == "dense first" else lost)
+    assert found.score.n == found.consistent.n == found.win == 0 and found.verdict == "not measured"
+    assert found.unparsed == (0 if lost is None else found.asked // 2)
+    assert [control.holds for control in found.controls[:2]] == [None, None]
+
+
+def test_an_example_counts_only_with_all_its_turns(store):
+    style = judging.Style("mt-bench")
+    found = outcome_of(store, style, lambda q: None if (q.example, q.turn) == ("instructions-0004", 2) else "[[7]]")
+    assert found.score.n == 9 and found.examples == 10
+
+
+def test_a_winner_wins_twice_or_it_is_a_tie(store):
+    def reply(q):
+        mine = "B" if q.order == "dense first" else "A"
+        other = {"A": "B", "B": "A"}[mine]
+        number = int(q.example[-1])
+        if number < 3:  # wins in both orders
+            return f"[[{mine}]]"
+        return f"[[{other}]]" if number < 5 else "[[A]]" if number < 9 else "[[C]]"
+
+    found = outcome_of(store, judging.Style("mt-bench-pairwise"), reply)
+    assert (found.win, found.loss, found.tie) == (3, 2, 5) and found.win_rate.value == pytest.approx(0.55)
+    assert found.consistent.value == pytest.approx(0.6) and found.difference.value == pytest.approx(0.05)
+
+
+def test_the_noise_is_the_mean_gap_between_verdicts_on_one_answer(store):
+    found = outcome_of(store, judging.Style("mt-bench", repeats=3), lambda q: f"[[{4 + q.repeat}]]")
+    assert found.noise == pytest.approx(4 / 3)  # of 5, 6, 7: gaps 1, 1 and 2
+    assert found.score.value == 6 and found.tie == 10
+
+
+def test_metrics_of_summaries_and_the_published_reading(store):
+    style = judging.Style("llm-kick")
+    found = outcome_of(store, style, lambda q: "8, 7\n" if q.order == "dense first" else "7 8\n")
+    assert found.score.value == 7 and found.dense.value == 8 and found.loss == 10 and found.verdict == "worse"
+    assert math.isnan(found.published.score) and found.published.unparsed == 10  # "8, 7" is two spaces to it

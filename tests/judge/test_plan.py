@@ -181,6 +181,8 @@ def test_equal_answers_are_asked_once():
     by = {s: {q.key for q in of(asked(Style("mt-bench"), same), subject=s, repeat=1)} for s in ("recipe", "dense")}
     assert by["recipe"] == by["dense"]
     assert not keys_of(pair=same) & {q.key for q in of(asked(Style("mt-bench")), subject="recipe")}
+    other = of(asked(Style("mt-bench"), PAIR._replace(dense=("another", "dense"))), subject="recipe")
+    assert {q.key for q in other} == {q.key for q in of(asked(Style("mt-bench")), subject="recipe")}  # judged alone
     more = keys_of(style=Style("mt-bench", repeats=3))
     assert keys_of() < more  # more repeats extend
 
