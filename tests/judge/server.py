@@ -112,11 +112,11 @@ def _handler(fake: FakeJudge) -> type[BaseHTTPRequestHandler]:
                     whole["choices"][0]["finish_reason"] = "length"
                     self._send(200, json.dumps(whole).encode())
                 case "silent":
-                    time.sleep(1.5)
+                    time.sleep(3)
                     self.close_connection = True
                 case "drip":  # never silent for long, never done
                     self._head(200, "application/json", 1000)
-                    for _ in range(30):
+                    for _ in range(50):
                         self.wfile.write(b" ")
                         time.sleep(0.1)
                     self.close_connection = True

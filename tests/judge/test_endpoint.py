@@ -73,7 +73,7 @@ def test_the_endpoints_own_temperature():
 @pytest.mark.parametrize("fault", [408, 409, 429, 500, 502, 503, "truncated", "silent", "drip", "huge"])
 def test_passing_faults_are_tried_again(fault):
     with FakeJudge(lambda _: "[[7]]", [fault]) as fake:
-        (found,) = ask(fake, timeout=1.0)
+        (found,) = ask(fake, timeout=2.0)
     assert isinstance(found, Reply) and found.text == "[[7]]" and len(fake.asked) == 2
 
 
@@ -90,7 +90,7 @@ def test_passing_faults_are_tried_again(fault):
 )
 def test_lasting_faults_end_after_the_retries(fault, word):
     with FakeJudge(lambda _: "[[7]]", [fault] * 9) as fake:
-        (found,) = ask(fake, timeout=1.0, retries=1)
+        (found,) = ask(fake, timeout=2.0, retries=1)
     assert isinstance(found, Failure) and word in found.why and not found.final and len(fake.asked) == 2
 
 
@@ -268,7 +268,7 @@ def assert_clean(texts):
             assert form.encode() not in text and form.lower().encode() not in text.lower()
 
 
-_MODES = [[], [429, 500], [401], [400] * 60, ["no json"] * 60, ["truncated"] * 8, ["silent"] * 4]
+_MODES = [[], [429, 500], [401], [400] * 60, ["no json"] * 60, ["truncated"] * 8, ["silent"]]
 
 
 @pytest.mark.parametrize("faults", _MODES, ids=lambda faults: str(faults[:1]))
@@ -286,7 +286,7 @@ def test_the_key_is_found_nowhere(tmp_path, monkeypatch, capfd, caplog, faults, 
             fake.judge = lambda _: f"[[7]] {base64.b64encode(b'Authorization: Bearer ' + SENTINEL.encode()).decode()}"
         monkeypatch.setenv("OPENAI_BASE_URL", fake.url)
         line = ["judge", "pocket", "wanda@0.5", "--task", "instructions", "--json", "--cache", str(store.root)]
-        status = main([*line, "--timeout", "1"])
+        status = main([*line, "--timeout", "2"])
         assert status in (0, 1) and SENTINEL in fake.keys[0]
     seen = capfd.readouterr()
     assert_clean([seen.out.encode(), seen.err.encode(), caplog.text.encode()])
