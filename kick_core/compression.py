@@ -131,11 +131,11 @@ def _walk_block(
 @torch.no_grad()
 def walk_many(
     model: PreTrainedModel, recipes: Sequence[Recipe], ids: Tensor, *, start: int = 0, hold: Hold = all_in_place
-) -> Iterator[list[Walked]]:
+) -> Iterator[tuple[Recipe, Walked]]:
     """Many recipes from one calibration pass: every block sees the dense model's activations.
 
-    Yields, for every block from `start` on, what each recipe makes of it: the same as `walk` makes with
-    `propagate="dense"`. The model is left dense.
+    Yields, for every block from `start` on, what each recipe makes of it, one after the other: the same as
+    `walk` makes with `propagate="dense"`. The model is left dense.
     """
     asked = [methods.resolve(recipe) for recipe in recipes]
     need = max((methods.needs(recipe) for recipe in asked), key=methods.NEEDS.index)
@@ -143,11 +143,10 @@ def walk_many(
     targets = [allocation.per_block(model, r.target, methods.alloc(r), ids, hold) for r in asked if r.target]
     blocks = decoder_blocks(model)
     for index, block in enumerate(blocks):
-        found = []
         with hold(index):
             dense = statistics.dense_pass(model, block, index, inputs, need)
             kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
-            for recipe, goals in zip(asked, targets, strict=True) if index >= start else ():
+            for given, recipe, goals in zip(recipes, asked, targets, strict=True) if index >= start else ():
                 began = time.perf_counter()
                 goal = replace(recipe, target=goals[index])
                 results, layers = _compress_block(block, index, dense, goal, once=False)
@@ -155,11 +154,9 @@ def walk_many(
                 for matrix, weight in kept:
                     matrix.write(weight)
                 report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
-                found.append(Walked(report, results, None))
+                yield given, Walked(report, results, None)
             for number, (rows, _, _) in enumerate(inputs.batches(index)):
                 inputs.hidden[rows] = dense.outputs[number]
-        if found:
-            yield found
 
 
 def _first_loss(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
