@@ -115,14 +115,15 @@ def sweep_tile(
     kept = none if keep is None else keep.view(torch.uint8)
     scales, zeros, places, top = grid or (none, none, none, 0)
     of = pattern[1] if pattern else 1
-    _sweep_tile[(triton.cdiv(count, rows),)](
-        block, errors, kept, none if codes is None else codes, upper, scales, zeros, places,
-        count, columns, kept.stride(0), 0 if codes is None else codes.stride(0),
-        scales.shape[1], float(top),
-        ROWS=rows, COLS=max(16, triton.next_power_of_2(columns)), BEGIN=span[0], END=span[1],
-        PRUNES=keep is not None, DROP=of - pattern[0] if pattern else 0, M=of, ROUNDS=grid is not None,
-        num_warps=warps, enable_fp_fusion=False,
-    )  # fmt: skip
+    with torch.cuda.device_of(block):  # Triton launches on the current device
+        _sweep_tile[(triton.cdiv(count, rows),)](
+            block, errors, kept, none if codes is None else codes, upper, scales, zeros, places,
+            count, columns, kept.stride(0), 0 if codes is None else codes.stride(0),
+            scales.shape[1], float(top),
+            ROWS=rows, COLS=max(16, triton.next_power_of_2(columns)), BEGIN=span[0], END=span[1],
+            PRUNES=keep is not None, DROP=of - pattern[0] if pattern else 0, M=of, ROUNDS=grid is not None,
+            num_warps=warps, enable_fp_fusion=False,
+        )  # fmt: skip
 
 
 # --- exact selection of the lowest scores ------------------------------------------------------------------
@@ -212,12 +213,20 @@ def _drop_in_chunk(score_ptr, drop_ptr, digit_ptr, level_ptr, upto_ptr, n, count
 def drop_lowest(scores: Tensor, count: int) -> Tensor:
     """True at the `count` (1 … n) lowest of each row of `scores` [rows, n] float32, ties by position."""
     scores = scores.contiguous()
-    rows, n = scores.shape
     drop = torch.empty(scores.shape, dtype=torch.uint8, device=scores.device)
-    if n <= ROW:
-        width = triton.next_power_of_2(n)
-        _drop_in_row[(rows,)](scores, drop, n, count, N=width, num_warps=min(8, max(1, width // 512)))
-        return drop.view(torch.bool)
+    with torch.cuda.device_of(scores):
+        (_drop_short if scores.shape[1] <= ROW else _drop_long)(scores, drop, count)
+    return drop.view(torch.bool)
+
+
+def _drop_short(scores: Tensor, drop: Tensor, count: int) -> None:
+    rows, n = scores.shape
+    width = triton.next_power_of_2(n)
+    _drop_in_row[(rows,)](scores, drop, n, count, N=width, num_warps=min(8, max(1, width // 512)))
+
+
+def _drop_long(scores: Tensor, drop: Tensor, count: int) -> None:
+    rows, n = scores.shape
     chunks = triton.cdiv(n, CHUNK)
     digits = torch.zeros(rows, 4, 256, dtype=torch.int32, device=scores.device)
     levels = torch.empty(rows, chunks, dtype=torch.int32, device=scores.device)
@@ -226,4 +235,3 @@ def drop_lowest(scores: Tensor, count: int) -> Tensor:
     _count_level[(chunks, rows)](scores, digits, levels, n, count, chunks, CHUNK=CHUNK)
     upto = levels.cumsum(-1, dtype=torch.int32)
     _drop_in_chunk[(chunks, rows)](scores, drop, digits, levels, upto, n, count, chunks, CHUNK=CHUNK)
-    return drop.view(torch.bool)
