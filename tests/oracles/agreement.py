@@ -49,14 +49,26 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """`same`: share of equal decisions (kept or dropped; the code). `error`: ours / the peer's output error
-    ‖(W-Ŵ)X‖². `weight`: largest difference of a weight on which the decisions agree, relative to the spread
-    of W. `scale`: largest relative difference of a scale."""
+    """`same`: share of equal decisions (kept or dropped; the code). `error`: our output error ‖(W-Ŵ)X‖² over the
+    peer's."""
 
     same: float
     error: float
-    weight: float
-    scale: float | None
+
+    def within(self, bounds: Agreement) -> bool:
+        """Whether it is at least as good as `bounds`, whose `error` is the largest distance from 1."""
+        return self.same >= bounds.same and abs(self.error - 1) <= bounds.error
+
+
+BOUNDS = {
+    "magnitude": Agreement(1.0, 0.0),
+    "wanda": Agreement(1.0, 0.0),
+    # the peer drops one weight too many a block of a ratio, and sums in another order: a near tie may turn
+    "sparsegpt": Agreement(0.999, 1e-3),
+    # one code that turns at a tie moves what is to its right
+    "gptq": Agreement(0.995, 1e-2),
+}
+"""What is demanded of a method's worst case."""
 
 
 def output_error(weight: Tensor, found: Tensor, inputs: Tensor) -> float:
@@ -65,23 +77,22 @@ def output_error(weight: Tensor, found: Tensor, inputs: Tensor) -> float:
     return float((rows @ (found - weight).double().T).square().sum())
 
 
-def measure(case: Case) -> Agreement:
-    """Compress by both, compare."""
-    weight, inputs = problem(case.matrix)
-    ours = compress_matrix(weight, inputs, case.recipe)
-    theirs = peers.compress(case.peer, weight, inputs, methods.resolve(parse(case.recipe)))
-    scale = None
+def compare(peer: str, recipe: str, weight: Tensor, inputs: Tensor) -> Agreement:
+    """Compress one matrix by both."""
+    ours = compress_matrix(weight, inputs, recipe)
+    theirs = peers.compress(peer, weight, inputs, methods.resolve(parse(recipe)))
     if ours.codes is None:
         same = (ours.weight == 0) == (theirs.weight == 0)
     else:
-        assert theirs.codes is not None and theirs.scales is not None and ours.scales is not None
-        assert ours.groups is not None
+        assert theirs.codes is not None
         same = ours.codes == theirs.codes
-        spread = ours.scales.index_select(1, ours.groups.long())
-        scale = float((spread / theirs.scales - 1).abs().max())
     errors = [output_error(weight, made, inputs) for made in (ours.weight, theirs.weight)]
-    apart = (ours.weight - theirs.weight).abs()[same].max() / weight.std()
-    return Agreement(float(same.float().mean()), errors[0] / errors[1], float(apart), scale)
+    return Agreement(float(same.double().mean()), errors[0] / errors[1])
+
+
+def measure(case: Case) -> Agreement:
+    """The agreement of one case."""
+    return compare(case.peer, case.recipe, *problem(case.matrix))
 
 
 def cases() -> Iterator[Case]:
@@ -90,12 +101,19 @@ def cases() -> Iterator[Case]:
         for text in _recipes(LLMCOMPRESSOR):
             yield Case(LLMCOMPRESSOR, text, matrix)
         for text in _recipes(GPTQMODEL):
-            # a dead input is swept first by one and last by the other, which makes other groups in that order
-            if not (matrix == "dead input" and text.endswith("act_order=true") and "group=-1" not in text):
+            if not (matrix == "dead input" and text in UNLIKE):
                 yield Case(GPTQMODEL, text, matrix)
 
 
+UNLIKE = tuple(
+    f"gptq@{bits}bit,group=128,static_groups=true{act}" for bits in (4, 3) for act in ("", ",act_order=true")
+)
+"""What differs from GPTQModel where an input is dead: it fixes scales after that input's weights are set to 0, we
+and llm-compressor before. `test_matrices` shows that it is just that."""
+
+
 def _recipes(peer: str) -> Iterator[str]:
+    """What a peer can do as we do."""
     if peer == LLMCOMPRESSOR:
         yield from ("magnitude@0.5", "magnitude@0.7")
         yield from (f"wanda@{goal}" for goal in ("0.5", "0.7", "1:2", "2:4", "4:8"))

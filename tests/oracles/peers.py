@@ -31,11 +31,10 @@ MODULES = {LLMCOMPRESSOR: "llmcompressor", GPTQMODEL: "gptqmodel"}
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A peer's result. Quantized: weight = (codes - zeros) * scales, `scales` spread over the inputs [out, in]."""
+    """A peer's result: the weight [out, in] and, where it is quantized, the codes [out, in] from 0 on."""
 
     weight: Tensor
     codes: Tensor | None = None
-    scales: Tensor | None = None
 
 
 def compress(peer: str, weight: Tensor, inputs: Tensor, recipe: Recipe) -> Found:
@@ -141,7 +140,7 @@ def _llmcompressor_gptq(weight: Tensor, inputs: Tensor, recipe: Recipe) -> Found
     # its codes are signed: ours begin at 0
     spread = [part.float().repeat_interleave(size, 1)[:, : weight.shape[1]] for part in (scale, zero)]
     codes = torch.round(quantized[0] / spread[0] + spread[1]) + 2 ** (grid.bits - 1)
-    return Found(quantized[0], codes, spread[0])
+    return Found(quantized[0], codes)
 
 
 def _gptqmodel_gptq(weight: Tensor, inputs: Tensor, recipe: Recipe) -> Found:
@@ -166,7 +165,7 @@ def _gptqmodel_gptq(weight: Tensor, inputs: Tensor, recipe: Recipe) -> Found:
         solver.add_batch(sample[None], None)
     quantized, scale, zero, groups, *_ = solver.quantize(blocksize=options["block"])
     spread = [part.float()[:, groups.long()] for part in (scale, zero)]
-    return Found(quantized, torch.round(quantized / spread[0]) + spread[1], spread[0])
+    return Found(quantized, torch.round(quantized / spread[0]) + spread[1])
 
 
 _ROUTINES: dict[tuple[str, str], Callable[[Tensor, Tensor, Recipe], Found]] = {
