@@ -129,6 +129,11 @@ def test_the_user_is_told_which_decoder_opened_a_quantized_folder(tmp_path, tiny
     assert card["decoder"] == f"kick's own ({words})"
     assert main(["show", card["key"], *cache]) == 0
     assert words in capsys.readouterr().out
+    assert main(["evaluate", folder, "dense", "--task", "perplexity", "--limit", "1", "--json", *cache]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["decoder"] == card["decoder"]
+    assert main(["show", told["results"][0]["run"], *cache]) == 0
+    assert json.loads(capsys.readouterr().out)["decoder"] == card["decoder"]
 
 
 CASES = [
