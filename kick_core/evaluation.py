@@ -149,16 +149,12 @@ def _generate(ask: Asker, task: Task, wanted: Sequence[Example]) -> Iterator[lis
 
 
 def _greedy(ask: Asker, task: Task, prompts: Sequence[list[int]]) -> Iterator[dict[int, Generated]]:
-    def stops(ids: list[int]) -> bool:
-        # a stop string may be spread over tokens, so the end of the text is looked at, not the token
-        return bool(task.stop) and any(stop in ask.tokenizer.decode(ids[-8:]).lstrip() for stop in task.stop)
-
     return engine.greedy(
         ask.model,
         prompts,
         new_tokens=task.new_tokens,
         ends=ask.ends,
-        stops=stops,
+        stops=engine.stopper(ask.tokenizer, task.stop),
         plan=ask.plan,
         filler=ask.filler,
     )
@@ -215,38 +211,15 @@ def _said(ask: Asker, task: Task, before: Output, ids: list[int], found: Generat
 
 
 def _choose(ask: Asker, task: Task, wanted: Sequence[Example]) -> Iterator[list[Output]]:
+    """Every option's log-probability, summed over its tokens."""
     options = [option_ids(ask.tokenizer, "".join(example.prompt), example.choices) for example in wanted]
-    if all(len(ids) == start + 1 for whole, start in options for ids in whole):
-        yield from _choose_by_token(ask, wanted, options)
-    else:
-        yield from _choose_by_words(ask, wanted, options)
-
-
-def _choose_by_token(
-    ask: Asker, wanted: Sequence[Example], options: Sequence[tuple[list[list[int]], int]]
-) -> Iterator[list[Output]]:
-    """Every option is one token: one forward tells them all."""
-    prompts = [whole[0][:start] for whole, start in options]
-    fit, rejected = _fitting(wanted, prompts, ask.context - 1)
-    if rejected:
-        yield rejected
-    letters = [[ids[-1] for ids in options[i][0]] for i in fit]
-    asked = [prompts[i] for i in fit]
-    for batch in engine.next_logprobs(ask.model, asked, letters, plan=ask.plan, filler=ask.filler):
-        yield [_scored(wanted[fit[i]], asked[i], values) for i, values in batch.items()]
-
-
-def _choose_by_words(
-    ask: Asker, wanted: Sequence[Example], options: Sequence[tuple[list[list[int]], int]]
-) -> Iterator[list[Output]]:
-    """Options of several tokens: their tokens' log-probabilities summed, the prompt read once for all."""
     fit, rejected = _fitting(wanted, [max(whole, key=len) for whole, _ in options], ask.context)
     if rejected:
         yield rejected
     prompts = [options[i][0][0][: options[i][1]] for i in fit]
     endings = [[ids[options[i][1] :] for ids in options[i][0]] for i in fit]
-    for batch in engine.option_logprobs(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler):
-        yield [_scored(wanted[fit[i]], prompts[i], values) for i, values in batch.items()]
+    for batch in engine.score_options(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler):
+        yield [_scored(wanted[fit[i]], prompts[i], found.logprobs) for i, found in batch.items()]
 
 
 def _scored(example: Example, prompt: Sequence[int], values: Sequence[float], *, predicted: int = 0) -> Output:
