@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kick_core.engine.plan import Ids, Plan, batches, in_parts, padded, rows_matter
-from kick_core.engine.steps import Steps
+from kick_core.engine.plan import Batch, Ids, Plan, batches, in_parts, round_up, rows_matter
+from kick_core.engine.steps import LibrarySteps, Steps, steps_for
 from kick_core.spec import BadRequest
 
 
@@ -111,19 +112,37 @@ def generate(
     """
     if sampling is not None and (seeds is None or len(seeds) != len(prompts)):
         raise BadRequest(f"sampling needs one seed per prompt: {len(seeds or ())} seeds for {len(prompts)} prompts")
-    rules = _Rules(new_tokens, ends, stops, sampling)
-    steps = Steps(model, sampling.choose if sampling else None)
-    for batch in batches([len(p) for p in prompts], plan):
+    rules = _Rules(new_tokens, ends, stops)
+    fixed = rows_matter(model)
+    steps = steps_for(model, plan, filler, sampling.choose if sampling else None, whole=fixed)
+    for batch in _batches([len(p) for p in prompts], new_tokens, plan, steps, fixed):
 
-        def ask(items: Sequence[int], rows: int, length: int = batch.length) -> dict[int, Generated]:
-            fixed = rows_matter(model)
-            given = padded([prompts[i] for i in items], rows if fixed else len(items), length, filler, model.device)
-            chances = _chances([seeds[i] for i in items], len(given.ids), new_tokens) if seeds and sampling else None
-            steps.begin(given, new_tokens, chances)
-            written = _written(steps, len(items), rules, leave=not fixed)
-            return dict(zip(items, written, strict=True))
+        def ask(items: Sequence[int], rows: int, room: int = batch.length) -> dict[int, Generated]:
+            count = rows if fixed else len(items)
+            chances = _chances([seeds[i] for i in items], count, new_tokens) if seeds and sampling else None
+            steps.begin([prompts[i] for i in items], count, room, new_tokens, chances)
+            return dict(zip(items, _written(steps, len(items), rules, leave=not fixed), strict=True))
 
         yield from in_parts(batch.items, batch.rows, ask, plan)
+
+
+def _batches(lengths: Sequence[int], new_tokens: int, plan: Plan, steps: Steps, fixed: bool) -> list[Batch]:
+    """Which prompts are decoded together, shorter ones first. Where the shape matters it follows from a prompt alone."""
+    if isinstance(steps, LibrarySteps):
+        return batches(lengths, plan)
+    order = sorted(range(len(lengths)), key=lambda item: (plan.length(lengths[item]), item))
+    made: list[Batch] = []
+    if not fixed:
+        while order:
+            rows = max(1, min(plan.rows, plan.tokens // (lengths[order[-1]] + new_tokens)))
+            room = round_up(max(lengths[i] for i in order[-rows:]) + new_tokens, plan.room)
+            made.append(Batch(tuple(order[-rows:]), rows, room))
+            del order[-rows:]
+        return made[::-1]
+    for room, some in groupby(order, key=lambda item: round_up(plan.length(lengths[item]) + new_tokens, plan.room)):
+        items, rows = list(some), plan.batch_rows(room)
+        made += [Batch(tuple(items[i : i + rows]), rows, room) for i in range(0, len(items), rows)]
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +150,6 @@ class _Rules:
     new_tokens: int
     ends: frozenset[int]
     stops: Stopper
-    sampling: Sampling | None
 
 
 def _chances(seeds: Sequence[int], rows: int, new_tokens: int) -> Tensor:
@@ -140,7 +158,7 @@ def _chances(seeds: Sequence[int], rows: int, new_tokens: int) -> Tensor:
     return torch.stack([drawn[min(row, len(drawn) - 1)] for row in range(rows)])
 
 
-_LEAVE = 0.75
+_LEAVE = 0.9
 """Finished rows are taken out when no more than this share of the rows still writes."""
 
 
@@ -148,9 +166,9 @@ def _written(steps: Steps, asked: int, rules: _Rules, leave: bool) -> list[Gener
     """Run the steps of a batch until its first `asked` rows are done; the rest only keeps the shape."""
     ids: list[list[int]] = [[] for _ in range(asked)]
     ended = ["" for _ in range(asked)]
-    open_rows = list(range(asked))  # which prompt each of the first rows belongs to
+    rows = list(range(asked))  # which prompt stands in which row
     for number in range(rules.new_tokens):
-        for row, token in zip(open_rows, steps.next(), strict=False):
+        for row, token in zip(rows, steps.next(), strict=False):
             if ended[row]:
                 continue
             if token in rules.ends:
@@ -161,10 +179,9 @@ def _written(steps: Steps, asked: int, rules: _Rules, leave: bool) -> list[Gener
                 ended[row] = "stop"
             elif number + 1 == rules.new_tokens:
                 ended[row] = "limit"
-        if all(ended):
+        still = [place for place, row in enumerate(rows) if not ended[row]]
+        if not still:
             break
-        still = [place for place, row in enumerate(open_rows) if not ended[row]]
-        if leave and len(still) <= _LEAVE * len(open_rows):
-            steps.keep(still)
-            open_rows = [open_rows[place] for place in still]
+        if leave and len(still) <= _LEAVE * len(rows):
+            rows = [rows[place] for place in steps.keep(still)]
     return [Generated(tuple(own), stop) for own, stop in zip(ids, ended, strict=True)]

@@ -1,13 +1,15 @@
 """The steps of decoding: a cache with room from the start, one forward per token, CUDA graphs where there is CUDA.
 
 On an accelerator a step of a batch always has the same shape: the cache is read in its whole length and a mask
-hides what is not written yet, so that one recorded graph serves every step. On a CPU only what is written is read.
+hides what is not written yet, so that one recorded graph serves every step. On a CPU only what is written is read,
+and finished rows leave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -17,14 +19,14 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from kick_core.engine.plan import Padded, logits_of, round_up
+from kick_core.engine.plan import Ids, Plan, logits_of, padded, round_up
 
 Chooser = Callable[[Tensor, Tensor], Tensor]
 
 _WIDE = "kick_wide_sdpa"
 
-_BUCKET = 128
-"""Where a cache is read in its whole length, that length is a multiple of this."""
+_COLUMNS = 16
+"""Where a step reads as much of the cache as is written, it reads a multiple of so many columns."""
 
 
 def _wide_sdpa(
@@ -64,147 +66,148 @@ def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
         model.config._attn_implementation = before
 
 
-class _RoomyLayer(DynamicLayer):
-    """A cache layer with room for all tokens from the start; the library's own copies all it holds at every step.
-
-    The first update of a batch writes its prompts. With `where` [1] later ones are written at that place and the
-    cache is read in its whole length; else it is read as far as it is written.
+class _SlotLayer(DynamicLayer):
+    """A cache layer with a slot of `room` columns for every row, from the start; the library's own layer copies all
+    that it holds at every step. Prompts are put in with `put`; a step writes every row at its place `where` [rows].
     """
 
-    def __init__(self, room: int, dtype: torch.dtype | None, where: Tensor | None) -> None:
+    def __init__(self, rows: int, room: int, dtype: torch.dtype | None, where: Tensor) -> None:
         super().__init__()
-        self.room, self.kept_dtype, self.where = room, dtype, where
-        self.used = 0
+        self.rows, self.room, self.kept_dtype = rows, room, dtype
+        self.every = torch.arange(rows, device=where.device)
+        self.begin(rows, where)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.used:
-            self._begin(key_states, value_states)
-            return key_states, value_states  # prompts attend to themselves, in their own dtype
-        if self.where is not None:
-            self.all_keys.index_copy_(2, self.where, key_states)
-            self.all_values.index_copy_(2, self.where, value_states)
-            return self.all_keys, self.all_values
-        start, self.used = self.used, self.used + key_states.shape[-2]
-        self.all_keys[:, :, start : self.used] = key_states
-        self.all_values[:, :, start : self.used] = value_states
-        self._cut()
-        return self.keys, self.values
+    def begin(self, rows: int, where: Tensor) -> None:
+        """Start again with so many rows, in the same memory."""
+        self.where, self.read = where, self.room
+        if self.is_initialized:
+            self.keys, self.values = self.all_keys[:rows], self.all_values[:rows]
 
-    def _begin(self, keys: Tensor, values: Tensor) -> None:
+    def put(self, first: int, keys: Tensor, values: Tensor) -> None:
+        """Write prompts [n, heads, length, width] into the slots from `first` on."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
             dtype = self.kept_dtype or keys.dtype
-            self.all_keys = keys.new_zeros(*keys.shape[:2], self.room, keys.shape[-1], dtype=dtype)
-            self.all_values = values.new_zeros(*values.shape[:2], self.room, values.shape[-1], dtype=dtype)
-        self.used = keys.shape[-2]
-        self.all_keys[:, :, : self.used] = keys
-        self.all_values[:, :, : self.used] = values
-        self._cut()
+            self.all_keys = keys.new_zeros(self.rows, keys.shape[1], self.room, keys.shape[-1], dtype=dtype)
+            self.all_values = values.new_zeros(self.rows, values.shape[1], self.room, values.shape[-1], dtype=dtype)
+            self.begin(len(self.where), self.where)
+        length = min(keys.shape[2], self.room)
+        self.keys[first : first + len(keys), :, :length] = keys[:, :, :length]
+        self.values[first : first + len(keys), :, :length] = values[:, :, :length]
 
-    def _cut(self) -> None:
-        self.keys, self.values = self.all_keys[:, :, : self.used], self.all_values[:, :, : self.used]
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        rows = self.every[: len(self.where)]
+        self.keys[rows, :, self.where] = key_states[:, :, 0].to(self.keys.dtype)
+        self.values[rows, :, self.where] = value_states[:, :, 0].to(self.values.dtype)
+        return self.keys[:, :, : self.read], self.values[:, :, : self.read]
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self.all_keys, self.all_values = self.all_keys[indices], self.all_values[indices]
-        self._cut()
+    def move(self, sources: Tensor, places: Tensor, rows: int) -> None:
+        """Copy some rows to other places, and go on with the first `rows`."""
+        self.keys[places], self.values[places] = self.keys[sources], self.values[sources]
+        self.keys, self.values = self.keys[:rows], self.values[:rows]
 
 
-class Steps:
+class SlotSteps:
     """The steps of one batch after another: `begin`, then `next` once for every token that is wanted.
 
-    `choose(logits, chance)` picks the tokens; without it the likeliest are taken. `whole` reads the cache in its
-    whole length, as recorded graphs need it: on CUDA, where every layer's cache is plain. There the next step is
-    begun before the last one's tokens are looked at. `compiled` lets torch.compile fuse a step's small operations;
-    that takes a minute per shape and pays for long runs only.
+    For models whose layers all keep everything. Prompts are read padded on the right, a few of one length at a
+    time, and put into the slots of a cache; then every row writes at its own place. `choose(logits, chance)` picks
+    the tokens; without it the likeliest are taken. With `whole` a step reads all columns of the cache, so that all
+    steps are one shape: then a CUDA graph is recorded, and the next step begins before the last one's tokens are
+    looked at.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        choose: Chooser | None = None,
-        *,
-        whole: bool | None = None,
-        compiled: bool = False,
-    ) -> None:
-        self.model, self.choose = model, choose
-        self.plain = plain_cache(model) and model.config._attn_implementation in ("sdpa", "eager")
+    def __init__(self, model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None, whole: bool) -> None:
+        self.model, self.plan, self.filler, self.choose, self.whole = model, plan, filler, choose, whole
         self.attention = _WIDE if _wide(model) else model.config._attn_implementation
         self.on_cuda = model.device.type == "cuda"
-        self.whole = self.plain and (self.on_cuda if whole is None else whole)
-        self.forward = _compiled(model) if compiled and self.whole else model
+        self.forward: Any = torch.compile(model.forward, dynamic=False) if plan.compiled and self.on_cuda else model
         self.shape = (0, 0)
 
-    def begin(self, given: Padded, new_tokens: int, chances: Tensor | None) -> None:
-        """Take up a batch; its prompts are read at the first `next`. `chances` [rows, new_tokens] are for `choose`."""
-        (rows, length), device = given.ids.shape, self.model.device
-        self.given, self.left, self.length, self.waiting = given, new_tokens, length, None
-        room = round_up(length + new_tokens, _BUCKET) if self.whole else length + new_tokens
-        if not (self.whole and self.shape == (rows, room)):
+    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, chances: Tensor | None) -> None:
+        """Read the prompts of a batch, in ascending order of length, into the first of `rows` rows with `room`
+        columns; rows beyond the prompts are there for the shape. `chances` is float32 [rows, new_tokens]."""
+        device = self.model.device
+        if self.shape != (rows, room):
             self._make_room(rows, room)
-        for layer in self.cache.layers:
-            if isinstance(layer, _RoomyLayer):
-                layer.used = 0
-        self.padding = torch.nn.functional.pad(given.mask, (0, new_tokens), value=1)
-        self.mask.fill_(torch.finfo(self.mask.dtype).min)
-        self.mask[:, 0, 0, :length].masked_fill_(given.mask.bool(), 0)
-        self.positions.copy_(given.positions[:, -1:])
-        self.where.fill_(length)
+        lengths = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) for row in range(rows)]).to(device)
+        self.ids, self.where, self.number = self.all_ids, self.all_where, self.all_number
+        self.mask, self.chances = self.all_mask, self.all_chances
+        self.where.copy_(lengths)
         self.number.zero_()
+        hidden = torch.arange(room, device=device) >= lengths[:, None]
+        self.mask.zero_().masked_fill_(hidden[:, None, None], torch.finfo(self.mask.dtype).min)
         if chances is not None:
             self.chances[:, :new_tokens] = chances.to(device)
+        self.left, self.longest, self.waiting = new_tokens, max(map(len, prompts)), None
+        for layer in self.cache.layers:
+            layer.begin(rows, self.where)
+        self.first: Tensor | None = self._read(prompts, rows)
 
     def _make_room(self, rows: int, room: int) -> None:
         """Buffers of a new shape. What was recorded for the old one is forgotten."""
         device, kept_dtype = self.model.device, torch.float32 if self.attention == _WIDE else None
+        self.shape = (rows, room)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = False
-        self.shape = (rows, room)
-        self.ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
-        self.positions = torch.zeros(rows, 1, dtype=torch.int64, device=device)
-        self.where = torch.zeros(1, dtype=torch.int64, device=device)
-        self.number = torch.zeros(1, dtype=torch.int64, device=device)
-        self.mask = torch.zeros(rows, 1, 1, room, dtype=kept_dtype or self.model.dtype, device=device)
-        self.chances = torch.zeros(rows, room, device=device)
         self.cache = DynamicCache(config=self.model.config)
-        where = self.where if self.whole else None
-        self.cache.layers = [
-            _RoomyLayer(room, kept_dtype, where) if type(layer) is DynamicLayer else layer for layer in self.cache.layers
-        ]
+        self.all_ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+        self.all_where = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.all_number = torch.zeros(1, dtype=torch.int64, device=device)
+        self.all_mask = torch.zeros(rows, 1, 1, room, dtype=kept_dtype or self.model.dtype, device=device)
+        self.all_chances = torch.zeros(rows, room, device=device)
+        self.cache.layers = [_SlotLayer(rows, room, kept_dtype, self.all_where) for _ in self.cache.layers]
+
+    def _read(self, prompts: Sequence[Ids], rows: int) -> Tensor:
+        """Put all prompts into the cache; float32 logits of the tokens after them [rows, vocabulary]."""
+        logits, at = [], 0
+        for length, some in groupby(prompts, key=lambda ids: self.plan.length(len(ids))):
+            same = list(some)
+            count = max(1, self.plan.prompt // length)
+            for start in range(0, len(same), count):
+                part = same[start : start + count]
+                logits.append(self._read_part(part, min(count, rows) if self.whole else len(part), length, at))
+                at += len(part)
+        found = torch.cat(logits)
+        return torch.cat([found, found[-1:].expand(rows - len(found), -1)])
+
+    def _read_part(self, prompts: Sequence[Ids], rows: int, length: int, first: int) -> Tensor:
+        """Read prompts padded on the right: what stands behind a prompt is seen by nothing before it."""
+        ids = torch.full((rows, length), self.filler)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+        last = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) - 1 for row in range(rows)])
+        cache = DynamicCache(config=self.model.config)
+        inputs = {"input_ids": ids.to(self.model.device), "past_key_values": cache, "use_cache": True}
+        logits = logits_of(self.model, inputs, last[:, None].to(self.model.device))[: len(prompts), 0]
+        for slots, read in zip(self.cache.layers, cache.layers, strict=True):
+            slots.put(first, read.keys[: len(prompts)], read.values[: len(prompts)])
+        return logits
 
     def next(self) -> list[int]:
         """The next token of every row."""
         if not self.on_cuda:
             self._advance()
-            return self._tokens().tolist()
-        if self.waiting is None:
-            self.waiting = self._sent()
-        tokens, ready = self.waiting
+            return self.ids[:, 0].tolist()
+        tokens, ready = self.waiting or self._sent()
         self.waiting = self._sent() if self.left else None
         ready.synchronize()
         return tokens.tolist()
-
-    def _tokens(self) -> Tensor:
-        return self.ids[:, 0]
 
     def _sent(self) -> tuple[Tensor, torch.cuda.Event]:
         """Take a step, and begin to bring its tokens over."""
         self._advance()
         tokens = torch.empty(len(self.ids), dtype=torch.int64, pin_memory=True)
-        tokens.copy_(self._tokens(), non_blocking=True)
+        tokens.copy_(self.ids[:, 0], non_blocking=True)
         ready = torch.cuda.Event()
         ready.record()
         return tokens, ready
 
     def _advance(self) -> None:
-        with _attention(self.model, self.attention):
-            self._advanced()
-
-    def _advanced(self) -> None:
         self.left -= 1
-        if self.given is not None:
-            inputs = self.given.inputs | {"past_key_values": self.cache, "use_cache": True}
-            self.given = None
-            self._chosen(logits_of(self.model, inputs, 1)[:, 0])
+        if self.first is not None:
+            self._chosen(self.first)
+            self.first = None
         elif self.graph is not None:
             self.graph.replay()
         elif self.warm and self.on_cuda and self.whole:
@@ -217,46 +220,85 @@ class Steps:
             self.warm = True
 
     def _step(self) -> None:
-        """One token for every row. Nothing but tensors changes here where the cache is read as a whole."""
-        if self.whole:
-            self.mask.index_fill_(3, self.where, 0)
-            mask = self.mask
-        else:
-            self.length += 1
-            self.mask[..., self.length - 1] = 0
-            mask = self.mask[..., : self.length] if self.plain else self.padding[:, : self.length]
+        """One token for every row. Where steps are one shape nothing but tensors changes here."""
+        if not self.whole:
+            self.longest += 1
+            for layer in self.cache.layers:
+                layer.read = min(round_up(self.longest, _COLUMNS), self.shape[1])
+        self.mask.view(len(self.ids), -1).scatter_(1, self.where[:, None], 0)
         inputs = {
             "input_ids": self.ids,
-            "attention_mask": mask,
-            "position_ids": self.positions,
+            "attention_mask": self.mask[..., : self.cache.layers[0].read],
+            "position_ids": self.where[:, None],
             "past_key_values": self.cache,
             "use_cache": True,
         }
-        self._chosen(logits_of(self.forward, inputs, 1)[:, 0])
+        with _attention(self.model, self.attention):
+            logits = logits_of(self.forward, inputs, 1)[:, 0]
         self.where += 1
+        self._chosen(logits)
 
     def _chosen(self, logits: Tensor) -> None:
-        if self.choose is None:
-            tokens = logits.argmax(-1)
-        else:
-            tokens = self.choose(logits, self.chances.index_select(1, self.number)[:, 0])
+        chance = self.chances.index_select(1, self.number)[:, 0]
+        tokens = logits.argmax(-1) if self.choose is None else self.choose(logits, chance)
         self.ids.copy_(tokens[:, None])
-        self.positions += 1
         self.number += 1
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        """Go on with these rows alone; returns which of them stands in each of the first places now."""
+        count, kept = len(rows), set(rows)
+        sources = [row for row in rows if row >= count]
+        places = [row for row in range(count) if row not in kept]
+        order = list(range(count))
+        for source, place in zip(sources, places, strict=True):
+            order[place] = source
+        index, source_at, place_at = (
+            torch.tensor(which, dtype=torch.int64, device=self.model.device) for which in (order, sources, places)
+        )
+        self.ids, self.where = self.ids[index], self.where[index]
+        self.mask, self.chances = self.mask[index], self.chances[index]
+        for layer in self.cache.layers:
+            layer.move(source_at, place_at, count)
+            layer.where = self.where
+        return order
+
+
+class LibrarySteps:
+    """The steps of models with sliding windows or states of other kinds: the library's own cache, prompts padded on
+    the left to one length, all rows to the end. Used as `SlotSteps` is."""
+
+    def __init__(self, model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None) -> None:
+        self.model, self.plan, self.filler, self.choose = model, plan, filler, choose
+
+    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, chances: Tensor | None) -> None:
+        given = padded(prompts, rows, self.plan.length(len(prompts[-1])), self.filler, self.model.device)
+        self.mask, self.positions, self.ids = given.mask, given.positions, given.ids
+        self.cache, self.number = DynamicCache(config=self.model.config), 0
+        self.chances = torch.zeros(rows, new_tokens) if chances is None else chances
+
+    def next(self) -> list[int]:
+        inputs = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
+        logits = logits_of(self.model, inputs | {"past_key_values": self.cache, "use_cache": True}, 1)[:, 0]
+        chance = self.chances[:, self.number].to(logits.device)
+        tokens = logits.argmax(-1) if self.choose is None else self.choose(logits, chance)
+        self.ids, self.positions = tokens[:, None], self.positions[:, -1:] + 1
+        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        self.number += 1
+        return list(tokens.tolist())
+
+    def keep(self, rows: Sequence[int]) -> list[int]:
         index = torch.tensor(rows, device=self.model.device)
-        if self.waiting is not None:
-            tokens, ready = self.waiting
-            ready.synchronize()
-            self.waiting = (tokens[torch.tensor(rows)], ready)
         self.cache.batch_select_indices(index)
         self.ids, self.positions, self.mask = self.ids[index], self.positions[index], self.mask[index]
-        self.padding, self.chances = self.padding[index], self.chances[index]
-        self.shape, self.graph, self.warm = (0, 0), None, False
+        self.chances = self.chances[index.cpu()]
+        return list(rows)
 
 
-def _compiled(model: PreTrainedModel) -> Any:
-    """The model's forward with its small operations fused, one shape at a time."""
-    return torch.compile(model.forward, dynamic=False)
+Steps = SlotSteps | LibrarySteps
+
+
+def steps_for(model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None, *, whole: bool) -> Steps:
+    """The steps that this model can take. `whole` fixes their shape; see `SlotSteps`."""
+    if plain_cache(model) and model.config._attn_implementation in ("sdpa", "eager"):
+        return SlotSteps(model, plan, filler, choose, whole)
+    return LibrarySteps(model, plan, filler, choose)
