@@ -38,7 +38,7 @@ class Sampling:
 
     def choose(self, logits: Tensor, chance: Tensor) -> Tensor:
         """Token ids [rows] from float32 logits [rows, vocabulary] and one number in [0, 1) per row."""
-        ordered, ids = (logits / self.temperature).softmax(-1).sort(-1, descending=True, stable=True)
+        ordered, ids = (logits / self.temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
         upto = ordered.cumsum(-1)
         kept = upto - ordered < self.top_p
         if self.top_k:

@@ -91,9 +91,8 @@ def _rows_of(
 def shared_prefixes(prompts: Sequence[Ids], toll: int) -> list[tuple[int, list[int]]]:
     """Groups of prompts and the length of the token prefix that each group shares, found by looking.
 
-    Of all ways to cut the prefix tree into groups this one computes the fewest tokens: a group of n prompts with a
-    common prefix of P tokens saves (n - 1) x P, and has to save more than the `toll`: what a forward for the prefix
-    and a row that is not full cost. The last token of a prompt is never part of its prefix. Prompts that share
+    The prefix tree is cut where it saves most: a group of n prompts with a common prefix of P tokens saves
+    (n - 1) x P, and has to save more than the `toll`: what a forward for the prefix and a row that is not full cost. The last token of a prompt is never part of its prefix. Prompts that share
     nothing worth it come together in one group without prefix. Groups are in the order of their first
     prompt, and so are the prompts of a group.
     """
@@ -102,13 +101,13 @@ def shared_prefixes(prompts: Sequence[Ids], toll: int) -> list[tuple[int, list[i
     open_ones: list[_Node] = []
     for place, item in enumerate(order):
         shared = _common(prompts[order[place - 1]], prompts[item]) if place else 0
-        leaf = _Node(len(prompts[item]) - 1, 1, 0, [(0, [item])])
+        leaf = _Node(len(prompts[item]) - 1, 0, [(0, [item])])
         while open_ones and open_ones[-1].depth > shared:
             closed = open_ones.pop().settled(toll)
             if open_ones and open_ones[-1].depth >= shared:
                 open_ones[-1].take(closed)
             else:
-                open_ones.append(_Node(shared, 0, 0, []))
+                open_ones.append(_Node(shared, 0, []))
                 open_ones[-1].take(closed)
         open_ones.append(leaf)
     while open_ones:
@@ -122,25 +121,27 @@ def shared_prefixes(prompts: Sequence[Ids], toll: int) -> list[tuple[int, list[i
 
 @dataclass(slots=True)
 class _Node:
-    """A node of the prefix tree: prompts that agree up to `depth`, and the best way found to group those below."""
+    """A node of the prefix tree: prompts that agree up to `depth`, how they are grouped, and what that saves."""
 
     depth: int
-    count: int
     saved: int
     groups: list[tuple[int, list[int]]]
 
     def take(self, below: _Node) -> None:
-        self.depth = min(self.depth, below.depth)
-        self.count += below.count
         self.saved += below.saved
         self.groups += below.groups
 
     def settled(self, toll: int) -> _Node:
-        """Nothing more comes below this node: one group, if that saves more than the groups below together."""
-        together = (self.count - 1) * self.depth - toll
-        if self.count > 1 and together > self.saved:
-            self.saved = together
-            self.groups = [(self.depth, [i for _, items in self.groups for i in items])]
+        """Nothing more comes below this node: leave what was found, or put together all prompts, or those that
+        share nothing yet."""
+        every = [i for _, items in self.groups for i in items]
+        alone = [i for prefix, items in self.groups if not prefix for i in items]
+        rest = [group for group in self.groups if group[0]]
+        together, joined = (len(every) - 1) * self.depth - toll, self.saved + (len(alone) - 1) * self.depth - toll
+        if self.depth and together > self.saved and together >= joined:
+            self.saved, self.groups = together, [(self.depth, every)]
+        elif self.depth and joined > self.saved:
+            self.saved, self.groups = joined, [*rest, (self.depth, alone)]
         return self
 
 

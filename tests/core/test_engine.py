@@ -1,0 +1,366 @@
+"""The engine against the plain form, one prompt at a time, for every family; and the same answers in any company."""
+
+import math
+import random
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from kick_core import engine
+from kick_core.engine.packing import shared_prefixes
+from kick_core.engine.plan import in_parts
+from kick_core.engine.steps import SlotSteps, steps_for
+from kick_core.spec import BadRequest
+from tests.core.test_families import FAMILIES, make
+from tests.tiny import token_ids
+
+PLAN = engine.Plan(tokens=512, rows=4, step=16, shortest=16, row=32, pack=96, room=8, prompt=64)
+PADDED = {"Mistral": "sliding", "Gemma2": "sliding", "Gemma3Text": "sliding"}
+"""Families whose cache cannot be shared: their options are scored in padded batches."""
+
+
+@pytest.fixture(scope="module")
+def models():
+    made = {}
+
+    def get(family):
+        if family not in made:
+            made[family] = make(family)
+            for parameter in made[family].parameters():
+                if parameter.dim() == 2:
+                    parameter.data.mul_(4.0)  # weights large enough for a wrong mask to show
+        return made[family]
+
+    return get
+
+
+def ids(count, seed):
+    return token_ids(1, count, vocabulary=128, seed=seed)[0].tolist()
+
+
+def questions():
+    """Two groups that share a prefix, and prompts that share nothing; lengths differ."""
+    first, second = ids(19, 1), ids(11, 2)
+    made = [[*(first, second)[n % 2], *ids(3 + 5 * n % 11, 10 + n)] for n in range(14)]
+    return [*made, *(ids(4 + 9 * n, 90 + n) for n in range(3))]
+
+
+def options(longest):
+    return [[ids(1 + (n + o) % longest, 200 + 4 * n + o) for o in range(4 - n % 2)] for n in range(17)]
+
+
+def merged(batches):
+    found = {}
+    for batch in batches:
+        assert not set(batch) & set(found)
+        found |= batch
+    return [found[i] for i in sorted(found)]
+
+
+@torch.no_grad()
+def plain(model, prompt, asked):
+    """One forward per option, nothing shared."""
+    after = model(torch.tensor([prompt])).logits[0, -1].float().log_softmax(-1)
+    sums = []
+    for option in asked:
+        logprobs = model(torch.tensor([[*prompt, *option]])).logits[0].float().log_softmax(-1)
+        sums.append(sum(float(logprobs[len(prompt) - 1 + n, token]) for n, token in enumerate(option)))
+    return sums, after
+
+
+@pytest.mark.parametrize("longest", [1, 4])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_equal_one_prompt_at_a_time(models, family, longest):
+    model, prompts, asked = models(family), questions(), options(longest)
+    plan = engine.Plan(512, 4, 16, 16, 32, 96, 8)
+    found = merged(engine.score_options(model, prompts, asked, plan=plan, filler=0))
+    for prompt, mine, score in zip(prompts, asked, found, strict=True):
+        sums, after = plain(model, prompt, mine)
+        assert score.logprobs == pytest.approx(sums, abs=1e-4)
+        assert score.argmax == int(after.argmax()) and score.top == pytest.approx(float(after.max()), abs=1e-4)
+        assert score.entropy == pytest.approx(-float((after * after.exp()).sum()), abs=1e-4)
+        assert score.rank == tuple(int((after > after[o[0]]).sum()) + 1 for o in mine)
+        assert score.finite
+    if family in PADDED:
+        assert any("Sliding" in note for note in plan.notes)
+    else:
+        assert engine.why_padded(model) == "" and not plan.notes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_text_equals_generate(models, family):
+    model, prompts = models(family), [ids(3 + 7 * n % 23, n) for n in range(9)]
+    found = merged(
+        engine.greedy(
+            model, prompts, new_tokens=10, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0
+        )
+    )
+    for prompt, mine in zip(prompts, found, strict=True):
+        row = torch.tensor([prompt])
+        text = model.generate(
+            row, attention_mask=torch.ones_like(row), max_new_tokens=10, do_sample=False, eos_token_id=2, pad_token_id=0
+        )[0, len(prompt) :].tolist()
+        text = text[: text.index(2)] if 2 in text else text
+        assert list(mine.ids) == text
+        assert mine.stop == ("eos" if len(text) < 10 else "limit")
+
+
+def scores(model, prompts, asked, wanted=None, plan=PLAN):
+    batches = engine.score_options(model, prompts, asked, plan=plan, filler=0, wanted=wanted)
+    return {item: score for batch in batches for item, score in batch.items()}
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPTNeoX", "Gemma3Text"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_score_does_not_depend_on_what_else_is_wanted(family, dtype):
+    model, prompts, asked = make(family).to(dtype), questions(), options(3)
+    at_once = scores(model, prompts, asked)
+    assert set(at_once) == set(range(len(prompts)))
+    order = random.Random(0).sample(range(len(prompts)), len(prompts))
+    alone = {item: scores(model, prompts, asked, [item])[item] for item in order}
+    extended = scores(model, prompts, asked, range(5)) | scores(model, prompts, asked, range(5, len(prompts)))
+    stopped = engine.score_options(model, prompts, asked, plan=PLAN, filler=0)
+    resumed = next(stopped)
+    resumed |= scores(model, prompts, asked, set(range(len(prompts))) - set(resumed))
+    for found in (alone, extended, resumed):
+        assert set(found) == set(at_once)
+        for item, score in at_once.items():
+            if dtype == torch.bfloat16:
+                assert found[item] == score
+            else:
+                assert found[item].argmax == score.argmax
+                assert found[item].logprobs == pytest.approx(score.logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "Gemma3Text"])
+@pytest.mark.parametrize("sampling", [None, engine.Sampling(0.8, 0.9, 40)])
+def test_a_text_does_not_depend_on_its_neighbours(family, sampling):
+    model, prompts = make(family).to(torch.bfloat16), [ids(3 + 7 * n % 23, n) for n in range(9)]
+
+    def texts(which):
+        batches = engine.generate(
+            model, [prompts[i] for i in which], new_tokens=9, ends=frozenset(range(2, 20)), stops=lambda _: False,
+            plan=PLAN, filler=0, sampling=sampling, seeds=[100 + i for i in which] if sampling else None,
+        )  # fmt: skip
+        return {which[i]: text for batch in batches for i, text in batch.items()}
+
+    at_once = texts(range(9))
+    assert len({len(text.ids) for text in at_once.values()}) > 1  # some rows end early and leave
+    assert texts([8, 3, 0, 5, 1, 2, 7, 6, 4]) == at_once
+    assert {i: text for n in range(9) for i, text in texts([n]).items()} == at_once
+
+
+@pytest.mark.parametrize("sampling", [None, engine.Sampling(0.7)])
+def test_steps_of_one_shape_write_the_same_text(models, sampling):
+    """The form that CUDA graphs are recorded of: the cache read as a whole, all rows to the end, filled up."""
+    model, prompts = models("Llama"), sorted((ids(3 + 7 * n % 23, n) for n in range(5)), key=len)
+    chances = torch.rand(8, 12, generator=torch.Generator().manual_seed(1))
+    found = []
+    for whole, rows, room in ((True, 8, 48), (False, 5, 40)):
+        steps = steps_for(model, PLAN, 0, sampling.choose if sampling else None, whole=whole)
+        assert isinstance(steps, SlotSteps)
+        for _ in range(2):  # the second batch uses the memory of the first
+            steps.begin(prompts, rows, room, 12, chances[:rows])
+            found.append([steps.next()[:5] for _ in range(12)])
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_sampling_draws_from_the_distribution_that_it_says():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -9.0]])
+    chances = (torch.arange(4000) + 0.5) / 4000
+
+    def shares(sampling):
+        drawn = sampling.choose(logits.expand(4000, -1), chances)
+        return torch.bincount(drawn, minlength=5) / 4000
+
+    assert torch.allclose(shares(engine.Sampling(2.0)), (logits[0] / 2).softmax(-1), atol=1e-3)
+    two = logits[0, :2].softmax(-1)
+    assert torch.allclose(shares(engine.Sampling(1.0, top_k=2))[:2], two, atol=1e-3)
+    # 0.64 and 0.24: the second one is needed to reach 0.7, the third is not
+    assert torch.allclose(shares(engine.Sampling(1.0, top_p=0.7))[:2], two, atol=1e-3)
+    assert shares(engine.Sampling(1.0, top_p=0.5)).tolist() == [1, 0, 0, 0, 0]
+    assert engine.Sampling(1.0).choose(logits, torch.tensor([1 - 2**-24])).item() in (3, 4)
+    for wrong in ({"temperature": 0}, {"temperature": 1, "top_p": 0}, {"temperature": 1, "top_k": -1}):
+        with pytest.raises(BadRequest, match="temperature must be above 0"):
+            engine.Sampling(**wrong)
+
+
+def test_sampling_needs_a_seed_for_every_prompt(models):
+    with pytest.raises(BadRequest, match="1 seeds for 2 prompts"):
+        next(
+            engine.generate(
+                models("Llama"), [[5], [6]], new_tokens=2, ends=frozenset(), stops=lambda _: False, plan=PLAN,
+                filler=0, sampling=engine.Sampling(1.0), seeds=[1],
+            )
+        )  # fmt: skip
+
+
+class Small:
+    """A model whose memory holds so many rows."""
+
+    def __init__(self, model, monkeypatch, rows):
+        self.seen, self.rows, forward = [], rows, model.forward
+
+        def limited(*args, **kwargs):
+            rows = len(kwargs["input_ids"])
+            self.seen.append(rows)
+            if rows > self.rows:
+                raise torch.OutOfMemoryError("no room")
+            return forward(*args, **kwargs)
+
+        limited.__signature__ = __import__("inspect").signature(forward)
+        monkeypatch.setattr(model, "forward", limited)
+
+
+def asked_all(model, plan, windows):
+    prompts = [ids(3 + 7 * n % 23, n) for n in range(9)]
+    texts = engine.greedy(
+        model, prompts, new_tokens=5, ends=frozenset({2}), stops=lambda _: False, plan=plan, filler=0
+    )
+    return (
+        scores(model, questions(), options(3), plan=plan),
+        {i: text for batch in texts for i, text in batch.items()},
+        [value for _, values in engine.window_logprobs(model, windows, rows=4, plan=plan) for value in values],
+        [at for at, _ in engine.window_scores(model, windows, rows=4, plan=plan)],
+        merged(engine.text_logprobs(model, prompts, prompts[::-1], plan=plan, filler=0)),
+    )
+
+
+@pytest.mark.parametrize("family", ["Llama", "Gemma3Text"])
+def test_out_of_memory_halves_and_goes_on(family, monkeypatch):
+    model, windows = make(family), token_ids(5, 20, vocabulary=128)
+    roomy, tight = (engine.Plan(512, 4, 16, 16, 64, 32, 96, 8) for _ in range(2))
+    expected = asked_all(model, roomy, windows)
+    Small(model, monkeypatch, 2 if family == "Llama" else 8)
+    found = asked_all(model, tight, windows)
+    assert roomy.notes == [] or "memory" not in roomy.notes[0]
+    if family == "Llama":
+        assert "out of memory with 4 rows, went on with 2" in tight.notes
+        assert found[3] == [0, 2, 4]
+    assert found[1] == expected[1]
+    assert found[2] == pytest.approx(expected[2], abs=1e-4)
+    for item, score in expected[0].items():
+        assert found[0][item].logprobs == pytest.approx(score.logprobs, abs=1e-5)
+
+
+def test_one_row_that_does_not_fit_is_an_error_and_nothing_is_lost():
+    def ask(part, rows):
+        if "large" in part:
+            raise torch.OutOfMemoryError("no room")
+        return part
+
+    plan, found = engine.Plan(64, 4), []
+    with pytest.raises(torch.OutOfMemoryError):
+        for part in in_parts(["a", "b", "c", "d", "e", "large", "f"], 4, ask, plan):
+            found += part
+    assert found == ["a", "b", "c", "d", "e"]
+    assert plan.notes == ["out of memory with 4 rows, went on with 2", "out of memory with 2 rows, went on with 1"]
+
+
+def cut_best(prompts, toll):
+    """The most that is saved when all prompts below a node of the prefix tree come together or none."""
+
+    def saved(group, depth):
+        together = (len(group) - 1) * depth - toll if len(group) > 1 else 0
+        parts = {}
+        for prompt in group:
+            parts.setdefault(prompt[depth] if len(prompt) - 1 > depth else id(prompt), []).append(prompt)
+        apart = sum(saved(part, depth + 1) for part in parts.values() if len(part) > 1 and len(part[0]) - 1 > depth)
+        return max(together, apart, 0)
+
+    return saved(prompts, 0)
+
+
+def test_prefixes_are_shared_where_it_pays_most():
+    draw = random.Random(3)
+    for _ in range(200):
+        prompts = [[draw.randrange(2) for _ in range(draw.randrange(1, 9))] for _ in range(draw.randrange(1, 12))]
+        toll = draw.randrange(4)
+        groups = shared_prefixes(prompts, toll)
+        assert sorted(i for _, items in groups for i in items) == list(range(len(prompts)))
+        for prefix, items in groups:
+            assert len({tuple(prompts[i][:prefix]) for i in items}) == 1
+            assert all(prefix < len(prompts[i]) for i in items)
+        saved = sum((len(items) - 1) * prefix - toll for prefix, items in groups if prefix)
+        assert saved >= cut_best(prompts, toll)
+
+
+def test_every_question_has_one_place(models):
+    prompts, asked = [*questions(), ids(50, 77)], [*options(4), [ids(2, 1)]]
+    layout = engine.pack_layout(prompts, asked, PLAN)
+    assert sorted(i for row in layout.rows for i in row.items) == list(range(len(prompts)))
+    for row in layout.rows:
+        spans = [
+            (start, start + len(prompts[i]) - row.prefix + sum(len(o) - 1 for o in asked[i]))
+            for i, start in zip(row.items, row.starts, strict=True)
+        ]
+        assert all(end <= after for (_, end), (after, _) in zip(spans, spans[1:], strict=False))
+        assert spans[-1][1] <= row.length and row.room % PLAN.room == 0 and row.prefix <= row.room
+    names = {
+        engine.plan_hash(models("Llama"), some, asked[: len(some)], plan)
+        for some in (prompts, prompts[:5], prompts[::-1])
+        for plan in (PLAN, engine.Plan(512, 4, row=64))
+    }
+    assert len(names) == 6
+    assert engine.plan_hash(models("Llama"), prompts, asked, PLAN) in names  # the same again, whatever the weights
+
+
+def test_logits_that_are_not_finite_are_told():
+    model = make("Llama")
+    model.lm_head.weight.data[3] = float("nan")
+    assert not any(score.finite for score in scores(model, questions(), options(1)).values())
+
+
+@torch.no_grad()
+def test_windows_hold_the_likeliest_tokens_and_the_tail(models):
+    model, windows = models("Qwen3"), token_ids(5, 20, vocabulary=128)
+    seen = 0
+    for first, found in engine.window_scores(model, windows, rows=2, top=7):
+        part = windows[first : first + len(found.logprobs)]
+        exact = model(part).logits[:, :-1].log_softmax(-1)
+        assert torch.allclose(found.logprobs, exact.gather(-1, part[:, 1:, None])[..., 0], atol=1e-5)
+        assert torch.equal(found.ids.long(), exact.topk(7, -1).indices)
+        assert torch.allclose(found.top.exp().sum(-1) + found.tail, torch.ones(part.shape[0], 19), atol=1e-5)
+        seen += len(part)
+    assert seen == 5
+    sums = [value for _, values in engine.window_logprobs(model, windows, rows=2) for value in values]
+    exact = -torch.nn.functional.cross_entropy(
+        model(windows).logits[:, :-1].flatten(0, 1), windows[:, 1:].flatten(), reduction="none"
+    )
+    assert sums == pytest.approx(exact.view(5, 19).sum(-1).tolist(), abs=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["Llama", "Gemma3Text", "GPT2"])
+def test_a_given_text_has_its_log_probability(models, family):
+    model, prompts = models(family), [ids(3 + 5 * n, n) for n in range(6)]
+    texts = [ids(1 + 6 * n % 20, 50 + n) for n in range(5)] + [[]]
+    found = merged(engine.text_logprobs(model, prompts, texts, plan=PLAN, filler=0))
+    for prompt, text, score in zip(prompts, texts, found, strict=True):
+        assert score.total == pytest.approx(plain(model, prompt, [text])[0][0], abs=1e-4)
+        assert len(score.tokens) == len(text) and math.fsum(score.tokens) == pytest.approx(score.total, abs=1e-5)
+
+
+def test_stop_strings_are_found_however_they_are_cut(tiny_folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    stopped = engine.stopper(tokenizer, ("\n", "Q:", "é"))
+    assert not engine.stopper(tokenizer, ())([5])
+    for text in ("The river.\nNext", "the soap Q: what", "a café here", "\n\n leading space is not an end"):
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+        for n in range(1, len(tokens) + 1):
+            seen = tokenizer.decode(tokens[max(0, n - 8) : n]).lstrip()
+            before = tokenizer.decode(tokens[max(0, n - 9) : n - 1]).lstrip() if n > 1 else ""
+            ends = any(stop in seen for stop in ("\n", "Q:", "é"))
+            if not any(stop in before for stop in ("\n", "Q:", "é")):  # nothing is asked after the end
+                assert stopped(tokens[:n]) == ends, (text, n)
+
+
+def test_models_that_cannot_be_packed_say_why(models):
+    assert "Sliding" in engine.why_padded(models("Gemma3Text"))
+    model = make("Llama")
+    model.config._attn_implementation = "flex_attention"
+    assert "flex_attention" in engine.why_padded(model)
+    assert len(DynamicCache(config=model.config).layers) == 2
