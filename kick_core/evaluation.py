@@ -109,16 +109,25 @@ def evaluate(
     if limit is not None and limit < 1:
         raise BadRequest(f"limit {limit}: at least 1 example is needed")
     ask = asker(model, tokenizer)
-    for batch in outputs(ask, asked, examples(asked, ask, data)[:limit]):
+    found = examples(asked, ask, data)
+    for batch in outputs(ask, asked, found[:limit], found):
         yield from batch
 
 
-def outputs(ask: Asker, task: Task, wanted: Sequence[Example]) -> Iterator[list[Output]]:
-    """Outputs for examples, one list per batch of the engine, in the engine's order."""
+def outputs(
+    ask: Asker, task: Task, wanted: Sequence[Example], among: Sequence[Example] = ()
+) -> Iterator[list[Output]]:
+    """Outputs for examples, one list per batch of the engine, in the engine's order.
+
+    `among` are all examples of the task in their order: options are scored in packs whose layout follows from the
+    whole task, so that an answer does not depend on what it is asked with.
+    """
+    if task.kind == "choose":
+        yield from _choose(ask, {example.id for example in wanted}, among or wanted)
+        return
     ways: Mapping[str, Callable[[Asker, Task, Sequence[Example]], Iterator[list[Output]]]] = {
         "generate": _generate,
         "dialogue": _dialogue,
-        "choose": _choose,
         "perplexity": _perplexity,
     }
     yield from ways[task.kind](ask, task, wanted)
@@ -210,16 +219,17 @@ def _said(ask: Asker, task: Task, before: Output, ids: list[int], found: Generat
     )
 
 
-def _choose(ask: Asker, task: Task, wanted: Sequence[Example]) -> Iterator[list[Output]]:
+def _choose(ask: Asker, wanted: set[str], among: Sequence[Example]) -> Iterator[list[Output]]:
     """Every option's log-probability, summed over its tokens."""
-    options = [option_ids(ask.tokenizer, "".join(example.prompt), example.choices) for example in wanted]
-    fit, rejected = _fitting(wanted, [max(whole, key=len) for whole, _ in options], ask.context)
-    if rejected:
-        yield rejected
+    options = [option_ids(ask.tokenizer, "".join(example.prompt), example.choices) for example in among]
+    fit, rejected = _fitting(among, [max(whole, key=len) for whole, _ in options], ask.context)
+    if refused := [output for output in rejected if output.example in wanted]:
+        yield refused
     prompts = [options[i][0][0][: options[i][1]] for i in fit]
     endings = [[ids[options[i][1] :] for ids in options[i][0]] for i in fit]
-    for batch in engine.score_options(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler):
-        yield [_scored(wanted[fit[i]], prompts[i], found.logprobs) for i, found in batch.items()]
+    now = [n for n, i in enumerate(fit) if among[i].id in wanted]
+    for batch in engine.score_options(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler, wanted=now):
+        yield [_scored(among[fit[n]], prompts[n], found.logprobs) for n, found in batch.items()]
 
 
 def _scored(example: Example, prompt: Sequence[int], values: Sequence[float], *, predicted: int = 0) -> Output:

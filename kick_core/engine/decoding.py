@@ -11,13 +11,16 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core.engine.plan import Batch, Ids, Plan, batches, in_parts, round_up, rows_matter
-from kick_core.engine.steps import LibrarySteps, Steps, steps_for
+from kick_core.engine.steps import NOT_FINITE, LibrarySteps, Steps, steps_for
 from kick_core.spec import BadRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One continuation: its token ids (without the end token) and why it ended ("eos", "stop" or "limit")."""
+    """One continuation: its token ids (without the end token) and why it ended.
+
+    "eos", "stop" or "limit"; "not finite" when its logits held NaN or no finite maximum.
+    """
 
     ids: tuple[int, ...]
     stop: str
@@ -171,8 +174,8 @@ def _written(steps: Steps, asked: int, rules: _Rules, leave: bool) -> list[Gener
         for row, token in zip(rows, steps.next(), strict=False):
             if ended[row]:
                 continue
-            if token in rules.ends:
-                ended[row] = "eos"
+            if token in rules.ends or token == NOT_FINITE:
+                ended[row] = "not finite" if token == NOT_FINITE else "eos"
                 continue
             ids[row].append(token)
             if rules.stops(ids[row]):

@@ -66,6 +66,15 @@ def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
         model.config._attn_implementation = before
 
 
+NOT_FINITE = -1
+
+
+def _chosen(logits: Tensor, choose: Chooser | None, chances: Tensor) -> Tensor:
+    """The next tokens [rows] from float32 logits [rows, vocabulary]."""
+    tokens = logits.argmax(-1) if choose is None else choose(logits, chances)
+    return tokens.masked_fill(~logits.amax(-1).isfinite(), NOT_FINITE)
+
+
 class _SlotLayer(DynamicLayer):
     """A cache layer with a slot of `room` columns for every row, from the start; the library's own layer copies all
     that it holds at every step. Prompts are put in with `put`; a step writes every row at its place `where` [rows].
@@ -131,7 +140,7 @@ class SlotSteps:
         if self.shape != (rows, room):
             self._make_room(rows, room)
         lengths = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) for row in range(rows)]).to(device)
-        self.ids, self.where, self.number = self.all_ids, self.all_where, self.all_number
+        self.ids, self.tokens, self.where, self.number = self.all_ids, self.all_tokens, self.all_where, self.all_number
         self.mask, self.chances = self.all_mask, self.all_chances
         self.where.copy_(lengths)
         self.number.zero_()
@@ -152,6 +161,7 @@ class SlotSteps:
         self.warm = False
         self.cache = DynamicCache(config=self.model.config)
         self.all_ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+        self.all_tokens = torch.zeros(rows, dtype=torch.int64, device=device)
         self.all_where = torch.zeros(rows, dtype=torch.int64, device=device)
         self.all_number = torch.zeros(1, dtype=torch.int64, device=device)
         self.all_mask = torch.zeros(rows, 1, 1, room, dtype=kept_dtype or self.model.dtype, device=device)
@@ -185,20 +195,20 @@ class SlotSteps:
         return logits
 
     def next(self) -> list[int]:
-        """The next token of every row."""
+        """The next token of every row; `NOT_FINITE` for a row whose logits hold NaN or no finite maximum."""
         if not self.on_cuda:
             self._advance()
-            return self.ids[:, 0].tolist()
+            return list(self.tokens.tolist())
         tokens, ready = self.waiting or self._sent()
         self.waiting = self._sent() if self.left else None
         ready.synchronize()
-        return tokens.tolist()
+        return list(tokens.tolist())
 
     def _sent(self) -> tuple[Tensor, torch.cuda.Event]:
         """Take a step, and begin to bring its tokens over."""
         self._advance()
-        tokens = torch.empty(len(self.ids), dtype=torch.int64, pin_memory=True)
-        tokens.copy_(self.ids[:, 0], non_blocking=True)
+        tokens = torch.empty(len(self.tokens), dtype=torch.int64, pin_memory=True)
+        tokens.copy_(self.tokens, non_blocking=True)
         ready = torch.cuda.Event()
         ready.record()
         return tokens, ready
@@ -206,7 +216,7 @@ class SlotSteps:
     def _advance(self) -> None:
         self.left -= 1
         if self.first is not None:
-            self._chosen(self.first)
+            self._take(self.first)
             self.first = None
         elif self.graph is not None:
             self.graph.replay()
@@ -236,12 +246,12 @@ class SlotSteps:
         with _attention(self.model, self.attention):
             logits = logits_of(self.forward, inputs, 1)[:, 0]
         self.where += 1
-        self._chosen(logits)
+        self._take(logits)
 
-    def _chosen(self, logits: Tensor) -> None:
-        chance = self.chances.index_select(1, self.number)[:, 0]
-        tokens = logits.argmax(-1) if self.choose is None else self.choose(logits, chance)
-        self.ids.copy_(tokens[:, None])
+    def _take(self, logits: Tensor) -> None:
+        tokens = _chosen(logits, self.choose, self.chances.index_select(1, self.number)[:, 0])
+        self.tokens.copy_(tokens)
+        self.ids.copy_(tokens.clamp(min=0)[:, None])
         self.number += 1
 
     def keep(self, rows: Sequence[int]) -> list[int]:
@@ -255,7 +265,7 @@ class SlotSteps:
         index, source_at, place_at = (
             torch.tensor(which, dtype=torch.int64, device=self.model.device) for which in (order, sources, places)
         )
-        self.ids, self.where = self.ids[index], self.where[index]
+        self.ids, self.tokens, self.where = self.ids[index], self.tokens[index], self.where[index]
         self.mask, self.chances = self.mask[index], self.chances[index]
         for layer in self.cache.layers:
             layer.move(source_at, place_at, count)
@@ -279,9 +289,8 @@ class LibrarySteps:
     def next(self) -> list[int]:
         inputs = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
         logits = logits_of(self.model, inputs | {"past_key_values": self.cache, "use_cache": True}, 1)[:, 0]
-        chance = self.chances[:, self.number].to(logits.device)
-        tokens = logits.argmax(-1) if self.choose is None else self.choose(logits, chance)
-        self.ids, self.positions = tokens[:, None], self.positions[:, -1:] + 1
+        tokens = _chosen(logits, self.choose, self.chances[:, self.number].to(logits.device))
+        self.ids, self.positions = tokens.clamp(min=0)[:, None], self.positions[:, -1:] + 1
         self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
         self.number += 1
         return list(tokens.tolist())

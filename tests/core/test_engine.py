@@ -306,10 +306,22 @@ def test_every_question_has_one_place(models):
     assert engine.plan_hash(models("Llama"), prompts, asked, PLAN) in names  # the same again, whatever the weights
 
 
-def test_logits_that_are_not_finite_are_told():
-    model = make("Llama")
-    model.lm_head.weight.data[3] = float("nan")
+@pytest.mark.parametrize("family", ["Llama", "Gemma3Text"])
+def test_logits_that_are_not_finite_are_told(family):
+    model, prompts = make(family), [ids(5, n) for n in range(3)]
+    model.get_output_embeddings().weight.data[3] = float("nan")
     assert not any(score.finite for score in scores(model, questions(), options(1)).values())
+    texts = engine.greedy(
+        model, prompts, new_tokens=4, ends=frozenset(), stops=lambda _: False, plan=PLAN, filler=0
+    )
+    assert merged(texts) == [engine.Generated((), "not finite")] * 3
+
+
+def test_batches_have_few_shapes():
+    found = engine.batches([1, 16, 17, 33, 200, 16], PLAN)
+    assert [(b.items, b.rows, b.length) for b in found] == [
+        ((0, 1, 5), 4, 16), ((2,), 4, 32), ((3,), 4, 48), ((4,), 2, 208)
+    ]  # fmt: skip
 
 
 @torch.no_grad()

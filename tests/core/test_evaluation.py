@@ -28,53 +28,6 @@ def ask(opened):
     return Asker(opened.model, opened.tokenizer, PLAN)
 
 
-def prompts(count=11):
-    return [token_ids(1, 3 + 4 * i % 37, seed=i)[0].tolist() for i in range(count)]
-
-
-def merged(batches):
-    found = {}
-    for batch in batches:
-        assert not set(batch) & set(found)
-        found |= batch
-    return [found[i] for i in range(len(found))]
-
-
-def test_next_tokens_equal_one_prompt_at_a_time(opened):
-    wanted = [[7, 8, 9, 10]] * 11
-    found = merged(engine.next_logprobs(opened.model, prompts(), wanted, plan=PLAN, filler=0))
-    for ids, values in zip(prompts(), found, strict=True):
-        plain = opened.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[[7, 8, 9, 10]]
-        assert torch.allclose(torch.tensor(values), plain, atol=1e-4)
-
-
-@torch.no_grad()
-def test_options_equal_one_at_a_time(opened):
-    options = [[token_ids(1, 1 + (i + n) % 4, seed=50 + n)[0].tolist() for n in range(4)] for i in range(11)]
-    found = merged(engine.option_logprobs(opened.model, prompts(), options, plan=PLAN, filler=0))
-    for ids, endings, values in zip(prompts(), options, found, strict=True):
-        for ending, value in zip(endings, values, strict=True):
-            logprobs = opened.model(torch.tensor([ids + ending])).logits[0].log_softmax(-1)
-            plain = sum(float(logprobs[len(ids) - 1 + n, token]) for n, token in enumerate(ending))
-            assert value == pytest.approx(plain, abs=1e-4)
-
-
-def test_greedy_text_equals_generate(opened):
-    found = merged(
-        engine.greedy(
-            opened.model, prompts(), new_tokens=12, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0
-        )
-    )
-    for ids, mine in zip(prompts(), found, strict=True):
-        row = torch.tensor([ids])
-        plain = opened.model.generate(
-            row, attention_mask=torch.ones_like(row), max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0
-        )[0, len(ids) :].tolist()
-        plain = plain[: plain.index(2)] if 2 in plain else plain
-        assert list(mine.ids) == plain
-        assert mine.stop == ("eos" if len(plain) < 12 else "limit")
-
-
 @torch.no_grad()
 def test_perplexity_equals_the_plain_definition(opened):
     windows = token_ids(5, 40)
@@ -82,26 +35,6 @@ def test_perplexity_equals_the_plain_definition(opened):
     for ids, value in zip(windows, found, strict=True):
         loss = opened.model(ids[None], labels=ids[None]).loss
         assert value == pytest.approx(-float(loss) * (len(ids) - 1), rel=1e-5)
-
-
-def test_one_shape_one_answer_whatever_the_company(opened):
-    """Same padded length and rows: the same bits, in any order and with any neighbours."""
-    model = opened.model.to(torch.bfloat16)
-    try:
-        wanted = [[7, 8]] * 11
-        first = merged(engine.next_logprobs(model, prompts(), wanted, plan=PLAN, filler=0))
-        turned = merged(engine.next_logprobs(model, prompts()[::-1], wanted, plan=PLAN, filler=0))[::-1]
-        alone = [merged(engine.next_logprobs(model, [p], wanted[:1], plan=PLAN, filler=0))[0] for p in prompts()]
-        assert first == turned == alone
-    finally:
-        opened.model.to(torch.float32)
-
-
-def test_batches_have_few_shapes():
-    found = engine.batches([1, 16, 17, 33, 200, 16], PLAN)
-    assert [(b.items, b.rows, b.length) for b in found] == [
-        ((0, 1, 5), 4, 16), ((2,), 4, 32), ((3,), 4, 48), ((4,), 2, 208)
-    ]  # fmt: skip
 
 
 def test_bos_exactly_once(opened):
