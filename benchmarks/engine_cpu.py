@@ -17,13 +17,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import _machine  # noqa: E402
+import _machine
 
-from kick_core import evaluation, tasks  # noqa: E402
-from kick_core.artifacts import open_for  # noqa: E402
-from kick_core.pocket import POCKET_MODELS  # noqa: E402
-from kick_core.spec import ModelRef  # noqa: E402
-from kick_core.sweep import PRESETS  # noqa: E402
+from kick_core import evaluation, tasks
+from kick_core.artifacts import open_for
+from kick_core.pocket import POCKET_MODELS
+from kick_core.spec import ModelRef
+from kick_core.sweep import PRESETS
 
 
 def cpu_seconds() -> float:

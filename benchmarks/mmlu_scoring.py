@@ -22,11 +22,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import _machine  # noqa: E402
-import _shapes  # noqa: E402
+import _machine
+import _shapes
 
-from kick_core import engine  # noqa: E402
-from kick_core.engine.packing import shared_prefixes  # noqa: E402
+from kick_core import engine
+from kick_core.engine.packing import shared_prefixes
 
 _PIECES = re.compile(r" ?[A-Za-z]{1,6}|\d|\s|[^\sA-Za-z\d]")
 _CONTEXT = 2048
@@ -90,7 +90,9 @@ def in_padded_batches(model: Any, prompts: list[list[int]], rows: int = 16) -> d
         ids = torch.tensor([[0] * (longest - len(prompts[i])) + prompts[i] for i in items], device=model.device)
         mask = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in items]).to(ids.device)
         places = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=1, use_cache=False).logits
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=1, use_cache=False
+        ).logits
         values = logits[:, -1].float().log_softmax(-1)[:, [x for (x,) in LETTERS]].tolist()
         found |= dict(zip(items, map(tuple, values), strict=True))
     return found
@@ -126,11 +128,13 @@ def main() -> None:
     _machine.write(asked.out, "mmlu_scoring", figures)
     print(f"{figures['device']}: {len(prompts)} questions, {figures['tokens_mean']:.0f} tokens each, "
           f"{figures['tokens_shared']:.0f} with prefixes shared; plan {figures['plan_hash']}")  # fmt: skip
-    for name in ("packed", "padded batches of 16", "generate, batch 1"):
-        print(f"  {name:24s} {figures['per_second'][name]:8.1f} questions/s")
-    print(f"  {'arithmetic floor':24s} {figures['floor_per_second']:8.1f}   ours/floor {figures['share_of_floor']:.2f}, "
-          f"ours/padded {figures['times_padded']:.1f}; largest difference {figures['largest_difference']:.3f}, "
-          f"same choice {figures['same_choice']}")  # fmt: skip
+    for name, rate in figures["per_second"].items():
+        print(f"  {name:24s} {rate:8.1f} questions/s, {rate / figures['per_second']['packed']:.2f} of packed")
+    if not asked.small:
+        print(
+            f"  {'arithmetic floor':24s} {figures['floor_per_second']:8.1f}, packed is {figures['share_of_floor']:.2f} of it"
+        )
+    print(f"  largest difference to padded {figures['largest_difference']:.3f}, same choice {figures['same_choice']}")
 
 
 def measured(model: Any, prompts: list[list[int]], plan: engine.Plan) -> dict[str, Any]:

@@ -114,9 +114,7 @@ def evaluate(
         yield from batch
 
 
-def outputs(
-    ask: Asker, task: Task, wanted: Sequence[Example], among: Sequence[Example] = ()
-) -> Iterator[list[Output]]:
+def outputs(ask: Asker, task: Task, wanted: Sequence[Example], among: Sequence[Example] = ()) -> Iterator[list[Output]]:
     """Outputs for examples, one list per batch of the engine, in the engine's order.
 
     `among` are all examples of the task in their order: options are scored in packs whose layout follows from the

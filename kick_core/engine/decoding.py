@@ -130,7 +130,7 @@ def generate(
 
 
 def _batches(lengths: Sequence[int], new_tokens: int, plan: Plan, steps: Steps, fixed: bool) -> list[Batch]:
-    """Which prompts are decoded together, shorter ones first. Where the shape matters it follows from a prompt alone."""
+    """Which prompts are decoded together. Where the shape matters it follows from a prompt alone."""
     if isinstance(steps, LibrarySteps):
         return batches(lengths, plan)
     order = sorted(range(len(lengths)), key=lambda item: (plan.length(lengths[item]), item))

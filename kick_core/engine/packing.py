@@ -92,9 +92,9 @@ def shared_prefixes(prompts: Sequence[Ids], toll: int) -> list[tuple[int, list[i
     """Groups of prompts and the length of the token prefix that each group shares, found by looking.
 
     The prefix tree is cut where it saves most: a group of n prompts with a common prefix of P tokens saves
-    (n - 1) x P, and has to save more than the `toll`: what a forward for the prefix and a row that is not full cost. The last token of a prompt is never part of its prefix. Prompts that share
-    nothing worth it come together in one group without prefix. Groups are in the order of their first
-    prompt, and so are the prompts of a group.
+    (n - 1) x P, and has to save more than the `toll`: what a forward for the prefix and a row that is not full cost.
+    The last token of a prompt is never part of its prefix. Prompts that share nothing worth it come together in one
+    group without prefix. Groups are in the order of their first prompt, and so are the prompts of a group.
     """
     order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
     found: list[_Node] = []

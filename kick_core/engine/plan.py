@@ -105,7 +105,9 @@ def rows_matter(model: PreTrainedModel) -> bool:
     """
     if model.device.type != "cpu":
         return True
-    return model.dtype != torch.float32 and not _rows_alike(model.dtype, int(model.config.get_text_config().hidden_size))
+    return model.dtype != torch.float32 and not _rows_alike(
+        model.dtype, int(model.config.get_text_config().hidden_size)
+    )
 
 
 @cache

@@ -104,12 +104,26 @@ def _in_packs(
 ) -> Iterator[dict[int, Scored]]:
     layout = pack_layout(prompts, options, plan)
     packer = _Packer(model, prompts, options, layout, filler, {})
-    for (room, length), rows in groupby(layout.rows, key=lambda row: (row.room, row.length)):
+    for rows, count in _shapes(layout, plan):
         some = [row for row in rows if asked.intersection(row.items)]
-        count = max(1, min(plan.pack // length, plan.tokens // (room + length)))
         for start in range(0, len(some), count):
             for found in in_parts(some[start : start + count], count, packer.scores, plan):
                 yield {item: scored for item, scored in found.items() if item in asked}
+
+
+def _shapes(layout: Layout, plan: Plan) -> Iterator[tuple[list[Row], int]]:
+    """Rows that may be asked together, and how many of them a forward has.
+
+    What is left over of a kind has a shape of its own, so that a whole task needs no copies to fill a pack.
+    """
+    for (room, length), same in groupby(layout.rows, key=lambda row: (row.room, row.length)):
+        rows = list(same)
+        count = max(1, min(plan.pack // length, plan.tokens // (room + length)))
+        full = len(rows) // count * count
+        if full:
+            yield rows[:full], count
+        if full < len(rows):
+            yield rows[full:], len(rows) - full
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +219,9 @@ class _Packer:
         runs = [(group, len(list(same))) for group, same in groupby(rows, key=lambda row: row.group)]
         cache = DynamicCache(config=self.model.config)
         cache.layers = [
-            _SharedLayer(*(torch.cat([self.prefixes[g][n][side].expand(c, -1, -1, -1) for g, c in runs]) for side in (0, 1)))
+            _SharedLayer(
+                *(torch.cat([self.prefixes[g][n][side].expand(c, -1, -1, -1) for g, c in runs]) for side in (0, 1))
+            )
             for n in range(len(cache.layers))
         ]
         return cache
@@ -336,7 +352,9 @@ def _later_sums(
     inputs = {
         "input_ids": tokens[:, :width],
         "attention_mask": torch.cat([batch.mask.repeat_interleave(each, 0), torch.ones_like(tokens[:, :width])], 1),
-        "position_ids": batch.positions[:, -1:].repeat_interleave(each, 0) + 1 + torch.arange(width, device=model.device),
+        "position_ids": batch.positions[:, -1:].repeat_interleave(each, 0)
+        + 1
+        + torch.arange(width, device=model.device),
         "past_key_values": cache,
         "use_cache": True,
     }

@@ -148,7 +148,8 @@ class SlotSteps:
         self.mask.zero_().masked_fill_(hidden[:, None, None], torch.finfo(self.mask.dtype).min)
         if chances is not None:
             self.chances[:, :new_tokens] = chances.to(device)
-        self.left, self.longest, self.waiting = new_tokens, max(map(len, prompts)), None
+        self.left, self.longest = new_tokens, max(map(len, prompts))
+        self.waiting: tuple[Tensor, torch.cuda.Event] | None = None
         for layer in self.cache.layers:
             layer.begin(rows, self.where)
         self.first: Tensor | None = self._read(prompts, rows)

@@ -1,5 +1,7 @@
 """The engine against the plain form, one prompt at a time, for every family; and the same answers in any company."""
 
+import inspect
+import itertools
 import math
 import random
 
@@ -92,9 +94,7 @@ def test_scores_equal_one_prompt_at_a_time(models, family, longest):
 def test_greedy_text_equals_generate(models, family):
     model, prompts = models(family), [ids(3 + 7 * n % 23, n) for n in range(9)]
     found = merged(
-        engine.greedy(
-            model, prompts, new_tokens=10, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0
-        )
+        engine.greedy(model, prompts, new_tokens=10, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0)
     )
     for prompt, mine in zip(prompts, found, strict=True):
         row = torch.tensor([prompt])
@@ -209,15 +209,13 @@ class Small:
                 raise torch.OutOfMemoryError("no room")
             return forward(*args, **kwargs)
 
-        limited.__signature__ = __import__("inspect").signature(forward)
+        limited.__signature__ = inspect.signature(forward)
         monkeypatch.setattr(model, "forward", limited)
 
 
 def asked_all(model, plan, windows):
     prompts = [ids(3 + 7 * n % 23, n) for n in range(9)]
-    texts = engine.greedy(
-        model, prompts, new_tokens=5, ends=frozenset({2}), stops=lambda _: False, plan=plan, filler=0
-    )
+    texts = engine.greedy(model, prompts, new_tokens=5, ends=frozenset({2}), stops=lambda _: False, plan=plan, filler=0)
     return (
         scores(model, questions(), options(3), plan=plan),
         {i: text for batch in texts for i, text in batch.items()},
@@ -295,7 +293,7 @@ def test_every_question_has_one_place(models):
             (start, start + len(prompts[i]) - row.prefix + sum(len(o) - 1 for o in asked[i]))
             for i, start in zip(row.items, row.starts, strict=True)
         ]
-        assert all(end <= after for (_, end), (after, _) in zip(spans, spans[1:], strict=False))
+        assert all(end <= after for (_, end), (after, _) in itertools.pairwise(spans))
         assert spans[-1][1] <= row.length and row.room % PLAN.room == 0 and row.prefix <= row.room
     names = {
         engine.plan_hash(models("Llama"), some, asked[: len(some)], plan)
@@ -311,9 +309,7 @@ def test_logits_that_are_not_finite_are_told(family):
     model, prompts = make(family), [ids(5, n) for n in range(3)]
     model.get_output_embeddings().weight.data[3] = float("nan")
     assert not any(score.finite for score in scores(model, questions(), options(1)).values())
-    texts = engine.greedy(
-        model, prompts, new_tokens=4, ends=frozenset(), stops=lambda _: False, plan=PLAN, filler=0
-    )
+    texts = engine.greedy(model, prompts, new_tokens=4, ends=frozenset(), stops=lambda _: False, plan=PLAN, filler=0)
     assert merged(texts) == [engine.Generated((), "not finite")] * 3
 
 
