@@ -132,7 +132,8 @@ def main() -> None:
         print(f"  {name:24s} {rate:8.1f} questions/s, {rate / figures['per_second']['packed']:.2f} of packed")
     if not asked.small:
         print(
-            f"  {'arithmetic floor':24s} {figures['floor_per_second']:8.1f}, packed is {figures['share_of_floor']:.2f} of it"
+            f"  {'arithmetic floor':24s} {figures['floor_per_second']:8.1f}, "
+            f"packed is {figures['share_of_floor']:.2f} of it"
         )
     print(f"  largest difference to padded {figures['largest_difference']:.3f}, same choice {figures['same_choice']}")
 

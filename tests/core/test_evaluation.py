@@ -13,7 +13,7 @@ from kick_core.records import Example, Output
 from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, parse
 from kick_core.store import results
 from kick_core.workshop import Workshop
-from tests.tiny import token_ids
+from tests.tiny import save_tiny, token_ids
 
 PLAN = engine.Plan(tokens=512, rows=4, step=16, shortest=16)
 
@@ -126,6 +126,21 @@ def test_asked_once_extended_later_and_the_same_as_at_once(store, tmp_path, tiny
     measure(shop_of(at_once, tiny_folder), "factoid_qa", 9)
     assert results.outputs(at_once, card.key) == results.outputs(store, card.key)
     assert results.verdicts(store, card.key, card.task_version)
+
+
+@pytest.mark.parametrize("name", ["multiple_choice", "retrieval_qa_open"])
+def test_half_precision_extended_and_at_once_are_the_same_bits(store, tmp_path, name):
+    from kick_core.store import open_store
+
+    folder = save_tiny(tmp_path / "half", dtype=torch.bfloat16)
+    shop = shop_of(store, folder)
+    for limit in (3, 11, 12):
+        card, _ = measure(shop, name, limit)
+    at_once = open_store(tmp_path / "at once")
+    measure(shop_of(at_once, folder), name, 12)
+    found = {output.example: output for output in results.outputs(store, card.key)}
+    assert len(found) == 12
+    assert found == {output.example: output for output in results.outputs(at_once, card.key)}
 
 
 def test_stopped_in_the_middle_goes_on_at_its_batch(store, tiny_folder):
