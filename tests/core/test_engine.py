@@ -166,6 +166,46 @@ def test_steps_of_one_shape_write_the_same_text(models, sampling):
     assert found[0] == found[1] == found[2] == found[3]
 
 
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "OPT", "Qwen3Moe", "Gemma3Text"])
+def test_where_rows_matter_every_shape_is_fixed(models, family, monkeypatch):
+    """The form that accelerators use: batches and packs filled up with copies. The same answers come out, and which
+    shapes a prompt meets does not depend on the others."""
+    model, prompts = models(family), [ids(3 + 7 * n % 23, n) for n in range(9)]
+
+    def answers(which):
+        texts = engine.greedy(
+            model, [prompts[i] for i in which], new_tokens=10, ends=frozenset(range(2, 20)), stops=lambda _: False,
+            plan=PLAN, filler=0,
+        )  # fmt: skip
+        wanted = scores(model, questions(), options(3), which)
+        windows = engine.window_logprobs(model, token_ids(len(which), 20, vocabulary=128), rows=4)
+        return (
+            {which[i]: text for batch in texts for i, text in batch.items()},
+            wanted,
+            [v for _, vs in windows for v in vs],
+        )
+
+    free = answers(range(9))
+    for module in ("decoding", "scoring", "windows"):
+        monkeypatch.setattr(f"kick_core.engine.{module}.rows_matter", lambda _: True)
+    shapes, forward = set(), model.forward
+
+    def watched(*args, **kwargs):
+        shapes.add(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    watched.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(model, "forward", watched)
+    fixed = answers(range(9))
+    assert fixed[0] == free[0] and fixed[2] == pytest.approx(free[2], abs=1e-3)
+    for item, score in free[1].items():
+        assert fixed[1][item].logprobs == pytest.approx(score.logprobs, abs=1e-4)
+    met = set(shapes)
+    for item in range(9):
+        answers([item])
+    assert shapes == met
+
+
 def test_sampling_draws_from_the_distribution_that_it_says():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -9.0]])
     chances = (torch.arange(4000) + 0.5) / 4000
