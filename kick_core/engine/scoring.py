@@ -108,7 +108,11 @@ def _in_packs(
         some = [row for row in rows if asked.intersection(row.items)]
         for start in range(0, len(some), count):
             for found in in_parts(some[start : start + count], count, packer.scores, plan):
-                yield {item: scored for item, scored in found.items() if item in asked}
+                if sound := {item: score for item, score in found.items() if item in asked and score.finite}:
+                    yield sound
+                # one question's NaN reaches its neighbours through the mask (0 x NaN is NaN): these are asked alone
+                spoiled = [item for item, score in found.items() if item in asked and not score.finite]
+                yield from _in_batches(model, prompts, options, spoiled, plan, filler)
 
 
 def _shapes(layout: Layout, plan: Plan) -> Iterator[tuple[list[Row], int]]:

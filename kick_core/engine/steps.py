@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from kick_core.engine.plan import Ids, Plan, logits_of, padded, round_up
 
@@ -32,16 +31,12 @@ _COLUMNS = 16
 def _wide_sdpa(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention in the dtype of keys and values; the result in that of the query."""
-    mask = attention_mask
-    if mask is not None and mask.is_floating_point():
-        mask = mask.to(key.dtype)
-    found, _ = sdpa_attention_forward(module, query.to(key.dtype), key, value, mask, **kwargs)
+    """Scaled dot-product attention in the dtype of keys, values and mask; the result in that of the query."""
+    found, _ = sdpa_attention_forward(module, query.to(key.dtype), key, value, attention_mask, **kwargs)
     return found.to(query.dtype), None
 
 
 AttentionInterface.register(_WIDE, _wide_sdpa)
-AttentionMaskInterface.register(_WIDE, sdpa_mask)
 
 
 def _wide(model: PreTrainedModel) -> bool:
@@ -132,12 +127,13 @@ class SlotSteps:
         self.on_cuda = model.device.type == "cuda"
         self.forward: Any = torch.compile(model.forward, dynamic=False) if plan.compiled and self.on_cuda else model
         self.shape = (0, 0)
+        self.spoiled = False
 
     def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, chances: Tensor | None) -> None:
         """Read the prompts of a batch, in ascending order of length, into the first of `rows` rows with `room`
         columns; rows beyond the prompts are there for the shape. `chances` is float32 [rows, new_tokens]."""
         device = self.model.device
-        if self.shape != (rows, room):
+        if self.spoiled or self.shape != (rows, room):
             self._make_room(rows, room)
         lengths = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) for row in range(rows)]).to(device)
         self.ids, self.tokens, self.where, self.number = self.all_ids, self.all_tokens, self.all_where, self.all_number
@@ -157,7 +153,7 @@ class SlotSteps:
     def _make_room(self, rows: int, room: int) -> None:
         """Buffers of a new shape. What was recorded for the old one is forgotten."""
         device, kept_dtype = self.model.device, torch.float32 if self.attention == _WIDE else None
-        self.shape = (rows, room)
+        self.shape, self.spoiled = (rows, room), False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = False
         self.cache = DynamicCache(config=self.model.config)
@@ -197,13 +193,17 @@ class SlotSteps:
 
     def next(self) -> list[int]:
         """The next token of every row; `NOT_FINITE` for a row whose logits hold NaN or no finite maximum."""
-        if not self.on_cuda:
+        if self.on_cuda:
+            tokens, ready = self.waiting or self._sent()
+            self.waiting = self._sent() if self.left else None
+            ready.synchronize()
+        else:
             self._advance()
-            return list(self.tokens.tolist())
-        tokens, ready = self.waiting or self._sent()
-        self.waiting = self._sent() if self.left else None
-        ready.synchronize()
-        return list(tokens.tolist())
+            tokens = self.tokens
+        found: list[int] = tokens.tolist()
+        # NaN left behind in the cache would reach the next batch through its mask: 0 x NaN is NaN
+        self.spoiled |= NOT_FINITE in found
+        return found
 
     def _sent(self) -> tuple[Tensor, torch.cuda.Event]:
         """Take a step, and begin to bring its tokens over."""

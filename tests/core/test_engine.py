@@ -1,23 +1,19 @@
 """The engine against the plain form, one prompt at a time, for every family; and the same answers in any company."""
 
 import inspect
-import itertools
 import math
 import random
 
 import pytest
 import torch
-from transformers import DynamicCache
 
 from kick_core import engine
-from kick_core.engine.packing import shared_prefixes
-from kick_core.engine.plan import in_parts
 from kick_core.engine.steps import SlotSteps, steps_for
 from kick_core.spec import BadRequest
+from tests.core.engine_cases import PLAN, ids, merged, options, questions
 from tests.core.test_families import FAMILIES, make
 from tests.tiny import token_ids
 
-PLAN = engine.Plan(tokens=512, rows=4, step=16, shortest=16, row=32, pack=96, room=8, prompt=64)
 PADDED = {"Mistral": "sliding", "Gemma2": "sliding", "Gemma3Text": "sliding"}
 """Families whose cache cannot be shared: their options are scored in padded batches."""
 
@@ -35,29 +31,6 @@ def models():
         return made[family]
 
     return get
-
-
-def ids(count, seed):
-    return token_ids(1, count, vocabulary=128, seed=seed)[0].tolist()
-
-
-def questions():
-    """Two groups that share a prefix, and prompts that share nothing; lengths differ."""
-    first, second = ids(19, 1), ids(11, 2)
-    made = [[*(first, second)[n % 2], *ids(3 + 5 * n % 11, 10 + n)] for n in range(14)]
-    return [*made, *(ids(4 + 9 * n, 90 + n) for n in range(3))]
-
-
-def options(longest):
-    return [[ids(1 + (n + o) % longest, 200 + 4 * n + o) for o in range(4 - n % 2)] for n in range(17)]
-
-
-def merged(batches):
-    found = {}
-    for batch in batches:
-        assert not set(batch) & set(found)
-        found |= batch
-    return [found[i] for i in sorted(found)]
 
 
 @torch.no_grad()
@@ -282,68 +255,6 @@ def test_out_of_memory_halves_and_goes_on(family, monkeypatch):
         assert found[0][item].logprobs == pytest.approx(score.logprobs, abs=1e-5)
 
 
-def test_one_row_that_does_not_fit_is_an_error_and_nothing_is_lost():
-    def ask(part, rows):
-        if "large" in part:
-            raise torch.OutOfMemoryError("no room")
-        return part
-
-    plan, found = engine.Plan(64, 4), []
-    with pytest.raises(torch.OutOfMemoryError):
-        for part in in_parts(["a", "b", "c", "d", "e", "large", "f"], 4, ask, plan):
-            found += part
-    assert found == ["a", "b", "c", "d", "e"]
-    assert plan.notes == ["out of memory with 4 rows, went on with 2", "out of memory with 2 rows, went on with 1"]
-
-
-def cut_best(prompts, toll):
-    """The most that is saved when all prompts below a node of the prefix tree come together or none."""
-
-    def saved(group, depth):
-        together = (len(group) - 1) * depth - toll if len(group) > 1 else 0
-        parts = {}
-        for prompt in group:
-            parts.setdefault(prompt[depth] if len(prompt) - 1 > depth else id(prompt), []).append(prompt)
-        apart = sum(saved(part, depth + 1) for part in parts.values() if len(part) > 1 and len(part[0]) - 1 > depth)
-        return max(together, apart, 0)
-
-    return saved(prompts, 0)
-
-
-def test_prefixes_are_shared_where_it_pays_most():
-    draw = random.Random(3)
-    for _ in range(200):
-        prompts = [[draw.randrange(2) for _ in range(draw.randrange(1, 9))] for _ in range(draw.randrange(1, 12))]
-        toll = draw.randrange(4)
-        groups = shared_prefixes(prompts, toll)
-        assert sorted(i for _, items in groups for i in items) == list(range(len(prompts)))
-        for prefix, items in groups:
-            assert len({tuple(prompts[i][:prefix]) for i in items}) == 1
-            assert all(prefix < len(prompts[i]) for i in items)
-        saved = sum((len(items) - 1) * prefix - toll for prefix, items in groups if prefix)
-        assert saved >= cut_best(prompts, toll)
-
-
-def test_every_question_has_one_place(models):
-    prompts, asked = [*questions(), ids(50, 77)], [*options(4), [ids(2, 1)]]
-    layout = engine.pack_layout(prompts, asked, PLAN)
-    assert sorted(i for row in layout.rows for i in row.items) == list(range(len(prompts)))
-    for row in layout.rows:
-        spans = [
-            (start, start + len(prompts[i]) - row.prefix + sum(len(o) - 1 for o in asked[i]))
-            for i, start in zip(row.items, row.starts, strict=True)
-        ]
-        assert all(end <= after for (_, end), (after, _) in itertools.pairwise(spans))
-        assert spans[-1][1] <= row.length and row.room % PLAN.room == 0 and row.prefix <= row.room
-    names = {
-        engine.plan_hash(models("Llama"), some, asked[: len(some)], plan)
-        for some in (prompts, prompts[:5], prompts[::-1])
-        for plan in (PLAN, engine.Plan(512, 4, row=64))
-    }
-    assert len(names) == 6
-    assert engine.plan_hash(models("Llama"), prompts, asked, PLAN) in names  # the same again, whatever the weights
-
-
 @pytest.mark.parametrize("family", ["Llama", "Gemma3Text"])
 def test_logits_that_are_not_finite_are_told(family):
     model, prompts = make(family), [ids(5, n) for n in range(3)]
@@ -353,11 +264,29 @@ def test_logits_that_are_not_finite_are_told(family):
     assert merged(texts) == [engine.Generated((), "not finite")] * 3
 
 
-def test_batches_have_few_shapes():
-    found = engine.batches([1, 16, 17, 33, 200, 16], PLAN)
-    assert [(b.items, b.rows, b.length) for b in found] == [
-        ((0, 1, 5), 4, 16), ((2,), 4, 32), ((3,), 4, 48), ((4,), 2, 208)
-    ]  # fmt: skip
+@pytest.mark.parametrize("family", ["Llama", "GPT2"])
+def test_one_prompt_that_is_not_finite_spoils_no_other(family):
+    model, prompts, asked = make(family), questions(), options(1)
+    broken = 127
+    model.get_input_embeddings().weight = torch.nn.Parameter(model.get_input_embeddings().weight.clone())  # untied
+    model.get_input_embeddings().weight.data[broken] = float("nan")
+    prompts = [[token if token != broken else 5 for token in prompt] for prompt in prompts]
+    expected = scores(model, prompts, asked)
+    assert all(score.finite for score in expected.values())
+    prompts[4] = [*prompts[4][:-1], broken]
+    found = scores(model, prompts, asked)
+    for item, score in found.items():
+        assert score.finite == (item != 4)
+        if item != 4:
+            assert score.logprobs == pytest.approx(expected[item].logprobs, abs=1e-4)
+    texts = merged(
+        engine.greedy(
+            model, [prompts[4], *prompts[:4], *prompts[5:12]], new_tokens=4, ends=frozenset(), plan=PLAN, filler=0,
+            stops=lambda _: False,
+        )
+    )  # fmt: skip
+    assert [text.stop for text in texts[:1]] == ["not finite"]
+    assert sum(text.stop == "not finite" for text in texts[1:]) == sum(broken in text.ids for text in texts[1:])
 
 
 @torch.no_grad()
@@ -404,11 +333,3 @@ def test_stop_strings_are_found_however_they_are_cut(tiny_folder):
             ends = any(stop in seen for stop in ("\n", "Q:", "é"))
             if not any(stop in before for stop in ("\n", "Q:", "é")):  # nothing is asked after the end
                 assert stopped(tokens[:n]) == ends, (text, n)
-
-
-def test_models_that_cannot_be_packed_say_why(models):
-    assert "Sliding" in engine.why_padded(models("Gemma3Text"))
-    model = make("Llama")
-    model.config._attn_implementation = "flex_attention"
-    assert "flex_attention" in engine.why_padded(model)
-    assert len(DynamicCache(config=model.config).layers) == 2
