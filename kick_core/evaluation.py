@@ -109,16 +109,23 @@ def evaluate(
     if limit is not None and limit < 1:
         raise BadRequest(f"limit {limit}: at least 1 example is needed")
     ask = asker(model, tokenizer)
-    for batch in outputs(ask, asked, examples(asked, ask, data)[:limit]):
+    found = examples(asked, ask, data)
+    for batch in outputs(ask, asked, found[:limit], found):
         yield from batch
 
 
-def outputs(ask: Asker, task: Task, wanted: Sequence[Example]) -> Iterator[list[Output]]:
-    """Outputs for examples, one list per batch of the engine, in the engine's order."""
+def outputs(ask: Asker, task: Task, wanted: Sequence[Example], among: Sequence[Example] = ()) -> Iterator[list[Output]]:
+    """Outputs for examples, one list per batch of the engine, in the engine's order.
+
+    `among` are all examples of the task in their order: options are scored in packs whose layout follows from the
+    whole task, so that an answer does not depend on what it is asked with.
+    """
+    if task.kind == "choose":
+        yield from _choose(ask, {example.id for example in wanted}, among or wanted)
+        return
     ways: Mapping[str, Callable[[Asker, Task, Sequence[Example]], Iterator[list[Output]]]] = {
         "generate": _generate,
         "dialogue": _dialogue,
-        "choose": _choose,
         "perplexity": _perplexity,
     }
     yield from ways[task.kind](ask, task, wanted)
@@ -149,16 +156,12 @@ def _generate(ask: Asker, task: Task, wanted: Sequence[Example]) -> Iterator[lis
 
 
 def _greedy(ask: Asker, task: Task, prompts: Sequence[list[int]]) -> Iterator[dict[int, Generated]]:
-    def stops(ids: list[int]) -> bool:
-        # a stop string may be spread over tokens, so the end of the text is looked at, not the token
-        return bool(task.stop) and any(stop in ask.tokenizer.decode(ids[-8:]).lstrip() for stop in task.stop)
-
     return engine.greedy(
         ask.model,
         prompts,
         new_tokens=task.new_tokens,
         ends=ask.ends,
-        stops=stops,
+        stops=engine.stopper(ask.tokenizer, task.stop),
         plan=ask.plan,
         filler=ask.filler,
     )
@@ -214,39 +217,17 @@ def _said(ask: Asker, task: Task, before: Output, ids: list[int], found: Generat
     )
 
 
-def _choose(ask: Asker, task: Task, wanted: Sequence[Example]) -> Iterator[list[Output]]:
-    options = [option_ids(ask.tokenizer, "".join(example.prompt), example.choices) for example in wanted]
-    if all(len(ids) == start + 1 for whole, start in options for ids in whole):
-        yield from _choose_by_token(ask, wanted, options)
-    else:
-        yield from _choose_by_words(ask, wanted, options)
-
-
-def _choose_by_token(
-    ask: Asker, wanted: Sequence[Example], options: Sequence[tuple[list[list[int]], int]]
-) -> Iterator[list[Output]]:
-    """Every option is one token: one forward tells them all."""
-    prompts = [whole[0][:start] for whole, start in options]
-    fit, rejected = _fitting(wanted, prompts, ask.context - 1)
-    if rejected:
-        yield rejected
-    letters = [[ids[-1] for ids in options[i][0]] for i in fit]
-    asked = [prompts[i] for i in fit]
-    for batch in engine.next_logprobs(ask.model, asked, letters, plan=ask.plan, filler=ask.filler):
-        yield [_scored(wanted[fit[i]], asked[i], values) for i, values in batch.items()]
-
-
-def _choose_by_words(
-    ask: Asker, wanted: Sequence[Example], options: Sequence[tuple[list[list[int]], int]]
-) -> Iterator[list[Output]]:
-    """Options of several tokens: their tokens' log-probabilities summed, the prompt read once for all."""
-    fit, rejected = _fitting(wanted, [max(whole, key=len) for whole, _ in options], ask.context)
-    if rejected:
-        yield rejected
+def _choose(ask: Asker, wanted: set[str], among: Sequence[Example]) -> Iterator[list[Output]]:
+    """Every option's log-probability, summed over its tokens."""
+    options = [option_ids(ask.tokenizer, "".join(example.prompt), example.choices) for example in among]
+    fit, rejected = _fitting(among, [max(whole, key=len) for whole, _ in options], ask.context)
+    if refused := [output for output in rejected if output.example in wanted]:
+        yield refused
     prompts = [options[i][0][0][: options[i][1]] for i in fit]
     endings = [[ids[options[i][1] :] for ids in options[i][0]] for i in fit]
-    for batch in engine.option_logprobs(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler):
-        yield [_scored(wanted[fit[i]], prompts[i], values) for i, values in batch.items()]
+    now = [n for n, i in enumerate(fit) if among[i].id in wanted]
+    for batch in engine.score_options(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler, wanted=now):
+        yield [_scored(among[fit[n]], prompts[n], found.logprobs) for n, found in batch.items()]
 
 
 def _scored(example: Example, prompt: Sequence[int], values: Sequence[float], *, predicted: int = 0) -> Output:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
@@ -59,6 +60,13 @@ def option_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, options: Sequenc
     Tokenising them apart would miss merges across the border. Raises BadRequest when two options cannot be
     told apart.
     """
+    return _option_ids(tokenizer, prompt, tuple(options))
+
+
+@lru_cache(maxsize=1024)  # a sweep asks the same questions under every recipe
+def _option_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, options: tuple[str, ...]
+) -> tuple[list[list[int]], int]:
     plain = encode(tokenizer, prompt)
     whole = [encode(tokenizer, prompt + option) for option in options]
     if len({tuple(ids) for ids in whole}) < len(options):
