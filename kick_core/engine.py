@@ -8,6 +8,7 @@ asked with, in whatever order, before or after a resume, and dense and compresse
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,18 +110,33 @@ def next_logprobs(
         yield {item: logprobs[row, list(wanted[item])].tolist() for row, item in enumerate(batch.items)}
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Options after one prompt: their summed log-probabilities, in order, and what the model would write itself.
+
+    `argmax` is the likeliest of all next tokens, `top` its log-probability, `entropy` that of the next token's
+    distribution in nats. `finite` is False when NaN or infinity came out: nothing of it may be scored then.
+    """
+
+    logprobs: tuple[float, ...]
+    argmax: int
+    top: float
+    entropy: float
+    finite: bool
+
+
 @torch.inference_mode()
-def option_logprobs(
+def score_options(
     model: PreTrainedModel,
     prompts: Sequence[Ids],
     options: Sequence[Sequence[Ids]],
     *,
     plan: Plan,
     filler: int,
-) -> Iterator[dict[int, list[float]]]:
+) -> Iterator[dict[int, Scored]]:
     """Summed log-probability of every option's tokens after its prompt; `options[i]` are the options of prompt i.
 
-    A prompt is read once, and its cache is shared by its options. Yields one {prompt number: sums} per batch.
+    A prompt is read once, and its cache is shared by its options. Yields one {prompt number: Scored} per batch.
     """
     for batch in batches([len(p) for p in prompts], plan):
         padded = _pad(prompts, batch, filler, model.device)
@@ -130,10 +146,34 @@ def option_logprobs(
         asked = [options[batch.items[min(row, len(batch.items) - 1)]] for row in range(batch.rows)]
         rest = _rest_logprobs(model, padded, cache, asked, filler)
         each = len(asked[0])
+        top, argmax = first.max(-1)
+        entropy = torch.special.entr(first.exp()).sum(-1)
         yield {
-            item: [float(first[row, ids[0]]) + rest[row * each + n] for n, ids in enumerate(asked[row])]
+            item: _scored(
+                [float(first[row, ids[0]]) + rest[row * each + n] for n, ids in enumerate(asked[row])],
+                int(argmax[row]),
+                float(top[row]),
+                float(entropy[row]),
+            )
             for row, item in enumerate(batch.items)
         }
+
+
+def _scored(sums: Sequence[float], argmax: int, top: float, entropy: float) -> Scored:
+    return Scored(tuple(sums), argmax, top, entropy, all(map(math.isfinite, (*sums, top, entropy))))
+
+
+def option_logprobs(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    options: Sequence[Sequence[Ids]],
+    *,
+    plan: Plan,
+    filler: int,
+) -> Iterator[dict[int, list[float]]]:
+    """`score_options` without the rest: {prompt number: summed log-probabilities} per batch."""
+    for batch in score_options(model, prompts, options, plan=plan, filler=filler):
+        yield {item: list(scored.logprobs) for item, scored in batch.items()}
 
 
 def _rest_logprobs(
@@ -178,16 +218,54 @@ def window_logprobs(model: PreTrainedModel, windows: Tensor, *, rows: int) -> It
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One continuation: its token ids (without the end token) and why it ended ("eos", "stop" or "limit")."""
+    """One continuation: its token ids (without the end token) and why it ended.
+
+    "eos", "stop" or "limit"; "not finite" when its logits held NaN or no finite maximum.
+    """
 
     ids: tuple[int, ...]
     stop: str
 
 
 Stopper = Callable[[list[int]], bool]
+Chooser = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn: softmax of logits / temperature, cut to the `top_k` likeliest (0: all) and of
+    those to the fewest that hold `top_p` of the probability."""
+
+    temperature: float
+    top_p: float = 1.0
+    top_k: int = 0
 
 
 @torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    *,
+    new_tokens: int,
+    ends: frozenset[int],
+    stops: Stopper,
+    plan: Plan,
+    filler: int,
+    sampling: Sampling | None = None,
+    seeds: Sequence[int] = (),
+) -> Iterator[dict[int, Generated]]:
+    """Continuations, greedy or drawn. Yields one {prompt number: Generated} per batch.
+
+    A row ends at a token of `ends`, when `stops(ids so far)` says so, or after `new_tokens`. `seeds[i]` starts the
+    draws of prompt i, which therefore depend on no other prompt.
+    """
+    for batch in batches([len(p) for p in prompts], plan):
+        padded = _pad(prompts, batch, filler, model.device)
+        chooser = _sampler(sampling, [seeds[i] for i in batch.items], batch.rows) if sampling else _likeliest
+        rows = _decode(model, padded, len(batch.items), new_tokens, ends, stops, chooser)
+        yield dict(zip(batch.items, rows, strict=True))
+
+
 def greedy(
     model: PreTrainedModel,
     prompts: Sequence[Ids],
@@ -198,14 +276,32 @@ def greedy(
     plan: Plan,
     filler: int,
 ) -> Iterator[dict[int, Generated]]:
-    """Greedy continuations. Yields one {prompt number: Generated} per batch.
+    """Greedy continuations: `generate` without sampling."""
+    return generate(model, prompts, new_tokens=new_tokens, ends=ends, stops=stops, plan=plan, filler=filler)
 
-    A row ends at a token of `ends`, when `stops(ids so far)` says so, or after `new_tokens`.
-    """
-    for batch in batches([len(p) for p in prompts], plan):
-        padded = _pad(prompts, batch, filler, model.device)
-        rows = _decode(model, padded, len(batch.items), new_tokens, ends, stops, filler)
-        yield dict(zip(batch.items, rows, strict=True))
+
+def _likeliest(logits: Tensor) -> Tensor:
+    return logits.argmax(-1)
+
+
+def _sampler(sampling: Sampling, seeds: Sequence[int], rows: int) -> Chooser:
+    """Draw by inverting the cumulative distribution at one uniform number a row and step."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def choose(logits: Tensor) -> Tensor:
+        kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
+        values, tokens = (logits / sampling.temperature).topk(kept, -1)
+        probabilities = values.softmax(-1)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0)
+        summed = probabilities.cumsum(-1)
+        draws = [float(torch.rand((), generator=generator)) for generator in generators]
+        draws += [0.0] * (rows - len(draws))
+        at = torch.tensor(draws, device=logits.device)[:, None] * summed[:, -1:]
+        place = torch.searchsorted(summed, at, right=True).clamp(max=kept - 1)
+        return tokens.gather(-1, place)[:, 0]
+
+    return choose
 
 
 class _RoomyLayer(DynamicLayer):
@@ -267,7 +363,7 @@ def _decode(
     new_tokens: int,
     ends: frozenset[int],
     stops: Stopper,
-    filler: int,
+    choose: Chooser,
 ) -> list[Generated]:
     """Decode the first `asked` rows of one padded batch; the rest only keeps the shape."""
     cache = _cache(model, padded.ids.shape[1] + new_tokens)
@@ -282,9 +378,13 @@ def _decode(
             "position_ids": positions,
             "past_key_values": cache,
         }
-        chosen = _logits(model, inputs | {"use_cache": True}, 1)[:, 0].argmax(-1)
+        logits = _logits(model, inputs | {"use_cache": True}, 1)[:, 0]
+        chosen, sound = choose(logits), logits.amax(-1).isfinite().tolist()
         for row, token in enumerate(chosen[:asked].tolist()):
             if ended[row]:
+                continue
+            if not sound[row]:
+                ended[row] = "not finite"
                 continue
             if token in ends:
                 ended[row] = "eos"

@@ -17,14 +17,27 @@ _SYSTEM = (
 )
 
 
-def template_name(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Which dialogue template chat tasks use with this tokenizer; recorded with every run."""
+def template_name(tokenizer: PreTrainedTokenizerBase, wanted: str = "chat") -> str:
+    """Which template a way of asking uses with this tokenizer; recorded with every run.
+
+    "raw" is the prompt as it is; "chat" the tokenizer's own template, or Vicuna's where it has none.
+    """
+    if wanted != "chat":
+        return wanted
     return "tokenizer" if tokenizer.chat_template else PLAIN_DIALOGUE
 
 
-def dialogue(tokenizer: PreTrainedTokenizerBase, users: Sequence[str], assistants: Sequence[str]) -> str:
+def begins_with(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The beginning-of-sequence token that stands, once, before every prompt; "" for tokenizers without one."""
+    ids = encode(tokenizer, "a")
+    return str(tokenizer.bos_token) if ids and ids[0] == tokenizer.bos_token_id else ""
+
+
+def dialogue(
+    tokenizer: PreTrainedTokenizerBase, users: Sequence[str], assistants: Sequence[str], template: str = "chat"
+) -> str:
     """The text of a dialogue that waits for the assistant: users[0], assistants[0], users[1], …"""
-    if not tokenizer.chat_template:
+    if template_name(tokenizer, template) == PLAIN_DIALOGUE:
         said = [f"USER: {users[0]} ASSISTANT:"]
         said += [f" {a}</s>USER: {u} ASSISTANT:" for a, u in zip(assistants, users[1:], strict=True)]
         return f"{_SYSTEM} " + "".join(said)

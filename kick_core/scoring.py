@@ -10,7 +10,7 @@ from kick_core.store import Store, results
 def score(store: Store, key: str) -> list[Verdict]:
     """Derive the verdicts of a run from its sealed outputs, and keep them in place of older ones."""
     card = results.run(store, key)
-    task = tasks.get(card.task)
+    task = tasks.get(card.task, card.data)
     by_id = {example.id: example for example in results.examples(store, card.examples)}
     found = [
         verdict

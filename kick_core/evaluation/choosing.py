@@ -1,0 +1,73 @@
+"""Multiple choice by log-probability, with few-shot prompts that lose shots until they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from kick_core import engine
+from kick_core.engine import Scored
+from kick_core.evaluation.asker import Asker, prompt_hash, rejected
+from kick_core.prompts import encode, option_ids
+from kick_core.records import Example, Output
+from kick_core.tasks import Asking
+
+
+class _Shown(NamedTuple):
+    """One question as token ids: the prompt, and every option's own tokens. `shots` None: it never had any."""
+
+    prompt: list[int]
+    endings: list[list[int]]
+    shots: int | None
+
+
+def choose(ask: Asker, way: Asking, wanted: Sequence[Example]) -> Iterator[list[Output]]:
+    """Every option's log-probability. A letter is one token; an option of several is the sum of its tokens'."""
+    shown = [_shown(ask, way, example) for example in wanted]
+    fit, refused = [], []
+    for i, one in enumerate(shown):
+        # the last token of an option is predicted and never read
+        if len(one.prompt) + max(map(len, one.endings)) - 1 <= ask.context:
+            fit.append(i)
+        else:
+            refused.append(rejected(wanted[i], one.prompt))
+    if refused:
+        yield refused
+    prompts, endings = [shown[i].prompt for i in fit], [shown[i].endings for i in fit]
+    for batch in engine.score_options(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler):
+        yield [_output(ask, wanted[fit[i]], shown[fit[i]], found) for i, found in batch.items()]
+
+
+def _shown(ask: Asker, way: Asking, example: Example) -> _Shown:
+    text, shots = _prompt(ask, way, example)
+    whole, start = option_ids(ask.tokenizer, text, example.choices)
+    return _Shown(whole[0][:start], [ids[start:] for ids in whole], shots)
+
+
+def _prompt(ask: Asker, way: Asking, example: Example) -> tuple[str, int | None]:
+    """The prompt with as many shots as there is room for (the first ones stay), and how many those are."""
+    if len(example.prompt) < 3:
+        return "".join(example.prompt), None
+    header, *shots, question = example.prompt
+    room, left = ask.room(way), len(shots)
+    text = "".join(example.prompt)
+    while left and len(encode(ask.tokenizer, text)) > room:
+        left -= 1
+        text = "".join((header, *shots[:left], question))
+    return text, left
+
+
+def _output(ask: Asker, example: Example, shown: _Shown, found: Scored) -> Output:
+    """A scored output. Logits that are not finite give no log-probabilities: they can never be judged."""
+    plain = Output(example.id, prompt_hash(shown.prompt), prompt_tokens=len(shown.prompt), shots_used=shown.shots)
+    if not found.finite:
+        return replace(plain, stop="not finite")
+    return replace(
+        plain,
+        logprobs=found.logprobs,
+        stop="scored",
+        argmax=ask.tokenizer.decode([found.argmax], skip_special_tokens=True),
+        top=found.top,
+        entropy=found.entropy,
+    )
