@@ -49,7 +49,8 @@ LM_EVAL_MOVES = {"anatomy": "STEM"}
 
 _DISCIPLINE = {subject: discipline for discipline, subjects in DISCIPLINES.items() for subject in subjects.split()}
 
-Question = tuple[str, str, str, str, str, str]
+Question = tuple[str, ...]
+"""The question, its four options, the answer's letter."""
 
 
 def load(data: str) -> tuple[Example, ...]:
@@ -90,7 +91,7 @@ def _shot(row: Sequence[str]) -> str:
 
 
 def _questions(data: str, split: str) -> dict[str, list[Question]]:
-    """Subject -> its rows in file order, each (question, four options, letter)."""
+    """Subject -> its rows in file order."""
     root = folder(data)
     found: dict[str, list[Question]] = {}
     if root is None:
@@ -98,19 +99,19 @@ def _questions(data: str, split: str) -> dict[str, list[Question]]:
             options = row["choices"]
             if len(options) != len(LETTERS):
                 raise BadRequest(f"MMLU, {row['subject']}: {len(options)} choices instead of four")
-            cells = (row["question"], *options, LETTERS[row["answer"]])
-            found.setdefault(row["subject"], []).append(cells)
+            found.setdefault(row["subject"], []).append((row["question"], *options, LETTERS[row["answer"]]))
         return found
     base = find(root, f"MMLU {split} split", f"mmlu/{split}", f"data/{split}", split)
     paths = sorted(base.glob(f"*_{split}.csv"))
     if not paths:
         raise BadRequest(f"{base} holds no MMLU file: looked for SUBJECT_{split}.csv")
     for path in paths:
+        subject = path.stem.removesuffix(f"_{split}")
         lines = csv_of(inside(root, str(path.relative_to(root))), COLUMNS)
         for number, cells in enumerate(lines, 1):
             if cells[5] not in LETTERS:
                 raise BadRequest(f"{path}, row {number}: the answer {cells[5]!r} is none of {', '.join(LETTERS)}")
-        found[path.stem.removesuffix(f"_{split}")] = [tuple(cells) for cells in lines]  # type: ignore[misc]
+        found[subject] = [tuple(cells) for cells in lines]
     return found
 
 

@@ -7,6 +7,7 @@ scripts, no configuration that names other files. What is missing is said by nam
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -89,7 +90,7 @@ def json_of(path: Path) -> Any:
 def json_lines(path: Path, *columns: str) -> list[Row]:
     """The records of a JSONL file, each with these columns."""
     found = []
-    for number, line in enumerate(text_of(path).splitlines(), 1):
+    for number, line in enumerate(text_of(path).split("\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -102,7 +103,7 @@ def json_lines(path: Path, *columns: str) -> list[Row]:
 
 def csv_of(path: Path, columns: Sequence[str]) -> list[list[str]]:
     """The rows of a CSV file without a header. Every cell is text: an option "None" stays the word None."""
-    rows = list(csv.reader(text_of(path).splitlines(keepends=True)))
+    rows = [row for row in csv.reader(io.StringIO(text_of(path), newline="")) if row]
     for number, row in enumerate(rows, 1):
         if len(row) < len(columns):
             raise BadRequest(f"{path}, row {number} lacks the column {columns[len(row)]!r}: {len(row)} cells")

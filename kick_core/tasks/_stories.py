@@ -80,13 +80,13 @@ def parse(name: str, place: str, text: str) -> Story:
     """Read a `.story` file: the story, then `@highlight` lines, each followed by one sentence."""
     before, *marked = text.split(_MARK)
     highlights = [" ".join(part.split()) for part in marked]
-    return Story(name, place, before.splitlines(), [highlight for highlight in highlights if highlight])
+    return Story(name, place, before.split("\n"), [highlight for highlight in highlights if highlight])
 
 
 def _stories(data: str) -> Iterator[Story]:
     if (root := folder(data)) is None:
         for row in hub_rows(HUB, "test", "article", "highlights", "id"):
-            yield Story(row["id"], "", row["article"].splitlines(), row["highlights"].splitlines())
+            yield Story(row["id"], "", row["article"].split("\n"), row["highlights"].split("\n"))
         return
     for place, path in _files(root):
         story = parse(path.stem, place, text_of(inside(root, str(path.relative_to(root)))))

@@ -10,6 +10,8 @@ beside the number, with the text's SHA-256.
 
 from __future__ import annotations
 
+import io
+
 from kick_core.pocket import data_path, split_documents
 from kick_core.records import Example, Output
 from kick_core.spec import BadRequest
@@ -29,7 +31,7 @@ _FILES = ("wikitext-2-raw/wiki.test.raw", "wikitext-2/wiki.test.tokens", "wikite
 
 def rows_of(text: str) -> list[str]:
     """The rows that the hub's set makes of the file: one a line, its line break kept, blank ones empty."""
-    return [line if line.strip() else "" for line in text.splitlines(keepends=True)]
+    return [line if line.strip() else "" for line in io.StringIO(text)]
 
 
 def _official(data: str) -> tuple[Example, ...]:
