@@ -50,9 +50,24 @@ def dialogue(
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids with the beginning-of-sequence token exactly once, if the tokenizer uses one at all."""
+    return encode_all(tokenizer, [text])[0]
+
+
+def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """`encode` for many texts in one call, which the library spreads over the cores."""
     bos = tokenizer.bos_token
-    spelled_out = bool(bos) and text.startswith(bos)
-    ids: list[int] = tokenizer(text, add_special_tokens=not spelled_out, verbose=False)["input_ids"]
+    plain = [text for text in texts if not (bos and text.startswith(bos))]
+    spelled_out = [text for text in texts if bos and text.startswith(bos)]
+    found: dict[str, list[int]] = {}
+    for group, add in ((plain, True), (spelled_out, False)):
+        if group:
+            ids = tokenizer(group, add_special_tokens=add, verbose=False)["input_ids"]
+            found |= dict(zip(group, ids, strict=True))  # type: ignore[arg-type]
+    return [_once(tokenizer, found[text]) for text in texts]
+
+
+def _once(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """Without a second beginning and without an end."""
     while len(ids) > 1 and tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         ids = ids[1:]
     if ids and ids[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id != tokenizer.bos_token_id:
@@ -72,8 +87,7 @@ def option_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, options: Sequenc
     Tokenising them apart would miss merges across the border. Raises BadRequest when two options cannot be
     told apart.
     """
-    plain = encode(tokenizer, prompt)
-    whole = [encode(tokenizer, prompt + option) for option in options]
+    plain, *whole = encode_all(tokenizer, [prompt, *(prompt + option for option in options)])
     if len({tuple(ids) for ids in whole}) < len(options):
         raise BadRequest(f"options {list(options)} give the same tokens with this tokenizer")
     start = len(plain)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from kick_core import engine
 from kick_core.engine import Scored
 from kick_core.evaluation.asker import Asker, prompt_hash, rejected
-from kick_core.prompts import encode, option_ids
+from kick_core.prompts import option_ids
 from kick_core.records import Example, Output
 from kick_core.tasks import Asking
 
@@ -40,22 +40,15 @@ def choose(ask: Asker, way: Asking, wanted: Sequence[Example]) -> Iterator[list[
 
 
 def _shown(ask: Asker, way: Asking, example: Example) -> _Shown:
-    text, shots = _prompt(ask, way, example)
-    whole, start = option_ids(ask.tokenizer, text, example.choices)
-    return _Shown(whole[0][:start], [ids[start:] for ids in whole], shots)
-
-
-def _prompt(ask: Asker, way: Asking, example: Example) -> tuple[str, int | None]:
-    """The prompt with as many shots as there is room for (the first ones stay), and how many those are."""
-    if len(example.prompt) < 3:
-        return "".join(example.prompt), None
-    header, *shots, question = example.prompt
-    room, left = ask.room(way), len(shots)
-    text = "".join(example.prompt)
-    while left and len(encode(ask.tokenizer, text)) > room:
-        left -= 1
+    """The question with as many shots as there is room for; the first ones stay."""
+    header, *shots, question = example.prompt if len(example.prompt) > 1 else ("", *example.prompt)
+    left = len(shots)
+    while True:
         text = "".join((header, *shots[:left], question))
-    return text, left
+        whole, start = option_ids(ask.tokenizer, text, example.choices)
+        if start <= ask.room(way) or not left:
+            return _Shown(whole[0][:start], [ids[start:] for ids in whole], left if shots else None)
+        left -= 1
 
 
 def _output(ask: Asker, example: Example, shown: _Shown, found: Scored) -> Output:
