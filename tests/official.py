@@ -18,8 +18,14 @@ def mmlu(root: Path, subjects: dict[str, int], *, option: str = "None") -> Path:
         for subject, count in counts.items():
             with open(folder / f"{subject}_{split}.csv", "w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(
-                    [f"{split} question {n} of {subject},\nwith a line break?", "one", option, "three", "four"]
-                    + [LETTERS[(n + len(subject)) % 4]]
+                    (
+                        f"{split} question {n} of {subject},\nwith a break?",
+                        "one",
+                        option,
+                        "three",
+                        "four",
+                        LETTERS[n % 4],
+                    )
                     for n in range(count)
                 )
     return root
