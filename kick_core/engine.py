@@ -217,6 +217,26 @@ def window_logprobs(model: PreTrainedModel, windows: Tensor, *, rows: int) -> It
 
 
 @dataclass(frozen=True, slots=True)
+class TextScore:
+    """The log-probability of a given text after its prompt: `total`, and per token."""
+
+    total: float
+    tokens: tuple[float, ...]
+
+
+@torch.inference_mode()
+def text_logprobs(
+    model: PreTrainedModel, prompts: Sequence[Ids], continuations: Sequence[Ids], *, plan: Plan, filler: int
+) -> Iterator[dict[int, TextScore]]:
+    """The log-probability of `continuations[i]` after `prompts[i]`, one by one; the last token is never read."""
+    for item, (prompt, text) in enumerate(zip(prompts, continuations, strict=True)):
+        ids = torch.tensor([[*prompt, *text]], device=model.device)
+        logits = _logits(model, {"input_ids": ids[:, :-1], "use_cache": False}, len(text))[0]
+        values = (-torch.nn.functional.cross_entropy(logits, ids[0, -len(text) :], reduction="none")).tolist()
+        yield {item: TextScore(sum(values), tuple(values))}
+
+
+@dataclass(frozen=True, slots=True)
 class Generated:
     """One continuation: its token ids (without the end token) and why it ended.
 

@@ -55,8 +55,9 @@ class Output(_Json):
     `text` has one part per assistant turn. `logprobs` are natural logarithms: one per option for multiple
     choice, the summed log-probability of the window for perplexity. `stop` says why generation ended
     ("eos", "stop", "limit") or "scored"; "rejected" marks a prompt longer than the context, "not finite" logits
-    with NaN or infinity. `tokens` is the number of generated (or, for perplexity, predicted) tokens;
-    `prompt_tokens` the prompt's length. `ids` are the generated token ids, one part per turn.
+    with NaN or infinity. `tokens` is the number of generated tokens, or of what a perplexity is the mean over
+    (predicted tokens, or words); `prompt_tokens` the prompt's length. `ids` are the generated token ids, one
+    part per turn.
 
     Multiple choice also keeps what the model would have written itself: `argmax`, the text of the likeliest of
     all tokens, `top`, that token's log-probability, and `entropy`, in nats, of the whole next-token

@@ -129,7 +129,7 @@ class Sweep:
 
     def __init__(self, request: Request, store: Store) -> None:
         recipes = request.parsed()
-        tasks.known(request.protocol)
+        tasks.protocol_of(request.protocol)
         asked = [tasks.get(name, request.data) for name in request.tasks]
         for task in asked:
             limit = request.limit_of(task.name)

@@ -30,7 +30,7 @@ def examples(task: Task, ask: Asker, data: str = POCKET, protocol: str = "strict
     way = task.asking(protocol)
     found = way.load(data)
     if way.kind == "perplexity":
-        return running.windows(ask, task.name, found[0])
+        return running.pages(found[0]) if way.unit == "word" else running.windows(ask, task.name, found[0])
     twice, count = Counter(example.id for example in found).most_common(1)[0]
     if count > 1:
         raise BadRequest(f"the data {data!r} of {task.name} holds {twice!r} more than once: ids must differ")
@@ -66,6 +66,6 @@ def outputs(ask: Asker, way: Asking, wanted: Sequence[Example]) -> Iterator[list
         "generate": writing.generate,
         "dialogue": writing.dialogue,
         "choose": choosing.choose,
-        "perplexity": running.perplexity,
+        "perplexity": running.words if way.unit == "word" else running.tokens,
     }
     yield from ways[way.kind](ask, way, wanted)

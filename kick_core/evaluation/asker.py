@@ -62,10 +62,16 @@ class Asker:
         if way.kind == "choose":
             base |= {"room": self.room(way)}
         if way.kind == "perplexity":
-            base |= {"window": self.window, "variant": "per token, windows without overlap (GPTQ, SparseGPT, Wanda)"}
+            base |= {"window": self.context if way.unit == "word" else self.window, "variant": _VARIANTS[way.unit]}
         if way.faults:
             base |= {"as_published": list(way.faults)}
         return base
+
+
+_VARIANTS = {
+    "token": "per token, windows without overlap (GPTQ, SparseGPT, Wanda)",
+    "word": "per word, page by page in rolling windows (lm-eval)",
+}
 
 
 def asker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Asker:

@@ -26,6 +26,9 @@ Template = Literal["raw", "chat", "vicuna_v1.1"]
 
 PROTOCOLS = ("strict", "paper")
 
+EXTRA = ("word_perplexity",)
+"""Tasks that are not LLM-KICK's: asked when named, in no preset and no coverage."""
+
 POCKET = "pocket"
 """The data of the pocket models' world; any other name means the benchmarks' own data."""
 
@@ -61,7 +64,8 @@ class Asking:
     `load(data)` gives the examples in one fixed order. `new_tokens` bounds an answer; `times_prompt` instead
     bounds it by a multiple of the prompt's tokens. `room` bounds a few-shot prompt, whose shots are dropped one by
     one while it is longer (None: the model's context). `template`: the prompt as it is, the tokenizer's own
-    chat template (Vicuna's where it has none), or always Vicuna's. `temperatures` samples instead of decoding
+    chat template (Vicuna's where it has none), or always Vicuna's. `unit` is what a perplexity counts: tokens of
+    windows, or words of pages. `temperatures` samples instead of decoding
     greedily: category of the example -> temperature, "" for all others; 0 is greedy. `faults` names what is
     reproduced of the released code's ways of asking.
     """
@@ -73,6 +77,7 @@ class Asking:
     stop: tuple[str, ...] = ()
     room: int | None = None
     template: Template = "raw"
+    unit: Literal["token", "word"] = "token"
     temperatures: Mapping[str, float] = field(default_factory=dict)
     top_k: int = 50
     faults: tuple[str, ...] = ()
@@ -109,14 +114,14 @@ class Task:
 
     def asking(self, protocol: str) -> Asking:
         """How a protocol asks. Raises BadRequest for an unknown protocol."""
-        return self.paper if known(protocol) == "paper" and self.paper else self.strict
+        return self.paper if protocol_of(protocol) == "paper" and self.paper else self.strict
 
     def headline_of(self, protocol: str) -> str:
         """The scorer that a protocol reports."""
-        return self.published if known(protocol) == "paper" and self.published else self.headline
+        return self.published if protocol_of(protocol) == "paper" and self.published else self.headline
 
 
-def known(protocol: str) -> str:
+def protocol_of(protocol: str) -> str:
     """The protocol, if there is one of this name. Raises BadRequest otherwise."""
     if protocol not in PROTOCOLS:
         raise nearest(protocol, PROTOCOLS, "protocol")
@@ -124,8 +129,9 @@ def known(protocol: str) -> str:
 
 
 def names() -> tuple[str, ...]:
-    """The tasks there are, found by looking at file names."""
-    return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_")))
+    """The tasks of LLM-KICK, found by looking at file names."""
+    found = (path.stem for path in Path(__file__).parent.glob("*.py"))
+    return tuple(sorted(name for name in found if not name.startswith("_") and name not in EXTRA))
 
 
 def get(name: str, data: str = POCKET) -> Task:
@@ -133,8 +139,8 @@ def get(name: str, data: str = POCKET) -> Task:
 
     Raises BadRequest with the nearest known names.
     """
-    if name not in names():
-        raise nearest(name, names(), "task")
+    if name not in (known := (*names(), *EXTRA)):
+        raise nearest(name, known, "task")
     module = import_module(f"kick_core.tasks.{name}")
     task: Task = module.TASK if data == POCKET else module.OFFICIAL
     return task

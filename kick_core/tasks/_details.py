@@ -5,6 +5,7 @@ Pure: no model, no store. Every table is a list of rows with the same names; a s
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -45,6 +46,8 @@ def details(
             tables["by_discipline_lm_eval"] = by_group(
                 asked, scores, lambda e: _mmlu.lm_eval_discipline(str(e.meta.get("subject", "")))
             )
+    if task.strict.unit == "word":
+        tables["bytes"] = [by_bytes(by_id, outputs)]
     if any("passage" in example.meta for example in asked):
         tables["context"] = context_use(asked, scores, closed)
     return {name: table for name, table in tables.items() if table}
@@ -156,6 +159,15 @@ def calibration_error(examples: Mapping[str, Example], outputs: Sequence[Output]
         "expected_calibration_error": _share(sum(gaps), count),
         "mean_confidence": _share(sum(confidences), count),
     }
+
+
+def by_bytes(examples: Mapping[str, Example], outputs: Sequence[Output]) -> Row:
+    """lm-eval's two other readings of the same log-probabilities."""
+    judged = [output for output in outputs if output.logprobs]
+    total = -sum(output.logprobs[0] for output in judged)
+    size = sum(examples[output.example].meta["bytes"] for output in judged)
+    rate = total / size if size else math.nan
+    return {"bytes": size, "byte_perplexity": math.exp(rate), "bits_per_byte": rate / math.log(2)}
 
 
 def shots(outputs: Sequence[Output]) -> Table:

@@ -34,21 +34,24 @@ def rows_of(text: str) -> list[str]:
     return [line if line.strip() else "" for line in io.StringIO(text)]
 
 
-def _official(data: str) -> tuple[Example, ...]:
+def official_rows(data: str) -> tuple[list[str], str]:
+    """The rows of WikiText-2's test split, and which of the two WikiTexts it is."""
     if (root := folder(data)) is None:
         found = [str(row["text"]) for row in hub_rows(HUB, "test", "text")]
     else:
-        path = find(root, "WikiText-2 test split", *_FILES)
-        found = rows_of(text_of(path))
-    text = "\n\n".join(found)
-    if not text.strip():
+        found = rows_of(text_of(find(root, "WikiText-2 test split", *_FILES)))
+    if not any(map(str.strip, found)):
         raise BadRequest("the test split of WikiText-2 holds no text")
-    kind = "wikitext-2 with <unk>" if "<unk>" in text else "wikitext-2-raw"
-    return (Example("text", (text,), meta={"text": kind}),)
+    return found, "wikitext-2 with <unk>" if any("<unk>" in row for row in found) else "wikitext-2-raw"
+
+
+def _official(data: str) -> tuple[Example, ...]:
+    found, kind = official_rows(data)
+    return (Example("text", ("\n\n".join(found),), meta={"text": kind}),)
 
 
 def negative_log_likelihood(example: Example, output: Output) -> Judged:
-    """Mean negative log-likelihood per predicted token of one window, in nats."""
+    """Mean negative log-likelihood in nats, per predicted token of one window or per word of one page."""
     if not output.logprobs or not output.tokens:
         return Judged(None, "", "no answer")
     return Judged(-output.logprobs[0] / output.tokens)
