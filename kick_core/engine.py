@@ -9,13 +9,13 @@ asked with, in whatever order, before or after a resume, and dense and compresse
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 Ids = Sequence[int]
@@ -133,12 +133,16 @@ def score_options(
     *,
     plan: Plan,
     filler: int,
+    wanted: Collection[int] | None = None,
 ) -> Iterator[dict[int, Scored]]:
     """Summed log-probability of every option's tokens after its prompt; `options[i]` are the options of prompt i.
 
-    A prompt is read once, and its cache is shared by its options. Yields one {prompt number: Scored} per batch.
+    A prompt is read once, and its cache is shared by its options. Yields one {prompt number: Scored} per batch, of
+    the `wanted` prompts (default: all).
     """
-    for batch in batches([len(p) for p in prompts], plan):
+    now = range(len(prompts)) if wanted is None else sorted(wanted)
+    for part in batches([len(prompts[i]) for i in now], plan):
+        batch = replace(part, items=tuple(now[i] for i in part.items))
         padded = _pad(prompts, batch, filler, model.device)
         cache = DynamicCache(config=model.config)
         inputs = {"input_ids": padded.ids, "attention_mask": padded.mask, "position_ids": padded.positions}
@@ -249,6 +253,19 @@ class Generated:
 
 Stopper = Callable[[list[int]], bool]
 Chooser = Callable[[Tensor], Tensor]
+
+
+def stopper(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> Stopper:
+    """Says of token ids so far whether a stop string stands at their end, leading space aside.
+
+    A stop string may be spread over tokens, so the end of the text is looked at, not the token.
+    """
+
+    def stopped(ids: list[int]) -> bool:
+        text = str(tokenizer.decode(ids[-8:])).lstrip()
+        return any(stop in text for stop in stops)
+
+    return stopped if stops else lambda _: False
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def measure(store: Store, ask: Asker, card: RunCard, loaded: TaskData, limit: in
         if done:
             yield len(done)
         began, tokens = time.perf_counter(), 0
-        for batch in evaluation.outputs(ask, loaded.way, [e for e in rest if e.id not in done]):
+        for batch in evaluation.outputs(ask, loaded.way, [e for e in rest if e.id not in done], loaded.examples):
             recorder.record(batch)
             tokens += sum(output.tokens + output.prompt_tokens for output in batch)
             yield len(batch)

@@ -55,17 +55,25 @@ def evaluate(
     if limit is not None and limit < 1:
         raise BadRequest(f"limit {limit}: at least 1 example is needed")
     ask = asker(model, tokenizer)
-    wanted = examples(asked, ask, data, protocol)[:limit]
-    for batch in outputs(ask, asked.asking(protocol), wanted):
+    found = examples(asked, ask, data, protocol)
+    for batch in outputs(ask, asked.asking(protocol), found[:limit], found):
         yield from batch
 
 
-def outputs(ask: Asker, way: Asking, wanted: Sequence[Example]) -> Iterator[list[Output]]:
-    """Outputs for examples, one list per batch of the engine, in the engine's order."""
+def outputs(
+    ask: Asker, way: Asking, wanted: Sequence[Example], among: Sequence[Example] = ()
+) -> Iterator[list[Output]]:
+    """Outputs for examples, one list per batch of the engine, in the engine's order.
+
+    `among` are all examples of the task in their order: options are scored in a layout that follows from the whole
+    task, so that an answer does not depend on what it is asked with.
+    """
+    if way.kind == "choose":
+        yield from choosing.choose(ask, way, {example.id for example in wanted}, among or wanted)
+        return
     ways: Mapping[str, Callable[[Asker, Asking, Sequence[Example]], Iterator[list[Output]]]] = {
         "generate": writing.generate,
         "dialogue": writing.dialogue,
-        "choose": choosing.choose,
         "perplexity": running.words if way.unit == "word" else running.tokens,
     }
     yield from ways[way.kind](ask, way, wanted)

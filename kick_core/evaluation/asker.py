@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,11 +18,15 @@ from kick_core.tasks import Asking
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """One open model, ready to be asked: everything that the ways of asking share."""
+    """One open model, ready to be asked: everything that the ways of asking share.
+
+    `prepared` remembers prompts as token ids, with the examples that they were made of.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     plan: Plan
+    prepared: dict[Any, tuple[Any, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def filler(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,21 +22,32 @@ class _Shown(NamedTuple):
     shots: int | None
 
 
-def choose(ask: Asker, way: Asking, wanted: Sequence[Example]) -> Iterator[list[Output]]:
+def choose(ask: Asker, way: Asking, wanted: Set[str], among: Sequence[Example]) -> Iterator[list[Output]]:
     """Every option's log-probability. A letter is one token; an option of several is the sum of its tokens'."""
-    shown = [_shown(ask, way, example) for example in wanted]
-    fit, refused = [], []
-    for i, one in enumerate(shown):
-        # the last token of an option is predicted and never read
-        if len(one.prompt) + max(map(len, one.endings)) - 1 <= ask.context:
-            fit.append(i)
-        else:
-            refused.append(rejected(wanted[i], one.prompt))
+    shown = _all_shown(ask, way, among)
+    # the last token of an option is predicted and never read
+    fits = [len(one.prompt) + max(map(len, one.endings)) - 1 <= ask.context for one in shown]
+    refused = [
+        rejected(example, one.prompt)
+        for example, one, there in zip(among, shown, fits, strict=True)
+        if example.id in wanted and not there
+    ]
     if refused:
         yield refused
+    fit = [i for i, there in enumerate(fits) if there]
     prompts, endings = [shown[i].prompt for i in fit], [shown[i].endings for i in fit]
-    for batch in engine.score_options(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler):
-        yield [_output(ask, wanted[fit[i]], shown[fit[i]], found) for i, found in batch.items()]
+    now = [n for n, i in enumerate(fit) if among[i].id in wanted]
+    for batch in engine.score_options(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler, wanted=now):
+        yield [_output(ask, among[fit[n]], shown[fit[n]], found) for n, found in batch.items()]
+
+
+def _all_shown(ask: Asker, way: Asking, among: Sequence[Example]) -> list[_Shown]:
+    """All questions as token ids; a sweep asks many models the same ones, so they are kept with the asker."""
+    key = (id(among), ask.room(way))
+    if key not in ask.prepared:
+        ask.prepared[key] = (among, [_shown(ask, way, example) for example in among])
+    found: list[_Shown] = ask.prepared[key][1]
+    return found
 
 
 def _shown(ask: Asker, way: Asking, example: Example) -> _Shown:

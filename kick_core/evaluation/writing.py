@@ -78,11 +78,7 @@ def _continued(
     ask: Asker, way: Asking, wanted: Sequence[Example], prompts: Sequence[list[int]], turn: int
 ) -> Iterator[dict[int, Generated]]:
     """Continuations, those with one budget and one temperature together."""
-
-    def stops(ids: list[int]) -> bool:
-        # a stop string may be spread over tokens, so the end of the text is looked at, not the token
-        return bool(way.stop) and any(stop in ask.tokenizer.decode(ids[-8:]).lstrip() for stop in way.stop)
-
+    stops = engine.stopper(ask.tokenizer, way.stop)
     groups: dict[tuple[int, float], list[int]] = {}
     for i, (example, ids) in enumerate(zip(wanted, prompts, strict=True)):
         groups.setdefault((_budget(way, ids), way.temperature(example)), []).append(i)
