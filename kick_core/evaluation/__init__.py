@@ -25,10 +25,12 @@ __all__ = ["PROTOCOLS", "Asker", "asker", "evaluate", "examples", "outputs"]
 def examples(task: Task, ask: Asker, data: str = POCKET, protocol: str = "strict") -> tuple[Example, ...]:
     """A task's examples in their fixed order. Perplexity's are windows, so they depend on the tokenizer.
 
-    Raises BadRequest when two have one id.
+    Raises BadRequest when there is none, or when two have one id.
     """
     way = task.asking(protocol)
     found = way.load(data)
+    if not found:
+        raise BadRequest(f"the data {data!r} of {task.name} holds no example")
     if way.kind == "perplexity":
         return running.pages(found[0]) if way.unit == "word" else running.windows(ask, task.name, found[0])
     twice, count = Counter(example.id for example in found).most_common(1)[0]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kick_core.records import Example, Output, Verdict
-from kick_core.spec import nearest
+from kick_core.spec import BadRequest, nearest
 
 Kind = Literal["generate", "dialogue", "choose", "perplexity"]
 Template = Literal["raw", "chat", "vicuna_v1.1"]
@@ -137,12 +137,15 @@ def names() -> tuple[str, ...]:
 def get(name: str, data: str = POCKET) -> Task:
     """One task by name, on the pocket world's data or on the benchmark's own.
 
-    Raises BadRequest with the nearest known names.
+    Raises BadRequest with the nearest known names, or when the task has no such data.
     """
     if name not in (known := (*names(), *EXTRA)):
         raise nearest(name, known, "task")
-    module = import_module(f"kick_core.tasks.{name}")
-    task: Task = module.TASK if data == POCKET else module.OFFICIAL
+    task: Task | None = getattr(
+        import_module(f"kick_core.tasks.{name}"), "TASK" if data == POCKET else "OFFICIAL", None
+    )
+    if task is None:
+        raise BadRequest(f"task {name!r} cannot be asked on data {data!r}: it knows the other kind of data only")
     return task
 
 

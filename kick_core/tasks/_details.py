@@ -36,21 +36,27 @@ def details(
     scores = {v.example: v.score for v in verdicts if v.scorer == task.headline and v.score is not None}
     tables = {"health": [health(outputs)], "failures": failures(task, verdicts), "protocols": protocols(task, verdicts)}
     for name in ("subject", "discipline", "bucket", "category"):
-        tables[f"by_{name}"] = by_group(asked, scores, lambda e, name=name: str(e.meta.get(name, "")))  # type: ignore[misc]
+        tables[f"by_{name}"] = by_group(asked, scores, _named(name))
     if task.kind == "choose":
         sound = [output for output in outputs if output.stop not in UNJUDGED]
         tables["letters"] = letters(asked, sound)
         tables["calibration"] = [calibration_error(by_id, sound)]
         tables["shots"] = shots(outputs)
-        if _mmlu.DISCIPLINES.keys() & {str(e.meta.get("discipline")) for e in asked} and task.published:
+        if task.published:
+            subject = _named("subject")
             tables["by_discipline_lm_eval"] = by_group(
-                asked, scores, lambda e: _mmlu.lm_eval_discipline(str(e.meta.get("subject", "")))
+                asked, scores, lambda example: _mmlu.lm_eval_discipline(subject(example))
             )
     if task.strict.unit == "word":
         tables["bytes"] = [by_bytes(by_id, outputs)]
     if any("passage" in example.meta for example in asked):
         tables["context"] = context_use(asked, scores, closed)
     return {name: table for name, table in tables.items() if table}
+
+
+def _named(name: str) -> Callable[[Example], str]:
+    """The group of an example by one of its facts; "" where it has none."""
+    return lambda example: str(example.meta.get(name, ""))
 
 
 def health(outputs: Sequence[Output]) -> Row:
@@ -119,11 +125,12 @@ def by_group(examples: Iterable[Example], scores: Mapping[str, float], group: Ca
 def letters(examples: Sequence[Example], outputs: Sequence[Output]) -> Table:
     """Letter bias: how often each place is chosen, how often it is right, and how often it is found when right.
 
-    `free` is how often the letter is the likeliest of all tokens; None where only options were compared.
+    `free` is how often the letter is the likeliest of all tokens; None where the options are words.
     """
     gold = {example.id: example.answers[0] for example in examples}
+    lettered = {e.id for e in examples if tuple(map(str.strip, e.choices)) == LETTERS}
     picked = [(gold[output.example], chosen(output)) for output in outputs if output.logprobs]
-    free = [output.argmax.strip() for output in outputs if output.argmax is not None]
+    free = [o.argmax.strip() for o in outputs if o.argmax is not None and o.example in lettered]
     return [
         {
             "letter": letter,

@@ -9,7 +9,6 @@ option "None" becomes a missing value; here every cell stays the word that it is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 from kick_core.records import Example
 from kick_core.spec import BadRequest
@@ -115,7 +114,6 @@ def _questions(data: str, split: str) -> dict[str, list[Question]]:
     return found
 
 
-@cache
 def lm_eval_discipline(subject: str) -> str:
     """The discipline that lm-eval's groups put a subject in."""
     return LM_EVAL_MOVES.get(subject, _DISCIPLINE.get(subject, ""))
