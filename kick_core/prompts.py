@@ -96,6 +96,34 @@ def option_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, options: Sequenc
     return whole, start
 
 
+Options = tuple[list[int], list[list[int]]]
+
+
+def all_option_ids(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], options: Sequence[Sequence[str]]
+) -> list[Options]:
+    """`option_ids` for many prompts, as (the prompt's tokens, each option's own tokens).
+
+    How an option is split is seen on the prompt's last line, which few-shot prompts share; each prompt is then
+    tokenised once, with its first option. Where the border does not look as on the last line, `option_ids` decides.
+    """
+    wholes = encode_all(tokenizer, [prompt + own[0] for prompt, own in zip(prompts, options, strict=True)])
+    seen: dict[tuple[str, ...], tuple[list[list[int]], int]] = {}
+    found = []
+    for prompt, own, whole in zip(prompts, options, wholes, strict=True):
+        line = prompt.rpartition("\n")[2]
+        if (line, *own) not in seen:
+            seen[line, *own] = option_ids(tokenizer, line, own)
+        short, start = seen[line, *own]
+        border = short[0][max(0, start - 1) :]  # the last token of the line, and the first option
+        if start and whole[-len(border) :] == border:
+            found.append((whole[: 1 - len(border)], [ids[start:] for ids in short]))
+        else:
+            exact, start = option_ids(tokenizer, prompt, own)
+            found.append((exact[0][:start], [ids[start:] for ids in exact]))
+    return found
+
+
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
     for at, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:

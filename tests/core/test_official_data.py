@@ -11,7 +11,7 @@ import pytest
 
 from kick_core import tasks
 from kick_core.evaluation import choosing
-from kick_core.prompts import encode, option_ids
+from kick_core.prompts import all_option_ids, encode, option_ids
 from kick_core.spec import BadRequest, KickError
 from kick_core.tasks import _official, _stories, perplexity
 from tests import official
@@ -67,8 +67,7 @@ def test_with_llamas_tokenizer_524_questions_lose_shots(real, llama):
     }  # fmt: skip
     ask = SimpleNamespace(tokenizer=llama, room=lambda way: way.room)
     way = tasks.get("multiple_choice", "official").asking("paper")
-    for example in long[:12]:
-        shown = choosing._shown(ask, way, example)
+    for example, shown in zip(long[:12], choosing.shown(ask, way, long[:12]), strict=True):
         assert 0 <= shown.shots < 5 and len(shown.prompt) <= 2048
         kept = (*example.prompt[: 1 + shown.shots], example.prompt[-1])
         assert shown.prompt == encode(llama, "".join(kept))
@@ -305,6 +304,22 @@ def test_unknown_data_and_subjects(tmp_path):
     official.mmlu(tmp_path, {"alchemy": 1})
     with pytest.raises(BadRequest, match="no subject 'alchemy'"):
         load("multiple_choice", tmp_path)
+
+
+def test_options_of_many_prompts_are_those_of_each(real, llama):
+    """Seen on the last line and tokenised once, against the literal rule: real prompts, and borders that merge."""
+    found = [e for e in load("multiple_choice", real) if e.id.endswith("-0003")]
+    asked = [("".join(e.prompt), e.choices) for e in found]
+    asked += [
+        ("Is it 1", ("2", "3")),
+        ("ends in a line break\n", (" A", " B")),
+        ("", ("x", "y")),
+        ("a b", ("c d", "e")),
+    ]
+    together = all_option_ids(llama, *zip(*asked, strict=True))
+    for (prompt, options), (ids, endings) in zip(asked, together, strict=True):
+        whole, start = option_ids(llama, prompt, options)
+        assert [ids + ending for ending in endings] == whole and len(ids) == start
 
 
 def test_letters_that_a_tokenizer_splits(llama):
