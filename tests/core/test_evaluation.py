@@ -56,7 +56,7 @@ def test_options_that_cannot_be_told_apart_are_refused(opened):
 def test_options_of_several_tokens_are_summed(ask):
     options = (" the river", " a hill", " Z", " nothing at all")
     example = Example("e", ("The town lies at",), options, ("A",))
-    ((output,),) = evaluation.outputs(ask, tasks.get("multiple_choice"), [example])
+    ((output,),) = evaluation.outputs(ask, tasks.get("multiple_choice").strict, [example])
     for option, value in zip(options, output.logprobs, strict=True):
         (ids, *_), start = option_ids(ask.tokenizer, "The town lies at", (option, " other"))
         logprobs = ask.model(torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -65,8 +65,8 @@ def test_options_of_several_tokens_are_summed(ask):
 
 def test_the_second_turn_follows_the_models_own_first(ask):
     task = tasks.get("instructions")
-    wanted = task.load("pocket")[:3]
-    found = {o.example: o for batch in evaluation.outputs(ask, task, wanted) for o in batch}
+    wanted = task.strict.load("pocket")[:3]
+    found = {o.example: o for batch in evaluation.outputs(ask, task.strict, wanted) for o in batch}
     for example in wanted:
         output = found[example.id]
         assert len(output.text) == 2
@@ -78,7 +78,7 @@ def test_prompts_beyond_the_context_are_rejected_and_never_judged(ask):
     task = tasks.get("factoid_qa")
     long = Example("long", ("word " * 600,), answers=("x",))
     short = Example("short", ("word",), answers=("x",))
-    found = {o.example: o for batch in evaluation.outputs(ask, task, [long, short]) for o in batch}
+    found = {o.example: o for batch in evaluation.outputs(ask, task.strict, [long, short]) for o in batch}
     assert found["long"].stop == "rejected" and found["long"].prompt_tokens > 512
     assert all(v.score is None and v.why == "rejected" for v in tasks.judge(task, long, found["long"]))
     assert found["short"].stop in ("eos", "stop", "limit")
@@ -93,7 +93,7 @@ def test_logits_that_are_not_finite_are_never_judged(opened):
         for name in ("multiple_choice", "perplexity"):
             task = tasks.get(name)
             wanted = evaluation.examples(task, ask)[:2]
-            for batch in evaluation.outputs(ask, task, wanted):
+            for batch in evaluation.outputs(ask, task.strict, wanted):
                 for output in batch:
                     assert output.stop == "not finite" and output.logprobs == ()
                     assert all(v.score is None for v in tasks.judge(task, wanted[0], output))
@@ -174,14 +174,15 @@ def test_other_weights_are_other_runs(store, tiny_folder):
     recipes = [DENSE, parse("magnitude@0.5"), parse("magnitude@0.25")]
     assert len({runs.run_card(shop, r, ask, loaded).key for r in recipes}) == 3
     with pytest.raises(BadRequest, match="strict"):
-        runs.run_card(shop, DENSE, ask, loaded, "strictly")
+        runs.task_data(tasks.get("factoid_qa"), ask, protocol="strictly")
 
 
 def test_ids_must_differ(ask, monkeypatch):
     import dataclasses
 
     task = tasks.get("factoid_qa")
-    twice = dataclasses.replace(task, load=lambda _: (task.load("pocket")[0],) * 2)
+    way = dataclasses.replace(task.strict, load=lambda _: (task.strict.load("pocket")[0],) * 2)
+    twice = dataclasses.replace(task, strict=way)
     with pytest.raises(BadRequest, match="more than once"):
         runs.task_data(twice, ask)
 
