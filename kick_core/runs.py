@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kick_core import evaluation, keys
 from kick_core.evaluation import Asker
@@ -45,11 +45,24 @@ def task_data(task: Task, ask: Asker, data: str = "pocket") -> TaskData:
     return TaskData(task, found, keys.key("examples", {"task": task.name, "content": digest.hexdigest()}), data)
 
 
-def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, protocol: str = "strict") -> RunCard:
-    """The card of a run, measured or not."""
+def asked_otherwise(ask: Asker) -> Asker:
+    """The same model asked in other batches: fewer rows, longer padding. What that changes is the evaluator's noise."""
+    plan = ask.plan
+    return replace(
+        ask,
+        plan=replace(
+            plan, tokens=plan.tokens // 2, rows=max(1, plan.rows // 3), step=2 * plan.step, shortest=2 * plan.shortest
+        ),
+    )
+
+
+def run_card(
+    shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, protocol: str = "strict", *, again: bool = False
+) -> RunCard:
+    """The card of a run, measured or not. `again` marks one that repeats another to measure the evaluator's noise."""
     if protocol not in evaluation.PROTOCOLS:
         raise nearest(protocol, evaluation.PROTOCOLS, "protocol")
-    opened, settings = shop.opened, ask.settings(loaded.task)
+    opened, settings = shop.opened, ask.settings(loaded.task) | ({"again": "batch plan"} if again else {})
     weights = shop.key(recipe)
     identity = {
         "weights": weights,

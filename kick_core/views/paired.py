@@ -46,6 +46,13 @@ def pair(before: Scored, after: Scored) -> tuple[NDArray[np.object_], NDArray[np
     return after.ids[at_after[judged]], at_before[judged], at_after[judged]
 
 
+def numbers(store: Store, run: Asked, scorer: str, mine: Scored, base: Scored | None) -> dict[str, Any]:
+    """The numbers of one scorer of a run, beside those of `base` where there is one to compare with."""
+    if run.task.aggregate == "exp":
+        return exponential(store, run, mine, base)
+    return average(store, run, scorer, mine, base)
+
+
 def average(store: Store, run: Asked, scorer: str, mine: Scored, base: Scored | None) -> dict[str, Any]:
     """The numbers of a scorer whose mean counts; without `base` those of the run alone."""
     judged = ~np.isnan(mine.score)
@@ -99,7 +106,7 @@ def answers_changed(task: Task, before: Scored, after: Scored) -> stats.Interval
     return stats.changed(*(side.tolist() for side in said))
 
 
-def exponential(store: Store, run: Asked, mine: Scored, dense: Asked | None, base: Scored | None) -> dict[str, Any]:
+def exponential(store: Store, run: Asked, mine: Scored, base: Scored | None) -> dict[str, Any]:
     """The numbers of perplexity: the exponential of the mean negative log-probability per token."""
     tokens = runs.tokens(store, run)
     lengths = np.array([tokens[name] for name in mine.ids], dtype=float)
@@ -107,7 +114,7 @@ def exponential(store: Store, run: Asked, mine: Scored, dense: Asked | None, bas
     value, low, high, n = stats.perplexity((mine.score * lengths)[judged], lengths[judged])
     row: dict[str, Any] = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n}
     row |= {"unit": "ratio", "clusters": n}
-    if run.recipe.target is None or dense is None or base is None:
+    if base is None:
         return row | nothing()
     ids, at_base, at_mine = pair(base, mine)
     weights = lengths[at_mine]

@@ -137,11 +137,8 @@ def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dic
     rows = []
     for scorer, mine in found.items():
         row = {**about, "scorer": scorer, "headline": scorer == run.task.headline}
-        if run.task.aggregate == "exp":
-            row |= paired.exponential(store, run, mine, dense, base.get(scorer))
-        else:
-            other = None if run.recipe.target is None else base.get(scorer)
-            row |= paired.average(store, run, scorer, mine, other)
+        other = None if run.recipe.target is None else base.get(scorer)
+        row |= paired.numbers(store, run, scorer, mine, other)
         if run.recipe.target is None:
             row |= {"dense_score": row["score"], "share_kept": 1.0, "verdict": DENSE}
         rows.append(row)

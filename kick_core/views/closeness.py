@@ -1,0 +1,112 @@
+"""How close a variant stays to dense, whatever is right: distributions on running text, and texts side by side."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kick_core import stats
+from kick_core.spec import KickError, parse
+from kick_core.stats import Interval
+from kick_core.store import Store
+from kick_core.store import fidelity as kept
+from kick_core.views import naming, runs
+from kick_core.views.words import words
+
+FIDELITY = {
+    "model": "str",
+    "recipe": "str",
+    "label": "str",
+    "kind": "str",
+    "method": "str",
+    "severity": "float",
+    "n": "int",
+    "unjudged": "int",
+    "tokens": "int",
+    "kl": "float",
+    "kl_low": "float",
+    "kl_high": "float",
+    "kl_median": "float",
+    "kl_99": "float",
+    "same": "float",
+    "same_low": "float",
+    "same_high": "float",
+    "overlap": "float",
+    "overlap_low": "float",
+    "overlap_high": "float",
+    "top": "int",
+    "weights": "str",
+    "key": "str",
+    "fingerprint": "str",
+}
+
+BOUNDS = (
+    "KL(dense || variant) in nats a token over dense's most likely tokens and the rest as one: a lower bound. "
+    "Overlap (the expected acceptance rate of speculative decoding) on the same: an upper bound. "
+    "Same: both find the same token most likely; exact."
+)
+"""What the numbers are; belongs beside them wherever they are shown."""
+
+
+def fidelity(store: Store, model: str | None = None) -> pd.DataFrame:
+    """One row per compared variant: means over all predicted tokens, with 95 % intervals over windows.
+
+    Windows with a value that is not finite are not judged and counted in `unjudged`; `n` windows are.
+    """
+    rows = []
+    for card in kept.cards(store):
+        if model in (None, card.model, card.fingerprint):
+            try:
+                recipe = parse(card.recipe)
+            except KickError:
+                continue
+            about = {
+                "model": card.model,
+                "recipe": card.recipe,
+                "label": naming.label(recipe),
+                "kind": naming.kind(recipe),
+                "method": naming.method(recipe),
+                "severity": naming.severity(recipe),
+                "top": card.settings["top"],
+                "weights": card.weights,
+                "key": card.key,
+                "fingerprint": card.fingerprint,
+            }
+            rows.append((naming.order(recipe), about | _measured(store, card.key)))
+    ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+    return pd.DataFrame(ordered, columns=list(FIDELITY)).astype(FIDELITY)
+
+
+def _measured(store: Store, key: str) -> dict[str, Any]:
+    table = kept.positions(store, key)
+    window, kl, overlap, same = (table[name].to_numpy() for name in ("window", "kl", "overlap", "same"))
+    whole = np.bincount(window, ~np.isfinite(kl)) == 0
+    judged = whole[window]
+    tokens = np.bincount(window)[whole]
+    found: dict[str, Any] = {"n": int(whole.sum()), "unjudged": int((~whole).sum()), "tokens": int(tokens.sum())}
+    for name, column in (("kl", kl), ("same", same), ("overlap", overlap)):
+        sums = np.bincount(window, np.where(judged, column, 0).astype(float))[whole]
+        value, low, high, _ = stats.ratio_of_sums(sums, tokens)
+        most = math.inf if name == "kl" else 1.0
+        found |= {name: value, f"{name}_low": max(low, 0.0), f"{name}_high": min(high, most)}
+    quantiles = np.quantile(kl[judged], (0.5, 0.99)) if judged.any() else (math.nan, math.nan)
+    return found | {"kl_median": float(quantiles[0]), "kl_99": float(quantiles[1])}
+
+
+def until_divergence(store: Store, run_key: str, dense_key: str) -> Interval:
+    """The mean number of words that a variant's texts share with dense's from the start, over texts of both.
+
+    Texts that are equal to their end count with their length: they did not diverge so far. Only for tasks that
+    generate; nan for others. No model is needed, so words are counted and not tokens.
+    """
+    mine, base = runs.answers(store, run_key), runs.answers(store, dense_key)
+    before = dict(zip(base["example"].to_pylist(), base["text"].to_pylist(), strict=True))
+    shared = [
+        stats.common_prefix(words(" ".join(before[name])), words(" ".join(text)))
+        for name, text in zip(mine["example"].to_pylist(), mine["text"].to_pylist(), strict=True)
+        if text and before.get(name)
+    ]
+    return stats.mean(shared)
