@@ -147,7 +147,8 @@ class Cell:
 class Sweep:
     """An open sweep: the model, its calibration, every task's examples. Opened once, planned, then run."""
 
-    def __init__(self, request: Request, store: Store) -> None:
+    def __init__(self, request: Request, store: Store, *, plan_only: bool = False) -> None:
+        """Opens the model; its blocks stay on disk when nothing but planning is wanted."""
         recipes = request.parsed()
         asked = [tasks.get(name) for name in request.tasks]
         for task in asked:
@@ -161,7 +162,9 @@ class Sweep:
         self.request, self.store, self.recipes = request, store, recipes
         reference = ModelRef(request.model, request.revision, request.dtype)  # type: ignore[arg-type]
         self.shop: Workshop = Workshop(
-            store, open_for(reference, store, request.device, streamed=not self._asks(request)), request.calibration
+            store,
+            open_for(reference, store, request.device, streamed=plan_only or not self._asks(request)),
+            request.calibration,
         )
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
         if request.fidelity and _TEXT not in request.tasks:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from importlib import import_module
 
 from kick_core import __version__
-from kick_core.cli import making, storing
 from kick_core.spec import DTYPES
+
+
+class _Later:
+    """A file of commands that is imported when one of them is run: help and plans wait for nothing."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Callable[[Namespace], int]:
+        def command(given: Namespace) -> int:
+            found: int = getattr(import_module(f"kick_core.cli.{self._file}"), name)(given)
+            return found
+
+        return command
+
+
+comparing, making, planning, storing = _Later("comparing"), _Later("making"), _Later("planning"), _Later("storing")
 
 _RECIPES = """recipes:
   dense                the uncompressed model
@@ -66,6 +84,10 @@ def _asking(command: ArgumentParser) -> None:
     command.add_argument("--limit", type=int, metavar="N", help="ask the first N examples of each task")
     command.add_argument("--data", default="pocket", help="pocket")
     command.add_argument("--protocol", default="strict", help="strict")
+    command.add_argument("--fidelity", action="store_true", help="compare whole distributions with dense: KL, top-1")
+    command.add_argument(
+        "--noise-floor", action="store_true", help="ask dense again in other batches: what the evaluator alone changes"
+    )
 
 
 def _compress(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -89,13 +111,14 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "sweep", "Do a whole grid of recipes and tasks; done cells cost nothing.")
     _model(command)
-    command.add_argument("--preset", help="demo or paper")
+    command.add_argument("--preset", help="demo, paper, disciplines or perplexity-vs-tasks")
+    command.add_argument("--plan", action="store_true", help="do nothing; say what it would cost")
     command.add_argument("--recipe", action="append", default=[], dest="recipes", metavar="R", help="may be repeated")
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
     _asking(command)
     _calibration(command, windows=None)
-    command.set_defaults(command=making.sweep)
+    command.set_defaults(command=planning.sweep)
 
 
 def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:

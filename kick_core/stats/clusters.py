@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kick_core.stats.distributions import student_p
-from kick_core.stats.pairs import paired, paired_difference, paired_p, ratio_of_means
+from kick_core.stats.pairs import fieller, paired, paired_difference, paired_p, ratio_of_means
 from kick_core.stats.samples import CONFIDENCE, Interval, ratio_of_sums, score, standard_error
 
-Clusters = Sequence[Hashable] | NDArray[np.object_]
+Clusters = Sequence[Hashable] | NDArray[Any]
 """For every example the name of its cluster."""
 
 
@@ -68,8 +69,9 @@ def clustered_ratio(
     sums_before, sums_after, sizes = _sums(clusters, before, after)
     if sizes.size == before.size or math.isnan(plain.value):
         return plain
-    value, low, high, n = _wider(plain, ratio_of_sums(sums_after, sums_before, confidence))
-    return Interval(value, max(low, 0.0), high, n)
+    if sizes.size < 2:
+        return plain
+    return _wider(plain, Interval(plain.value, *fieller(sums_before, sums_after, confidence), plain.n))
 
 
 def clustered_p(dense: ArrayLike, compressed: ArrayLike, clusters: Clusters) -> float:

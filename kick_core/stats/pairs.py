@@ -89,8 +89,8 @@ def paired_p(dense: ArrayLike, compressed: ArrayLike) -> float:
 def ratio_of_means(dense: ArrayLike, compressed: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """The share of the dense score that is kept: mean(compressed) / mean(dense), paired.
 
-    Right and wrong: Bonett and Price (2006), which stays honest at 0 flips and at 0 right. Graded scores: the
-    delta method on the residuals compressed - ratio x dense. nan when dense scores nothing.
+    Right and wrong: Bonett and Price (2006), which stays honest at 0 flips and at 0 right. Graded scores:
+    Fieller's interval. nan when dense scores nothing.
     """
     before, after = paired(dense, compressed)
     total = float(before.sum())
@@ -102,9 +102,27 @@ def ratio_of_means(dense: ArrayLike, compressed: ArrayLike, confidence: float = 
         return Interval(ratio, low, high, int(before.size))
     if before.size < 2:
         return Interval(ratio, UNKNOWN, UNKNOWN, 1)
-    rest = after - ratio * before
-    half = student_quantile(confidence, before.size - 1) * float(rest.std(ddof=1)) * math.sqrt(before.size) / total
-    return Interval(ratio, max(ratio - half, 0.0), ratio + half, int(before.size))
+    low, high = fieller(before, after, confidence)
+    return Interval(ratio, low, high, int(before.size))
+
+
+def fieller(
+    before: NDArray[np.float64], after: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Fieller's (1954) bounds of sum(after) / sum(before) over at least two units, both sums not negative.
+
+    They hold exactly those ratios r which a t test of after - r x before does not refuse, so they leave 1 out when
+    the paired t test sees a difference, however few the units. Where `before` may well be 0 nothing is ruled out.
+    """
+    t = student_quantile(confidence, before.size - 1)
+    ((spread_before, both), (_, spread_after)) = np.cov(before, after) * t * t / before.size
+    mean_before, mean_after = float(before.mean()), float(after.mean())
+    square = mean_before**2 - spread_before
+    if square <= 0:
+        return 0.0, math.inf
+    middle = mean_before * mean_after - both
+    root = math.sqrt(max(middle**2 - square * (mean_after**2 - spread_after), 0.0))
+    return max(float(middle - root) / square, 0.0), float(middle + root) / square
 
 
 def _ratio_bounds(table: Flips, z: float) -> tuple[float, float]:

@@ -3,11 +3,12 @@
 No streamlit, no torch. Everything a screen shows comes from here, so pages and command line cannot disagree.
 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
-(the finding) · `weights`, `preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
-`difference`, `heat` (texts).
+(the finding) · `fidelity`, `noise`, `bootstrap`, `until_divergence` (dense and compressed, closer) · `weights`,
+`preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) · `difference`, `heat` (texts).
 """
 
 from kick_core.store import Store, default_root, open_store
+from kick_core.views.closeness import BOUNDS, bootstrap, fidelity, until_divergence
 from kick_core.views.examples import (
     FLIPS,
     RULE,
@@ -32,12 +33,14 @@ from kick_core.views.findings import (
 )
 from kick_core.views.made import POCKETS, Preview, coverage, layers, methods_known, models, preview, weights
 from kick_core.views.naming import label, rung
+from kick_core.views.noise import noise
 from kick_core.views.report import report
 from kick_core.views.runs import ladder, stamp, task_titles
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, scores
 from kick_core.views.words import Piece, Warm, difference, heat
 
 __all__ = [
+    "BOUNDS",
     "DENSE",
     "FLIPS",
     "IN_CONTEXT",
@@ -53,6 +56,7 @@ __all__ = [
     "Store",
     "Versus",
     "Warm",
+    "bootstrap",
     "by",
     "claims",
     "coverage",
@@ -62,6 +66,7 @@ __all__ = [
     "difference",
     "example",
     "examples",
+    "fidelity",
     "headline",
     "heat",
     "label",
@@ -69,6 +74,7 @@ __all__ = [
     "layers",
     "methods_known",
     "models",
+    "noise",
     "open_store",
     "percent",
     "pick",
@@ -79,6 +85,7 @@ __all__ = [
     "stamp",
     "strip",
     "task_titles",
+    "until_divergence",
     "versus",
     "weights",
 ]

@@ -14,6 +14,7 @@ from kick_core.stats import Interval
 from kick_core.store import Store
 from kick_core.store import fidelity as kept
 from kick_core.views import naming, runs
+from kick_core.views.paired import pair
 from kick_core.views.words import words
 
 FIDELITY = {
@@ -110,3 +111,19 @@ def until_divergence(store: Store, run_key: str, dense_key: str) -> Interval:
         if text and before.get(name)
     ]
     return stats.mean(shared)
+
+
+def bootstrap(store: Store, run_key: str, dense_key: str, scorer: str) -> Interval | None:
+    """The paired bootstrap's interval of a graded scorer's difference from dense; None for right and wrong.
+
+    Takes milliseconds to a second, so it is computed where it is shown and not for every row of `scores`.
+    """
+    run = runs.one(store, run_key)
+    before, after = (runs.verdicts(store, one).get(scorer) for one in (runs.one(store, dense_key), run))
+    if before is None or after is None:
+        return None
+    _, at_before, at_after = pair(before, after)
+    dense, mine = before.score[at_before], after.score[at_after]
+    if stats.is_binary(dense) and stats.is_binary(mine):
+        return None
+    return stats.bootstrap_difference(dense, mine)

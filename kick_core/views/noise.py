@@ -97,7 +97,9 @@ def _shares(row: dict[str, Any]) -> dict[str, Any]:
     """Flips as a share with its upper bound, and the whole row in words."""
     n, moved = row["paired"], row["broke"] + row["fixed"]
     if moved != moved:  # nan: nothing is right or wrong here
-        return {"flips": moved, "flips_high": moved, "words": f"over {n} windows or texts asked twice"}
+        off = row["difference"] / row["dense_score"] if row["unit"] == "ratio" else row["difference"]
+        form = f"{100 * off:+.2g} %" if row["unit"] == "ratio" else f"{off:+.3g}"
+        return {"flips": moved, "flips_high": moved, "words": f"{form} between dense and dense, over {n}"}
     flips = stats.wilson(moved, n)
     words = f"{moved:.0f} of {n} answers flipped between dense and dense (at most {100 * flips.high:.1f} %)"
     return {"flips": flips.value, "flips_high": flips.high, "words": words}

@@ -100,10 +100,9 @@ def answers_changed(task: Task, before: Scored, after: Scored) -> stats.Interval
     if task.kind not in ("choose", "generate"):
         return stats.Interval(math.nan, math.nan, math.nan, 0)
     _, at_before, at_after = pair(before, after)
-    said = (before.extracted[at_before], after.extracted[at_after])
-    if task.kind == "generate":
-        return stats.changed(*([normalise(str(text or "")) for text in side] for side in said))
-    return stats.changed(*(side.tolist() for side in said))
+    form = normalise if task.kind == "generate" else str
+    said, says = before.extracted[at_before], after.extracted[at_after]
+    return stats.changed([form(text or "") for text in said], [form(text or "") for text in says])
 
 
 def exponential(store: Store, run: Asked, mine: Scored, base: Scored | None) -> dict[str, Any]:

@@ -33,10 +33,10 @@ def difference(row: Mapping[Any, Any]) -> str:
     if row["paired"] < 2 or math.isnan(row["diff_low"]):
         return f"cannot tell at n = {row['paired']} whether it differs from dense"
     value, low, high = _in_units(row)
-    if not (row["p"] < ALPHA and (low > 0 or high < 0)):
+    if row["verdict"] != "not matching" and not (row["p"] < ALPHA and (low > 0 or high < 0)):
         most = max(abs(low), abs(high))
         return f"no difference shown (could be up to {_amount(row, most)})" + _chance(row)
-    size = sorted((abs(low), abs(high)))
+    size = (low, high) if value > 0 else (-high, -low)
     return f"{_direction(row, value)} by {_amount(row, abs(value))} ({_bounds(row, *size)})" + _chance(row)
 
 
@@ -99,6 +99,5 @@ def _direction(row: Mapping[Any, Any], value: float) -> str:
 def _chance(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["p"]):
         return ""
-    adjusted = row.get("p_holm", math.nan)
-    holm = "" if math.isnan(adjusted) or adjusted == row["p"] else f", {adjusted:.2g} after Holm"
-    return f", p = {row['p']:.2g}{holm}"
+    plain, adjusted = (f"{row[name]:.2g}" for name in ("p", "p_holm"))
+    return f", p = {plain}" + ("" if adjusted in (plain, "nan") else f", {adjusted} after Holm")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kick_core import stats
+from kick_core.stats import pairs
 
 
 @given(
@@ -74,3 +75,24 @@ def test_ratio_of_sums_of_equal_units_is_the_mean() -> None:
     assert ratio[:3] == pytest.approx(plain[:3]) and ratio.n == 40
     assert math.isnan(stats.ratio_of_sums([], []).value)
     assert math.isnan(stats.ratio_of_sums([1.0], [2.0]).low)
+
+
+@given(st.lists(st.tuples(st.floats(0.05, 1), st.floats(0, 1)), min_size=4, max_size=40))
+def test_the_graded_ratio_leaves_one_out_when_the_t_test_does(rows: list[tuple[float, float]]) -> None:
+    dense, after = (np.array(side) for side in zip(*rows, strict=True))
+    if np.std(after - dense) < 1e-6 or (stats.is_binary(dense) and stats.is_binary(after)):
+        return
+    p, kept = stats.paired_p(dense, after), stats.ratio_of_means(dense, after)
+    assert kept.low <= kept.value * (1 + 1e-9) and kept.value <= kept.high * (1 + 1e-9)
+    if abs(p - 0.05) > 1e-6 and kept.high < math.inf:
+        assert (p < 0.05) == (kept.low > 1 or kept.high < 1)
+
+
+def test_fieller_covers_the_truth_with_six_examples() -> None:
+    rng, hits = np.random.default_rng(2), 0
+    for _ in range(1500):
+        dense = rng.normal(0.5, 0.15, 6)
+        after = 0.8 * dense + rng.normal(0, 0.1, 6)
+        found = pairs.fieller(dense, after)
+        hits += found[0] <= 0.8 <= found[1]
+    assert 0.93 <= hits / 1500 <= 0.97, hits / 1500

@@ -1,0 +1,91 @@
+"""The closer comparison with dense that `kick evaluate` and `kick sweep` print beside the scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from kick_core import views
+from kick_core.cli import printing
+from kick_core.store import Store
+from kick_core.sweep import Request
+
+
+def measured(request: Request, store: Store, fingerprint: str, weights: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fidelity rows of these weights, and noise rows of the model on the tasks asked."""
+    close = views.fidelity(store, fingerprint)
+    noise = views.noise(store, fingerprint)
+    return close[close["weights"].isin(weights)], noise[noise["task"].isin(request.tasks)]
+
+
+def documents(close: pd.DataFrame, noise: pd.DataFrame) -> dict[str, Any]:
+    """Both as plain data; lists are empty where nothing was measured."""
+    return {
+        "fidelity": [_close(row) for row in close.to_dict("records")],
+        "fidelity_bounds": views.BOUNDS,
+        "noise_floor": [_noise(row) for row in noise.to_dict("records")],
+    }
+
+
+def _close(row: Mapping[Any, Any]) -> dict[str, Any]:
+    found = {name: row[name] for name in ("recipe", "n", "unjudged", "tokens", "kl_median", "kl_99", "top", "weights")}
+    for name in ("kl", "same", "overlap"):
+        found |= {name: row[name], f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]]}
+    return found
+
+
+def _noise(row: Mapping[Any, Any]) -> dict[str, Any]:
+    names = ("task", "scorer", "broke", "fixed", "flips", "flips_high", "changed", "changed_high", "difference")
+    found = {name: row[name] for name in (*names, "words", "plan", "plan_again", "dtype", "device", "run")}
+    return {"recipe": "noise floor", "n": row["paired"], **found, "interval": [row["diff_low"], row["diff_high"]]}
+
+
+def tables(close: pd.DataFrame, noise: pd.DataFrame) -> None:
+    """Both for people; nothing where nothing was measured."""
+    if len(close):
+        print(f"\nfidelity to dense, over windows of running text. {views.BOUNDS}")
+        header = ("recipe", "windows", "KL ≥", "95 % interval", "KL 99 %", "same top-1", "95 % interval", "overlap ≤")
+        printing.table(header, (_close_row(row) for row in close.itertuples()))
+    shown = noise[noise["headline"]]
+    if len(shown):
+        print("\nnoise floor: dense against dense, asked again in other batches")
+        printing.table(
+            ("task", "n", "difference", "95 % interval", "in words"), (_noise_row(row) for row in shown.itertuples())
+        )
+
+
+def _close_row(row: Any) -> tuple[str, ...]:
+    return (
+        row.recipe,
+        str(row.n),
+        f"{row.kl:.4g}",
+        f"{row.kl_low:.4g} … {row.kl_high:.4g}",
+        f"{row.kl_99:.3g}",
+        f"{row.same:.1%}",
+        f"{row.same_low:.1%} … {row.same_high:.1%}",
+        f"{row.overlap:.1%}",
+    )
+
+
+def _noise_row(row: Any) -> tuple[str, ...]:
+    bounds = f"{printing.blank_as(row.diff_low, '+.4f')} … {printing.blank_as(row.diff_high, '+.4f')}"
+    return row.task, str(row.paired), f"{row.difference:+.4f}", bounds, row.words
+
+
+def bootstrap(store: Store, row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The bootstrap's interval of a graded difference. Right and wrong have an exact test and need none."""
+    if row["kind"] == "dense" or not row["paired"] or row["unit"] == "ratio":
+        return {}
+    found = views.bootstrap(store, row["run"], row["dense_run"], row["scorer"])
+    return {} if found is None else {"bootstrap_interval": [found.low, found.high]}
+
+
+def divergence(store: Store, row: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """How many words a variant's texts share with dense's from the start; None where there are no texts."""
+    if row["kind"] == "dense" or not row["dense_run"]:
+        return None
+    found = views.until_divergence(store, row["run"], row["dense_run"])
+    return None if math.isnan(found.value) else {"mean": found.value, "interval": [found.low, found.high], "n": found.n}
