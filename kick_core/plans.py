@@ -93,6 +93,7 @@ def _model(sweep: Sweep) -> dict[str, Any]:
         "device": opened.model.device.type,
         "blocks": len(blocks),
         "matrices": shapes,
+        "parameters": sum(parameter.numel() for parameter in opened.model.parameters()),
         "head": head.weight.numel() if isinstance(head, nn.Linear) else 0,
         "attention": width * config.num_attention_heads,
         "window": sweep.ask.window,

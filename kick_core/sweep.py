@@ -99,8 +99,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "tasks": tasks.names(),
     },
+    "table2": {
+        "recipes": ("dense", "gptq@8bit,sym=false", "awq@8bit", "int8_outlier@8bit"),
+        "tasks": ("factoid_qa", "multiple_choice", "retrieval_qa_open", "instructions"),
+    },
+    "table3": {
+        "recipes": ("dense", *(f"{m}@{level}" for m in _PRUNERS for level in _LEVELS[:5])),
+        "tasks": ("factoid_qa", "multiple_choice", "summarization", "instructions"),
+    },
+    "disciplines": {
+        "recipes": (
+            "dense",
+            *(f"{m}@{level}" for m in _PRUNERS for level in (*_LEVELS, "2:4", "4:8")),
+            *(f"gptq@{bits}bit" for bits in (8, 4)),
+        ),
+        "tasks": ("multiple_choice",),
+    },
+    "perplexity-vs-tasks": {
+        "recipes": ("dense", *(f"{m}@{level}" for m in _PRUNERS for level in _LEVELS)),
+        "tasks": ("perplexity", "factoid_qa", "multiple_choice", "retrieval_qa_closed"),
+    },
 }
-"""Named sweeps. `paper` is LLM-KICK's grid (section 3 and its scripts): 5 to 80 % by 5, 1:2, 2:4, 4:8."""
+"""Named sweeps. `paper` is LLM-KICK's grid (section 3 and its scripts): 5 to 80 % by 5, 1:2, 2:4, 4:8. The others are
+single tables and figures of it; `kick_core.experiments` has those that take several sweeps."""
 
 
 def preset(name: str, model: str) -> Request:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from kick_core import experiments
 from kick_core.cli import printing
 from kick_core.cli.requests import sweep_request
 from kick_core.forecast import Forecast, Line, forecast
-from kick_core.store import open_store
+from kick_core.store import Store, open_store
+from kick_core.sweep import PRESETS, Request
 
 
 def sweep(given: Namespace) -> int:
     """`kick sweep MODEL --preset demo` or `--recipe R --task T`; with `--plan` nothing is done."""
+    if given.preset in experiments.NAMES and given.preset not in PRESETS:
+        from kick_core.cli import comparing
+
+        return comparing.reproduce(Namespace(**vars(given), name=given.preset, small=None))
     if given.plan:
         return plan(given)
     from kick_core.cli import making
@@ -26,10 +32,25 @@ def sweep(given: Namespace) -> int:
 
 def plan(given: Namespace) -> int:
     """`kick sweep … --plan`"""
-    found = forecast(sweep_request(given), open_store(given.cache))
-    if given.json:
-        printing.document(_document(found))
+    return tell((sweep_request(given),), open_store(given.cache), as_json=given.json)
+
+
+def tell(requests: Sequence[Request], store: Store, *, as_json: bool) -> int:
+    """Print what sweeps would cost: as one document, or a table each."""
+    found = [forecast(request, store) for request in requests]
+    if as_json:
+        documents = [_document(one) for one in found]
+        printing.document(documents[0] if len(documents) == 1 else {"plans": documents})
         return 0
+    for request, one in zip(requests, found, strict=True):
+        if len(requests) > 1:
+            print(f"{one.model}, {request.calibration.windows} calibration windows")
+        _print(one)
+    print("Examples come in a fixed random order: a sweep that is stopped is an unbiased estimate; it goes on later.")
+    return 0
+
+
+def _print(found: Forecast) -> None:
     printing.table(_HEADER, [_row(line) for line in by_recipe(found)])
     left = [line for line in found.lines if not line.cached]
     print(
@@ -37,8 +58,6 @@ def plan(given: Namespace) -> int:
         f"{found.sum('tokens'):,.0f} tokens, {found.sum('flops'):.2g} FLOPs, {printing.size(found.sum('bytes'))} "
         f"({printing.size(found.free)} free), {_minutes(found)}"
     )
-    print("Examples come in a fixed random order: a sweep that is stopped is an unbiased estimate; it goes on later.")
-    return 0
 
 
 def by_recipe(found: Forecast) -> list[Line]:
