@@ -110,21 +110,33 @@ class _Planner:
             yield self._cell(recipe, "again", task, self.known["again"][task])
         if self.request.fidelity and recipe != DENSE:
             yield self._cell(recipe, "fidelity", "perplexity", self.known["fidelity"][recipe.text])
+            for task in self.request.tasks:
+                if task in self.known["texts"]:
+                    yield self._cell(recipe, "texts", task, self.known["texts"][task][recipe.text])
 
     def _cell(self, recipe: Recipe, work: Work, task: str, key: str) -> Line:
         about = self.known["tasks"][task]
         total = min(about["total"], self.request.limit_of(task) or about["total"])
-        paths = kept.parts(self.store, key) if work == "fidelity" else []
-        done = kept.windows(paths) if work == "fidelity" else results.measured(self.store, key)
-        left = max(0, total - done)
+        left = max(0, total - self._done(work, key))
         tokens, flops = asking(about["tokens"], self.known["model"])
         seconds = left * self.rates.asking(task) if left else 0.0
-        size = left * (self.known["model"]["window"] - 1) * _POSITION if work == "fidelity" else left * _OUTPUT
-        return Line(recipe.text, work, task, total, left, left * tokens, left * flops, size, seconds)
+        each = {"fidelity": (self.known["model"]["window"] - 1) * _POSITION, "texts": _READING}.get(work, _OUTPUT)
+        return Line(recipe.text, work, task, total, left, left * tokens, left * flops, left * each, seconds)
+
+    def _done(self, work: Work, key: str) -> int:
+        match work:
+            case "fidelity":
+                return kept.windows(kept.parts(self.store, key))
+            case "texts":
+                return kept.windows(kept.texts(self.store, key))
+            case _:
+                return results.measured(self.store, key)
 
 
 _OUTPUT = 300
 """Bytes of one stored output with its verdicts, about; as found on the pocket tasks."""
+_READING = 40
+"""Bytes of one reading of a text."""
 _POSITION = 12
 """Bytes of one compared position (see `store.fidelity`)."""
 

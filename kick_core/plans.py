@@ -26,6 +26,7 @@ from kick_core.store.files import replace_file
 from kick_core.sweep import Request
 
 if TYPE_CHECKING:
+    from kick_core.runs import TaskData
     from kick_core.sweep import Sweep
 
 SAMPLE = 64
@@ -45,6 +46,9 @@ def recall(store: Store, request: Request) -> dict[str, Any] | None:
         there = there and task in known["tasks"] and all(text in known["runs"][task] for text in recipes)
     if request.fidelity:
         there = there and "perplexity" in known["tasks"] and all(text in known["fidelity"] for text in recipes)
+        there = there and all(
+            all(text in known["texts"].get(task, recipes) for text in recipes) for task in request.tasks
+        )
     return known if there else None
 
 
@@ -54,23 +58,31 @@ def remember(store: Store, sweep: Sweep) -> dict[str, Any]:
     try:
         known: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
-        known = {"artifacts": {}, "runs": {}, "again": {}, "fidelity": {}, "tasks": {}}
+        known = {"artifacts": {}, "runs": {}, "again": {}, "fidelity": {}, "texts": {}, "tasks": {}}
     known["model"] = _model(sweep)
     known["artifacts"] |= {recipe.text: sweep.shop.key(recipe) for recipe in sweep.recipes}
     for name in sweep.data:
         known["runs"].setdefault(name, {}).update({r.text: sweep.card(r, name).key for r in sweep.recipes})
         known["again"][name] = sweep.card(DENSE, name, again=True).key
     if sweep.text:
-        from kick_core import fidelity
-
-        cards = {r.text: fidelity.card(sweep.shop, r, sweep.ask, sweep.text) for r in sweep.recipes}
-        known["fidelity"] |= {text: card.key for text, card in cards.items()}
+        _remember_fidelity(known, sweep, sweep.text)
     loaded = sweep.data | ({sweep.text.task.name: sweep.text} if sweep.text else {})
     for name, data in loaded.items():
         if name not in known["tasks"]:
             known["tasks"][name] = {"total": len(data.examples), "tokens": _tokens(sweep, data)}
     replace_file(path, json.dumps(known, sort_keys=True).encode())
     return known
+
+
+def _remember_fidelity(known: dict[str, Any], sweep: Sweep, text: TaskData) -> None:
+    from kick_core import dense_text, fidelity
+
+    shop, ask = sweep.shop, sweep.ask
+    known["fidelity"] |= {r.text: fidelity.card(shop, r, ask, text).key for r in sweep.recipes}
+    for name, loaded in sweep.data.items():
+        if loaded.task.kind in dense_text.KINDS:
+            found = {r.text: dense_text.card(shop, r, ask, loaded).key for r in sweep.recipes}
+            known["texts"].setdefault(name, {}).update(found)
 
 
 def _model(sweep: Sweep) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from kick_core import methods, tasks
 from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, Recipe, nearest, parse
 from kick_core.store import Store, results
+from kick_core.store import fidelity as kept
 
 if TYPE_CHECKING:
     from kick_core.evaluation import Asker
@@ -144,8 +145,9 @@ class Progress:
     loss: float | None = None
 
 
-Work = Literal["make", "ask", "again", "fidelity"]
-"""Make an artifact, ask a task, ask dense again in other batches, compare distributions with dense's."""
+Work = Literal["make", "ask", "again", "fidelity", "texts"]
+"""Make an artifact, ask a task, ask dense again in other batches, compare distributions with dense's on running text,
+read the texts that dense wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,8 @@ class Cell:
     @property
     def text(self) -> str:
         """What progress says of it."""
-        words = {"make": "", "ask": f" · {self.task}", "again": f" again · {self.task}", "fidelity": " · fidelity"}
+        words = {"make": "", "ask": f" · {self.task}", "again": f" again · {self.task}"}
+        words |= {"fidelity": " · fidelity", "texts": f" · fidelity · {self.task}"}
         return f"{self.recipe.text}{words[self.work]}"
 
 
@@ -224,6 +227,17 @@ class Sweep:
             limit = self.request.limit_of(_TEXT)
             left = fidelity.left(self.store, self.shop, recipe, self.ask, self.text, limit)
             yield Cell(recipe, _TEXT, left * _COST["perplexity"], left, "fidelity")
+            yield from self._reading(recipe)
+
+    def _reading(self, recipe: Recipe) -> Iterator[Cell]:
+        from kick_core import dense_text
+
+        for name, loaded in self.data.items():
+            if loaded.task.kind in dense_text.KINDS:
+                key = dense_text.card(self.shop, recipe, self.ask, loaded).key
+                limit = self.request.limit_of(name)
+                left = max(0, len(loaded.examples[:limit]) - kept.windows(kept.texts(self.store, key)))
+                yield Cell(recipe, name, left * _COST["choose"], left, "texts")
 
     def _again(self, recipe: Recipe) -> bool:
         return self.request.noise_floor and recipe == DENSE
@@ -292,6 +306,16 @@ class Sweep:
         if cell.work == "fidelity":
             assert self.text is not None
             yield from fidelity.measure(self.store, self.shop, cell.recipe, self.ask, self.text, limit)
+            return
+        if cell.work == "texts":
+            from kick_core import dense_text
+
+            loaded, dense = self.data[task], self.card(DENSE, task)
+            if results.measured(self.store, dense.key) < len(runs.wanted(loaded, limit)):
+                self.shop.put_on(DENSE)
+                for _ in runs.measure(self.store, self.ask, dense, loaded, limit):
+                    pass
+            yield from dense_text.measure(self.store, self.shop, cell.recipe, self.ask, loaded, dense.key, limit)
             return
         again = cell.work == "again"
         ask = runs.asked_otherwise(self.ask) if again else self.ask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,20 +15,38 @@ from kick_core.store import Store
 from kick_core.sweep import Request
 
 
-def measured(request: Request, store: Store, fingerprint: str, weights: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fidelity rows of these weights, and noise rows of the model on the tasks asked."""
-    close = views.fidelity(store, fingerprint)
+@dataclass(frozen=True, slots=True)
+class Closer:
+    """What was measured beside the scores: distributions, dense's texts, and the evaluator's noise."""
+
+    fidelity: pd.DataFrame
+    texts: pd.DataFrame
+    noise: pd.DataFrame
+
+
+def measured(request: Request, store: Store, fingerprint: str, weights: set[str]) -> Closer:
+    """Rows of these weights, and noise rows of the model, on the tasks asked."""
+    close, texts = views.fidelity(store, fingerprint), views.texts(store, fingerprint)
     noise = views.noise(store, fingerprint)
-    return close[close["weights"].isin(weights)], noise[noise["task"].isin(request.tasks)]
+    texts = texts[texts["weights"].isin(weights) & texts["task"].isin(request.tasks)]
+    return Closer(close[close["weights"].isin(weights)], texts, noise[noise["task"].isin(request.tasks)])
 
 
-def documents(close: pd.DataFrame, noise: pd.DataFrame) -> dict[str, Any]:
-    """Both as plain data; lists are empty where nothing was measured."""
+def documents(found: Closer) -> dict[str, Any]:
+    """All of it as plain data; lists are empty where nothing was measured."""
     return {
-        "fidelity": [_close(row) for row in close.to_dict("records")],
+        "fidelity": [_close(row) for row in found.fidelity.to_dict("records")],
         "fidelity_bounds": views.BOUNDS,
-        "noise_floor": [_noise(row) for row in noise.to_dict("records")],
+        "dense_texts": [_text(row) for row in found.texts.to_dict("records")],
+        "noise_floor": [_noise(row) for row in found.noise.to_dict("records")],
     }
+
+
+def _text(row: Mapping[Any, Any]) -> dict[str, Any]:
+    found = {name: row[name] for name in ("recipe", "task", "n", "faithful", "weights")}
+    for name in ("lost", "until", "never"):
+        found |= {name: row[name], f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]]}
+    return found
 
 
 def _close(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -43,12 +62,17 @@ def _noise(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {"recipe": "noise floor", "n": row["paired"], **found, "interval": [row["diff_low"], row["diff_high"]]}
 
 
-def tables(close: pd.DataFrame, noise: pd.DataFrame) -> None:
-    """Both for people; nothing where nothing was measured."""
+def tables(found: Closer) -> None:
+    """All of it for people; nothing where nothing was measured."""
+    close, noise = found.fidelity, found.noise
     if len(close):
         print(f"\nfidelity to dense, over windows of running text. {views.BOUNDS}")
         header = ("recipe", "windows", "KL ≥", "95 % interval", "KL 99 %", "same top-1", "95 % interval", "overlap ≤")
         printing.table(header, (_close_row(row) for row in close.itertuples()))
+    if len(found.texts):
+        print("\ndense's own answers, read by the variant: nats a token lost; tokens until its first choice is another")
+        header = ("recipe", "task", "texts", "lost", "95 % interval", "tokens until", "95 % interval", "to the end")
+        printing.table(header, (_text_row(row) for row in found.texts.itertuples()))
     shown = noise[noise["headline"]]
     if len(shown):
         print("\nnoise floor: dense against dense, asked again in other batches")
@@ -67,6 +91,19 @@ def _close_row(row: Any) -> tuple[str, ...]:
         f"{row.same:.1%}",
         f"{row.same_low:.1%} … {row.same_high:.1%}",
         f"{row.overlap:.1%}",
+    )
+
+
+def _text_row(row: Any) -> tuple[str, ...]:
+    return (
+        row.recipe,
+        row.task,
+        str(row.n),
+        f"{row.lost:.3g}",
+        f"{row.lost_low:.3g} … {row.lost_high:.3g}",
+        printing.blank_as(row.until, ".1f"),
+        f"{printing.blank_as(row.until_low, '.1f')} … {printing.blank_as(row.until_high, '.1f')}",
+        f"{printing.blank_as(row.never, '.1%')} of {row.faithful}",
     )
 
 

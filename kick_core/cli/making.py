@@ -105,10 +105,10 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
     frame = frame[frame["run"].isin(runs)]
     source = opened.shop.opened.source
     weights = set(frame["weights"]) | {opened.shop.key(recipe) for recipe in opened.recipes if recipe.text in recipes}
-    close, noise = closer.measured(opened.request, store, source.fingerprint, weights)
+    close = closer.measured(opened.request, store, source.fingerprint, weights)
     if as_json:
         found = {"model": source.name, "fingerprint": source.fingerprint, "results": _results(frame, store)}
-        printing.document(found | closer.documents(close, noise))
+        printing.document(found | closer.documents(close))
         return 0
     shown = frame[frame["headline"]]
     printing.table(_HEADER, (_score_row(row) for row in shown.itertuples()))
@@ -117,7 +117,7 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
         ("recipe", "task", "in words"),
         (tuple(map(str, row)) for row in shown.loc[shown["kind"] != "dense", ["recipe", "task", "words"]].to_numpy()),
     )
-    closer.tables(close, noise)
+    closer.tables(close)
     return 0
 
 

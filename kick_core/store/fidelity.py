@@ -3,6 +3,7 @@
     fidelity/ab/<key>/run.json                          what was read by whom (a RunCard)
     fidelity/ab/<key>/top-00000-00016-<sum>.safetensors  dense: its most likely tokens at every position
     fidelity/ab/<key>/part-00000-00016-<sum>.parquet     a variant: one row a position (below)
+    fidelity/ab/<key>/text-00000-00064-<sum>.parquet     dense or a variant: one row for each text that dense wrote
 
 Dense is kept once a model, 8 bytes a token id and log-probability (64 of them: 512 bytes a position), so that
 variants can be compared with it one at a time, today or next year. A variant takes about 12 bytes a position. Both
@@ -17,6 +18,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,7 @@ from kick_core.store import Store
 from kick_core.store.files import joined, replace_file
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
+_TEXTS = re.compile(r"text-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 _TOP = re.compile(r"top-(\d+)-(\d+)-([0-9a-f]{16})\.safetensors")
 
 POSITION = pa.schema(
@@ -45,6 +48,19 @@ POSITION = pa.schema(
 tokens and the rest as one; whether both find the same token most likely; the variant's log-probability of the token
 that came."""
 
+TEXT = pa.schema(
+    [
+        ("example", pa.string()),
+        ("turn", pa.int32()),
+        ("space", pa.bool_()),
+        ("tokens", pa.int32()),
+        ("logprob", pa.float64()),
+        ("until", pa.int32()),
+    ]
+)
+"""Per text of dense: whether a space stood before it, its tokens, their summed log-probability under the model of
+this key, and how many of them come before that model's first choice is another."""
+
 ROOM = "fidelity"
 
 
@@ -56,10 +72,10 @@ def keep_card(store: Store, card: RunCard) -> None:
 
 
 def cards(store: Store) -> list[RunCard]:
-    """The cards of all variants with at least one part; damaged ones are left out (`kick verify` names them)."""
+    """The cards of all that holds positions or texts; damaged ones are left out (`kick verify` names them)."""
     found = []
     for key in store.keys(ROOM):
-        if parts(store, key):
+        if parts(store, key) or texts(store, key):
             try:
                 found.append(RunCard.from_json(json.loads((store.folder(ROOM, key) / "run.json").read_text())))
             except (OSError, ValueError, TypeError):
@@ -77,16 +93,31 @@ def tops(store: Store, key: str) -> list[Path]:
     return joined(store.folder(ROOM, key).glob("top-*.safetensors"), _TOP)
 
 
+def texts(store: Store, key: str) -> list[Path]:
+    """The parts with readings of dense's texts that join up from example 0."""
+    return joined(store.folder(ROOM, key).glob("text-*.parquet"), _TEXTS)
+
+
 def windows(paths: Sequence[Path]) -> int:
-    """How many windows parts hold, from the first on."""
+    """How many windows (or examples) parts hold, from the first on."""
     return int(paths[-1].name.split("-")[2]) if paths else 0
 
 
 def keep_part(store: Store, key: str, start: int, count: int, columns: dict[str, NDArray[np.generic]]) -> None:
     """Keep a variant's positions of windows `start` … `start + count - 1`."""
+    _keep(store, key, f"part-{start:05d}-{start + count:05d}", "parquet", _parquet(pa.table(columns, schema=POSITION)))
+
+
+def keep_texts(store: Store, key: str, start: int, count: int, rows: list[dict[str, Any]]) -> None:
+    """Keep readings of dense's texts on examples `start` … `start + count - 1`."""
+    table = pa.Table.from_pylist(rows, schema=TEXT)
+    _keep(store, key, f"text-{start:05d}-{start + count:05d}", "parquet", _parquet(table))
+
+
+def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=POSITION), sink, compression="zstd", write_page_checksum=True)
-    _keep(store, key, f"part-{start:05d}-{start + count:05d}", "parquet", sink.getvalue())
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
 
 
 def keep_top(store: Store, key: str, start: int, count: int, tensors: bytes) -> None:
@@ -101,8 +132,24 @@ def _keep(store: Store, key: str, stem: str, suffix: str, data: bytes) -> None:
 
 def positions(store: Store, key: str) -> pa.Table:
     """All positions of a variant, in order."""
+    return _table(parts(store, key), key)
+
+
+def readings(store: Store, key: str) -> pa.Table:
+    """All readings of dense's texts under a key, in order."""
+    return _table(texts(store, key), key)
+
+
+def spaces(store: Store, key: str) -> dict[tuple[str, int], bool]:
+    """(example, turn) -> whether a space stood before dense's text, from dense's own reading."""
+    table = readings(store, key)
+    names = zip(table["example"].to_pylist(), table["turn"].to_pylist(), strict=True)
+    return dict(zip(names, table["space"].to_pylist(), strict=True))
+
+
+def _table(paths: Sequence[Path], key: str) -> pa.Table:
     try:
-        return pa.concat_tables([pq.read_table(p, page_checksum_verification=True) for p in parts(store, key)])
+        return pa.concat_tables([pq.read_table(path, page_checksum_verification=True) for path in paths])
     except (OSError, pa.ArrowException) as error:
         raise KickError(f"fidelity {key} is damaged ({error}): `kick verify --deep` sets it aside") from error
 
@@ -111,7 +158,7 @@ def set_damage_aside(store: Store, key: str, *, deep: bool) -> list[str]:
     """Move damaged parts to quarantine; they are computed again on demand. Says what was moved."""
     moved = []
     for path in sorted(store.folder(ROOM, key).glob("*-*-*-*.*")):
-        match = _PART.fullmatch(path.name) or _TOP.fullmatch(path.name)
+        match = next(filter(None, (form.fullmatch(path.name) for form in (_PART, _TOP, _TEXTS))), None)
         whole = match and path.stat().st_size and (not deep or xxhash.xxh3_64_hexdigest(path.read_bytes()) == match[3])
         if not whole and not path.name.startswith("."):
             aside = store.root / "quarantine" / f"{key}.{path.name}"

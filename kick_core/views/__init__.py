@@ -3,12 +3,12 @@
 No streamlit, no torch. Everything a screen shows comes from here, so pages and command line cannot disagree.
 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
-(the finding) · `fidelity`, `noise`, `bootstrap`, `until_divergence` (dense and compressed, closer) · `weights`,
+(the finding) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to dense) · `weights`,
 `preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) · `difference`, `heat` (texts).
 """
 
 from kick_core.store import Store, default_root, open_store
-from kick_core.views.closeness import BOUNDS, bootstrap, fidelity, until_divergence
+from kick_core.views.closeness import BOUNDS, bootstrap, fidelity, texts, until_divergence
 from kick_core.views.examples import (
     FLIPS,
     RULE,
@@ -85,6 +85,7 @@ __all__ = [
     "stamp",
     "strip",
     "task_titles",
+    "texts",
     "until_divergence",
     "versus",
     "weights",

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kick_core import stats
-from kick_core.spec import KickError, parse
+from kick_core.records import RunCard
+from kick_core.spec import KickError, Recipe, parse
 from kick_core.stats import Interval
 from kick_core.store import Store
 from kick_core.store import fidelity as kept
@@ -58,27 +59,37 @@ def fidelity(store: Store, model: str | None = None) -> pd.DataFrame:
     Windows with a value that is not finite are not judged and counted in `unjudged`; `n` windows are.
     """
     rows = []
+    for card, recipe in _known(store, model):
+        if kept.parts(store, card.key):
+            rows.append(_about(card, recipe) | {"top": card.settings["top"]} | _measured(store, card.key))
+    return pd.DataFrame(rows, columns=list(FIDELITY)).astype(FIDELITY)
+
+
+def _known(store: Store, model: str | None) -> list[tuple[RunCard, Recipe]]:
+    """What was compared, of recipes that parse, in reading order."""
+    found = []
     for card in kept.cards(store):
         if model in (None, card.model, card.fingerprint):
             try:
-                recipe = parse(card.recipe)
+                found.append((card, parse(card.recipe)))
             except KickError:
-                continue
-            about = {
-                "model": card.model,
-                "recipe": card.recipe,
-                "label": naming.label(recipe),
-                "kind": naming.kind(recipe),
-                "method": naming.method(recipe),
-                "severity": naming.severity(recipe),
-                "top": card.settings["top"],
-                "weights": card.weights,
-                "key": card.key,
-                "fingerprint": card.fingerprint,
-            }
-            rows.append((naming.order(recipe), about | _measured(store, card.key)))
-    ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
-    return pd.DataFrame(ordered, columns=list(FIDELITY)).astype(FIDELITY)
+                continue  # of another version's methods
+    return sorted(found, key=lambda pair: (pair[0].model, naming.order(pair[1])))
+
+
+def _about(card: RunCard, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "model": card.model,
+        "recipe": card.recipe,
+        "label": naming.label(recipe),
+        "kind": naming.kind(recipe),
+        "method": naming.method(recipe),
+        "severity": naming.severity(recipe),
+        "task": card.task,
+        "weights": card.weights,
+        "key": card.key,
+        "fingerprint": card.fingerprint,
+    }
 
 
 def _measured(store: Store, key: str) -> dict[str, Any]:
@@ -95,6 +106,69 @@ def _measured(store: Store, key: str) -> dict[str, Any]:
         found |= {name: value, f"{name}_low": max(low, 0.0), f"{name}_high": min(high, most)}
     quantiles = np.quantile(kl[judged], (0.5, 0.99)) if judged.any() else (math.nan, math.nan)
     return found | {"kl_median": float(quantiles[0]), "kl_99": float(quantiles[1])}
+
+
+TEXTS = {
+    "model": "str",
+    "recipe": "str",
+    "label": "str",
+    "kind": "str",
+    "method": "str",
+    "severity": "float",
+    "task": "str",
+    "n": "int",
+    "lost": "float",
+    "lost_low": "float",
+    "lost_high": "float",
+    "faithful": "int",
+    "until": "float",
+    "until_low": "float",
+    "until_high": "float",
+    "never": "float",
+    "never_low": "float",
+    "never_high": "float",
+    "weights": "str",
+    "key": "str",
+    "fingerprint": "str",
+}
+
+
+def texts(store: Store, model: str | None = None) -> pd.DataFrame:
+    """One row per variant and task whose dense answers it has read (teacher forcing), over `n` texts.
+
+    `lost`: nats a token by which dense's text is less likely under the variant. `until`: tokens of dense's text
+    before the variant's first choice is another, the mean over the `faithful` texts that dense itself reads as
+    written; `never`: the share of those that the variant would have written to their end.
+    """
+    known = _known(store, model)
+    dense = {(c.fingerprint, c.task, c.examples, c.plan): c.key for c, recipe in known if recipe.target is None}
+    rows = []
+    for card, recipe in known:
+        base = dense.get((card.fingerprint, card.task, card.examples, card.plan))
+        if recipe.target is not None and base and kept.texts(store, card.key):
+            rows.append(_about(card, recipe) | _read(store, card.key, base))
+    return pd.DataFrame(rows, columns=list(TEXTS)).astype(TEXTS)
+
+
+def _read(store: Store, key: str, dense: str) -> dict[str, Any]:
+    mine, base = (kept.readings(store, one).to_pandas() for one in (key, dense))
+    both = mine.merge(base, on=["example", "turn"], suffixes=("", "_dense"))
+    both = both[np.isfinite(both["logprob"])]
+    lost = both["logprob_dense"] - both["logprob"]
+    by_example = both.assign(lost=lost).groupby("example")[["lost", "tokens"]].sum()
+    faithful = both[both["until_dense"] == both["tokens"]]
+    never = (faithful["until"] == faithful["tokens"]).astype(float)
+    return {
+        "n": len(both),
+        "faithful": len(faithful),
+        **_bounded("lost", stats.ratio_of_sums(by_example["lost"], by_example["tokens"])),
+        **_bounded("until", stats.clustered_score(faithful["until"], faithful["example"].tolist()), least=0.0),
+        **_bounded("never", stats.clustered_score(never, faithful["example"].tolist())),
+    }
+
+
+def _bounded(name: str, found: Interval, *, least: float = -math.inf) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": max(found.low, least), f"{name}_high": found.high}
 
 
 def until_divergence(store: Store, run_key: str, dense_key: str) -> Interval:
