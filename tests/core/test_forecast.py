@@ -44,6 +44,7 @@ def test_before_during_and_after(tiny_folder, store):
     assert before.opened and before.unmeasured == len(before.lines) and not any(line.cached for line in before.lines)
     assert {line.total for line in before.lines if line.work != "make"} == {4}
     assert lines(before, "again").keys() == {("dense", "perplexity"), ("dense", "multiple_choice")}
+    assert lines(before, "texts") == {}
     assert lines(before, "fidelity").keys() == {("wanda@0.5", "perplexity"), ("rtn@4bit", "perplexity")}
     assert not forecast(asked, store).opened, "a plan that was made once is remembered"
 
@@ -57,6 +58,15 @@ def test_before_during_and_after(tiny_folder, store):
     after = forecast(asked, store)
     assert all(line.cached for line in after.lines)
     assert after.sum("tokens") == after.sum("seconds") == after.sum("bytes") == 0
+
+
+def test_texts_are_planned_for_tasks_that_write(tiny_folder, store):
+    asked = request(tiny_folder, recipes=("dense", "rtn@4bit"), tasks=("factoid_qa",), limit=3, fidelity=True)
+    assert lines(forecast(asked, store), "texts")["rtn@4bit", "factoid_qa"].left == 3
+    for _ in sweep.run(replace(asked, recipes=("rtn@4bit",)), store):
+        pass
+    found = forecast(asked, store)
+    assert all(line.cached for line in found.lines), "what dense said was asked too, for the variant to read"
 
 
 def test_the_keys_of_a_plan_are_the_keys_of_the_sweep(tiny_folder, store):

@@ -50,8 +50,25 @@ def test_fidelity_is_the_stored_positions(swept: Store) -> None:
     assert frame["kl"].is_monotonic_increasing and frame["overlap"].is_monotonic_decreasing
 
 
+def test_dense_texts_are_the_stored_readings(swept: Store) -> None:
+    frame = views.texts(swept)
+    assert frame["recipe"].tolist() == ["magnitude@0.3", "magnitude@0.7"] and set(frame["task"]) == {"factoid_qa"}
+    base = next(card for card in kept.cards(swept) if card.recipe == "dense" and kept.texts(swept, card.key))
+    dense = kept.readings(swept, base.key).to_pandas()
+    for row in frame.to_dict("records"):
+        mine = kept.readings(swept, row["key"]).to_pandas()
+        assert row["n"] == len(mine) == len(dense)
+        assert row["lost"] == pytest.approx((dense["logprob"] - mine["logprob"]).sum() / mine["tokens"].sum())
+        whole = dense["until"] == dense["tokens"]
+        assert row["faithful"] == whole.sum()
+        if whole.any():
+            assert row["until"] == pytest.approx(mine["until"][whole].mean())
+            assert row["never"] == pytest.approx((mine["until"] == mine["tokens"])[whole].mean())
+    assert frame["lost"].is_monotonic_increasing
+
+
 def test_a_window_that_is_not_finite_is_not_judged(swept: Store, store: Store) -> None:
-    card = next(card for card in kept.cards(swept) if card.recipe == "magnitude@0.3")
+    card = next(c for c in kept.cards(swept) if c.recipe == "magnitude@0.3" and kept.parts(swept, c.key))
     columns = kept.positions(swept, card.key).to_pandas()
     columns.loc[columns["window"] == 2, "kl"] = np.nan
     kept.keep_card(store, card)
