@@ -142,7 +142,10 @@ _POSITION = 12
 
 
 class _Rates:
-    """Seconds of what was done before, with this model on this kind of device."""
+    """Seconds of what was done before, with this model on this kind of device.
+
+    Comparing distributions is timed as perplexity is, reading dense's texts as writing them: an upper bound.
+    """
 
     def __init__(self, store: Store, known: dict[str, Any]) -> None:
         self._store, self._known = store, known
@@ -150,7 +153,7 @@ class _Rates:
         self._made: list[tuple[Recipe, float]] | None = None
 
     def asking(self, task: str) -> float:
-        """Seconds an example takes; of another task's tokens when this one was never asked."""
+        """Seconds an example of a task takes."""
         if task not in self._asked:
             own = self._per_example(self._known["runs"].get(task, {}).values())
             self._asked[task] = own if not math.isnan(own) else self._elsewhere(task)
@@ -196,7 +199,8 @@ def asking(sequences: list[list[int]], model: dict[str, Any]) -> tuple[float, fl
     """Tokens and floating-point operations of one example on average.
 
     A sequence of T tokens, read at once or written one by one, costs 2 operations a weight and token and, a block,
-    2 T² times the width of attention (queries with keys and weights with values, the causal half).
+    2 T² times the width of attention (queries with keys and weights with values, the causal half). All experts of a
+    mixture are counted, so that there it is an upper bound.
     """
     weights = model["blocks"] * sum(rows * cols for rows, cols in model["matrices"]) + model["head"]
     tokens = flops = 0.0

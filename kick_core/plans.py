@@ -26,6 +26,8 @@ from kick_core.store.files import replace_file
 from kick_core.sweep import Request
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from kick_core.runs import TaskData
     from kick_core.sweep import Sweep
 
@@ -86,31 +88,33 @@ def _remember_fidelity(known: dict[str, Any], sweep: Sweep, text: TaskData) -> N
 
 
 def _model(sweep: Sweep) -> dict[str, Any]:
-    """A model's sizes: what work and bytes follow from."""
-    from torch import nn
-
-    from kick_core.models.blocks import decoder_blocks
-
-    opened = sweep.shop.opened
-    blocks = decoder_blocks(opened.model)
-    config = opened.model.config.get_text_config()
-    shapes = [list(matrix.read().shape) for matrix in opened.block_matrices(0)]
-    head = opened.model.get_output_embeddings()
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return {
+    opened, calibration = sweep.shop.opened, sweep.shop.calibration
+    return sizes(opened.model) | {
         "name": opened.source.name,
         "fingerprint": opened.source.fingerprint,
         "dtype": opened.dtype,
-        "bits": 8 * opened.model.dtype.itemsize,
         "device": opened.model.device.type,
-        "blocks": len(blocks),
-        "matrices": shapes,
-        "parameters": sum(parameter.numel() for parameter in opened.model.parameters()),
-        "head": head.weight.numel() if isinstance(head, nn.Linear) else 0,
-        "attention": width * config.num_attention_heads,
         "window": sweep.ask.window,
-        "calibration": sweep.shop.calibration.windows
-        * (sweep.shop.calibration.length or min(2048, opened.source.context)),
+        "calibration": calibration.windows * (calibration.length or min(2048, opened.source.context)),
+    }
+
+
+def sizes(model: PreTrainedModel) -> dict[str, Any]:
+    """What work and bytes follow from: parameters, the shapes [out, in] of the matrices in a block, blocks, weights of
+    the output head, width of attention, bits a weight.
+    """
+    from kick_core.models.blocks import decoder_blocks, matrices
+
+    blocks, config = decoder_blocks(model), model.config.get_text_config()
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "blocks": len(blocks),
+        "matrices": [list(matrix.read().shape) for matrix in matrices(blocks[0])],
+        "head": 0 if head is None else head.numel(),
+        "attention": width * config.num_attention_heads,
+        "bits": 8 * model.dtype.itemsize,
     }
 
 

@@ -33,9 +33,14 @@ def matching(low: float, high: float, margin: float = MARGIN) -> Match:
 
 
 def smallest_detectable(flip_rate: float, n: int, power: float = 0.8, confidence: float = CONFIDENCE) -> float:
-    """The smallest true difference of accuracies that n paired examples would show with this power."""
+    """The smallest true difference of accuracies that n paired examples would show with this power.
+
+    Where nothing flipped the rate is not known to be nothing: it counts as one flip each way in two more examples,
+    as in the interval of the difference.
+    """
     if n == 0:
         return UNKNOWN
+    flip_rate = max(flip_rate, 2 / (n + 2))
     return (normal_quantile((1 + confidence) / 2) + normal_quantile(power)) * math.sqrt(flip_rate / n)
 
 

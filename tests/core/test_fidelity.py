@@ -137,6 +137,18 @@ def test_damage_is_set_aside_and_made_again(asked, store):
     assert kept.parts(store, key)[0].read_bytes() == whole_part
 
 
+def test_verify_names_the_damage(asked, store, capsys):
+    from kick_core.cli import main
+
+    shop, ask, loaded = asked
+    run(asked, store, 2)
+    assert main(["verify", "--deep", "--cache", str(store.root)]) == 0
+    (path,) = kept.tops(store, fidelity.card(shop, DENSE, ask, loaded).key)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["verify", "--deep", "--cache", str(store.root)]) == 1
+    assert path.name in capsys.readouterr().out and not path.exists()
+
+
 def test_only_running_text_is_compared(asked, store):
     shop, ask, _ = asked
     loaded = runs.task_data(tasks.get("factoid_qa"), ask)

@@ -15,9 +15,11 @@ from transformers.utils.logging import disable_progress_bar
 from kick_core import forecast as forecasting
 from kick_core import plans, sweep
 from kick_core.forecast import Line, forecast
+from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.spec import DENSE, BadRequest, Calibration, parse
 from kick_core.store import artifacts, results
 from kick_core.sweep import Request, Sweep
+from tests.core.test_families import FAMILIES, make
 
 ROOT = Path(__file__).resolve().parents[2]
 disable_progress_bar()
@@ -117,6 +119,15 @@ def test_methods_that_look_at_more_cost_more(tiny_folder, store):
     model = plans.remember(store, Sweep(request(tiny_folder), store, plan_only=True))["model"]
     work = [forecasting.making(parse(text), model)[1] for text in ("rtn@4bit", "wanda@0.5", "sparsegpt@0.5")]
     assert work[0] == 0 < work[1] < work[2]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_of_every_family(family):
+    model = make(family)
+    found = plans.sizes(model)
+    prunable = sum(matrix.read().numel() for block in decoder_blocks(model) for matrix in matrices(block))
+    assert found["blocks"] * sum(rows * cols for rows, cols in found["matrices"]) == prunable < found["parameters"]
+    assert found["head"] == 128 * 64 and found["attention"] == 64 and found["bits"] == 32
 
 
 def test_a_rate_is_not_made_up(tiny_folder, store):
