@@ -74,7 +74,7 @@ def _known(store: Store, model: str | None) -> list[tuple[RunCard, Recipe]]:
                 found.append((card, parse(card.recipe)))
             except KickError:
                 continue  # of another version's methods
-    return sorted(found, key=lambda pair: (pair[0].model, naming.order(pair[1])))
+    return sorted(found, key=lambda pair: (pair[0].model, naming.order(pair[1]), pair[0].task))
 
 
 def _about(card: RunCard, recipe: Recipe) -> dict[str, Any]:

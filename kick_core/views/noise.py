@@ -57,7 +57,8 @@ def noise(store: Store, model: str | None = None) -> pd.DataFrame:
     for run in among:
         if AGAIN in run.card.settings and model in (None, run.card.model, run.card.fingerprint):
             rows += _rows(store, run, [other for other in among if AGAIN not in other.card.settings], names)
-    return pd.DataFrame(rows, columns=list(NOISE)).astype(NOISE).reset_index(drop=True)
+    frame = pd.DataFrame(rows, columns=list(NOISE)).astype(NOISE)
+    return frame.sort_values(["model", "task"], kind="stable").reset_index(drop=True)
 
 
 def _rows(store: Store, run: Asked, among: list[Asked], names: dict[str, str]) -> list[dict[str, Any]]:
