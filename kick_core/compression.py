@@ -16,18 +16,34 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kick_core import allocation, methods, statistics
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.models.blocks import decoder_blocks, matrices, run_block
+from kick_core.methods import CompressedMatrix, Seen, moved
+from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
 
 
-def relative_loss(weight: Tensor, compressed: Tensor, gram: Tensor) -> float:
-    """‖(W-Ŵ)X‖² / ‖WX‖² from the Gram matrix X X^T of the inputs, weights [out, in] float32."""
-    change = compressed.float() - weight.float()
-    whole = (weight.float() @ gram).mul_(weight.float()).sum()
-    return float(((change @ gram).mul_(change).sum() / whole.clamp(min=1e-30)).clamp(min=0))
+def output_energy(weight: Tensor, gram: Tensor) -> Tensor:
+    """‖WX‖² = Σ (W G) ∘ W from the Gram matrix G = X X^T of the inputs, weight [out, in]: a float32 scalar."""
+    weight = weight.float()
+    return _product(weight, gram).mul_(weight).sum()
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """The product of float32 matrices. On a GPU, of two bfloat16 halves each, which the tensor cores multiply at
+    many times the speed and which leave a relative error of 2^-17: plenty for a loss that is only reported."""
+    if not left.is_cuda:
+        return left @ right
+    (high, low), (top, rest) = _halves(left), _halves(right)
+    product = torch.mm(high, top, out_dtype=torch.float32)
+    product += torch.mm(high, rest, out_dtype=torch.float32)
+    product += torch.mm(low, top, out_dtype=torch.float32)
+    return product
+
+
+def _halves(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    high = matrix.bfloat16()
+    return high, (matrix - high).bfloat16()
 
 
 def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> CompressedMatrix:
@@ -105,21 +121,24 @@ def _walk_block(
     began = time.perf_counter()
     blocks = decoder_blocks(model)
     block, need = blocks[index], methods.needs(recipe)
-    dense = statistics.dense_pass(model, block, index, inputs, need) if inputs else None
-    results, layers = _compress_block(block, index, dense, recipe)
-    loss = _propagate(block, index, inputs, dense, propagate) if inputs and dense else None
-    report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
+    dense = None
+    if inputs is not None:
+        dense = statistics.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
+    results, layers = _compress_block(block, index, dense, recipe, once=True)
+    loss = _propagate(block, index, inputs, dense) if inputs and dense else None
+    note = inputs.take_notes() if inputs else ""
+    report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note)
     return Walked(report, results, inputs.hidden if inputs else None)
 
 
 @torch.no_grad()
 def walk_many(
     model: PreTrainedModel, recipes: Sequence[Recipe], ids: Tensor, *, start: int = 0, hold: Hold = all_in_place
-) -> Iterator[list[Walked]]:
+) -> Iterator[tuple[Recipe, Walked]]:
     """Many recipes from one calibration pass: every block sees the dense model's activations.
 
-    Yields, for every block from `start` on, what each recipe makes of it: the same as `walk` makes with
-    `propagate="dense"`. The model is left dense.
+    Yields, for every block from `start` on, what each recipe makes of it, one after the other: the same as
+    `walk` makes with `propagate="dense"`. The model is left dense.
     """
     asked = [methods.resolve(recipe) for recipe in recipes]
     need = max((methods.needs(recipe) for recipe in asked), key=methods.NEEDS.index)
@@ -127,28 +146,27 @@ def walk_many(
     targets = [allocation.per_block(model, r.target, methods.alloc(r), ids, hold) for r in asked if r.target]
     blocks = decoder_blocks(model)
     for index, block in enumerate(blocks):
-        found = []
         with hold(index):
-            dense = statistics.dense_pass(model, block, index, inputs, need)
+            dense = statistics.dense_pass(model, block, index, inputs, need, keep=True)
             kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
-            for recipe, goals in zip(asked, targets, strict=True) if index >= start else ():
+            for given, recipe, goals in zip(recipes, asked, targets, strict=True) if index >= start else ():
                 began = time.perf_counter()
-                results, layers = _compress_block(block, index, dense, replace(recipe, target=goals[index]))
+                goal = replace(recipe, target=goals[index])
+                results, layers = _compress_block(block, index, dense, goal, once=False)
                 loss = _first_loss(block, index, inputs, dense)
                 for matrix, weight in kept:
                     matrix.write(weight)
-                report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
-                found.append(Walked(report, results, None))
-            for number, (rows, _, _) in enumerate(inputs.batches(index)):
-                inputs.hidden[rows] = dense.outputs[number]
-        if found:
-            yield found
+                seconds, note = time.perf_counter() - began, inputs.take_notes()
+                report = BlockReport(index, len(blocks), tuple(layers), seconds, loss, note=note)
+                yield given, Walked(report, results, None)
+            assert dense.outputs is not None
+            inputs.hidden = dense.outputs
 
 
 def _first_loss(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
     """The block's relative output error on the first batch of windows."""
-    _, part, call = next(inputs.batches(index))
-    return _relative(run_block(block, part, call), dense.outputs[0])
+    _, output = next(inputs.outputs(block, index))
+    return _relative(output, dense.first[: len(output)])
 
 
 def _relative(changed: Tensor, output: Tensor) -> float:
@@ -157,19 +175,24 @@ def _relative(changed: Tensor, output: Tensor) -> float:
 
 
 def _compress_block(
-    block: nn.Module, index: int, dense: statistics.Dense | None, recipe: Recipe
+    block: nn.Module, index: int, dense: statistics.Dense | None, recipe: Recipe, *, once: bool
 ) -> tuple[dict[str, CompressedMatrix], list[LayerReport]]:
+    """Compress a block in place; `once` says that no other recipe will look at the same statistics."""
     results, layers = {}, []
+    before = Seen(0)
     for matrix in matrices(block):
         began = time.perf_counter()
         weight = matrix.read()
         statistics.require_finite(weight, f"block {index}: {matrix.name}")
         seen = _seen(dense, matrix.name, weight)
+        if once and seen is not before:
+            before.factors.clear()
+        before = seen
         try:
-            result = methods.apply(recipe, weight, seen)
+            result = _applied(recipe, weight, seen)
         except KickError as error:
             raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
-        loss = relative_loss(weight, result.weight, seen.gram) if seen.gram is not None and seen.tokens else None
+        loss = _relative_loss(dense, matrix.name, weight, result.weight) if dense and seen.tokens else None
         matrix.write(result.weight)
         zeros = int((result.weight == 0).sum())
         seconds = time.perf_counter() - began
@@ -178,23 +201,46 @@ def _compress_block(
     return results, layers
 
 
+def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
+    """One matrix by its method; on the CPU where the device has no room for it, which is noted."""
+    try:
+        return methods.apply(recipe, weight, seen)
+    except torch.OutOfMemoryError:
+        if weight.device.type == "cpu":
+            raise
+    statistics.release()
+    there = methods.apply(recipe, weight.cpu(), replace(moved(seen, "cpu"), factors={}))
+    note = f"{there.note}; " * bool(there.note) + "made on the CPU: the device had no room"
+    return replace(moved(there, weight.device), note=note)
+
+
+def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: Tensor) -> float | None:
+    """‖(W-Ŵ)X‖² / ‖WX‖² of one matrix, where its Gram matrix was made."""
+    gram = dense.seen[name].gram
+    if gram is None:
+        return None
+    if name not in dense.energies:  # the same for every recipe
+        dense.energies[name] = output_energy(weight, gram).clamp(min=1e-30)
+    lost = output_energy(compressed.float() - weight.float(), gram)
+    return float((lost / dense.energies[name]).clamp(min=0))
+
+
 def _seen(dense: statistics.Dense | None, name: str, weight: Tensor) -> Seen:
     if dense is None:
         return Seen(0)
     return dense.seen.get(name) or statistics.unseen(weight.shape[1], weight.device)
 
 
-def _propagate(
-    block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense, propagate: str
-) -> float:
+def _propagate(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
     """Put the next block's inputs in place; returns the block's relative output error on the first batch."""
-    loss = _first_loss(block, index, inputs, dense) if propagate == "dense" else 0.0
-    for number, (rows, part, call) in enumerate(inputs.batches(index)):
-        output = dense.outputs[number]
-        if propagate == "compressed":
-            changed = run_block(block, part, call)
-            loss = _relative(changed, output) if number == 0 else loss
-            output = changed
+    if dense.outputs is not None:
+        loss = _first_loss(block, index, inputs, dense)
+        inputs.hidden = dense.outputs
+        return loss
+    loss = 0.0
+    for rows, output in inputs.outputs(block, index):
+        if rows.start == 0:
+            loss = _relative(output, dense.first[: len(output)])
         inputs.hidden[rows] = output
     return loss
 

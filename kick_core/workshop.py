@@ -113,12 +113,12 @@ class Workshop:
             start = min(len(found) for found in reports.values())
             require_space(self.store.root, len(ours) * self._expected_bytes())
             ids = self.ids().to(opened.model.device)
-            for walked in walk_many(opened.model, [r for r, _ in ours], ids, start=start, hold=opened.hold):
-                for (recipe, stage), one in zip(ours, walked, strict=True):
-                    if one.report.block == len(reports[recipe]):
-                        stage.add(one.report, _block_bytes(one), None)
-                        reports[recipe].append(one.report)
-                    yield recipe, one.report
+            places = dict(ours)
+            for recipe, one in walk_many(opened.model, list(places), ids, start=start, hold=opened.hold):
+                if one.report.block == len(reports[recipe]):
+                    places[recipe].add(one.report, _block_bytes(one), None)
+                    reports[recipe].append(one.report)
+                yield recipe, one.report
             for recipe, stage in ours:
                 self._seal(stage, recipe, reports[recipe], sum(r.seconds for r in reports[recipe]))
 
@@ -139,7 +139,7 @@ class Workshop:
                 fingerprint=self.opened.source.fingerprint,
                 calibration=self.facts(recipe),
                 size=stage.bytes(),
-                warnings=self._warnings(recipe, layers),
+                warnings=(*self._warnings(recipe, layers), *_noted(reports)),
             )
         )
 
@@ -168,6 +168,16 @@ class Workshop:
         if tokens >= widest:
             return ()
         return (f"{tokens} calibration tokens are fewer than the widest matrix's {widest} inputs",)
+
+
+def _noted(reports: Sequence[BlockReport]) -> Iterator[str]:
+    """What departed from the plain procedure, block by block."""
+    for report in reports:
+        if report.note:
+            yield f"block {report.block}: {report.note}"
+        for layer in report.layers:
+            if layer.note:
+                yield f"block {report.block}, {layer.name}: {layer.note}"
 
 
 def _block_bytes(walked: Walked) -> bytes:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
+if not Path("/dev/nvidia0").exists():  # without a GPU kernels run in Triton's interpreter; it looks when first imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -18,6 +20,20 @@ def shared() -> Path:
     if not (SHARED / "golden").is_dir():
         pytest.skip("the reference data beside the checkout (../shared) is not there")
     return SHARED
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device that there is: what is promised holds on all of them."""
+    if request.param == "cuda" and not _has_cuda():
+        pytest.skip("torch sees no CUDA device here")
+    return str(request.param)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kick_core.methods import CompressedMatrix, Seen
 from kick_core.methods._grid import fit, packaged
-from kick_core.methods._solve import inverse_factor
+from kick_core.methods._solve import factor_of
 from kick_core.methods._sweep import Pruner, Rounder, sweep
 from kick_core.methods.sparsegpt import require_blocks
 from kick_core.spec import BadRequest, IntGrid, KeepNofM, Target
@@ -56,9 +56,9 @@ def compress(
     require_blocks(cols, prune, options["block"])
     working = weight.float().clone()
     rounder = _rounder(working, order, target, options)
-    factor = inverse_factor(seen.gram[order][:, order], options["damp"])
+    factor = factor_of(seen, options["damp"], order if options["act_order"] else None)
     working = working[:, order]
-    working[:, factor.dead] = 0
+    working.masked_fill_(factor.dead, 0)
     pruner = _pruner(prune, weight, order)
     sweep(working, factor.upper, options["block"], pruner, rounder)
     back = order.argsort()

@@ -7,6 +7,7 @@ file that nobody needs any more are the operating system's to drop.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,11 +87,14 @@ def _set(model: nn.Module, name: str, value: Tensor) -> None:
 
 @contextmanager
 def resident(model: PreTrainedModel, shards: Shards | None, block: int, device: torch.device) -> Iterator[None]:
-    """Have one block's weights in place while it is worked on; with no shards the model is all in place."""
-    if shards is None:
+    """Have one block's weights in place while it is worked on; with no shards the model is all in place.
+
+    Held twice, it stays until the outer one lets go.
+    """
+    module = decoder_blocks(model)[block]
+    if shards is None or not next(module.parameters()).is_meta:
         yield
         return
-    module = decoder_blocks(model)[block]
     prefix = path_of(model, module)
     names = [name for name, _ in module.named_parameters()]
     for name in names:
@@ -101,3 +105,12 @@ def resident(model: PreTrainedModel, shards: Shards | None, block: int, device: 
     finally:
         for name in names:
             _set(module, name, torch.empty_like(module.get_parameter(name), device="meta"))
+        _trim()
+
+
+def _trim() -> None:
+    """Hand freed memory back to the system. glibc keeps freed blocks of up to 32 MB, which are a matrix's size, and
+    the pile grows from decoder block to decoder block."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 from numpy.typing import NDArray
 
 from kick_core.records import RunCard
 from kick_core.spec import KickError
 from kick_core.store import Store
 from kick_core.store.files import joined, replace_file
+from kick_core.store.tables import checksum
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 _TEXTS = re.compile(r"text-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
@@ -126,7 +126,7 @@ def keep_top(store: Store, key: str, start: int, count: int, tensors: bytes) -> 
 
 
 def _keep(store: Store, key: str, stem: str, suffix: str, data: bytes) -> None:
-    name = f"{stem}-{xxhash.xxh3_64_hexdigest(data)}.{suffix}"
+    name = f"{stem}-{checksum(data)}.{suffix}"
     replace_file(store.folder(ROOM, key) / name, data)
 
 
@@ -159,7 +159,7 @@ def set_damage_aside(store: Store, key: str, *, deep: bool) -> list[str]:
     moved = []
     for path in sorted(store.folder(ROOM, key).glob("*-*-*-*.*")):
         match = next(filter(None, (form.fullmatch(path.name) for form in (_PART, _TOP, _TEXTS))), None)
-        whole = match and path.stat().st_size and (not deep or xxhash.xxh3_64_hexdigest(path.read_bytes()) == match[3])
+        whole = match and path.stat().st_size and (not deep or checksum(path.read_bytes()) == match[3])
         if not whole and not path.name.startswith("."):
             aside = store.root / "quarantine" / f"{key}.{path.name}"
             aside.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,8 @@ No streamlit, no torch. Everything a screen shows comes from here, so pages and 
 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
 (the finding) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to dense) · `weights`,
-`preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) · `difference`, `heat` (texts).
+`preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) · `difference`, `heat` (texts) ·
+`judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
 from kick_core.store import Store, default_root, open_store
@@ -31,6 +32,7 @@ from kick_core.views.findings import (
     headline,
     percent,
 )
+from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
 from kick_core.views.made import POCKETS, Preview, coverage, layers, methods_known, models, preview, weights
 from kick_core.views.naming import label, rung
 from kick_core.views.noise import noise
@@ -53,6 +55,7 @@ __all__ = [
     "Detail",
     "Piece",
     "Preview",
+    "Said",
     "Store",
     "Versus",
     "Warm",
@@ -69,6 +72,8 @@ __all__ = [
     "fidelity",
     "headline",
     "heat",
+    "judge_controls",
+    "judgings",
     "label",
     "ladder",
     "layers",
@@ -81,11 +86,13 @@ __all__ = [
     "preview",
     "report",
     "rung",
+    "said",
     "scores",
     "stamp",
     "strip",
     "task_titles",
     "texts",
+    "to_judge",
     "until_divergence",
     "versus",
     "weights",
