@@ -278,6 +278,7 @@ def make_card(
     calibration: dict[str, object] | None = None,
     size: int = 0,
     warnings: tuple[str, ...] = (),
+    decoder: str = "",
 ) -> Card:
     """The card of what a walk did. `layers` carry their block's number in front of their name."""
     from kick_core.provenance import now, versions
@@ -302,4 +303,5 @@ def make_card(
         versions=versions(),
         layers=tuple(layers),
         warnings=warnings,
+        decoder=decoder,
     )

@@ -116,7 +116,8 @@ class Card(_Json):
     """The card of a finished weight artifact: what it is, where it came from and what it weighs.
 
     `bytes` are on disk, `dense_bytes` what a dense copy of the same linears would take, `weights` the number
-    of weights in the compressed linears, `zeros` how many of them are zero.
+    of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
+    files were quantized already.
     """
 
     key: str
@@ -137,6 +138,7 @@ class Card(_Json):
     versions: dict[str, str]
     layers: tuple[LayerReport, ...] = ()
     warnings: tuple[str, ...] = ()
+    decoder: str = ""
 
     @property
     def bits_per_weight(self) -> float:
@@ -161,7 +163,8 @@ class RunCard(_Json):
     """The card of an evaluation run: one model under one recipe asked one task under one protocol.
 
     `weights` is the artifact's key, or the dense model's. `plan` names the shape policy, so that dense and
-    variants are known to have been asked alike. `total` is the number of examples the task has in all.
+    variants are known to have been asked alike. `total` is the number of examples the task has in all. `decoder`
+    opened the model where its files were quantized already.
     """
 
     key: str
@@ -181,6 +184,7 @@ class RunCard(_Json):
     device: str
     created: str
     versions: dict[str, str]
+    decoder: str = ""
 
 
 # --- judging -----------------------------------------------------------------------------------------------

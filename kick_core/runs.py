@@ -91,6 +91,7 @@ def run_card(
         device=opened.model.device.type,
         created=now(),
         versions=versions(),
+        decoder=opened.decoder,
     )
 
 

@@ -140,6 +140,7 @@ class Workshop:
                 calibration=self.facts(recipe),
                 size=stage.bytes(),
                 warnings=(*self._warnings(recipe, layers), *_noted(reports)),
+                decoder=self.opened.decoder,
             )
         )
 

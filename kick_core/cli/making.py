@@ -37,6 +37,8 @@ def compress(given: Namespace) -> int:
 
 def _run(request: Request, store: Store, processes: int | None = 1) -> Sweep:
     opened = Sweep(request, store)
+    if opened.shop.opened.decoder:
+        print(f"kick: {request.model} is quantized already; decoder: {opened.shop.opened.decoder}", file=sys.stderr)
     printing.bar(workers.run(opened, processes))
     return opened
 
@@ -107,8 +109,8 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
     weights = set(frame["weights"]) | {opened.shop.key(recipe) for recipe in opened.recipes if recipe.text in recipes}
     close = closer.measured(opened.request, store, source.fingerprint, weights)
     if as_json:
-        found = {"model": source.name, "fingerprint": source.fingerprint, "results": _results(frame, store)}
-        printing.document(found | closer.documents(close))
+        found = {"model": source.name, "fingerprint": source.fingerprint, "decoder": opened.shop.opened.decoder or None}
+        printing.document(found | {"results": _results(frame, store)} | closer.documents(close))
         return 0
     shown = frame[frame["headline"]]
     printing.table(_HEADER, (_score_row(row) for row in shown.itertuples()))
