@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kick_core import evaluation, keys
@@ -54,9 +54,22 @@ def task_data(task: Task, ask: Asker, data: str = POCKET, protocol: str = "stric
     return TaskData(task, way, found, key, data, "strict" if alike else protocol, facts)
 
 
-def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData) -> RunCard:
-    """The card of a run, measured or not. Its key holds how it is asked, not how it is scored."""
+def asked_otherwise(ask: Asker) -> Asker:
+    """The same model asked in other batches: fewer rows, longer padding. What that changes is the evaluator's noise."""
+    plan = ask.plan
+    return replace(
+        ask,
+        plan=replace(
+            plan, tokens=plan.tokens // 2, rows=max(1, plan.rows // 3), step=2 * plan.step, shortest=2 * plan.shortest
+        ),
+    )
+
+
+def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, *, again: bool = False) -> RunCard:
+    """The card of a run, measured or not. Its key holds how it is asked, not how it is scored; `again` marks one that
+    repeats another to measure the evaluator's noise."""
     opened, settings = shop.opened, ask.settings(loaded.way) | loaded.facts
+    settings |= {"again": "batch plan"} if again else {}
     weights = shop.key(recipe)
     identity = {
         "weights": weights,

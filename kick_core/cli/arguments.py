@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from importlib import import_module
 
 from kick_core import __version__
-from kick_core.cli import judging, making, storing
 from kick_core.spec import DTYPES
+
+
+class _Later:
+    """A file of commands that is imported when one of them is run: help and plans wait for nothing."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Callable[[Namespace], int]:
+        def command(given: Namespace) -> int:
+            found: int = getattr(import_module(f"kick_core.cli.{self._file}"), name)(given)
+            return found
+
+        return command
+
+
+comparing, judging, making = _Later("comparing"), _Later("judging"), _Later("making")
+planning, storing = _Later("planning"), _Later("storing")
 
 _RECIPES = """recipes:
   dense                the uncompressed model
@@ -30,6 +49,7 @@ def parser() -> ArgumentParser:
     _compress(commands)
     _evaluate(commands)
     _sweep(commands)
+    _reproduce(commands)
     _export(commands)
     _score(commands)
     _judge(commands)
@@ -76,6 +96,13 @@ def _asking(command: ArgumentParser) -> None:
     )
 
 
+def _closer(command: ArgumentParser) -> None:
+    command.add_argument("--fidelity", action="store_true", help="compare whole distributions with dense: KL, top-1")
+    command.add_argument(
+        "--noise-floor", action="store_true", help="ask dense again in other batches: what the evaluator alone changes"
+    )
+
+
 def _compress(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "compress", "Compress a model; finished artifacts are kept and found again.")
     _model(command)
@@ -90,6 +117,7 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
     command.add_argument("--task", action="append", required=True, dest="tasks", metavar="T", help="may be repeated")
     _asking(command)
+    _closer(command)
     _calibration(command)
     command.set_defaults(command=making.evaluate)
 
@@ -97,13 +125,34 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "sweep", "Do a whole grid of recipes and tasks; done cells cost nothing.")
     _model(command)
-    command.add_argument("--preset", help="demo or paper")
+    command.add_argument("--preset", help="demo, paper, or what `kick reproduce` knows")
+    command.add_argument("--plan", action="store_true", help="do nothing; say what it would cost")
     command.add_argument("--recipe", action="append", default=[], dest="recipes", metavar="R", help="may be repeated")
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
     _asking(command)
+    _closer(command)
     _calibration(command, windows=None)
-    command.set_defaults(command=making.sweep)
+    command.set_defaults(command=planning.sweep)
+
+
+def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "reproduce", "An experiment of the LLM-KICK paper: its numbers beside those measured.")
+    command.add_argument(
+        "name",
+        metavar="NAME",
+        help="table2, table3, calibration-size, small-dense, disciplines or perplexity-vs-tasks",
+    )
+    command.add_argument("--model", default="pocket", help="pocket, a folder in hub layout, or a hub id")
+    command.add_argument("--small", metavar="MODEL", help="small-dense: the smaller model, which stays dense")
+    command.add_argument("--revision", help="of a hub model")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    command.add_argument("--dtype", default="auto", help=f"one of {', '.join(DTYPES)}; auto is the model's own")
+    command.add_argument("--plan", action="store_true", help="do nothing; say what it would cost")
+    command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
+    _asking(command)
+    _calibration(command, windows=None)
+    command.set_defaults(command=comparing.reproduce)
 
 
 def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from kick_core.cli import printing
 from kick_core.spec import BadRequest, KickError, nearest
-from kick_core.store import Store, artifacts, judgments, open_store, results
+from kick_core.store import Store, artifacts, fidelity, judgments, open_store, results
 from kick_core.store.files import free_bytes, replace_file
 
 
@@ -104,6 +104,8 @@ def verify(given: Namespace) -> int:
     for key in store.keys("results"):
         if found := results.verify(store, key, deep=given.deep):
             faults += [*found, *results.set_damage_aside(store, key)]
+    for key in store.keys(fidelity.ROOM):
+        faults += fidelity.set_damage_aside(store, key, deep=given.deep)
     for room in judgments.ROOMS:
         for key in store.keys(room):
             if found := judgments.verify(store, room, key, deep=given.deep):

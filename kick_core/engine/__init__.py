@@ -21,11 +21,20 @@ from kick_core.engine.decoding import Generated, Sampling, Stopper, generate, gr
 from kick_core.engine.packing import Layout, pack_layout
 from kick_core.engine.plan import Batch, Ids, Plan, batches, plan_for, rows_matter
 from kick_core.engine.scoring import Scored, plan_hash, score_options, why_padded
-from kick_core.engine.windows import TextScore, WindowScores, text_logprobs, window_logprobs, window_scores
+from kick_core.engine.windows import (
+    GivenScores,
+    TextScore,
+    WindowScores,
+    given_scores,
+    text_logprobs,
+    window_logprobs,
+    window_scores,
+)
 
 __all__ = [
     "Batch",
     "Generated",
+    "GivenScores",
     "Ids",
     "Layout",
     "Plan",
@@ -36,6 +45,7 @@ __all__ = [
     "WindowScores",
     "batches",
     "generate",
+    "given_scores",
     "greedy",
     "pack_layout",
     "plan_for",

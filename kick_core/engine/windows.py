@@ -5,8 +5,8 @@ Logits are turned to float32 a few positions at a time, so that memory does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,25 +19,42 @@ _CHUNK = 2048
 
 
 class WindowScores(NamedTuple):
-    """Scores of n windows at each position 1 … length-1, float32 on the CPU, natural logarithms.
+    """What a model finds likely at each position 1 … length-1 of n windows; on the CPU, natural logarithms, float32.
 
-    `logprobs` [n, length-1] are those of the tokens that stand there; `ids` (int32) and `top` [n, length-1, k] the
-    likeliest tokens and their log-probabilities, likeliest first; `tail` [n, length-1] is the probability that all
-    other tokens share. A divergence computed on these (k tokens and the tail) is a lower bound of the true one
-    (data processing inequality).
+    `tokens` [n, length-1]: log-probabilities of the tokens that stand there. `ids` (int32) and `logprobs`
+    [n, length-1, k]: the likeliest tokens and theirs, likeliest first. `rest` [n, length-1]: log of the probability
+    that all other tokens share.
     """
 
-    logprobs: Tensor
+    tokens: Tensor
     ids: Tensor
-    top: Tensor
-    tail: Tensor
+    logprobs: Tensor
+    rest: Tensor
+
+
+class GivenScores(NamedTuple):
+    """What another model finds of the same tokens: as `WindowScores`, at given tokens instead of its own likeliest.
+
+    `same` [n, length-1]: whether it finds the first given token likeliest too. A tie is the same: in half precision
+    there are some, and a model has to agree with itself.
+    """
+
+    tokens: Tensor
+    same: Tensor
+    logprobs: Tensor
+    rest: Tensor
 
 
 class TextScore(NamedTuple):
-    """The log-probability of a given text after its prompt: `total`, and per token."""
+    """The log-probability of a given text after its prompt: `total`, and per token.
+
+    `until`: how many of its tokens come before the model's first choice is another (all of them when it never is);
+    a tie with the first choice counts as it.
+    """
 
     total: float
     tokens: tuple[float, ...]
+    until: int
 
 
 def _filled(model: PreTrainedModel, part: Tensor, rows: int) -> Tensor:
@@ -69,33 +86,70 @@ def _taken(logits: Tensor, tokens: Tensor) -> Tensor:
     return -torch.cat([torch.nn.functional.cross_entropy(some.float(), ids, reduction="none") for some, ids in parts])
 
 
-@torch.inference_mode()
+Scores = TypeVar("Scores", WindowScores, GivenScores)
+
+
 def window_scores(
     model: PreTrainedModel, windows: Tensor, *, rows: int, top: int = 64, plan: Plan | None = None
 ) -> Iterator[tuple[int, WindowScores]]:
-    """Per window and position what `WindowScores` holds; yields (first, scores) per batch of windows."""
+    """What a model finds likely at every position of windows [windows, length]; yields (first, scores) per batch."""
 
-    def ask(part: Sequence[int], count: int) -> WindowScores:
+    def look(logits: Tensor, came: Tensor, _rows: slice) -> WindowScores:
+        values, ids = logits.topk(min(top, logits.shape[-1]), -1)
+        return WindowScores(_at(logits, came[..., None])[..., 0], ids.int(), values, _rest(logits, ids))
+
+    yield from _positions(model, windows, rows, plan, look)
+
+
+def given_scores(
+    model: PreTrainedModel, windows: Tensor, ids: Tensor, *, rows: int, plan: Plan | None = None
+) -> Iterator[tuple[int, GivenScores]]:
+    """A model's log-probabilities of given tokens `ids` [windows, length-1, k]; yields (first, scores) per batch."""
+    flat = ids.flatten(0, 1)
+
+    def look(logits: Tensor, came: Tensor, where: slice) -> GivenScores:
+        asked = flat[where].to(logits.device, torch.int64)
+        found = _at(logits, asked)
+        tokens = _at(logits, came[..., None])[..., 0]
+        return GivenScores(tokens, found[..., 0] == logits.amax(-1), found, _rest(logits, asked))
+
+    yield from _positions(model, windows, rows, plan, look)
+
+
+@torch.inference_mode()
+def _positions(
+    model: PreTrainedModel,
+    windows: Tensor,
+    rows: int,
+    plan: Plan | None,
+    look: Callable[[Tensor, Tensor, slice], Scores],
+) -> Iterator[tuple[int, Scores]]:
+    """`look` at the log-probabilities [positions, vocabulary] of some positions at a time; their places are counted
+    over all windows."""
+
+    def ask(part: Sequence[int], count: int) -> Scores:
         ids = _filled(model, windows[part[0] : part[-1] + 1], count)
         logits = model(input_ids=ids, use_cache=False).logits[: len(part), :-1]
-        tokens, wide = ids[: len(part), 1:], logits.shape[1]
-        parts = [
-            _top(some, some_ids, min(top, logits.shape[-1]))
-            for some, some_ids in zip(logits.flatten(0, 1).split(_CHUNK), tokens.flatten().split(_CHUNK), strict=True)
-        ]
-        return WindowScores(*(torch.cat(column).unflatten(0, (-1, wide)).cpu() for column in zip(*parts, strict=True)))
+        width, came = logits.shape[1], ids[: len(part), 1:].flatten()
+        flat, start, found = logits.flatten(0, 1), part[0] * logits.shape[1], []
+        for at in range(0, len(flat), _CHUNK):
+            some = flat[at : at + _CHUNK].float().log_softmax(-1)
+            found.append(look(some, came[at : at + _CHUNK], slice(start + at, start + at + len(some))))
+        return type(found[0])(*(torch.cat(c).unflatten(0, (-1, width)).cpu() for c in zip(*found, strict=True)))
 
     first = 0
     for found in in_parts(range(len(windows)), rows, ask, plan or Plan(0, rows)):
         yield first, found
-        first += len(found.logprobs)
+        first += len(found.tokens)
 
 
-def _top(logits: Tensor, tokens: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    logprobs = logits.float().log_softmax(-1)
-    values, ids = logprobs.topk(count, -1)
-    tail = (1 - values.double().exp().sum(-1)).clamp(min=0).float()
-    return logprobs.gather(-1, tokens[:, None])[:, 0], ids.int(), values, tail
+def _at(logprobs: Tensor, ids: Tensor) -> Tensor:
+    return logprobs.gather(-1, ids)
+
+
+def _rest(logprobs: Tensor, ids: Tensor) -> Tensor:
+    """Log of the mass of all tokens but `ids`; summed, not subtracted, so that nothing cancels."""
+    return logprobs.scatter(-1, ids, -torch.inf).logsumexp(-1)
 
 
 @torch.inference_mode()
@@ -131,5 +185,8 @@ def text_logprobs(
 
 
 def _text(logits: Tensor, tokens: Tensor) -> TextScore:
-    values = _taken(logits, tokens).tolist() if len(tokens) else []
-    return TextScore(sum(values), tuple(values))
+    if not len(tokens):
+        return TextScore(0.0, (), 0)
+    values = _taken(logits, tokens).tolist()
+    other = (logits.gather(-1, tokens[:, None])[:, 0] != logits.amax(-1)).nonzero()
+    return TextScore(sum(values), tuple(values), int(other[0]) if len(other) else len(tokens))

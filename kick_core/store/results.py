@@ -30,7 +30,7 @@ from filelock import FileLock
 from kick_core.records import Example, Output, RunCard, Verdict
 from kick_core.spec import KickError
 from kick_core.store import Store
-from kick_core.store.files import no_space, replace_file
+from kick_core.store.files import joined, no_space, replace_file
 from kick_core.store.plaindisk import DamagedRow, open_cache
 from kick_core.store.tables import checksum, parquet, read
 
@@ -93,18 +93,7 @@ def run(store: Store, key: str) -> RunCard:
 
 def parts(store: Store, key: str) -> list[Path]:
     """The sealed parts that join up from example 0, in order."""
-    found: dict[int, tuple[int, Path]] = {}
-    for path in store.folder("results", key).glob("part-*.parquet"):
-        if match := _PART.fullmatch(path.name):
-            start, stop = int(match[1]), int(match[2])
-            if start not in found or stop > found[start][0]:
-                found[start] = (stop, path)
-    chain, at = [], 0
-    while at in found:
-        stop, path = found[at]
-        chain.append(path)
-        at = stop
-    return chain
+    return joined(store.folder("results", key).glob("part-*.parquet"), _PART)
 
 
 def measured(store: Store, key: str) -> int:

@@ -290,15 +290,15 @@ def test_one_prompt_that_is_not_finite_spoils_no_other(family):
 
 
 @torch.no_grad()
-def test_windows_hold_the_likeliest_tokens_and_the_tail(models):
+def test_windows_hold_the_likeliest_tokens_and_the_rest(models):
     model, windows = models("Qwen3"), token_ids(5, 20, vocabulary=128)
     seen = 0
     for first, found in engine.window_scores(model, windows, rows=2, top=7):
-        part = windows[first : first + len(found.logprobs)]
+        part = windows[first : first + len(found.tokens)]
         exact = model(part).logits[:, :-1].log_softmax(-1)
-        assert torch.allclose(found.logprobs, exact.gather(-1, part[:, 1:, None])[..., 0], atol=1e-5)
+        assert torch.allclose(found.tokens, exact.gather(-1, part[:, 1:, None])[..., 0], atol=1e-5)
         assert torch.equal(found.ids.long(), exact.topk(7, -1).indices)
-        assert torch.allclose(found.top.exp().sum(-1) + found.tail, torch.ones(part.shape[0], 19), atol=1e-5)
+        assert torch.allclose(found.logprobs.exp().sum(-1) + found.rest.exp(), torch.ones(part.shape[0], 19), atol=1e-5)
         seen += len(part)
     assert seen == 5
     sums = [value for _, values in engine.window_logprobs(model, windows, rows=2) for value in values]
