@@ -151,6 +151,12 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
         printing.document({"model": source.name, "fingerprint": source.fingerprint, "results": found})
     else:
         printing.table(_HEADER, (_score_row(row) for row in frame[frame["headline"]].itertuples()))
+    for row in frame[frame["headline"] & (frame["unjudged"] > 0)].itertuples():
+        why = "the prompt left no room in the context, or logits were not finite"
+        print(
+            f"kick: {row.recipe}, {row.task}: {row.unjudged} of {row.n + row.unjudged} not judged ({why})",
+            file=sys.stderr,
+        )
     return 0
 
 
