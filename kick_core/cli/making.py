@@ -151,16 +151,18 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
         printing.document({"model": source.name, "fingerprint": source.fingerprint, "results": found})
     else:
         printing.table(_HEADER, (_score_row(row) for row in frame[frame["headline"]].itertuples()))
-    for row in frame[frame["headline"] & (frame["unjudged"] > 0)].itertuples():
-        why = "the prompt left no room in the context, or logits were not finite"
-        print(
-            f"kick: {row.recipe}, {row.task}: {row.unjudged} of {row.n + row.unjudged} not judged ({why})",
-            file=sys.stderr,
-        )
+        for row in frame[frame["headline"]].itertuples():
+            _say_unjudged(row)
     return 0
 
 
 _HEADER = ("recipe", "task", "n", "score", "95 % interval", "of dense", "broke", "fixed", "p", "matching (5 %)")
+
+
+def _say_unjudged(row: Any) -> None:
+    if row.unjudged:
+        what = f"{row.recipe}, {row.task}: {row.unjudged} of {row.n + row.unjudged} not judged"
+        print(f"kick: {what} (no room in the context, or logits that are not finite)", file=sys.stderr)
 
 
 def _score_row(row: Any) -> tuple[str, ...]:
