@@ -113,12 +113,14 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
     weights = set(frame["weights"]) | {opened.shop.key(recipe) for recipe in opened.recipes if recipe.text in recipes}
     close = closer.measured(opened.request, store, source.fingerprint, weights)
     if as_json:
-        results_ = [one | {"protocol": protocol} for one in _results(frame, store)]
-        found = {"model": source.name, "fingerprint": source.fingerprint, "decoder": opened.shop.opened.decoder or None}
-        printing.document(found | {"results": results_} | closer.documents(close))
+        facts = {"model": source.name, "fingerprint": source.fingerprint, "decoder": opened.shop.opened.decoder or None}
+        found = [one | {"protocol": protocol} for one in _results(frame, store)]
+        printing.document(facts | {"results": found} | closer.documents(close))
         return 0
     shown = frame[frame["headline"]]
     printing.table(_HEADER, (_score_row(row) for row in shown.itertuples()))
+    for row in shown.itertuples():
+        _say_unjudged(row)
     print("\nagainst dense, on the same examples")
     printing.table(
         ("recipe", "task", "in words"),
@@ -129,6 +131,12 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
 
 
 _HEADER = ("recipe", "task", "n", "score", "95 % interval", "of dense", "broke", "fixed", "p", "matching (5 %)")
+
+
+def _say_unjudged(row: Any) -> None:
+    if row.unjudged:
+        what = f"{row.recipe}, {row.task}: {row.unjudged} of {row.n + row.unjudged} not judged"
+        print(f"kick: {what} (no room in the context, or logits that are not finite)", file=sys.stderr)
 
 
 def _score_row(row: Any) -> tuple[str, ...]:

@@ -71,10 +71,11 @@ def require(row: Mapping[str, Any], columns: Iterable[str], where: object) -> No
             raise BadRequest(f"{where} lacks the column {column!r}: it has {', '.join(map(str, row)) or 'none'}")
 
 
-def text_of(path: Path) -> str:
-    """A file as text. Raises KickError when it cannot be read."""
+def text_of(path: Path, newline: str | None = None) -> str:
+    """A file as text; `newline` "" leaves line ends alone. Raises KickError when it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8", newline=newline) as file:
+            return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise KickError(f"data file {path} cannot be read ({error})") from error
 
@@ -102,8 +103,8 @@ def json_lines(path: Path, *columns: str) -> list[Row]:
 
 
 def csv_of(path: Path, columns: Sequence[str]) -> list[list[str]]:
-    """The rows of a CSV file without a header. Every cell is text: an option "None" stays the word None."""
-    rows = [row for row in csv.reader(io.StringIO(text_of(path), newline="")) if row]
+    """The rows of a CSV file without a header. Every cell is text as it stands, the word None and "\\r\\n" too."""
+    rows = [row for row in csv.reader(io.StringIO(text_of(path, newline=""), newline="")) if row]
     for number, row in enumerate(rows, 1):
         if len(row) < len(columns):
             raise BadRequest(f"{path}, row {number} lacks the column {columns[len(row)]!r}: {len(row)} cells")

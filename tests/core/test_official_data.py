@@ -5,6 +5,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import datasets
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from kick_core import tasks
 from kick_core.evaluation import choosing
 from kick_core.prompts import all_option_ids, encode, option_ids
 from kick_core.spec import BadRequest, KickError
-from kick_core.tasks import _official, _stories, perplexity
+from kick_core.tasks import _mmlu, _official, _stories, perplexity
 from tests import official
 
 
@@ -53,6 +54,15 @@ def test_all_of_mmlu(real):
     )
     assert one.prompt[-1].endswith("\nAnswer:") and len(one.prompt) == 7
     assert Counter(e.meta["subject"] for e in found[:1400]).most_common(1)[0][1] < 300  # any first ones are a sample
+
+
+def test_every_cell_is_pandas(real):
+    """hendrycks reads with pandas: quoted line breaks stay "\\r\\n" (college mathematics has one in a shot)."""
+    paths = sorted(path for split in ("dev", "test") for path in (real / "mmlu" / split).glob("*.csv"))
+    assert len(paths) == 114
+    for path in paths:
+        theirs = pd.read_csv(path, header=None, keep_default_na=False, dtype=str).to_numpy().tolist()
+        assert _official.csv_of(path, _mmlu.COLUMNS) == theirs, path
 
 
 def test_with_llamas_tokenizer_524_questions_lose_shots(real, llama):
@@ -158,6 +168,12 @@ def test_stories_by_their_own_length(tmp_path):
     paper = {e.id: e for e in load("summarization", tmp_path, "paper")}
     assert set(paper) == {"small-a", "small-e", "medium-a", "medium-b", "large-c", "large-d"}
     assert paper["small-a"].prompt[0].endswith("@highlightGold one of a@highlightGold two")
+
+
+def test_line_breaks_in_cells_stay_as_they_are(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'"first\r\nsecond",a,b,c,d,A\r\nq,a,b,c,d,B\r\n')
+    assert [row[0] for row in _official.csv_of(path, _mmlu.COLUMNS)] == ["first\r\nsecond", "q"]
 
 
 def test_rows_of_a_file_are_the_hubs():
