@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 PORT ?= 8501
 
-.PHONY: demo test check app clean
+.PHONY: demo test check bench app clean
 
 # Install, compress and ask the embedded pocket model, open the explorer on 127.0.0.1.
 demo: $(VENV)/.installed
@@ -22,6 +22,11 @@ check: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What compressing, storing and changing weights costs, at sizes for a CPU (a minute or two).
+bench: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python benchmarks/compression_gpu.py --small --device cpu
+	PYTHONPATH=. $(BIN)/python benchmarks/storage.py --layers 1
 
 # The explorer over whatever the cache holds.
 app: $(VENV)/.installed
