@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import _gpu_checks
@@ -36,6 +37,7 @@ from kick_core.compression import output_energy, walk, walk_many
 from kick_core.methods import _select, _solve, _sweep, resolve
 from kick_core.methods._sweep import Pruner, Rounder
 from kick_core.models.blocks import decoder_blocks, first_inputs, matrices, run_block
+from kick_core.models.shards import Shards, open_streamed, resident
 from kick_core.spec import IntGrid, Unstructured, parse
 
 BARS = {"wanda@0.5": 0.55, "sparsegpt@0.5": 1.5, "gptq@4bit,group=128": 1.5}
@@ -450,6 +452,36 @@ def switch(bench: Bench) -> dict[str, Any]:
     return found
 
 
+def streamed(bench: Bench) -> dict[str, Any]:
+    """A model whose blocks stay in its files: the same weights as from one in memory, and what fetching costs."""
+    layers, found = 4, dict[str, Any]()
+    recipe, ids = resolve(parse("wanda@0.5")), bench.ids()
+    with tempfile.TemporaryDirectory() as folder:
+        whole = bench.model(layers)
+        whole.save_pretrained(folder)
+        source: Any = SimpleNamespace(folder=Path(folder), weight_files=sorted(Path(folder).glob("*.safetensors")))
+        wanted = [done.results for done in walk(whole, recipe, ids)]
+        del whole
+        for name, ahead in (("one by one", False), ("sent ahead", True)):
+            model, shards = open_streamed(source, torch.bfloat16, bench.device), Shards(source)
+            assert model is not None
+            if not ahead:
+                shards.send_ahead = lambda *_: None  # type: ignore[method-assign]
+            hold = partial(resident, model, shards, device=bench.device)
+            spent, same, began = [], True, time.perf_counter()
+            for number, done in enumerate(walk(model, recipe, ids, hold=hold)):
+                bench.wait()
+                spent.append(_rounded(time.perf_counter() - began))
+                same &= all(torch.equal(r.weight, wanted[number][n].weight) for n, r in done.results.items())
+                began = time.perf_counter()
+            found[name] = {"seconds": spent, "same_bits": same}
+            bench.tell(f"streamed {name}: {json.dumps(found[name])}")
+            del model
+    if not all(one["same_bits"] for one in found.values()):
+        raise AssertionError("a streamed model gives other weights")
+    return found
+
+
 def grow(bench: Bench) -> dict[str, Any]:
     """How SparseGPT's seconds grow: with layers, windows and width."""
     found: dict[str, Any] = {}
@@ -503,13 +535,14 @@ def work(bench: Bench, repeat: int) -> None:
 
 ROWS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "checks": checks,
-    "parts": parts,
-    "tiles": tiles,
-    "wanda": lambda bench: _row(bench, "wanda@0.5", "wanda"),
     "sparsegpt": lambda bench: _row(bench, "sparsegpt@0.5", "sparsegpt"),
     "gptq": lambda bench: _row(bench, "gptq@4bit,group=128", "gptq"),
+    "wanda": lambda bench: _row(bench, "wanda@0.5", "wanda"),
     "many": many,
     "switch": switch,
+    "parts": parts,
+    "tiles": tiles,
+    "streamed": streamed,
 }
 EXTRA: dict[str, Callable[[Bench], dict[str, Any]]] = {"grow": grow, "devices": devices}
 
