@@ -191,9 +191,7 @@ def _forwards(bench: Bench, found: dict[str, Any]) -> None:
         with _batch(batch), torch.no_grad():
             inputs = statistics.first(model, ids)
             for need in ("norms", "gram"):
-                spent = bench.seconds(
-                    lambda inputs=inputs, need=need: statistics.dense_pass(model, block, 0, inputs, need), 1
-                )
+                spent = bench.seconds(partial(statistics.dense_pass, model, block, 0, inputs, need, keep=False), 1)
                 found["statistics"][f"{need} {batch}"] = _rounded(spent)
 
 

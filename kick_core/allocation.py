@@ -40,13 +40,13 @@ def outlier_shares(model: PreTrainedModel, ids: Tensor, hold: Hold = all_in_plac
     inputs, shares = statistics.first(model, ids, hold=hold), []
     for index, block in enumerate(decoder_blocks(model)):
         with hold(index):
-            dense = statistics.dense_pass(model, block, index, inputs, "norms")
+            dense = statistics.dense_pass(model, block, index, inputs, "norms", keep=True)
             scores = [_scores(matrix, dense) for matrix in matrices(block)]
         count = sum(score.numel() for score in scores)
         mean = sum(float(score.sum()) for score in scores) / count
         shares.append(sum(int((score > FAR * mean).sum()) for score in scores) / count)
-        for number, (rows, _, _) in enumerate(inputs.batches(index)):
-            inputs.hidden[rows] = dense.outputs[number]
+        assert dense.outputs is not None
+        inputs.hidden = dense.outputs
     return shares
 
 

@@ -21,7 +21,7 @@ from kick_core.calibration import digest
 from kick_core.compression import needs_data
 from kick_core.models.blocks import Matrix, decoder_blocks, matrices
 from kick_core.models.loading import device_of, open_model, open_tokenizer
-from kick_core.models.quantized import quantization
+from kick_core.models.quantized import decoder, quantization
 from kick_core.models.shards import Shards, open_streamed, path_of, resident, streams
 from kick_core.models.source import Source, find
 from kick_core.spec import Calibration, KickError, ModelRef, Recipe
@@ -50,6 +50,11 @@ class OpenModel:
     @property
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
+
+    @cached_property
+    def decoder(self) -> str:
+        """What decoded the model's files where they were quantized already; empty for plain ones."""
+        return decoder(self.source)
 
     @cached_property
     def _blocks_path(self) -> str:

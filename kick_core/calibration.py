@@ -23,10 +23,16 @@ from kick_core.prompts import document_ids
 from kick_core.spec import BadRequest, Calibration, KickError
 
 HUB = {
-    "c4": ("allenai/c4", "en/c4-train.00000-of-01024.json.gz"),
-    "wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1/train-00000-of-00001.parquet"),
+    "c4": ("allenai/c4", "1588ec454efa1a09f29cd18ddd04fe05fc8653a2", "en/c4-train.00000-of-01024.json.gz"),
+    "wikitext2": (
+        "Salesforce/wikitext",
+        "b08601e04326c79dfdd32d625aee71d232d685c3",
+        "wikitext-2-raw-v1/train-00000-of-00001.parquet",
+    ),
 }
-_STREAM = 64
+"""Repository, revision and file: the first C4 shard and the WikiText-2 train split, as the papers' codes use them."""
+
+_STREAM = 8
 """Documents of a hub source are read until the stream holds this many times the tokens that are asked for."""
 
 
@@ -121,9 +127,9 @@ def _local(path: Path) -> Iterator[str]:
 def _hub(source: str) -> Iterator[str]:
     from datasets import load_dataset
 
-    repository, file = HUB[source]
+    repository, revision, file = HUB[source]
     try:
-        rows = load_dataset(repository, data_files=file, split="train", streaming=True)
+        rows = load_dataset(repository, data_files=file, revision=revision, split="train", streaming=True)
         for row in rows:
             if row["text"].strip():
                 yield row["text"]

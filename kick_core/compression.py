@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kick_core import allocation, methods, statistics
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.models.blocks import decoder_blocks, matrices, run_block
+from kick_core.methods import CompressedMatrix, Seen, moved
+from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
@@ -121,10 +121,13 @@ def _walk_block(
     began = time.perf_counter()
     blocks = decoder_blocks(model)
     block, need = blocks[index], methods.needs(recipe)
-    dense = statistics.dense_pass(model, block, index, inputs, need) if inputs else None
+    dense = None
+    if inputs is not None:
+        dense = statistics.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
     results, layers = _compress_block(block, index, dense, recipe, once=True)
-    loss = _propagate(block, index, inputs, dense, propagate) if inputs and dense else None
-    report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
+    loss = _propagate(block, index, inputs, dense) if inputs and dense else None
+    note = inputs.take_notes() if inputs else ""
+    report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note)
     return Walked(report, results, inputs.hidden if inputs else None)
 
 
@@ -144,7 +147,7 @@ def walk_many(
     blocks = decoder_blocks(model)
     for index, block in enumerate(blocks):
         with hold(index):
-            dense = statistics.dense_pass(model, block, index, inputs, need)
+            dense = statistics.dense_pass(model, block, index, inputs, need, keep=True)
             kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
             for given, recipe, goals in zip(recipes, asked, targets, strict=True) if index >= start else ():
                 began = time.perf_counter()
@@ -153,16 +156,17 @@ def walk_many(
                 loss = _first_loss(block, index, inputs, dense)
                 for matrix, weight in kept:
                     matrix.write(weight)
-                report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss)
+                seconds, note = time.perf_counter() - began, inputs.take_notes()
+                report = BlockReport(index, len(blocks), tuple(layers), seconds, loss, note=note)
                 yield given, Walked(report, results, None)
-            for number, (rows, _, _) in enumerate(inputs.batches(index)):
-                inputs.hidden[rows] = dense.outputs[number]
+            assert dense.outputs is not None
+            inputs.hidden = dense.outputs
 
 
 def _first_loss(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
     """The block's relative output error on the first batch of windows."""
-    _, part, call = next(inputs.batches(index))
-    return _relative(run_block(block, part, call), dense.outputs[0])
+    _, output = next(inputs.outputs(block, index))
+    return _relative(output, dense.first[: len(output)])
 
 
 def _relative(changed: Tensor, output: Tensor) -> float:
@@ -185,7 +189,7 @@ def _compress_block(
             before.factors.clear()
         before = seen
         try:
-            result = methods.apply(recipe, weight, seen)
+            result = _applied(recipe, weight, seen)
         except KickError as error:
             raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
         loss = _relative_loss(dense, matrix.name, weight, result.weight) if dense and seen.tokens else None
@@ -195,6 +199,19 @@ def _compress_block(
         layers.append(LayerReport(matrix.name, weight.shape[0], weight.shape[1], zeros, loss, seconds, result.note))
         results[matrix.name] = result
     return results, layers
+
+
+def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
+    """One matrix by its method; on the CPU where the device has no room for it, which is noted."""
+    try:
+        return methods.apply(recipe, weight, seen)
+    except torch.OutOfMemoryError:
+        if weight.device.type == "cpu":
+            raise
+    statistics.release()
+    there = methods.apply(recipe, weight.cpu(), replace(moved(seen, "cpu"), factors={}))
+    note = f"{there.note}; " * bool(there.note) + "made on the CPU: the device had no room"
+    return replace(moved(there, weight.device), note=note)
 
 
 def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: Tensor) -> float | None:
@@ -214,17 +231,16 @@ def _seen(dense: statistics.Dense | None, name: str, weight: Tensor) -> Seen:
     return dense.seen.get(name) or statistics.unseen(weight.shape[1], weight.device)
 
 
-def _propagate(
-    block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense, propagate: str
-) -> float:
+def _propagate(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
     """Put the next block's inputs in place; returns the block's relative output error on the first batch."""
-    loss = _first_loss(block, index, inputs, dense) if propagate == "dense" else 0.0
-    for number, (rows, part, call) in enumerate(inputs.batches(index)):
-        output = dense.outputs[number]
-        if propagate == "compressed":
-            changed = run_block(block, part, call)
-            loss = _relative(changed, output) if number == 0 else loss
-            output = changed
+    if dense.outputs is not None:
+        loss = _first_loss(block, index, inputs, dense)
+        inputs.hidden = dense.outputs
+        return loss
+    loss = 0.0
+    for rows, output in inputs.outputs(block, index):
+        if rows.start == 0:
+            loss = _relative(output, dense.first[: len(output)])
         inputs.hidden[rows] = output
     return loss
 
@@ -262,6 +278,7 @@ def make_card(
     calibration: dict[str, object] | None = None,
     size: int = 0,
     warnings: tuple[str, ...] = (),
+    decoder: str = "",
 ) -> Card:
     """The card of what a walk did. `layers` carry their block's number in front of their name."""
     from kick_core.provenance import now, versions
@@ -286,4 +303,5 @@ def make_card(
         versions=versions(),
         layers=tuple(layers),
         warnings=warnings,
+        decoder=decoder,
     )

@@ -98,7 +98,8 @@ class BlockReport(_Json):
     """One decoder block is done: `block` counts from 0 to `blocks` - 1. `resumed` blocks came from the cache.
 
     `loss` is the block's relative output error ‖f̂(X̂) - f(X̂)‖² / ‖f(X̂)‖² on the first batch of calibration
-    windows, X̂ being the inputs it was calibrated on; None where the method looks at no data.
+    windows, X̂ being the inputs it was calibrated on; None where the method looks at no data. `note` tells what
+    was done when memory ran out.
     """
 
     block: int
@@ -107,6 +108,7 @@ class BlockReport(_Json):
     seconds: float
     loss: float | None = None
     resumed: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class Card(_Json):
     """The card of a finished weight artifact: what it is, where it came from and what it weighs.
 
     `bytes` are on disk, `dense_bytes` what a dense copy of the same linears would take, `weights` the number
-    of weights in the compressed linears, `zeros` how many of them are zero.
+    of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
+    files were quantized already.
     """
 
     key: str
@@ -135,6 +138,7 @@ class Card(_Json):
     versions: dict[str, str]
     layers: tuple[LayerReport, ...] = ()
     warnings: tuple[str, ...] = ()
+    decoder: str = ""
 
     @property
     def bits_per_weight(self) -> float:
@@ -159,7 +163,8 @@ class RunCard(_Json):
     """The card of an evaluation run: one model under one recipe asked one task under one protocol.
 
     `weights` is the artifact's key, or the dense model's. `plan` names the shape policy, so that dense and
-    variants are known to have been asked alike. `total` is the number of examples the task has in all.
+    variants are known to have been asked alike. `total` is the number of examples the task has in all. `decoder`
+    opened the model where its files were quantized already.
     """
 
     key: str
@@ -179,3 +184,71 @@ class RunCard(_Json):
     device: str
     created: str
     versions: dict[str, str]
+    decoder: str = ""
+
+
+# --- judging -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Question(_Json):
+    """One question to a judge, whole: what it was shown and whose answer that was.
+
+    `key` names everything that can change the reply (judge, words, order, repeat), so equal keys are asked
+    once. `subject` is "recipe", "dense" or a control ("null", "injection", "same"); `order` is "alone", "dense
+    first" or "dense second"; `turn` and `repeat` count from 1. `cut` marks an answer that was shortened,
+    `defused` one whose chat-template tokens were broken up.
+    """
+
+    key: str
+    subject: str
+    example: str
+    turn: int
+    order: str
+    repeat: int
+    form: str
+    system: str
+    user: str
+    cut: bool = False
+    defused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(_Json):
+    """What a judge said to the question `key`, raw. Verdicts are read out of it again and again.
+
+    `stop` is the endpoint's finish reason, `model` the name that the endpoint gives itself; tokens are the
+    endpoint's own count, 0 where it gives none.
+    """
+
+    key: str
+    text: str
+    stop: str = ""
+    model: str = ""
+    prompt_tokens: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgingCard(_Json):
+    """One run shown to one judge in one style, beside dense. `replies` is the judge's key in the store.
+
+    `judge`, `host`, `temperature` (as text; None: the endpoint's own) and `max_tokens` say who judged and how.
+    """
+
+    key: str
+    replies: str
+    judge: str
+    host: str
+    temperature: str | None
+    max_tokens: int
+    style: str
+    as_published: bool
+    wording: str
+    task: str
+    model: str
+    fingerprint: str
+    recipe: str
+    run: str
+    dense_run: str
+    created: str

@@ -78,6 +78,7 @@ def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, proto
         device=opened.model.device.type,
         created=now(),
         versions=versions(),
+        decoder=opened.decoder,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -82,44 +83,134 @@ def unseen(width: int, device: torch.device) -> Seen:
 
 @dataclass(slots=True)
 class Inputs:
-    """Calibration activations [windows, length, width] and each block's call for every batch size."""
+    """Calibration activations `hidden` [windows, length, width] on their way through the blocks.
+
+    They lie on the model's device where they fit beside its work, else in host memory. When the device runs
+    out of memory all the same, they are moved to the host, then the windows of one forward are halved; what
+    was done is told in `notes`. `make_calls` gives every block's call for a number of windows.
+    """
 
     hidden: Tensor
-    calls: dict[int, list[Call]]
+    device: torch.device
+    make_calls: Callable[[int], list[Call]]
+    batch: int
+    relieved: int = 0
+    notes: list[str] = field(default_factory=list)
+    _calls: dict[int, list[Call]] = field(default_factory=dict)
 
-    def batches(self, block: int) -> Iterator[tuple[slice, Tensor, Call]]:
-        """The batches that enter a block: their rows, their activations, the block's call."""
-        for start in range(0, len(self.hidden), BATCH):
-            part = self.hidden[start : start + BATCH]
-            yield slice(start, start + len(part)), part, self.calls[len(part)][block]
+    def outputs(self, block: nn.Module, index: int) -> Iterator[tuple[slice, Tensor]]:
+        """Run a block over all windows: the rows of every batch and what comes out for them."""
+        start = 0
+        while start < len(self.hidden):
+            part = self.hidden[start : start + self.batch].to(self.device)
+            try:
+                output = run_block(block, part, self._call(len(part), index))
+            except torch.OutOfMemoryError as error:
+                failed = str(error)
+            else:
+                yield slice(start, start + len(part)), output
+                start += len(part)
+                continue
+            # outside the handler: its traceback would keep the failed forward's tensors alive
+            self._relieve(len(part), failed)
+
+    def prepare(self) -> None:
+        """Make the calls for the batches to come: making one asks the first block a token, which nobody may count."""
+        for start in range(0, len(self.hidden), self.batch):
+            self._call(min(self.batch, len(self.hidden) - start), 0)
+
+    def _call(self, windows: int, block: int) -> Call:
+        if windows not in self._calls:
+            self._calls[windows] = self.make_calls(windows)
+        return self._calls[windows][block]
+
+    def _relieve(self, windows: int, failed: str) -> None:
+        self.relieved += 1
+        if self.hidden.device != torch.device("cpu"):
+            self.hidden = self.hidden.cpu()
+            self.notes.append("out of memory: calibration activations were moved to host memory")
+        elif windows > 1:
+            self.batch = windows // 2
+            self.notes.append(f"out of memory: went on with {self.batch} windows in one forward")
+        else:
+            raise KickError(
+                f"out of memory with one window of {self.hidden.shape[1]} tokens in a forward ({failed}): "
+                f"use a shorter --length or --device cpu"
+            )
+        release()
+
+    def take_notes(self) -> str:
+        """What was noted since the last call."""
+        told = "; ".join(self.notes)
+        self.notes.clear()
+        return told
+
+
+def release() -> None:
+    """Give cached device memory back, so that the next attempt has all there is."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+_SHARE = 0.4
+"""Activations stay on the device while they and a second set of them take at most this share of its free memory."""
+
+
+def _place(device: torch.device, size: int) -> torch.device:
+    if device.type == "cuda" and 2 * size > _SHARE * torch.cuda.mem_get_info(device)[0]:
+        return torch.device("cpu")
+    return device
 
 
 def first(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None = None, hold: Hold = all_in_place) -> Inputs:
     """The inputs of block 0 for token ids [windows, length], or of the block whose saved `hidden` is given."""
-    found, calls = [], {}
-    with hold(0):  # one token goes through the first block, to see what it returns
-        for part in ids.split(BATCH):
-            if hidden is not None and len(part) in calls:
-                continue
-            states, calls[len(part)] = first_inputs(model, part)
-            found.append(states)
-    return Inputs(torch.cat(found) if hidden is None else hidden.to(model.device), calls)
+
+    def entering(part: Tensor) -> tuple[Tensor, list[Call]]:
+        with hold(0):  # one token goes through the first block, to see what it returns
+            return first_inputs(model, part)
+
+    if hidden is None:
+        states, calls = entering(ids[:BATCH])
+        place = _place(model.device, len(ids) * states[0].nbytes)
+        hidden = torch.empty((len(ids), *states.shape[1:]), dtype=states.dtype, device=place)
+        for rows in (slice(start, start + BATCH) for start in range(0, len(ids), BATCH)):
+            hidden[rows] = states if rows.start == 0 else entering(ids[rows])[0]
+        known = {len(states): calls}
+    else:
+        hidden, known = hidden.to(_place(model.device, hidden.nbytes)), {}
+    return Inputs(hidden, model.device, lambda windows: entering(ids[:windows])[1], batch=BATCH, _calls=known)
 
 
 @dataclass(slots=True)
 class Dense:
-    """What one pass through a block with its own weights told: statistics by matrix, and its outputs.
-
-    `energies` keeps each matrix's ‖WX‖², once it was asked for.
+    """What one pass through a block with its own weights told: statistics by matrix, its outputs for the first
+    batch, and for all windows where they were asked for. `energies` keeps each matrix's ‖WX‖², once it was asked for.
     """
 
     seen: dict[str, Seen]
-    outputs: list[Tensor]
+    first: Tensor
+    outputs: Tensor | None
     energies: dict[str, Tensor] = field(default_factory=dict)
 
 
-def dense_pass(model: PreTrainedModel, block: nn.Module, index: int, inputs: Inputs, need: Need) -> Dense:
-    """Run a block as it is over all calibration windows. Raises KickError when its inputs are not finite."""
+def dense_pass(
+    model: PreTrainedModel, block: nn.Module, index: int, inputs: Inputs, need: Need, *, keep: bool
+) -> Dense:
+    """Run a block as it is over all calibration windows; `keep` all outputs, or the first batch's only.
+
+    Raises KickError when a matrix's inputs are not finite.
+    """
+    attempt = partial(_attempt, model, block, index, inputs, need, keep)
+    # after an out-of-memory a window may have been counted in part: statistics are begun anew
+    while (found := attempt()) is None:
+        pass
+    return found
+
+
+def _attempt(
+    model: PreTrainedModel, block: nn.Module, index: int, inputs: Inputs, need: Need, keep: bool
+) -> Dense | None:
+    """One pass, or None when memory ran out on the way."""
     tallies: dict[str, Tally] = {}
 
     def see(names: tuple[str, ...], tensor: Tensor) -> None:
@@ -127,13 +218,22 @@ def dense_pass(model: PreTrainedModel, block: nn.Module, index: int, inputs: Inp
             tallies.update(dict.fromkeys(names, Tally(tensor.shape[-1], need, tensor.device)))
         tallies[names[0]].add(tensor)
 
+    inputs.prepare()
+    before, early = inputs.relieved, None
+    outputs = torch.empty_like(inputs.hidden) if keep else None
     with eager_experts(model), watched_inputs(block, see):
-        outputs = [run_block(block, part, call) for _, part, call in inputs.batches(index)]
+        for rows, output in inputs.outputs(block, index):
+            if inputs.relieved != before:
+                return None
+            early = output if early is None else early
+            if outputs is not None:
+                outputs[rows] = output
     for name, tally in tallies.items():
         require_finite(tally.norms, f"block {index}: the input of {name}")
     # matrices that share a tally share what is worked out from it
     seen = {id(tally): tally.seen() for tally in tallies.values()}
-    return Dense({name: seen[id(tally)] for name, tally in tallies.items()}, outputs)
+    assert early is not None
+    return Dense({name: seen[id(tally)] for name, tally in tallies.items()}, early, outputs)
 
 
 def require_finite(tensor: Tensor, what: str) -> None:

@@ -196,7 +196,8 @@ class Sweep:
         """Dense propagation: the first recipe that looks at data brings all others of the sweep with it."""
         for recipe, report in self.shop.make_all(self.recipes):
             done = start + cell.cost * report.block / report.blocks
-            yield Progress(recipe.text, done, total, "one pass", report.block, report.blocks, report.loss)
+            told = report.note or "one pass"
+            yield Progress(recipe.text, done, total, told, report.block, report.blocks, report.loss)
 
     def _do(self, cell: Cell, start: float, total: float) -> Iterator[Progress]:
         if cell.task is None:
@@ -206,7 +207,7 @@ class Sweep:
                 yield from self._make_together(cell, start, total)
             for report in self.shop.make(cell.recipe):
                 done = start + cell.cost * (report.block + 1) / report.blocks
-                yield Progress(cell.recipe.text, done, total, "", report.block, report.blocks, report.loss)
+                yield Progress(cell.recipe.text, done, total, report.note, report.block, report.blocks, report.loss)
             return
         from kick_core import runs
 

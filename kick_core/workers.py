@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -102,9 +103,8 @@ def _collected(said: Any, team: Sequence[BaseProcess], recipes: int, total: floa
         progress: Progress = content
         done[recipe] = progress.done
         finished += kind == "finished"
-        yield Progress(
-            progress.cell, min(sum(done.values()), total), total, "", progress.block, progress.blocks, progress.loss
-        )
+        told = progress.message if progress.block is not None else ""
+        yield replace(progress, done=min(sum(done.values()), total), total=total, message=told)
 
 
 def _work(request: dict[str, Any], root: str, threads: int, work: Any, said: Any) -> None:

@@ -139,7 +139,8 @@ class Workshop:
                 fingerprint=self.opened.source.fingerprint,
                 calibration=self.facts(recipe),
                 size=stage.bytes(),
-                warnings=self._warnings(recipe, layers),
+                warnings=(*self._warnings(recipe, layers), *_noted(reports)),
+                decoder=self.opened.decoder,
             )
         )
 
@@ -168,6 +169,16 @@ class Workshop:
         if tokens >= widest:
             return ()
         return (f"{tokens} calibration tokens are fewer than the widest matrix's {widest} inputs",)
+
+
+def _noted(reports: Sequence[BlockReport]) -> Iterator[str]:
+    """What departed from the plain procedure, block by block."""
+    for report in reports:
+        if report.note:
+            yield f"block {report.block}: {report.note}"
+        for layer in report.layers:
+            if layer.note:
+                yield f"block {report.block}, {layer.name}: {layer.note}"
 
 
 def _block_bytes(walked: Walked) -> bytes:

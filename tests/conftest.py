@@ -22,6 +22,20 @@ def shared() -> Path:
     return SHARED
 
 
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device that there is: what is promised holds on all of them."""
+    if request.param == "cuda" and not _has_cuda():
+        pytest.skip("torch sees no CUDA device here")
+    return str(request.param)
+
+
 @pytest.fixture
 def store(tmp_path: Path):
     from kick_core.store import open_store

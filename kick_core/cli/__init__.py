@@ -27,9 +27,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KickError as error:
         print(f"kick: {error}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "MemoryError"
+        print(
+            f"kick: out of memory ({reason}); everything finished is kept: free some, then run it again",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("\nkick: stopped; everything finished is kept, the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether this is what torch or Python raises when memory runs out; torch may not be imported here."""
+    return (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    )

@@ -6,7 +6,7 @@ import argparse
 from argparse import ArgumentParser
 
 from kick_core import __version__
-from kick_core.cli import making, storing
+from kick_core.cli import judging, making, storing
 from kick_core.spec import DTYPES
 
 _RECIPES = """recipes:
@@ -32,6 +32,7 @@ def parser() -> ArgumentParser:
     _sweep(commands)
     _export(commands)
     _score(commands)
+    _judge(commands)
     _cache(commands)
     _app(commands)
     return top
@@ -118,10 +119,35 @@ def _score(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.set_defaults(command=storing.score)
 
 
+def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "judge", "Have a language model judge stored answers, beside dense; opens no model.")
+    command.epilog = (
+        "endpoint: any OpenAI-compatible one. Address and key come from the environment only:\n"
+        "  OPENAI_BASE_URL and OPENAI_API_KEY, or KICK_JUDGE_BASE_URL and KICK_JUDGE_API_KEY\n"
+        "  KICK_JUDGE_PRICE_IN and KICK_JUDGE_PRICE_OUT (of a million tokens) add the cost to the forecast"
+    )
+    command.add_argument("named", metavar="RUN_OR_MODEL", help="a model as it was evaluated, or a run's key")
+    command.add_argument("recipes", nargs="*", metavar="RECIPE", help="which were evaluated (a run alone needs none)")
+    command.add_argument("--task", required=True, metavar="T", help="summarization or instructions")
+    command.add_argument("--style", default="mt-bench", help="mt-bench (default), mt-bench-pairwise or llm-kick")
+    command.add_argument("--judge", metavar="MODEL", help="as the endpoint calls it (default: KICK_JUDGE_MODEL)")
+    command.add_argument("--repeats", type=int, default=1, metavar="K", help="verdicts on every answer (default 1)")
+    command.add_argument("--limit", type=int, metavar="N", help="judge the first N examples")
+    command.add_argument("--plan", action="store_true", help="forecast calls, tokens and cost, and stop there")
+    command.add_argument("--concurrency", type=int, default=4, metavar="C", help="calls at once (default 4)")
+    command.add_argument("--timeout", type=float, default=180, metavar="S", help="seconds a reply (default 180)")
+    command.add_argument("--temperature", metavar="X", help="default: the style's; 'default' leaves it to the endpoint")
+    command.add_argument("--max-tokens", type=int, metavar="N", help="of a verdict (default: the style's)")
+    command.add_argument(
+        "--as-published", action="store_true", help="bare prompts; LLM-KICK's with the compressed answer second only"
+    )
+    command.set_defaults(command=judging.judge)
+
+
 def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "list", "What the cache holds.")
     command.set_defaults(command=storing.list_all)
-    command = _command(commands, "show", "One artifact or run by its key.")
+    command = _command(commands, "show", "One artifact, run or judging by its key.")
     command.add_argument("key", metavar="KEY", help="a key, or the beginning of one")
     command.set_defaults(command=storing.show)
     command = _command(commands, "verify", "Look for damage; damaged artifacts are set aside and made again.")

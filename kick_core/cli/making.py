@@ -58,6 +58,8 @@ def compress(given: Namespace) -> int:
 
 def _run(request: Request, store: Store, processes: int | None = 1) -> Sweep:
     opened = Sweep(request, store)
+    if opened.shop.opened.decoder:
+        print(f"kick: {request.model} is quantized already; decoder: {opened.shop.opened.decoder}", file=sys.stderr)
     printing.bar(workers.run(opened, processes))
     return opened
 
@@ -142,8 +144,9 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
     frame = views.scores(store)
     frame = frame[frame["run"].isin(runs)]
     if as_json:
-        source = opened.shop.opened.source
-        printing.document({"model": source.name, "fingerprint": source.fingerprint, "results": _results(frame, store)})
+        model = opened.shop.opened
+        facts = {"model": model.source.name, "fingerprint": model.source.fingerprint, "decoder": model.decoder or None}
+        printing.document(facts | {"results": _results(frame, store)})
     else:
         printing.table(_HEADER, (_score_row(row) for row in frame[frame["headline"]].itertuples()))
     return 0

@@ -12,6 +12,7 @@ import time
 import urllib.request
 import webbrowser
 from argparse import Namespace
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from kick_core.cli import printing
 from kick_core.spec import BadRequest, KickError, nearest
-from kick_core.store import Store, artifacts, open_store, results
+from kick_core.store import Store, artifacts, judgments, open_store, results
 from kick_core.store.files import free_bytes, replace_file
 
 
@@ -64,7 +65,12 @@ def list_all(given: Namespace) -> int:
 
 def _matching(store: Store, prefix: str) -> tuple[str, str]:
     """The room and whole key that a prefix means. Raises BadRequest when it means none or several."""
-    found = [(room, key) for room in ("weights", "results") for key in store.keys(room) if key.startswith(prefix)]
+    found = [
+        (room, key)
+        for room in ("weights", "results", "judgments")
+        for key in store.keys(room)
+        if key.startswith(prefix)
+    ]
     if len(found) != 1:
         what = "no key begins" if not found else f"{len(found)} keys begin"
         raise BadRequest(f"{what} with {prefix!r} in {store.root}: `kick list` shows the keys")
@@ -72,12 +78,17 @@ def _matching(store: Store, prefix: str) -> tuple[str, str]:
 
 
 def show(given: Namespace) -> int:
-    """`kick show KEY`: one document in either form, it is for reading whole."""
+    """`kick show KEY`: one document in either form, it is for reading whole; a judging with all that was said."""
     store = open_store(given.cache)
     room, key = _matching(store, given.key)
     if room == "weights":
         card = artifacts.card(store, key)
         printing.document(card.to_json() | {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity})
+    elif room == "judgments":
+        from kick_core import views
+
+        said = [asdict(one) for one in views.said(store, key)]
+        printing.document(judgments.card(store, key).to_json() | {"said": said})
     else:
         printing.document(results.run(store, key).to_json() | {"n": results.measured(store, key)})
     return 0
@@ -93,6 +104,10 @@ def verify(given: Namespace) -> int:
     for key in store.keys("results"):
         if found := results.verify(store, key, deep=given.deep):
             faults += [*found, *results.set_damage_aside(store, key)]
+    for room in judgments.ROOMS:
+        for key in store.keys(room):
+            if found := judgments.verify(store, room, key, deep=given.deep):
+                faults += [*found, *judgments.set_damage_aside(store, room, key)]
     if given.json:
         printing.document({"faults": faults})
     else:

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from kick_core.spec import BadRequest, IntGrid, KeepNofM, Option, Recipe, Target, Unstructured, nearest
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Need = Literal["nothing", "norms", "gram"]
@@ -87,6 +88,15 @@ class CompressedMatrix:
     bits: int | None = None
     updated: bool = False
     note: str = ""
+
+
+Told = TypeVar("Told", Seen, CompressedMatrix)
+
+
+def moved(told: Told, device: torch.device | str) -> Told:
+    """Statistics or a result with every tensor on another device."""
+    values = {f.name: getattr(told, f.name) for f in fields(told)}
+    return replace(told, **{name: value.to(device) for name, value in values.items() if hasattr(value, "to")})
 
 
 Method = Callable[..., CompressedMatrix]

@@ -8,7 +8,7 @@ linears are handed the very same tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,9 +130,11 @@ def first_inputs(model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, list[Call
 
     def passing(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         taken.append((hidden, Call(args, _plain(kwargs))))
+        if len(taken) == len(blocks):
+            raise _Stop  # what comes after the blocks would be for nothing
         return (hidden,) if wrap else hidden
 
-    with _replaced_forwards(blocks, passing):
+    with _replaced_forwards(blocks, passing), suppress(_Stop):
         model(input_ids=ids.to(model.device), use_cache=False)
     if len(taken) != len(blocks):
         raise KickError(f"{type(model).__name__} called {len(taken)} of its {len(blocks)} blocks")

@@ -7,6 +7,7 @@ file that nobody needs any more are the operating system's to drop.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,10 +49,10 @@ class Shards:
     def copies(self, names: list[str], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         """Tensors of our own on a device: those that were sent ahead, where these were."""
         # a copy: pages of a private mapping that are written to stay in memory, and would be read again as dense
-        sent, self._sent = self._sent, None
-        if sent is None or sent[0] != (names, dtype, device):
+        if self._sent is None or self._sent[0] != (names, dtype, device):
             return [self.read(name, dtype).to(device, copy=True) for name in names]
-        tensors, arrived = sent[1].result()
+        sent, self._sent = self._sent[1], None
+        tensors, arrived = sent.result()
         stream = torch.cuda.current_stream(device)
         stream.wait_event(arrived)
         for tensor in tensors:
@@ -66,7 +67,8 @@ class Shards:
                 tensors = [self.read(name, dtype).to(device, copy=True) for name in names]
                 return tensors, torch.cuda.current_stream(device).record_event()
 
-        self._sent = (names, dtype, device), self._sender.submit(send)
+        if self._sent is None or self._sent[0] != (names, dtype, device):
+            self._sent = (names, dtype, device), self._sender.submit(send)
 
 
 def path_of(model: PreTrainedModel, wanted: nn.Module) -> str:
@@ -113,12 +115,15 @@ def _set(model: nn.Module, name: str, value: Tensor) -> None:
 
 @contextmanager
 def resident(model: PreTrainedModel, shards: Shards | None, block: int, device: torch.device) -> Iterator[None]:
-    """Have one block's weights in place while it is worked on; with no shards the model is all in place."""
-    if shards is None:
-        yield
-        return
+    """Have one block's weights in place while it is worked on; with no shards the model is all in place.
+
+    Held twice, it stays until the outer one lets go.
+    """
     blocks = decoder_blocks(model)
     module, prefix = blocks[block], path_of(model, blocks)
+    if shards is None or not next(module.parameters()).is_meta:
+        yield
+        return
     names = [name for name, _ in module.named_parameters()]
     found = shards.copies([f"{prefix}.{block}.{name}" for name in names], model.dtype, device)
     for name, values in zip(names, found, strict=True):
@@ -131,3 +136,12 @@ def resident(model: PreTrainedModel, shards: Shards | None, block: int, device: 
     finally:
         for name in names:
             _set(module, name, torch.empty_like(module.get_parameter(name), device="meta"))
+        _trim()
+
+
+def _trim() -> None:
+    """Hand freed memory back to the system. glibc keeps freed blocks of up to 32 MB, which are a matrix's size, and
+    the pile grows from decoder block to decoder block."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -13,7 +13,6 @@ outputs today and 200 tomorrow are one run with two parts. The sum in a file's n
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -26,8 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
 from filelock import FileLock
 
 from kick_core.records import Example, Output, RunCard, Verdict
@@ -35,6 +32,7 @@ from kick_core.spec import KickError
 from kick_core.store import Store
 from kick_core.store.files import no_space, replace_file
 from kick_core.store.plaindisk import DamagedRow, open_cache
+from kick_core.store.tables import checksum, parquet, read
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 
@@ -67,24 +65,6 @@ _VERDICT = pa.schema(
         ("why", pa.string()),
     ]
 )
-
-
-def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    sink = io.BytesIO()
-    table = pa.Table.from_pylist(rows, schema=schema)
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue()
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        return list(pq.read_table(path, page_checksum_verification=True).to_pylist())
-    except (OSError, pa.ArrowException) as error:
-        raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
-
-
-def _sum(data: bytes) -> str:
-    return xxhash.xxh3_64_hexdigest(data)
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -130,7 +110,7 @@ def measured(store: Store, key: str) -> int:
 
 def outputs(store: Store, key: str) -> list[Output]:
     """All sealed outputs of a run, in the task's order."""
-    return [Output.from_json(row) for path in parts(store, key) for row in _read(path)]
+    return [Output.from_json(row) for path in parts(store, key) for row in read(path)]
 
 
 def examples(store: Store, key: str) -> list[Example]:
@@ -138,7 +118,7 @@ def examples(store: Store, key: str) -> list[Example]:
     paths = sorted(store.folder("examples", key).glob("examples-*.parquet"))
     if not paths:
         raise KickError(f"the examples {key!r} are not in {store.root}")
-    return [Example.from_json({**row, "meta": json.loads(row["meta"])}) for row in _read(paths[0])]
+    return [Example.from_json({**row, "meta": json.loads(row["meta"])}) for row in read(paths[0])]
 
 
 def verdict_file(store: Store, key: str, version: int) -> Path | None:
@@ -150,7 +130,7 @@ def verdict_file(store: Store, key: str, version: int) -> Path | None:
 def verdicts(store: Store, key: str, version: int) -> list[Verdict] | None:
     """The stored verdicts, or None when they must be derived (again)."""
     path = verdict_file(store, key, version)
-    return [Verdict.from_json(row) for row in _read(path)] if path else None
+    return [Verdict.from_json(row) for row in read(path)] if path else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +160,15 @@ def keep_examples(store: Store, key: str, found: Sequence[Example]) -> None:
     if list(folder.glob("examples-*.parquet")):
         return
     rows = [{**example.to_json(), "meta": json.dumps(example.meta, sort_keys=True)} for example in found]
-    data = _parquet(rows, _EXAMPLE)
-    replace_file(folder / f"examples-{_sum(data)}.parquet", data)
+    data = parquet(rows, _EXAMPLE)
+    replace_file(folder / f"examples-{checksum(data)}.parquet", data)
 
 
 def keep_verdicts(store: Store, key: str, version: int, found: Sequence[Verdict]) -> None:
     """Keep derived verdicts; older derivations of the same run are dropped."""
     folder = store.folder("results", key)
     name = f"verdicts-v{version}-{measured(store, key):05d}.parquet"
-    replace_file(folder / name, _parquet([verdict.to_json() for verdict in found], _VERDICT))
+    replace_file(folder / name, parquet([verdict.to_json() for verdict in found], _VERDICT))
     for path in folder.glob("verdicts-*.parquet"):
         if path.name != name:
             path.unlink(missing_ok=True)
@@ -234,8 +214,8 @@ class Recorder:
         rows = [self._get(example) for example in order]
         if missing := [example for example, row in zip(order, rows, strict=True) if row is None]:
             raise KickError(f"run {self.key}: {len(missing)} outputs are missing, first {missing[0]!r}")
-        data = _parquet([row.to_json() for row in rows if row], _OUTPUT)
-        name = f"part-{self.sealed:05d}-{self.sealed + len(order):05d}-{_sum(data)}.parquet"
+        data = parquet([row.to_json() for row in rows if row], _OUTPUT)
+        name = f"part-{self.sealed:05d}-{self.sealed + len(order):05d}-{checksum(data)}.parquet"
         replace_file(self.store.folder("results", self.key) / name, data)
 
 
@@ -268,7 +248,7 @@ def verify(store: Store, key: str, *, deep: bool) -> list[str]:
         match = _PART.fullmatch(path.name)
         if match is None:
             faults.append(f"{key}: {path.name} is not a name of this program")
-        elif path.stat().st_size == 0 or (deep and _sum(path.read_bytes()) != match[3]):
+        elif path.stat().st_size == 0 or (deep and checksum(path.read_bytes()) != match[3]):
             faults.append(f"{key}: {path.name} is damaged (its checksum differs)")
     return faults
 
@@ -278,7 +258,7 @@ def set_damage_aside(store: Store, key: str) -> list[str]:
     moved = []
     for path in sorted(store.folder("results", key).glob("part-*.parquet")):
         match = _PART.fullmatch(path.name)
-        if match is None or _sum(path.read_bytes()) != match[3]:
+        if match is None or checksum(path.read_bytes()) != match[3]:
             aside = store.root / "quarantine" / f"{key}.{path.name}"
             aside.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, aside)

@@ -4,7 +4,7 @@ No streamlit, no torch. Everything a screen shows comes from here, so pages and 
 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
 (the finding) · `weights`, `preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
-`difference`, `heat` (texts).
+`difference`, `heat` (texts) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
 from kick_core.store import Store, default_root, open_store
@@ -30,6 +30,7 @@ from kick_core.views.findings import (
     headline,
     percent,
 )
+from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
 from kick_core.views.made import POCKETS, Preview, coverage, layers, methods_known, models, preview, weights
 from kick_core.views.naming import label, rung
 from kick_core.views.report import report
@@ -50,6 +51,7 @@ __all__ = [
     "Detail",
     "Piece",
     "Preview",
+    "Said",
     "Store",
     "Versus",
     "Warm",
@@ -64,6 +66,8 @@ __all__ = [
     "examples",
     "headline",
     "heat",
+    "judge_controls",
+    "judgings",
     "label",
     "ladder",
     "layers",
@@ -75,10 +79,12 @@ __all__ = [
     "preview",
     "report",
     "rung",
+    "said",
     "scores",
     "stamp",
     "strip",
     "task_titles",
+    "to_judge",
     "versus",
     "weights",
 ]

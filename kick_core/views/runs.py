@@ -54,9 +54,9 @@ class Asked:
 
 
 def stamp(store: Store) -> str:
-    """A cheap word that changes whenever a run, a part, a verdict file or an artifact comes or goes."""
+    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes."""
     newest, count = 0, 0
-    for room in ("results", "weights", "examples"):
+    for room in ("results", "weights", "examples", "judgments", "replies"):
         for path in (store.root / room).glob("??/*"):
             newest = max(newest, path.stat().st_mtime_ns)
             count += 1

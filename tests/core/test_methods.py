@@ -157,9 +157,9 @@ def test_all_zero_matrices_stay_zero():
         assert not compress_matrix(zeros, inputs, recipe).weight.any()
 
 
-def test_published_results_matrix_by_matrix(shared):
+def test_published_results_matrix_by_matrix(shared, device):
     """Against the published reference implementations (golden/README.md says how closely)."""
-    golden = load_file(shared / "golden" / "layers.safetensors")
+    golden = load_file(shared / "golden" / "layers.safetensors", device=device)
     for case in json.loads((shared / "golden" / "layers.json").read_text())["cases"]:
         key = case["key"]
         weight, inputs = golden[f"{key}.W"], golden[f"{key}.X"]

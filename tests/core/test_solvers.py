@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import kick_core
 from kick_core import compress_matrix
+from kick_core.methods import moved
 from kick_core.methods._solve import inverse_factor
 from kick_core.spec import BadRequest, KickError
 from tests.core.test_methods import output_error, problem
@@ -18,8 +19,8 @@ def gptq_text(bits, group, act, sym):
     return f"gptq@{bits}bit,group={group},sym={str(sym).lower()},act_order={str(act).lower()}"
 
 
-def test_sparsegpt_matrix_by_matrix(shared):
-    golden = load_file(shared / "golden" / "layers.safetensors")
+def test_sparsegpt_matrix_by_matrix(shared, device):
+    golden = load_file(shared / "golden" / "layers.safetensors", device=device)
     cases = json.loads((shared / "golden" / "layers.json").read_text())["cases"]
     for case in cases:
         weight, inputs = golden[f"{case['key']}.W"], golden[f"{case['key']}.X"]
@@ -33,8 +34,8 @@ def test_sparsegpt_matrix_by_matrix(shared):
                 assert torch.allclose(found.weight, wanted, atol=1e-5)
 
 
-def test_gptq_matrix_by_matrix(shared):
-    golden = load_file(shared / "golden" / "layers.safetensors")
+def test_gptq_matrix_by_matrix(shared, device):
+    golden = load_file(shared / "golden" / "layers.safetensors", device=device)
     seen = 0
     for name, wanted in golden.items():
         case, _, rest = name.partition(".")
@@ -53,12 +54,12 @@ def test_gptq_matrix_by_matrix(shared):
 
 
 @pytest.mark.parametrize("case", ["sparsegpt.0.5", "sparsegpt.2:4", "gptq.b4.g32.sym0", "gptq.b3.g32.sym0"])
-def test_through_the_whole_model(shared, case):
+def test_through_the_whole_model(shared, device, case):
     folder = shared / "golden" / "tiny-llama"
-    golden = load_file(folder / "pipeline.safetensors")
+    golden = load_file(folder / "pipeline.safetensors", device=device)
     method, goal = case.split(".", 1)
     recipe = f"sparsegpt@{goal}" if method == "sparsegpt" else gptq_text(goal[1], 32, False, False)
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval().to(device)
     list(kick_core.compress(model, recipe, golden["calibration_ids"]))
     first_block = {n: t for n, t in golden.items() if n.startswith(f"{case}/model.layers.0.")}
     assert len(first_block) == 7
@@ -81,10 +82,15 @@ def damped(inputs, damp=0.01):
     return gram + damp * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
 
 
-def test_one_removed_weight_leaves_the_least_squares_solution():
+def on(device, weight, inputs, recipe):
+    """Compressed on a device, the result on the CPU."""
+    return moved(compress_matrix(weight.to(device), inputs.to(device), recipe), "cpu")
+
+
+def test_one_removed_weight_leaves_the_least_squares_solution(device):
     """With one weight gone, everything to its right is the exact minimiser of the (damped) output error."""
     weight, inputs = problem(rows=1, cols=12, tokens=20)
-    found = compress_matrix(weight, inputs, "sparsegpt@0.09")
+    found = on(device, weight, inputs, "sparsegpt@0.09")
     (gone,) = (found.weight[0] == 0).nonzero().flatten().tolist()
     gram = damped(inputs)
     free = torch.arange(gone + 1, 12)
@@ -95,9 +101,9 @@ def test_one_removed_weight_leaves_the_least_squares_solution():
     assert torch.allclose(found.weight[0, free].double(), weight[0, free].double() + best, atol=1e-4)
 
 
-def test_gptq_on_two_columns_is_what_pen_and_paper_say():
+def test_gptq_on_two_columns_is_what_pen_and_paper_say(device):
     weight, inputs = problem(rows=5, cols=2, tokens=20)
-    found = compress_matrix(weight, inputs, "gptq@3bit,group=-1")
+    found = on(device, weight, inputs, "gptq@3bit,group=-1")
     gram = damped(inputs)
     rounded = found.weight[:, 0].double()
     moved = weight[:, 1].double() + (weight[:, 0].double() - rounded) * gram[0, 1] / gram[1, 1]
@@ -151,6 +157,18 @@ def test_dead_inputs_are_dropped_and_counted():
     assert (found.weight[:, 5] == 0).all()
     assert int((~found.mask).sum()) == weight.numel() // 4
     assert (compress_matrix(weight, inputs, "gptq@4bit").weight[:, 5] == 0).all()
+
+
+def test_static_scales_look_at_living_inputs_only():
+    """A dead input's weight goes, so it may not stretch its group's scale; a row's scale is found before it goes."""
+    weight, inputs = problem()
+    inputs[..., 5] = 0
+    tame, wild = weight.clone(), weight.clone()
+    tame[:, 5], wild[:, 5] = 0, 100.0
+    found = [compress_matrix(w, inputs, "gptq@4bit,group=32,static_groups=true") for w in (tame, wild)]
+    assert torch.equal(found[0].scales, found[1].scales) and torch.equal(found[0].weight, found[1].weight)
+    rows = [compress_matrix(w, inputs, "gptq@4bit,group=-1").scales for w in (tame, wild)]
+    assert (rows[1] > rows[0]).all()
 
 
 def test_a_singular_matrix_is_retried_openly_or_refused():

@@ -1,0 +1,87 @@
+"""Running out of memory: statistics are begun anew, batches halved, and it is said."""
+
+import pytest
+import torch
+
+import kick_core
+from kick_core import cli, statistics
+from kick_core.compression import walk, walk_many
+from kick_core.models.blocks import decoder_blocks
+from kick_core.spec import KickError, parse
+from kick_core.statistics import dense_pass, first
+from tests.tiny import tiny_llama, token_ids
+
+
+def full_when(monkeypatch, too_much):
+    """Let a block's forward run out of memory when `too_much(windows)` says so."""
+    real = statistics.run_block
+
+    def forward(block, hidden, call):
+        output = real(block, hidden, call)
+        if too_much(len(hidden)):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return output
+
+    monkeypatch.setattr(statistics, "run_block", forward)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize("propagate", ["compressed", "dense"])
+def test_batches_are_halved_and_it_is_said(monkeypatch, propagate):
+    plain, full, ids = tiny_llama(), tiny_llama(), token_ids(9)
+    wanted = [walked.report for walked in walk(plain, parse("sparsegpt@2:4"), ids, propagate=propagate)]
+    full_when(monkeypatch, lambda windows: windows > 3)
+    found = [walked.report for walked in walk(full, parse("sparsegpt@2:4"), ids, propagate=propagate)]
+    assert all(report.note == "" for report in wanted)
+    assert "4 windows" in found[0].note and "2 windows" in found[0].note and found[1].note == ""
+    assert [[x.zeros for x in r.layers] for r in found] == [[x.zeros for x in r.layers] for r in wanted]
+    for name, weight in plain.named_parameters():
+        assert torch.allclose(full.get_parameter(name), weight, atol=1e-4), name
+
+
+def test_no_token_is_counted_twice(monkeypatch):
+    model, ids = tiny_llama(), token_ids(20)
+    failed = []
+
+    def once_in_the_second_batch(windows):
+        failed.append(windows)
+        return len(failed) == 2
+
+    full_when(monkeypatch, once_in_the_second_batch)
+    inputs = first(model, ids)
+    dense = dense_pass(model, decoder_blocks(model)[0], 0, inputs, "gram", keep=True)
+    monkeypatch.undo()
+    wanted = dense_pass(model, decoder_blocks(model)[0], 0, first(model, ids), "gram", keep=True)
+    assert {seen.tokens for seen in (*dense.seen.values(), *wanted.seen.values())} == {ids.numel()}
+    for name, seen in wanted.seen.items():
+        assert torch.allclose(dense.seen[name].gram, seen.gram, rtol=1e-5, atol=1e-4), name
+    assert torch.allclose(dense.outputs, wanted.outputs, atol=1e-5)
+
+
+def test_many_recipes_go_on_too(monkeypatch):
+    full_when(monkeypatch, lambda windows: windows > 4)
+    walked = list(walk_many(tiny_llama(), [parse("wanda@0.5"), parse("gptq@4bit,group=32")], token_ids(9)))
+    assert len(walked) == 4 and "4 windows" in walked[0][1].report.note
+
+
+def test_one_window_too_many_is_a_plain_refusal(monkeypatch):
+    full_when(monkeypatch, lambda windows: True)
+    with pytest.raises(KickError, match=r"one window of 32 tokens .*--length"):
+        list(kick_core.compress(tiny_llama(), "wanda@0.5", token_ids()))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
+)
+def test_the_command_line_says_so_in_one_line(monkeypatch, capsys, tmp_path, error):
+    def fails(_given):
+        raise error
+
+    monkeypatch.setattr("kick_core.cli.making.compress", fails)
+    assert cli.main(["compress", "pocket", "wanda@0.5", "--cache", str(tmp_path)]) == 1
+    assert "out of memory" in capsys.readouterr().err

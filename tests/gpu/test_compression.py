@@ -1,0 +1,71 @@
+"""On a CUDA device: as on the CPU, the same bits twice, and what running out of memory does.
+
+python -m pytest -m gpu           (skipped where torch sees no device)
+"""
+
+import pytest
+import torch
+
+from kick_core import statistics
+from kick_core.compression import walk
+from kick_core.spec import parse
+from tests.tiny import tiny_llama, token_ids
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here"),
+]
+RECIPES = ["magnitude@0.5", "wanda@0.5", "wanda@2:4", "sparsegpt@0.5", "sparsegpt@4:8", "gptq@4bit,group=32"]
+
+
+def walked(recipe, device, *, dtype=torch.float32, **how):
+    model = tiny_llama().to(dtype).to(device)
+    reports = [w.report for w in walk(model, parse(recipe), token_ids(20), **how)]
+    return model, reports
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_as_on_the_cpu(recipe):
+    wanted, on_cpu = walked(recipe, "cpu")
+    found, reports = walked(recipe, "cuda")
+    assert [[x.zeros for x in r.layers] for r in reports if "bit" not in recipe] == [
+        [x.zeros for x in r.layers] for r in on_cpu if "bit" not in recipe
+    ]
+    for report, other in zip(reports, on_cpu, strict=True):
+        assert report.loss == pytest.approx(other.loss, rel=2e-2) if other.loss else report.loss == other.loss
+    for name, weight in wanted.named_parameters():
+        close = (found.get_parameter(name).cpu() - weight).abs() <= 1e-3
+        assert close.float().mean() > 0.99, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_same_bits_twice(recipe, dtype):
+    one, _ = walked(recipe, "cuda", dtype=dtype)
+    other, _ = walked(recipe, "cuda", dtype=dtype)
+    for name, weight in one.named_parameters():
+        assert torch.equal(weight, other.get_parameter(name)), name
+
+
+def test_activations_in_host_memory_change_nothing(monkeypatch):
+    on_device, _ = walked("sparsegpt@2:4", "cuda")
+    monkeypatch.setattr(statistics, "_SHARE", 0.0)
+    from_host, _ = walked("sparsegpt@2:4", "cuda")
+    for name, weight in on_device.named_parameters():
+        assert torch.equal(weight, from_host.get_parameter(name)), name
+
+
+def test_a_device_that_is_too_small_goes_on_and_says_so():
+    """About 1.1 GB of weights and attention of long windows beside a cap of 2 GB: full batches do not fit."""
+    model = tiny_llama(hidden=2048, layers=2).to(torch.bfloat16).cuda()
+    ids = token_ids(16, 512)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    used = torch.cuda.memory_allocated()
+    torch.cuda.set_per_process_memory_fraction((used + 256 * 2**20) / total)
+    try:
+        reports = [w.report for w in walk(model, parse("wanda@0.5"), ids)]
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory" in reports[0].note
+    assert all(layer.zeros == layer.rows * (layer.cols // 2) for r in reports for layer in r.layers)
