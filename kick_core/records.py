@@ -35,7 +35,8 @@ def _frozen(value: Any) -> Any:
 class Example(_Json):
     """One question of a task.
 
-    `prompt` holds the text sent as it is (one part) or the user's turns of a dialogue (chat tasks).
+    `prompt` holds the text sent as it is (one part; of a few-shot prompt the header, each shot and the question, sent
+    one after the other) or the user's turns of a dialogue (chat tasks).
     `choices` are the options of a multiple-choice question; `answers` the accepted golds (aliases), and for
     multiple choice the gold option's letter. `meta` carries subject, discipline, bucket, checks, passage …
     """
@@ -53,8 +54,14 @@ class Output(_Json):
 
     `text` has one part per assistant turn. `logprobs` are natural logarithms: one per option for multiple
     choice, the summed log-probability of the window for perplexity. `stop` says why generation ended
-    ("eos", "stop", "limit") or "scored"; "rejected" marks a prompt longer than the context. `tokens` is the
-    number of generated (or, for perplexity, predicted) tokens; `prompt_tokens` the prompt's length.
+    ("eos", "stop", "limit") or "scored"; "rejected" marks a prompt longer than the context, "not finite" logits
+    with NaN or infinity. `tokens` is the number of generated tokens, or of what a perplexity is the mean over
+    (predicted tokens, or words); `prompt_tokens` the prompt's length. `ids` are the generated token ids, one
+    part per turn.
+
+    Multiple choice also keeps what the model would have written itself: `argmax`, the text of the likeliest of
+    all tokens, `top`, that token's log-probability, and `entropy`, in nats, of the whole next-token
+    distribution; and `shots_used`, how many examples were shown before the question.
     """
 
     example: str
@@ -64,6 +71,11 @@ class Output(_Json):
     stop: str = ""
     tokens: int = 0
     prompt_tokens: int = 0
+    ids: tuple[tuple[int, ...], ...] = ()
+    argmax: str | None = None
+    top: float | None = None
+    entropy: float | None = None
+    shots_used: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +172,9 @@ class Card(_Json):
 
 @dataclass(frozen=True, slots=True)
 class RunCard(_Json):
-    """The card of an evaluation run: one model under one recipe asked one task under one protocol.
+    """The card of an evaluation run: one model under one recipe asked one task in the way of one protocol.
 
+    `protocol` says how it was asked, not how it is scored: "strict" also where both protocols ask alike.
     `weights` is the artifact's key, or the dense model's. `plan` names the shape policy, so that dense and
     variants are known to have been asked alike. `total` is the number of examples the task has in all. `decoder`
     opened the model where its files were quantized already.

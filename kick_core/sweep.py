@@ -129,7 +129,8 @@ class Sweep:
 
     def __init__(self, request: Request, store: Store) -> None:
         recipes = request.parsed()
-        asked = [tasks.get(name) for name in request.tasks]
+        tasks.protocol_of(request.protocol)
+        asked = [tasks.get(name, request.data) for name in request.tasks]
         for task in asked:
             limit = request.limit_of(task.name)
             if limit is not None and limit < 1:
@@ -144,7 +145,9 @@ class Sweep:
             store, open_for(reference, store, request.device, streamed=not asked), request.calibration
         )
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
-        self.data: dict[str, TaskData] = {t.name: runs.task_data(t, self.ask, request.data) for t in asked}
+        self.data: dict[str, TaskData] = {
+            task.name: runs.task_data(task, self.ask, request.data, request.protocol) for task in asked
+        }
 
     def cells(self, only: Recipe | None = None) -> list[Cell]:
         """Every cell of the grid (of one recipe) with what is left to do; a cost of 0 is a done cell."""
@@ -174,7 +177,7 @@ class Sweep:
         """The run card of one cell."""
         from kick_core import runs
 
-        return runs.run_card(self.shop, recipe, self.ask, self.data[task], self.request.protocol)
+        return runs.run_card(self.shop, recipe, self.ask, self.data[task])
 
     def run(self, only: Recipe | None = None) -> Iterator[Progress]:
         """Do what is left (of one recipe), yielding progress; the last item has `done` equal to `total`."""

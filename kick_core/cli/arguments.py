@@ -70,8 +70,15 @@ def _calibration(command: ArgumentParser, *, windows: int | None = 128) -> None:
 
 def _asking(command: ArgumentParser) -> None:
     command.add_argument("--limit", type=int, metavar="N", help="ask the first N examples of each task")
-    command.add_argument("--data", default="pocket", help="pocket")
-    command.add_argument("--protocol", default="strict", help="strict")
+    command.add_argument(
+        "--data",
+        default="pocket",
+        metavar="DATA",
+        help="pocket (the pocket models' world), official (the benchmarks, from the hub), or a folder with their files",
+    )
+    command.add_argument(
+        "--protocol", default="strict", help="strict, or paper: LLM-KICK's released code, fault for fault"
+    )
 
 
 def _compress(commands: argparse._SubParsersAction[ArgumentParser]) -> None:

@@ -15,6 +15,7 @@ from kick_core import sweep as sweeping
 from kick_core import views, workers
 from kick_core.cli import printing
 from kick_core.records import Card
+from kick_core.scoring import details
 from kick_core.spec import BadRequest, Calibration, ModelRef, parse
 from kick_core.store import Store, artifacts, open_store, results
 from kick_core.sweep import Request, Sweep
@@ -143,10 +144,14 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
     }
     frame = views.scores(store)
     frame = frame[frame["run"].isin(runs)]
+    protocol = opened.request.protocol
+    reported = {name: loaded.task.headline_of(protocol) for name, loaded in opened.data.items()}
+    frame = frame.assign(headline=frame["scorer"] == frame["task"].map(reported))
     if as_json:
         model = opened.shop.opened
         facts = {"model": model.source.name, "fingerprint": model.source.fingerprint, "decoder": model.decoder or None}
-        printing.document(facts | {"results": _results(frame, store)})
+        found = [one | {"protocol": protocol} for one in _results(frame, store)]
+        printing.document(facts | {"results": found})
     else:
         printing.table(_HEADER, (_score_row(row) for row in frame[frame["headline"]].itertuples()))
     return 0
@@ -188,12 +193,19 @@ def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
                 "scorers": {str(row["scorer"]): _scorer(row) for row in rows.to_dict("records")},
                 "artifact": first["weights"],
                 "run": key,
-                "protocol": first["protocol"],
+                "asked": first["protocol"],
+                "details": details(store, str(key), _closed(frame, first)),
                 "tokens_per_second": tokens / seconds if seconds else None,
                 "seconds": seconds,
             }
         )
     return found
+
+
+def _closed(frame: pd.DataFrame, row: Any) -> str | None:
+    """The closed-book run beside an open-book one, if both were asked."""
+    beside = frame[(frame["task"] == "retrieval_qa_closed") & (frame["weights"] == row["weights"])]
+    return str(beside["run"].iloc[0]) if row["task"] == "retrieval_qa_open" and len(beside) else None
 
 
 def _scorer(row: Mapping[Any, Any]) -> dict[str, Any]:

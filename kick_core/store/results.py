@@ -45,6 +45,11 @@ _OUTPUT = pa.schema(
         ("stop", pa.string()),
         ("tokens", pa.int32()),
         ("prompt_tokens", pa.int32()),
+        ("ids", pa.list_(pa.list_(pa.int32()))),
+        ("argmax", pa.string()),
+        ("top", pa.float64()),
+        ("entropy", pa.float64()),
+        ("shots_used", pa.int32()),
     ]
 )
 _EXAMPLE = pa.schema(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kick_core import stats
 from kick_core.store import Store, results
+from kick_core.tasks import MEASURES
 from kick_core.views import naming, runs
 from kick_core.views.runs import Asked, Scored
 
@@ -75,9 +76,6 @@ DENSE = "dense"
 
 RIGHT = 1.0
 """A graded answer counts as right when nothing is missing; that is also what the scorers' "why" says."""
-
-MEASURES = ("repeated", "unique_words")
-"""Scorers that describe a text: they have a difference, but no right, no wrong and nothing to keep."""
 
 _SIDES = ("share_kept", "share_low", "share_high", "both_right", "broke", "fixed", "both_wrong", "detectable")
 
