@@ -6,7 +6,7 @@ ORACLES := .venv-oracles
 PIP := $(BIN)/pip --disable-pip-version-check
 PORT ?= 8501
 
-.PHONY: demo test check app oracles clean
+.PHONY: demo test check bench app oracles clean
 
 # Install, compress and ask the embedded pocket model, open the explorer on 127.0.0.1.
 demo: $(VENV)/.installed
@@ -23,6 +23,11 @@ check: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What compressing, storing and changing weights costs, at sizes for a CPU (a minute or two).
+bench: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python benchmarks/compression_gpu.py --small --device cpu
+	PYTHONPATH=. $(BIN)/python benchmarks/storage.py --layers 1
 
 # Compare with the peers (llm-compressor, GPTQModel), in an environment of their own: minutes to install, minutes to run.
 oracles: $(ORACLES)/.installed

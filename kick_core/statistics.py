@@ -93,7 +93,7 @@ class Inputs:
     hidden: Tensor
     device: torch.device
     make_calls: Callable[[int], list[Call]]
-    batch: int = BATCH
+    batch: int
     relieved: int = 0
     notes: list[str] = field(default_factory=list)
     _calls: dict[int, list[Call]] = field(default_factory=dict)
@@ -178,7 +178,7 @@ def first(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None = None, hol
         known = {len(states): calls}
     else:
         hidden, known = hidden.to(_place(model.device, hidden.nbytes)), {}
-    return Inputs(hidden, model.device, lambda windows: entering(ids[:windows])[1], _calls=known)
+    return Inputs(hidden, model.device, lambda windows: entering(ids[:windows])[1], batch=BATCH, _calls=known)
 
 
 @dataclass(slots=True)

@@ -70,7 +70,12 @@ def _command(commands: argparse._SubParsersAction[ArgumentParser], name: str, ab
 def _model(command: ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="pocket, pocket-4m, a folder in hub layout, or a hub id")
     command.add_argument("--revision", help="of a hub model")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    command.add_argument(
+        "--device",
+        "--devices",
+        default="auto",
+        help="auto, cpu, cuda, cuda:N, or all: sweeps deal out over GPUs",
+    )
     command.add_argument("--dtype", default="auto", help=f"one of {', '.join(DTYPES)}; auto is the model's own")
 
 

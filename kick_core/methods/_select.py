@@ -66,7 +66,7 @@ def _ranks(scores: Tensor) -> Tensor:
 
 def zeros_first(weight: Tensor, scores: Tensor) -> Tensor:
     """Scores under which weights that are zero already are the first to go."""
-    return torch.where(weight == 0, torch.full_like(scores, -1.0), scores)
+    return torch.where(weight == 0, -1.0, scores)
 
 
 def keep_mask(scores: Tensor, target: Target, *, per_row: bool) -> Tensor:
@@ -99,4 +99,4 @@ def require_divisible(cols: int, target: KeepNofM) -> None:
 
 def masked(weight: Tensor, mask: Tensor) -> CompressedMatrix:
     """The weight with everything outside the mask set to +0.0; kept weights keep their bits."""
-    return CompressedMatrix(torch.where(mask, weight, torch.zeros_like(weight)), mask=mask)
+    return CompressedMatrix(torch.where(mask, weight, 0.0), mask=mask)

@@ -41,7 +41,7 @@ def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, A
     working.masked_fill_(factor.dead, 0)
     pruner = Pruner(target, torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
     sweep(working, factor.upper, options["block"], pruner, None)
-    pruned = torch.where(pruner.keep, working, torch.zeros_like(working)).to(weight.dtype)
+    pruned = torch.where(pruner.keep, working, 0.0).to(weight.dtype)
     return CompressedMatrix(pruned, mask=pruner.keep, updated=True, note=factor.note)
 
 
