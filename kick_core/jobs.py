@@ -50,7 +50,7 @@ class Request(Protocol):
 
 
 class Progress(Protocol):
-    """One step of a sweep; `kick_core.sweep.Progress` is one."""
+    """One step of a sweep; `kick_core.sweep.Progress` is one. One of a prompt has its `answer` so far, too."""
 
     @property
     def cell(self) -> str: ...
@@ -73,7 +73,11 @@ Run = Callable[[Mapping[str, Any], Store], Iterator[Progress]]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands now. `share` is its progress in [0, 1]; `losses` those of the current cell's blocks."""
+    """A job as it stands now.
+
+    `share` is its progress in [0, 1], `losses` those of the current cell's blocks, `answers` those to a prompt so
+    far, by recipe.
+    """
 
     id: str
     spec: dict[str, Any]
@@ -85,6 +89,7 @@ class Job:
     block: int | None = None
     blocks: int | None = None
     losses: tuple[float, ...] = ()
+    answers: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
     started: float = 0.0
     updated: float = 0.0
@@ -124,6 +129,17 @@ def request(model: str, recipes: Sequence[str], *, tasks: Sequence[str] = (), **
     return found
 
 
+def prompt(model: str, recipes: Sequence[str], text: str, **more: Any) -> Request:
+    """A prompt of one's own to a model under these recipes, compressed as in the demo sweep where it must be.
+
+    Raises BadRequest for what cannot be asked.
+    """
+    from kick_core import tryout
+
+    found: Request = tryout.Prompt(model, tuple(recipes), text, **{"calibration": calibration(model), **more})
+    return found
+
+
 def calibration(model: str) -> Calibration:
     """The calibration that `request` uses unless it is overruled."""
     from kick_core import sweep
@@ -158,12 +174,40 @@ def _texts(value: Any) -> Any:
 
 _children: list[subprocess.Popen[bytes]] = []
 
+READ_ONLY = "KICK_READ_ONLY"
+"""Set in the environment of `kick app --read-only`: nothing is started, stopped or forgotten from there."""
+
+
+def read_only() -> bool:
+    return bool(os.environ.get(READ_ONLY))
+
+
+def _refuse_if_read_only() -> None:
+    if read_only():
+        raise BadRequest("this explorer is read-only: start it without --read-only to run or stop jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request as it lies on disk."""
+
+    spec: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.spec
+
+
+def again(store: Store, name: str, *, worker: Sequence[str] = WORKER) -> Job:
+    """Start a job that has ended once more, by the request that it was made of; it goes on where it was."""
+    return start(store, _Asked(job(store, name).spec), worker=worker)
+
 
 def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> Job:
     """Start a job, or join the one that is queued or running for the same request. Returns at once.
 
     `worker` is the command that works it off; it gets the cache, the id and the lock's file descriptor.
     """
+    _refuse_if_read_only()
     name = job_id(wanted)
     folder = _folder(store, name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -255,6 +299,7 @@ def log(store: Store, name: str, lines: int = 30) -> str:
 
 def cancel(store: Store, name: str) -> Job:
     """Ask a job to stop. Asked again after ten seconds, its process group gets a signal."""
+    _refuse_if_read_only()
     found = job(store, name)
     flag = _folder(store, name) / "cancel"
     if not found.active:
@@ -269,6 +314,7 @@ def cancel(store: Store, name: str) -> Job:
 
 def forget(store: Store, name: str) -> None:
     """Remove the traces of a job that has ended; what it computed stays."""
+    _refuse_if_read_only()
     found = job(store, name)
     if found.active:
         raise BadRequest(f"job {name!r} is {found.state}: cancel it first")
@@ -296,15 +342,19 @@ class _Stopped(Exception):
     """The job was cancelled."""
 
 
-def sweep(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
-    """The real work. Only a worker calls it: this is where torch is loaded."""
-    from kick_core import sweep as real
+def real(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
+    """The real work, a sweep's or a prompt's. Only a worker calls it: this is where torch is loaded."""
+    from kick_core import sweep, tryout
 
-    steps: Iterator[Progress] = real.run(real.Request.from_json(spec), store)
+    steps: Iterator[Progress]
+    if "prompt" in spec:
+        steps = tryout.run(tryout.Prompt.from_json(spec), store)
+    else:
+        steps = sweep.run(sweep.Request.from_json(spec), store)
     return steps
 
 
-def work(store: Store, name: str, run: Run = sweep) -> State:
+def work(store: Store, name: str, run: Run = real) -> State:
     """Work a job off in this process, which must hold the job's lock. Every end is written down."""
     folder = _folder(store, name)
     state = replace(job(store, name), pid=os.getpid(), cancelling=False)
@@ -360,9 +410,11 @@ def _steps(folder: Path, state: Job, steps: Iterator[Progress]) -> Iterator[Job]
         losses = () if fresh else state.losses
         if moved and step.loss is not None:
             losses = (*losses, step.loss)
+        said: str | None = getattr(step, "answer", None)
+        answers = state.answers if said is None else {**state.answers, step.cell: said}
         state = replace(
             state, cell=step.cell, done=step.done, total=step.total, message=step.message, block=step.block,
-            blocks=step.blocks, losses=losses, updated=time.time(),
+            blocks=step.blocks, losses=losses, answers=answers, updated=time.time(),
         )  # fmt: skip
         _stop_if_asked(folder)
         if fresh or moved or state.updated - last > _TICK:
@@ -380,7 +432,7 @@ def _terminate(number: int, frame: object) -> None:
     raise _Stopped
 
 
-def main(arguments: Sequence[str], run: Run = sweep) -> int:
+def main(arguments: Sequence[str], run: Run = real) -> int:
     """CACHE_ROOT JOB_ID [LOCK]: the worker. Without an inherited lock it takes the job's lock itself."""
     store, name = open_store(arguments[0]), arguments[1]
     folder = _folder(store, name)

@@ -190,7 +190,7 @@ def _window(task: tasks.Task, example: Example, recipe: Recipe) -> tuple[Output,
 def _artifact(store: Store, recipe: Recipe, model: str) -> None:
     key = keys.key("weights", {"recipe": recipe.text, "model": model})
     layer = [
-        LayerReport(f"model.layers.{block}.{name}", 320, 320, int(102_400 * _sparsity(recipe)), 0.01 * (block + 1))
+        LayerReport(f"{block}.{name}", 320, 320, int(102_400 * _sparsity(recipe)), 0.01 * (block + 1))
         for block in range(4)
         for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj")
     ]

@@ -18,7 +18,9 @@ from kick_core.views.examples import (
     csv,
     example,
     examples,
+    parquet,
     pick,
+    provided,
     strip,
     versus,
 )
@@ -30,10 +32,21 @@ from kick_core.views.findings import (
     headline,
     percent,
 )
-from kick_core.views.made import POCKETS, Preview, coverage, layers, methods_known, models, preview, weights
+from kick_core.views.made import (
+    POCKETS,
+    Preview,
+    at_home,
+    calibration_of,
+    coverage,
+    layers,
+    methods_known,
+    models,
+    preview,
+    weights,
+)
 from kick_core.views.naming import label, rung
 from kick_core.views.report import report
-from kick_core.views.runs import ladder, stamp, task_titles
+from kick_core.views.runs import ladder, stamp, task_titles, unread
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, scores
 from kick_core.views.words import Piece, Warm, difference, heat
 
@@ -53,7 +66,9 @@ __all__ = [
     "Store",
     "Versus",
     "Warm",
+    "at_home",
     "by",
+    "calibration_of",
     "claims",
     "coverage",
     "csv",
@@ -70,15 +85,18 @@ __all__ = [
     "methods_known",
     "models",
     "open_store",
+    "parquet",
     "percent",
     "pick",
     "preview",
+    "provided",
     "report",
     "rung",
     "scores",
     "stamp",
     "strip",
     "task_titles",
+    "unread",
     "versus",
     "weights",
 ]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -209,11 +210,23 @@ def versus(frame: pd.DataFrame) -> Versus:
     )
 
 
+def provided(frame: pd.DataFrame, row: Mapping[Any, Any], against: str) -> pd.DataFrame:
+    """An `examples` frame for export: on every line stands where it came from, `row` being its `scores` row."""
+    names = ("model", "recipe", "task", "protocol", "data", "dtype", "device", "created", "run", "dense_run")
+    facts = {name: str(row[name]) for name in names}
+    return frame.assign(against=against, n=len(frame), **facts)
+
+
 def csv(frame: pd.DataFrame) -> bytes:
     """A frame as CSV whose words no spreadsheet takes for formulas."""
     words_: list[str] = list(frame.select_dtypes(include="str").columns)
     safe = {name: frame[name].mask(frame[name].str.match(r"[=+\-@\t\r]"), "'" + frame[name]) for name in words_}
     return frame.assign(**safe).to_csv(index=False).encode()
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """A frame as Parquet, every word as it is."""
+    return bytes(frame.to_parquet(index=False))
 
 
 def by(frame: pd.DataFrame, column: str) -> pd.DataFrame:

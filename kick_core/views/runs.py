@@ -65,15 +65,24 @@ def stamp(store: Store) -> str:
 
 def asked(store: Store) -> list[Asked]:
     """All runs that this program can read: of known tasks, under recipes that parse, with an intact card."""
-    found = []
+    return _all(store)[0]
+
+
+def unread(store: Store) -> int:
+    """How many runs this program cannot read: of another version's tasks or recipes, or with a damaged card."""
+    return _all(store)[1]
+
+
+def _all(store: Store) -> tuple[list[Asked], int]:
+    found, unread = [], 0
     for key in store.keys("results"):
         try:
             if results.parts(store, key):
                 card = results.run(store, key)
                 found.append(Asked(card, parse(card.recipe), tasks.get(card.task)))
         except KickError:
-            continue  # `kick verify` names damaged cards and `kick list` runs of another version's tasks
-    return found
+            unread += 1  # `kick verify` names damaged cards and `kick list` runs of another version's tasks
+    return found, unread
 
 
 def one(store: Store, key: str) -> Asked:

@@ -147,7 +147,7 @@ def test_ids_are_not_paths(store: Store, name: str) -> None:
 
 
 def test_worker_without_torch_in_the_asking_process(store: Store) -> None:
-    assert jobs.work.__defaults__ == (jobs.sweep,), "the real sweep is the default, loaded inside the worker"
+    assert jobs.work.__defaults__ == (jobs.real,), "the real work is the default, loaded inside the worker"
 
 
 def test_the_worker_runs_in_its_own_niceness(store: Store) -> None:
