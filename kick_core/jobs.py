@@ -117,15 +117,25 @@ class Job:
 # --- asking ------------------------------------------------------------------------------------------------
 
 
-def request(model: str, recipes: Sequence[str], *, tasks: Sequence[str] = (), **more: Any) -> Request:
+def request(
+    model: str,
+    recipes: Sequence[str],
+    *,
+    tasks: Sequence[str] = (),
+    counts: Mapping[str, int] | None = None,
+    **more: Any,
+) -> Request:
     """What the pages ask: these recipes on these tasks, all else as in the demo sweep.
 
     The same calibration and the same numbers of examples make the results comparable with those of
-    `kick sweep --preset demo`, and an artifact that it made is not made again. `more` overrules single fields.
+    `kick sweep --preset demo`, and an artifact that it made is not made again. `counts` says of single tasks how
+    many examples to ask; `more` overrules single fields.
     """
     from kick_core import sweep  # planning only: torch is loaded by the worker
 
-    found: Request = replace(sweep.preset("demo", model), recipes=tuple(recipes), tasks=tuple(tasks), **more)
+    usual = sweep.preset("demo", model)
+    limits = {name: n for name, n in {**usual.limits, **(counts or {})}.items() if name in tasks}
+    found: Request = replace(usual, recipes=tuple(recipes), tasks=tuple(tasks), limits=limits, **more)
     return found
 
 

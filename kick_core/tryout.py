@@ -28,7 +28,9 @@ class Prompt:
     """What shall be asked of whom. Temperature 0 is greedy; `chat` puts the text into the model's dialogue form.
 
     `weights` names for each recipe the artifact to wear, so that the very weights that were measured answer; where
-    it names none, or one that was removed, the recipe is made with `calibration`. Raises BadRequest when made of what cannot be asked.
+    it names none, or one that was removed, the recipe is made with `calibration`.
+
+    Raises BadRequest when made of what cannot be asked.
     """
 
     model: str

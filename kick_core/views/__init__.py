@@ -37,6 +37,7 @@ from kick_core.views.made import (
     Preview,
     at_home,
     calibration_of,
+    calibration_used,
     coverage,
     layers,
     methods_known,
@@ -48,7 +49,7 @@ from kick_core.views.naming import label, rung
 from kick_core.views.report import report
 from kick_core.views.runs import ladder, stamp, task_titles, unread
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, scores
-from kick_core.views.words import Piece, Warm, difference, heat
+from kick_core.views.words import Piece, Warm, difference, heat, repetition
 
 __all__ = [
     "DENSE",
@@ -69,6 +70,7 @@ __all__ = [
     "at_home",
     "by",
     "calibration_of",
+    "calibration_used",
     "claims",
     "coverage",
     "csv",
@@ -90,6 +92,7 @@ __all__ = [
     "pick",
     "preview",
     "provided",
+    "repetition",
     "report",
     "rung",
     "scores",

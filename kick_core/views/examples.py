@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -210,7 +209,7 @@ def versus(frame: pd.DataFrame) -> Versus:
     )
 
 
-def provided(frame: pd.DataFrame, row: Mapping[Any, Any], against: str) -> pd.DataFrame:
+def provided(frame: pd.DataFrame, row: pd.Series, against: str) -> pd.DataFrame:
     """An `examples` frame for export: on every line stands where it came from, `row` being its `scores` row."""
     names = ("model", "recipe", "task", "protocol", "data", "dtype", "device", "created", "run", "dense_run")
     facts = {name: str(row[name]) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -222,6 +222,20 @@ def calibration_of(store: Store, keys: Iterable[str]) -> list[str]:
     return sorted({_calibration(card.calibration) for card in cards(store) if card.key in wanted and card.calibration})
 
 
+def calibration_used(store: Store, model: str, recipes: Iterable[str]) -> Calibration | None:
+    """How the newest of these recipes' artifacts was calibrated, else the newest of any; None where none was.
+
+    What is asked anew with it is asked of the weights that the rest of the grid was measured on.
+    """
+    wanted = set(recipes)
+    seen = [card for card in cards(store) if model in (card.model, card.fingerprint) and card.calibration]
+    card = max(seen, key=lambda card: (card.recipe in wanted, card.created), default=None)
+    if card is None or card.calibration is None:
+        return None
+    names = {field.name for field in fields(Calibration)}
+    return Calibration(**{name: value for name, value in card.calibration.items() if name in names})
+
+
 def at_home(model: str) -> bool:
     """Whether a model's files are on this machine, so that it can be compressed and asked without a network."""
     return source.local(model) is not None
@@ -232,12 +246,20 @@ def at_home(model: str) -> bool:
 COVERAGE = ("recipe", "label", "kind", "severity", "task", "title", "n", "wanted", "total", "state", "run")
 
 
-def coverage(store: Store, model: str, *, more: Iterable[str] = ()) -> pd.DataFrame:
+def coverage(store: Store, model: str, *, more: Iterable[str] = (), protocol: str | None = None) -> pd.DataFrame:
     """Every task under every recipe that has a run or an artifact (or is named in `more`): how much is measured.
 
-    `wanted` is what the best-measured recipe has of that task; `state` is done, partial or missing.
+    `protocol`: only what was asked under it counts. `wanted` is what the best-measured recipe has of that task;
+    `state` is done, partial or missing.
     """
-    among = [run for run in runs.asked(store) if model in (run.card.model, run.card.fingerprint)]
+    known = runs.asked(store)
+    names = runs.model_names(known)
+    among = [
+        run
+        for run in known
+        if model in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])
+        and protocol in (None, run.card.protocol)
+    ]
     recipes = {run.recipe.text: run.recipe for run in among}
     recipes |= {card.recipe: parse(card.recipe) for card in cards(store) if card.model == model}
     recipes |= {text: parse(text) for text in more}

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kick_core.models import source
-from kick_core.spec import KeepNofM, KickError, Target, Unstructured
+from kick_core.spec import KeepNofM, KickError, Target, Unstructured, parse
 from kick_core.store import Store
 
 Floats = NDArray[np.float32]
@@ -126,8 +126,8 @@ def dense(model: str, block: int, name: str, shape: tuple[int, int] | None = Non
 
 def kept(store: Store, key: str, block: int, name: str, cols: int, step: int = 1) -> Bools | None:
     """Which weights of a matrix an artifact kept, rows of [out, in]; None where it pruned nothing."""
-    tensors = places(store.folder("weights", key) / f"block-{block:04d}.safetensors")
-    packed = tensors.get(f"{name}.mask")
+    path = store.folder("weights", key) / f"block-{block:04d}.safetensors"
+    packed = places(path).get(f"{name}.mask") if path.exists() else None
     if packed is None:
         return None
     return np.unpackbits(packed.rows(step), axis=1, count=cols, bitorder="little").astype(bool)
@@ -187,3 +187,74 @@ def histogram(weight: Floats, mask: Bools | None, bins: int = 60) -> dict[str, l
         "dropped": np.histogram(clipped[~stays], edges)[0].tolist(),
         "threshold": [float(np.quantile(np.abs(weight), share)) if share else 0.0],
     }
+
+
+KEPT, DROPPED = (223, 232, 251), (214, 69, 61)
+"""Colours of a kept and of a dropped weight."""
+
+
+def picture(shares: NDArray[Any], side: int = 480) -> NDArray[np.uint8]:
+    """Shares kept [rows, cols] in [0, 1] (a mask's bits are such) as pixels [high, wide, 3].
+
+    Fields are blown up to whole pixels, about `side` in all, so that nothing is blurred.
+    """
+    share = shares.astype(np.float64)[..., None]
+    pixels = (share * np.array(KEPT) + (1 - share) * np.array(DROPPED)).astype(np.uint8)
+    times = max(1, side // max(shares.shape))
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which matrix to look at: of a model, under a recipe, in an artifact (`key`) or, with no key, before it."""
+
+    model: str
+    recipe: str
+    key: str
+    block: int
+    name: str
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A matrix under a recipe. `corner` is its first rows and columns weight by weight, `fields` all of it, the
+    share kept in each field; both None where nothing was dropped or which is not known yet. `bars` is a
+    `histogram` of the dense weights over every `step`-th row, None where the model's files do not tell.
+    `foretold`: the mask is what magnitude will keep, not what an artifact kept.
+    """
+
+    corner: Bools | None
+    fields: Floats | None
+    bars: dict[str, list[float]] | None
+    step: int
+    foretold: bool
+
+    def picture(self, whole: bool = False) -> NDArray[np.uint8]:
+        """The corner weight by weight, or all of it with its shares stretched from the lowest to the highest."""
+        assert self.corner is not None and self.fields is not None
+        if not whole:
+            return picture(self.corner)
+        low, high = float(self.fields.min()), float(self.fields.max())
+        return picture((self.fields - low) / ((high - low) or 1))
+
+
+CORNER = 64
+
+
+def look(store: Store, asked: Asked) -> Look | None:
+    """What can be seen of a matrix; None where neither the artifact nor the model's files show it."""
+    step = step_for(asked.rows, asked.cols)
+    weight = dense(asked.model, asked.block, asked.name, (asked.rows, asked.cols), step)
+    mask = kept(store, asked.key, asked.block, asked.name, asked.cols) if asked.key else None
+    target = parse(asked.recipe).target
+    foretold = not asked.key and asked.recipe.startswith("magnitude@") and weight is not None
+    if foretold and weight is not None and target is not None:
+        mask = smallest_dropped(weight, target)
+    if mask is None and weight is None:
+        return None
+    sampled = mask if mask is None or foretold else mask[::step]
+    bars = None if weight is None else histogram(weight, sampled)
+    corner = None if mask is None else mask[:CORNER, :CORNER]
+    return Look(corner, None if mask is None else density(mask), bars, step, foretold)

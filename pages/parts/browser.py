@@ -1,11 +1,12 @@
 """The examples of one recipe against dense: filters, a light table, arrow keys, and the open one.
 
 The table holds ids and numbers only; at 14,042 rows it costs two kilobytes a rerun. Filters and the open
-example are in the URL (kind, why, ex), so a reload or a link shows the same.
+example are in the URL (kind, why, slice, ex), so a reload or a link shows the same.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pandas as pd
@@ -24,22 +25,46 @@ def browse(row: pd.Series) -> None:
     if frame.empty:
         note("Dense and this recipe have no judged example in common.")
         return
-    shown = filtered(frame) if frame["flip"].ne("").any() else _worst(frame)
+    shown = filtered(sliced(frame)) if frame["flip"].ne("").any() else _worst(frame)
     graded = frame["flip"].ne("").any() and not frame[["dense_score", "score"]].isin((0, 1)).all(axis=None)
     more = " Scores are graded here: right means that nothing is missing." if graded else ""
     note(f"{len(shown):,} of {len(frame):,} examples that both have answered.{more}")
     if shown.empty:
         return
-    name = pick(shown, row["run"], f"{row['task']}-{row['label']}")
+    name = pick(shown, row, "dense")
     answers.opened(data.detail(row["run"], name), row["run"], row["dense_run"])
 
 
-def pick(shown: pd.DataFrame, which: str, file: str, names: tuple[str, str] = ("dense", "compressed")) -> str:
+def pick(shown: pd.DataFrame, row: pd.Series, against: str, names: tuple[str, str] = ("dense", "compressed")) -> str:
     """The table and its arrow keys; returns the id of the open example, which is in the URL too."""
-    filters = f"{st.session_state.get('kind')}-{st.session_state.get('why')}"
-    name = str(shown["id"].iloc[_table(shown, f"{which}-{filters}", file, names)])
+    filters = "-".join(str(st.session_state.get(name)) for name in ("kind", "why", "slice"))
+    at = _table(shown, f"{row['run']}-{against}-{filters}", names)
+    _exports(shown, row, against)
+    name = str(shown["id"].iloc[at])
     st.query_params["ex"] = name
     return name
+
+
+EVERY = "all"
+
+
+def slicing(frame: pd.DataFrame) -> str:
+    """The column that examples are grouped by: disciplines where there are several, else subjects."""
+    return "discipline" if frame["discipline"].nunique() > 1 else "subject"
+
+
+def sliced(frame: pd.DataFrame) -> pd.DataFrame:
+    """The examples of one discipline or subject: chosen here, by a bar of the chart, or in the URL (slice)."""
+    column = slicing(frame)
+    names = sorted(name for name in frame[column].unique() if name)
+    if len(names) < 2:
+        return frame
+    left, _ = st.columns([1, 2])
+    with left:
+        chosen = controls.linked("slice", [EVERY, *names], EVERY, lambda key, words: st.selectbox(
+            "Discipline" if column == "discipline" else "Subject", words, key=key, persist_state="session"
+        ))  # fmt: skip
+    return frame if chosen == EVERY else frame[frame[column] == chosen]
 
 
 def filtered(frame: pd.DataFrame) -> pd.DataFrame:
@@ -56,8 +81,11 @@ def filtered(frame: pd.DataFrame) -> pd.DataFrame:
     named = [why for why in WHYS if reasons.get(why)]
     if len(named) > 1:
         with right:
-            why = st.pills("Why", named, key="why", format_func=lambda word: f"{word} {reasons[word]:,}")
-        shown = shown if why is None else shown[shown["why"] == why]
+            why = controls.linked("why", [EVERY, *named], EVERY, lambda key, words: st.pills(
+                "Why", words, required=True, key=key, persist_state="session",
+                format_func=lambda word: f"{word} {len(shown) if word == EVERY else reasons[word]:,}",
+            ))  # fmt: skip
+        shown = shown if why == EVERY else shown[shown["why"] == why]
     return shown
 
 
@@ -67,7 +95,7 @@ def _worst(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[(frame["score"] - frame["dense_score"]).sort_values(ascending=False).index]
 
 
-def _table(shown: pd.DataFrame, which: str, file: str, names: tuple[str, str]) -> int:
+def _table(shown: pd.DataFrame, which: str, names: tuple[str, str]) -> int:
     """The table; returns the place of the open row. Left and right arrow keys step."""
     key = f"table-{which}"
     ids = shown["id"].tolist()
@@ -86,14 +114,24 @@ def _table(shown: pd.DataFrame, which: str, file: str, names: tuple[str, str]) -
     )  # fmt: skip
     rows = st.session_state[key]["selection"]["rows"]
     at = min(rows[0], len(ids) - 1) if rows else 0
-    left, middle, right, _ = st.columns([1, 1, 2, 4])
+    left, right, _ = st.columns([1, 1, 5])
     left.button("Previous", shortcut="Left", on_click=_step(key, at - 1), disabled=at == 0, width="stretch")
-    middle.button("Next", shortcut="Right", on_click=_step(key, at + 1), disabled=at + 1 >= len(ids), width="stretch")
-    right.download_button(
-        "CSV of these rows", data=lambda: views.csv(shown), file_name=f"{file.replace(':', '-')}.csv", mime="text/csv",
-        on_click="ignore", type="tertiary", icon=":material/download:",
-    )  # fmt: skip
+    right.button("Next", shortcut="Right", on_click=_step(key, at + 1), disabled=at + 1 >= len(ids), width="stretch")
     return at
+
+
+def _exports(shown: pd.DataFrame, row: pd.Series, against: str) -> None:
+    """These rows as files; on every line stands which model, recipes, task, protocol and runs they come from."""
+    file = re.sub(r"[^\w.-]+", "-", f"{row['task']}-{row['recipe']}-against-{against}")
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV of these rows", data=lambda: views.csv(views.provided(shown, row, against)), file_name=f"{file}.csv",
+            mime="text/csv", on_click="ignore", type="tertiary", icon=":material/download:",
+        )  # fmt: skip
+        st.download_button(
+            "Parquet", data=lambda: views.parquet(views.provided(shown, row, against)), file_name=f"{file}.parquet",
+            mime="application/vnd.apache.parquet", on_click="ignore", type="tertiary", icon=":material/download:",
+        )  # fmt: skip
 
 
 def _step(key: str, to: int) -> Callable[[], None]:

@@ -128,19 +128,26 @@ def _dense(row: pd.Series) -> str:
 
 
 def scorers(rows: pd.DataFrame) -> Safe:
-    """What every scorer of the task says of one run."""
+    """What every scorer of the task says of one run, with intervals and n."""
     if len(rows) < 2:
         return Safe("")
     lines = [
         tag(
             "tr",
-            tag("td", str(row["scorer"]).replace("_", " ")),
-            tag("td", f"{row['dense_score']:.3f}"),
-            tag("td", f"{row['score']:.3f}"),
+            tag("td", str(row["scorer"]).replace("_", " ") + (" (headline)" if row["headline"] else "")),
+            tag("td", _plain(row["dense_score"])),
+            tag(
+                "td", _plain(row["score"]), tag("span", f" {_plain(row['low'])} to {_plain(row['high'])}", cls="quiet")
+            ),
             tag("td", "" if math.isnan(row["diff_low"]) else f"{row['diff_low']:+.3f} to {row['diff_high']:+.3f}"),
+            tag("td", str(row["n"])),
         )
         for row in each(rows)
     ]
-    heads = (tag("th", name) for name in ("Scorer", "dense", "this", "difference"))
+    heads = (tag("th", name) for name in ("Scorer", "dense", "this", "95 %", "difference, 95 %", "n"))
     table = tag("table", tag("tr", *heads), *lines)
-    return tag("div", table, cls="scroll", style="margin-top:.9rem")
+    return tag("div", table, cls="scroll")
+
+
+def _plain(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"

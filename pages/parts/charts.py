@@ -19,17 +19,20 @@ BUILDERS: dict[str, Callable[..., Chart]] = {
     "panels": plots.panels,
     "sizes": plots.sizes,
     "accuracy": plots.accuracy,
+    "pareto": plots.pareto,
 }
 
 
-def chart(name: str, frame: pd.DataFrame, *words: str) -> Chart:
+def chart(name: str, frame: pd.DataFrame, *words: str | int) -> Chart:
     """A chart over a `current` frame, remembered until the cache changes; without its marker."""
-    model = str(frame["model"].iloc[0])
-    return _built(data.place(), stamp(), name, model, words, frame)
+    about = (str(frame["model"].iloc[0]), str(frame["protocol"].iloc[0]))
+    return _built(data.place(), stamp(), name, about, words, frame)
 
 
 @st.cache_data(show_spinner=False, max_entries=256)
-def _built(root: str, stamp: str, name: str, model: str, words: tuple[str, ...], _frame: pd.DataFrame) -> Chart:
+def _built(
+    root: str, stamp: str, name: str, about: tuple[str, str], words: tuple[str | int, ...], _frame: pd.DataFrame
+) -> Chart:
     return BUILDERS[name](_frame, *words)
 
 

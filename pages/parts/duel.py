@@ -9,6 +9,7 @@ from kick_core import views
 from kick_core.views import percent
 from kick_core.views.plots import Chart, plain
 from pages.parts import answers
+from pages.parts.browser import slicing
 from pages.parts.charts import draw
 from pages.parts.frame import heading
 from pages.parts.safe import Safe, show, tag
@@ -25,13 +26,12 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
     with left:
         show(_words(found, a, b), answers.matrix(*found.table, "A", "B"))
     with middle:
-        column = "discipline" if examples["discipline"].nunique() > 1 else "subject"
+        column = slicing(examples)
         slices = views.by(examples, column)
-        heading(f"Flips by {column}")
+        heading(f"Flips by {column}", "Click a bar to see its examples only." if len(slices) > 1 else "")
         if len(slices):
-            draw(
-                _diverging(slices.head(SLICES), column), key="slices", alt=f"Share of answers that flipped by {column}"
-            )
+            draw(_diverging(slices.head(SLICES), column), key="slices", on_select=_take, selection_mode="points",
+                 alt=f"Share of answers that flipped by {column}")  # fmt: skip
     with right:
         if examples[["repetition", "dense_repetition"]].max().max() > 0:
             heading("Repeated 4-grams")
@@ -39,6 +39,13 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
         else:
             heading("What it rests on")
             show(_rests(found))
+
+
+def _take() -> None:
+    """A click on a bar filters the table by its slice and shows its kind."""
+    points = st.session_state["slices"]["selection"]["points"]
+    if points:
+        st.session_state["slice"], st.session_state["kind"] = points[0]["customdata"]
 
 
 def _words(found: views.Versus, a: pd.Series, b: pd.Series) -> Safe:
@@ -70,6 +77,7 @@ def _diverging(slices: pd.DataFrame, column: str) -> Chart:
         {
             "type": "bar", "orientation": "h", "y": names, "x": (sign * 100 * slices[f"{kind}_share"]).tolist(),
             "name": kind, "marker": {"color": colour}, "hoverinfo": "text",
+            "customdata": [[str(name), kind] for name in slices[column]], "unselected": {"marker": {"opacity": 0.75}},
             "hovertext": [f"{name}<br>{count} {kind}" for name, count in zip(names, slices[kind], strict=True)],
         }
         for kind, sign, colour in (("broke", -1, "#d6453d"), ("fixed", 1, "#3366cc"))

@@ -288,7 +288,11 @@ def test_weights_and_preview(store: Store) -> None:
     made = views.preview(store, synthetic.MODEL, "magnitude@0.5")
     assert made.card is not None and made.bytes == pytest.approx(half["alone"])
     planned = views.preview(store, synthetic.MODEL, "magnitude@0.4")
-    assert planned.card is None and planned.bits_per_weight == pytest.approx(10.6) and planned.seconds == 3.2
+    assert (
+        planned.card is None
+        and planned.bits_per_weight == pytest.approx(10.6)
+        and planned.seconds == pytest.approx(3.2)
+    )
     assert math.isnan(views.preview(store, "elsewhere", "magnitude@0.4").bytes)
     assert len(views.layers(store, half["key"])) == 12
 
