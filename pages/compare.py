@@ -57,7 +57,7 @@ def compared(one: pd.Series, other: pd.Series) -> None:
         return
     duel.overview(examples, one, other)
     heading("One example")
-    shown = browser.filtered(browser.sliced(examples))
+    shown = browser.filtered(examples)
     if shown.empty:
         note("No example is of this kind.")
         return
@@ -72,6 +72,12 @@ def compared(one: pd.Series, other: pd.Series) -> None:
     )
     show(answers.strip(steps, other["run"], detail))
     answers.opened(detail, other["run"], one["run"])
+
+
+def _any(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series:
+    """A recipe's row of this task, else of any: a prompt of one's own needs the weights alone."""
+    found = data.cell(frame, recipe, task)
+    return frame[frame["recipe"] == recipe].iloc[0] if found is None else found
 
 
 def page() -> None:
@@ -93,7 +99,7 @@ def page() -> None:
         sized.page(frame, task)
         return
     if view == OWN:
-        own_prompt.page(*(frame[frame["recipe"] == recipe].iloc[0] for recipe in (a, b)))
+        own_prompt.page(*(_any(frame, recipe, task) for recipe in (a, b)))
         return
     one, other = (data.cell(frame, recipe, task) for recipe in (a, b))
     if one is None or other is None:

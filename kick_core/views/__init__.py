@@ -22,6 +22,7 @@ from kick_core.views.examples import (
     pick,
     provided,
     strip,
+    survival,
     versus,
 )
 from kick_core.views.findings import (
@@ -98,6 +99,7 @@ __all__ = [
     "scores",
     "stamp",
     "strip",
+    "survival",
     "task_titles",
     "unread",
     "versus",

@@ -209,6 +209,25 @@ def versus(frame: pd.DataFrame) -> Versus:
     )
 
 
+def survival(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of the answers that were right under dense, how many no recipe of the method up to each step has broken.
+
+    From an `examples` frame against dense: one row a step that breaks any, mild to harsh; `share` of `n` left.
+    """
+    right = frame[frame["dense_score"] >= RIGHT]
+    steps = right[right["breaks"] != ""].groupby(["breaks_at", "breaks"]).size().sort_index()
+    left = len(right) - steps.cumsum()
+    names = [str(name) for _, name in steps.index]
+    return pd.DataFrame(
+        {
+            "rung": ["dense", *names],
+            "left": [len(right), *left.tolist()],
+            "n": len(right),
+            "share": [1.0, *(left / max(len(right), 1)).tolist()],
+        }
+    )
+
+
 def provided(frame: pd.DataFrame, row: pd.Series, against: str) -> pd.DataFrame:
     """An `examples` frame for export: on every line stands where it came from, `row` being its `scores` row."""
     names = ("model", "recipe", "task", "protocol", "data", "dtype", "device", "created", "run", "dense_run")

@@ -110,7 +110,7 @@ def _calibration(facts: Mapping[str, Any] | None) -> str:
     if not facts:
         return "none"
     said = f"{facts.get('windows', '?')} windows of {facts.get('length', '?')} tokens of {facts.get('source', '?')}"
-    return f"{said}, seed {facts.get('seed', '?')}, {facts.get('propagate', '?')} propagation"[:160]
+    return f"{said}, seed {facts.get('seed', '?')}"[:120] + (" (dense)" if facts.get("propagate") == "dense" else "")
 
 
 LAYERS = {

@@ -120,7 +120,7 @@ def opened(model: str, recipe: str, made: views.Preview) -> None:
     if made.card and found["loss"].notna().any():
         said += " Darker: its output moved more (relative error)."
     elif made.card:
-        said += " Darker: more zeros (this method looks at no data, so there is no error)."
+        said += " Darker: more zeros (its card holds no error for single linears)."
     heading(f"Inside {recipe}" if made.card else f"What {recipe} will work on", said)
     draw(matrix.grid(found, chosen), key="layers", alt="Layers by blocks", on_select=take, selection_mode="points")
     row = found.iloc[names.index(chosen)]

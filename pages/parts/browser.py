@@ -25,7 +25,7 @@ def browse(row: pd.Series) -> None:
     if frame.empty:
         note("Dense and this recipe have no judged example in common.")
         return
-    shown = filtered(sliced(frame)) if frame["flip"].ne("").any() else _worst(frame)
+    shown = filtered(frame) if frame["flip"].ne("").any() else _worst(frame)
     graded = frame["flip"].ne("").any() and not frame[["dense_score", "score"]].isin((0, 1)).all(axis=None)
     more = " Scores are graded here: right means that nothing is missing." if graded else ""
     note(f"{len(shown):,} of {len(frame):,} examples that both have answered.{more}")
@@ -38,9 +38,8 @@ def browse(row: pd.Series) -> None:
 def pick(shown: pd.DataFrame, row: pd.Series, against: str, names: tuple[str, str] = ("dense", "compressed")) -> str:
     """The table and its arrow keys; returns the id of the open example, which is in the URL too."""
     filters = "-".join(str(st.session_state.get(name)) for name in ("kind", "why", "slice"))
-    at = _table(shown, f"{row['run']}-{against}-{filters}", names)
-    _exports(shown, row, against)
-    name = str(shown["id"].iloc[at])
+    key = f"table-{row['run']}-{against}-{filters}"
+    name = str(shown["id"].iloc[_table(shown, key, row, against, names)])
     st.query_params["ex"] = name
     return name
 
@@ -53,40 +52,49 @@ def slicing(frame: pd.DataFrame) -> str:
     return "discipline" if frame["discipline"].nunique() > 1 else "subject"
 
 
-def sliced(frame: pd.DataFrame) -> pd.DataFrame:
-    """The examples of one discipline or subject: chosen here, by a bar of the chart, or in the URL (slice)."""
+def filtered(frame: pd.DataFrame) -> pd.DataFrame:
+    """The examples of one discipline, one kind of flip, one reason: three filters in a row, all in the URL."""
+    left, middle, right = st.columns([5, 5, 3], vertical_alignment="bottom")
+    with right:
+        frame = _sliced(frame)
+    with left:
+        frame = _flipped(frame)
+    with middle:
+        return _because(frame)
+
+
+def _sliced(frame: pd.DataFrame) -> pd.DataFrame:
+    """Chosen here, or by a click on a bar of the chart."""
     column = slicing(frame)
     names = sorted(name for name in frame[column].unique() if name)
     if len(names) < 2:
         return frame
-    left, _ = st.columns([1, 2])
-    with left:
-        chosen = controls.linked("slice", [EVERY, *names], EVERY, lambda key, words: st.selectbox(
-            "Discipline" if column == "discipline" else "Subject", words, key=key, persist_state="session"
-        ))  # fmt: skip
+    chosen = controls.linked("slice", [EVERY, *names], EVERY, lambda key, words: st.selectbox(
+        "Discipline" if column == "discipline" else "Subject", words, key=key, persist_state="session"
+    ))  # fmt: skip
     return frame if chosen == EVERY else frame[frame[column] == chosen]
 
 
-def filtered(frame: pd.DataFrame) -> pd.DataFrame:
+def _flipped(frame: pd.DataFrame) -> pd.DataFrame:
     counts = frame["flip"].value_counts()
     first = next((kind for kind in views.FLIPS if counts.get(kind)), views.FLIPS[0])
-    left, right = st.columns(2)
-    with left:
-        kind = controls.linked("kind", views.FLIPS, first, lambda key, words: st.pills(
-            "Show", words, required=True, key=key, persist_state="session",
-            format_func=lambda word: f"{word} {counts.get(word, 0):,}",
-        ))  # fmt: skip
-    shown = frame[frame["flip"] == kind]
-    reasons = shown["why"].value_counts()
+    kind = controls.linked("kind", views.FLIPS, first, lambda key, words: st.pills(
+        "Show", words, required=True, key=key, persist_state="session",
+        format_func=lambda word: f"{word} {counts.get(word, 0):,}",
+    ))  # fmt: skip
+    return frame[frame["flip"] == kind]
+
+
+def _because(frame: pd.DataFrame) -> pd.DataFrame:
+    reasons = frame["why"].value_counts()
     named = [why for why in WHYS if reasons.get(why)]
-    if len(named) > 1:
-        with right:
-            why = controls.linked("why", [EVERY, *named], EVERY, lambda key, words: st.pills(
-                "Why", words, required=True, key=key, persist_state="session",
-                format_func=lambda word: f"{word} {len(shown) if word == EVERY else reasons[word]:,}",
-            ))  # fmt: skip
-        shown = shown if why == EVERY else shown[shown["why"] == why]
-    return shown
+    if len(named) < 2:
+        return frame
+    why = controls.linked("why", [EVERY, *named], EVERY, lambda key, words: st.pills(
+        "Why", words, required=True, key=key, persist_state="session",
+        format_func=lambda word: f"{word} {len(frame) if word == EVERY else reasons[word]:,}",
+    ))  # fmt: skip
+    return frame if why == EVERY else frame[frame["why"] == why]
 
 
 def _worst(frame: pd.DataFrame) -> pd.DataFrame:
@@ -95,9 +103,8 @@ def _worst(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[(frame["score"] - frame["dense_score"]).sort_values(ascending=False).index]
 
 
-def _table(shown: pd.DataFrame, which: str, names: tuple[str, str]) -> int:
+def _table(shown: pd.DataFrame, key: str, row: pd.Series, against: str, names: tuple[str, str]) -> int:
     """The table; returns the place of the open row. Left and right arrow keys step."""
-    key = f"table-{which}"
     ids = shown["id"].tolist()
     if key not in st.session_state:
         wanted = st.query_params.get("ex", "")
@@ -114,24 +121,24 @@ def _table(shown: pd.DataFrame, which: str, names: tuple[str, str]) -> int:
     )  # fmt: skip
     rows = st.session_state[key]["selection"]["rows"]
     at = min(rows[0], len(ids) - 1) if rows else 0
-    left, right, _ = st.columns([1, 1, 5])
-    left.button("Previous", shortcut="Left", on_click=_step(key, at - 1), disabled=at == 0, width="stretch")
-    right.button("Next", shortcut="Right", on_click=_step(key, at + 1), disabled=at + 1 >= len(ids), width="stretch")
+    with st.container(horizontal=True):
+        st.button("Previous", shortcut="Left", on_click=_step(key, at - 1), disabled=at == 0)
+        st.button("Next", shortcut="Right", on_click=_step(key, at + 1), disabled=at + 1 >= len(ids))
+        _exports(shown, row, against)
     return at
 
 
 def _exports(shown: pd.DataFrame, row: pd.Series, against: str) -> None:
     """These rows as files; on every line stands which model, recipes, task, protocol and runs they come from."""
     file = re.sub(r"[^\w.-]+", "-", f"{row['task']}-{row['recipe']}-against-{against}")
-    with st.container(horizontal=True):
-        st.download_button(
-            "CSV of these rows", data=lambda: views.csv(views.provided(shown, row, against)), file_name=f"{file}.csv",
-            mime="text/csv", on_click="ignore", type="tertiary", icon=":material/download:",
-        )  # fmt: skip
-        st.download_button(
-            "Parquet", data=lambda: views.parquet(views.provided(shown, row, against)), file_name=f"{file}.parquet",
-            mime="application/vnd.apache.parquet", on_click="ignore", type="tertiary", icon=":material/download:",
-        )  # fmt: skip
+    st.download_button(
+        "CSV of these rows", data=lambda: views.csv(views.provided(shown, row, against)), file_name=f"{file}.csv",
+        mime="text/csv", on_click="ignore", type="tertiary", icon=":material/download:",
+    )  # fmt: skip
+    st.download_button(
+        "Parquet", data=lambda: views.parquet(views.provided(shown, row, against)), file_name=f"{file}.parquet",
+        mime="application/vnd.apache.parquet", on_click="ignore", type="tertiary", icon=":material/download:",
+    )  # fmt: skip
 
 
 def _step(key: str, to: int) -> Callable[[], None]:

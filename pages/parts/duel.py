@@ -37,8 +37,8 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
             heading("Repeated 4-grams")
             draw(_repetition(examples), key="repetition", alt="How repetitive the answers of A and B are")
         else:
-            heading("What it rests on")
-            show(_rests(found))
+            _survival(examples, a if b["kind"] == "dense" else b)
+        show(_rests(found))
 
 
 def _take() -> None:
@@ -71,6 +71,28 @@ def _rests(found: views.Versus) -> Safe:
     )
 
 
+def _survival(examples: pd.DataFrame, row: pd.Series) -> None:
+    """What is left, step by step, of the answers that were right at first."""
+    lasting = views.survival(examples)
+    if len(lasting) < 2:
+        return
+    heading("Still right", f"Of {row['method']}'s {KINDS.get(row['kind'], 'steps')}, n {lasting['n'].iloc[0]}.")
+    line = {
+        "type": "scatter", "mode": "lines+markers", "x": [plain(name) for name in lasting["rung"]],
+        "y": lasting["share"].tolist(), "line": {"shape": "hv", "color": "#3366cc"}, "hoverinfo": "text",
+        "hovertext": [
+            f"{plain(name)}: {left} of {n}" for name, left, n in
+            zip(lasting["rung"], lasting["left"], lasting["n"], strict=True)
+        ],
+    }  # fmt: skip
+    layout = {
+        "height": 240, "hovermode": "closest", "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "showlegend": False,
+        "xaxis": {"type": "category", "fixedrange": True, "automargin": True, "showgrid": False},
+        "yaxis": {"tickformat": ".0%", "range": [0, 1.04], "fixedrange": True, "automargin": True},
+    }  # fmt: skip
+    draw({"data": [line], "layout": layout}, key="survival", alt="Share of the right answers that no step has broken")
+
+
 def _diverging(slices: pd.DataFrame, column: str) -> Chart:
     names = [f"{plain(str(name))[:28]} (n {n})" for name, n in zip(slices[column], slices["n"], strict=True)]
     bars = [
@@ -86,7 +108,8 @@ def _diverging(slices: pd.DataFrame, column: str) -> Chart:
         "barmode": "relative", "height": 60 + 26 * max(4, len(names)), "bargap": 0.25, "hovermode": "closest",
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {"ticksuffix": " %", "zeroline": True, "fixedrange": True, "automargin": True},
+        "xaxis": {"tickvals": list(range(-100, 101, 25)), "ticktext": [f"{abs(v)} %" for v in range(-100, 101, 25)],
+                  "zeroline": True, "fixedrange": True, "automargin": True},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "showgrid": False},
     }  # fmt: skip
     return {"data": bars, "layout": layout}

@@ -8,7 +8,7 @@ import streamlit as st
 from kick_core import jobs, views
 from kick_core.jobs import Job
 from kick_core.spec import BadRequest, KickError
-from pages.parts import answers
+from pages.parts import answers, data
 from pages.parts.frame import heading, note, store
 from pages.parts.safe import TONE, Safe, show, tag
 
@@ -40,7 +40,9 @@ def _asked() -> Job | None:
 def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
     before = found.spec if found else {}
     with st.form("own", border=False):
-        text = st.text_area("Prompt", value=str(before.get("prompt", "")), height=120, max_chars=8000, key="own_text")
+        text = st.text_area(
+            "Prompt", value=str(before.get("prompt") or _open_example(b)), height=120, max_chars=8000, key="own_text"
+        )
         left, middle, right, last = st.columns([2, 2, 3, 2], vertical_alignment="bottom")
         with left:
             length = st.number_input("New tokens", 1, 1024, value=int(before.get("new_tokens", 64)), key="own_tokens")
@@ -69,6 +71,14 @@ def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
     st.rerun()
 
 
+def _open_example(row: pd.Series) -> str:
+    """The prompt of the example that was open, to begin with; a word of it changed shows more than a blank page."""
+    try:
+        return answers.prompt(data.detail(str(row["run"]), st.query_params.get("ex", "")))
+    except KickError:
+        return ""
+
+
 def _calibration(model: str, recipes: list[str]) -> dict[str, object]:
     found = views.calibration_used(store(), model, recipes)
     return {} if found is None else {"calibration": found}
@@ -84,7 +94,8 @@ def _answers(found: Job) -> None:
         if active and not job.active:
             st.rerun()
         _state(job)
-        texts = [(recipe, job.answers.get(recipe)) for recipe in job.spec["recipes"]]
+        told = {recipe: text.lstrip() for recipe, text in job.answers.items()}
+        texts = [(recipe, told.get(recipe)) for recipe in job.spec["recipes"]]
         for place, (recipe, text) in zip(st.columns(len(texts)), texts, strict=True):
             with place:
                 _one(recipe, text, texts[0][1] if recipe != texts[0][0] else None, job)
