@@ -280,7 +280,7 @@ def _answer(store: Store, run: Asked, example_id: str, scorer: str) -> Answer | 
         if places.size:
             scores[name] = float(found.score[places[0]])
             if name == scorer:
-                why, extracted = str(found.why[places[0]] or ""), str(found.extracted[places[0]] or "")
+                why, extracted = str(found.why[places[0]] or ""), str(found.extracted[int(places[0])].as_py() or "")
     return Answer(
         run.key,
         run.recipe.text,

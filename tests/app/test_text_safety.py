@@ -28,7 +28,7 @@ LABELLED = {
 }  # fmt: skip
 """Widgets whose label is markdown: the label must be a literal of this program or made of numbers."""
 
-IMPORTS = {"streamlit", "pandas", "kick_core.views", "kick_core.spec", "kick_core.jobs", "pages"}
+IMPORTS = {"streamlit", "pandas", "plotly", "kick_core.views", "kick_core.spec", "kick_core.jobs", "pages"}
 OURS = {
     "__future__",
     "collections",

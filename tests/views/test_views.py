@@ -100,7 +100,7 @@ def test_pairs_only_what_both_have(tmp_path: Path) -> None:
     assert len(ids) == 40
     assert list(before.ids[at_before]) == list(after.ids[at_after]) == list(ids)
     shuffled = np.random.default_rng(0).permutation(60)
-    moved = runs.Scored(*(getattr(after, name)[shuffled] for name in ("ids", "score", "why", "extracted")))
+    moved = runs.Scored(after.ids[shuffled], after.score[shuffled], after.why[shuffled], after.extracted.take(shuffled))
     ids, at_before, at_moved = views_pair(before, moved)
     assert len(ids) == 40 and list(before.ids[at_before]) == list(moved.ids[at_moved])
 
