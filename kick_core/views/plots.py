@@ -181,8 +181,8 @@ def _labels(ends: list[tuple[float, str, str, bool]], x: float, top: float) -> l
 
 
 def panels(frame: pd.DataFrame, columns: int = 4) -> Chart:
-    """Raw scores of all pruning methods against sparsity, one small panel a task."""
-    tasks = list(dict.fromkeys(frame["task"]))
+    """Raw scores of all pruning methods against sparsity, one small panel a task that has a sparsity measured."""
+    tasks = list(dict.fromkeys(frame.loc[frame["kind"] == "ratio", "task"]))
     height = math.ceil(len(tasks) / columns)
     layout: Chart = {
         "height": 215 * height + 30, "margin": {"l": 8, "r": 8, "t": 30, "b": 8}, "hovermode": "closest",
