@@ -139,7 +139,7 @@ def kept(row: pd.Series, model: str) -> None:
     if found is None or found.corner is None:
         return
     heading("Kept weights", f"Block {one['block']}, {one['name']}: its first {len(found.corner)} rows; red is dropped.")
-    st.image(found.picture(), width=272, output_format="PNG")
+    st.image(found.picture(), width=272, output_format="PNG", alt="Which weights of one matrix were kept")
 
 
 def page() -> None:

@@ -92,7 +92,7 @@ def _picture(found: Look, asked: Asked) -> None:
     whole = st.segmented_control(
         "Picture", ("corner", "whole"), default="corner", required=True, key="mask_part", label_visibility="collapsed"
     ) == "whole"  # fmt: skip
-    st.image(found.picture(whole), output_format="PNG")
+    st.image(found.picture(whole), output_format="PNG", alt="Which weights of this matrix were kept")
     if whole:
         low, high = float(found.fields.min()), float(found.fields.max())
         note(f"The whole matrix; each field's share kept, from {low:.0%} (red) to {high:.0%}.")
