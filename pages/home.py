@@ -39,7 +39,7 @@ def choose(known: list[str], head: st.delta_generator.DeltaGenerator) -> tuple[p
         with words:
             title(views.headline(frame, recipe), provenance(frame))
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
-            share(str(frame["model"].iloc[0]))
+            share(model, data.protocol(model))
     return frame, recipe, method, percent
 
 

@@ -80,13 +80,19 @@ def unread(store: Store) -> int:
 def _all(store: Store) -> tuple[list[Asked], int]:
     found, unread = [], 0
     for key in store.keys("results"):
+        if not results.parts(store, key):
+            continue
         try:
-            if results.parts(store, key):
-                card = results.run(store, key)
-                found.append(Asked(card, parse(card.recipe), tasks.get(card.task)))
-        except KickError:
+            changed = (store.folder("results", key) / "run.json").stat().st_mtime_ns
+            found.append(_asked(store, key, changed))
+        except (KickError, OSError):
             unread += 1  # `kick verify` names damaged cards and `kick list` runs of another version's tasks
     return found, unread
+
+
+@lru_cache(maxsize=4096)
+def _asked(store: Store, key: str, changed: int) -> Asked:
+    return one(store, key)
 
 
 def one(store: Store, key: str) -> Asked:

@@ -146,7 +146,7 @@ def moved(model: str) -> None:
         note(f"{model} is not on this machine: a job fetches it from the hub when it needs it.")
 
 
-def share(model: str) -> None:
+def share(model: str, protocol: str) -> None:
     """What to take along: the address of what is on the page, and a report that works offline."""
     with st.popover("Share", icon=":material/link:"):
         note("Whoever runs this explorer over the same cache sees with this address what you see.")
@@ -154,7 +154,7 @@ def share(model: str) -> None:
         st.code(f"{place}?{urlencode(st.query_params.to_dict())}", language=None, wrap_lines=True)
     st.download_button(
         "Report",
-        data=lambda: views.report(store(), model).encode(),
+        data=lambda: views.report(store(), model, protocol).encode(),
         file_name="llm-kick-report.html",
         mime="text/html",
         on_click="ignore",

@@ -29,6 +29,7 @@ PAGES = (
     "/compare?view=Your+own+prompt",
 )
 
+
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     named = os.environ.get("AXE")

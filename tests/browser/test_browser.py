@@ -99,7 +99,8 @@ def test_a_click_on_a_point_opens_its_examples(tab: Tab, frame: pd.DataFrame) ->
     tab.page.wait_for_timeout(500)
     y = cell(frame, "magnitude@0.7", "factoid_qa")["score"]
     place = tab.page.evaluate(
-        """y => { const g = document.querySelector('.st-key-curves .js-plotly-plot'), r = g.getBoundingClientRect(), l = g._fullLayout;
+        """y => { const g = document.querySelector('.st-key-curves .js-plotly-plot')
+        const r = g.getBoundingClientRect(), l = g._fullLayout
         return [r.left + l.xaxis._offset + l.xaxis.d2p(70), r.top + l.yaxis._offset + l.yaxis.d2p(y)] }""",
         y,
     )
