@@ -42,8 +42,8 @@ def report(store: Store, model: str, protocol: str | None = None) -> str:
         '<div id="cards"></div><div id="overlay"></div>',
         "<h2>The paper's claims, put to this data</h2>",
         *(_claim(found.text, found.verdict, (*found.because, found.rule)) for found in claims(frame)),
-        "<h2>Every task, all methods</h2><p class=quiet>Raw scores from 0; perplexity on a logarithmic axis, where up is"
-        ' worse. Bars are 95 % intervals.</p><div id="panels"></div>',
+        "<h2>Every task, all methods</h2><p class=quiet>Raw scores from 0; perplexity on a logarithmic axis, where up"
+        ' is worse. Bars are 95 % intervals.</p><div id="panels"></div>',
         "<h2>All recipes</h2><p class=quiet>Share of the dense score kept, with its 95 % interval.</p>",
         _table(frame),
         "<h2>What it looks like</h2>",

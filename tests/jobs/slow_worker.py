@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kick_core import jobs
+from kick_core import job_worker
 from kick_core.spec import KickError
 from kick_core.store import Store
 
@@ -37,4 +37,4 @@ def run(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
 
 
 if __name__ == "__main__":
-    sys.exit(jobs.main(sys.argv[1:], run))
+    sys.exit(job_worker.main(sys.argv[1:], run))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kick_core import jobs
+from kick_core import job_worker, jobs
 from kick_core.spec import BadRequest, KickError
 from kick_core.store import Store, open_store
 from tests.jobs import slow_worker
@@ -147,7 +147,7 @@ def test_ids_are_not_paths(store: Store, name: str) -> None:
 
 
 def test_worker_without_torch_in_the_asking_process(store: Store) -> None:
-    assert jobs.work.__defaults__ == (jobs.real,), "the real work is the default, loaded inside the worker"
+    assert job_worker.work.__defaults__ == (job_worker.real,), "the real work is the default, loaded inside the worker"
 
 
 def test_the_worker_runs_in_its_own_niceness(store: Store) -> None:
@@ -172,4 +172,4 @@ def test_steps_in_this_process(store: Store) -> None:
     """`work` itself, with the made-up sweep, without a process."""
     name = start(store, Request("seen", steps=1)).id
     until(store, name, ended)
-    assert jobs.work(store, name, slow_worker.run) == "done"
+    assert job_worker.work(store, name, slow_worker.run) == "done"
