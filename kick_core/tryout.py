@@ -1,7 +1,8 @@
 """A prompt of one's own put to a model under several recipes, word by word.
 
-The answers are no measurement: nothing is judged and nothing enters a table. Only a worker runs this; planning
-needs no torch.
+The answers are no measurement: nothing is judged and nothing enters a table. A prompt is read alone, not in the
+evaluation's batches, so in half precision two words that are as good as equally likely may fall the other way.
+Only a worker runs this; planning needs no torch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kick_core import methods
 from kick_core.records import BlockReport
-from kick_core.spec import BadRequest, Calibration, ModelRef, parse
+from kick_core.spec import BadRequest, Calibration, Dtype, ModelRef, parse
 from kick_core.store import Store, artifacts
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Prompt:
     seed: int = 0
     calibration: Calibration = field(default_factory=Calibration)
     device: str = "auto"
+    dtype: Dtype = "auto"
 
     def __post_init__(self) -> None:
         if not self.prompt.strip() or len(self.prompt) > LONGEST:
@@ -86,7 +88,8 @@ def run(asked: Prompt, store: Store) -> Iterator[Progress]:
     from kick_core.prompts import dialogue, encode
     from kick_core.workshop import Workshop
 
-    shop = Workshop(store, open_for(ModelRef(asked.model), store, asked.device), asked.calibration)
+    reference = ModelRef(asked.model, dtype=asked.dtype)
+    shop = Workshop(store, open_for(reference, store, asked.device), asked.calibration)
     ask = evaluation.asker(shop.opened.model, shop.opened.tokenizer)
     text = dialogue(ask.tokenizer, [asked.prompt], []) if asked.chat else asked.prompt
     ids = encode(ask.tokenizer, text)

@@ -15,7 +15,7 @@ from pages.parts.safe import TONE, Safe, show, tag
 
 def page(a: pd.Series, b: pd.Series) -> None:
     """The form, and beneath it the answers to the prompt that the URL names (ask)."""
-    heading("Your own prompt", "The same words to A and B. Nothing is judged, and nothing enters a table.")
+    heading("Your own prompt", "The same words to A and B, the very weights that were measured. Nothing is judged.")
     found = _asked()
     if jobs.read_only():
         note("This explorer is read-only: prompts that others asked can be read by their link, none can be asked.")
@@ -61,7 +61,7 @@ def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
     try:
         wanted = jobs.prompt(
             str(a["model"]), [str(row["recipe"]) for row in rows], text, weights=tuple(str(r["weights"]) for r in rows),
-            new_tokens=int(length), temperature=float(heat), chat=bool(chat),
+            dtype=str(b["dtype"]), new_tokens=int(length), temperature=float(heat), chat=bool(chat),
             **_calibration(str(a["model"]), [str(row["recipe"]) for row in rows]),
         )  # fmt: skip
     except BadRequest as error:

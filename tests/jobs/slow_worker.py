@@ -22,6 +22,7 @@ class Step:
     block: int | None = None
     blocks: int | None = None
     loss: float | None = None
+    answer: str | None = None
 
 
 def run(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
@@ -33,7 +34,16 @@ def run(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
             raise KickError("no space left for it")
         if spec.get("breaks") == i:
             raise ZeroDivisionError("a bug")
-        yield Step(spec["model"], i + 1, spec["steps"], f"step {i + 1}", i, spec["steps"], 0.1 * i)
+        yield Step(
+            spec["model"],
+            i + 1,
+            spec["steps"],
+            f"step {i + 1}",
+            i,
+            spec["steps"],
+            0.1 * i,
+            spec["says"] * (i + 1) or None,
+        )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Request:
     pause: float = 0.0
     fails: int | None = None
     breaks: int | None = None
+    says: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -173,3 +174,17 @@ def test_steps_in_this_process(store: Store) -> None:
     name = start(store, Request("seen", steps=1)).id
     until(store, name, ended)
     assert job_worker.work(store, name, slow_worker.run) == "done"
+
+
+def test_again_is_the_same_job(store: Store) -> None:
+    first = start(store, Request(steps=2, fails=1))
+    until(store, first.id, ended)
+    second = jobs.again(store, first.id, worker=WORKER)
+    assert second.id == first.id
+    assert until(store, first.id, ended).state == "failed"
+    assert (store.root / "starts.txt").read_text() == "one\none\n"
+
+
+def test_answers_of_a_prompt_are_kept_by_recipe(store: Store) -> None:
+    found = until(store, start(store, Request(steps=3, says="word ")).id, ended)
+    assert found.answers == {"one": "word word word "}
