@@ -51,7 +51,7 @@ def readme(browser: Any, address: str, folder: Path) -> Iterator[Path]:
     tab = _tab(browser, address)
     for name, path in PAGES.items():
         _settled(tab.open(path))
-        _small(tab.page.screenshot()).quantize(128).save(folder / f"{name}.png", optimize=True)
+        _small(tab.page.screenshot()).save(folder / f"{name}.png", optimize=True)
         yield folder / f"{name}.png"
     frames = [_small(shot, 960) for shot in walk(_tab(browser, address))]
     frames[0].save(

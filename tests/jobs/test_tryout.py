@@ -66,7 +66,7 @@ def test_answers_come_word_by_word_and_are_the_engines(tmp_path: Path) -> None:
     for recipe, text in expected.items():
         said = [step.answer for step in steps if step.cell == recipe and step.answer is not None]
         assert said[-1] == text and said[0] == ""
-        assert len(said) > 3 and all(len(a) <= len(b) for a, b in pairwise(said))
+        assert len(said) > 2 and all(len(a) <= len(b) for a, b in pairwise(said))
     assert steps[-1].done == steps[-1].total
     assert not any(step.message == "compressing" for step in steps), "the named artifact was worn, not made again"
 
