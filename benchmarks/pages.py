@@ -3,7 +3,7 @@
 Fills a cache with made-up results of 36 recipes x 7 tasks x 14,042 examples (the size of MMLU), then measures the
 pages' own Python (Streamlit's test harness, warm caches) and, with chromium, what a person at the browser sees.
 
-    nice python -m benchmarks.pages                       # everything, about ten minutes for the cache
+    nice python -m benchmarks.pages                       # everything; the cache takes a minute and 50 MB
     nice python -m benchmarks.pages --cache DIR --n 2000  # a smaller one, kept in DIR and used again
 """
 
@@ -52,7 +52,7 @@ def fill(root: Path, n: int) -> Store:
     store = open_store(root)
     for name in tasks.names():
         task = tasks.get(name)
-        asked = [synthetic._example(task, f"{name}-{i:05d}", i, False) for i in range(n)]
+        asked = [synthetic.example(task, f"{name}-{i:05d}", i, False) for i in range(n)]
         data = keys.key("examples", {"task": name, "n": n, "benchmark": True})
         results.keep_examples(store, data, asked)
         for text in RECIPES:

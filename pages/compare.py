@@ -8,7 +8,7 @@ import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
 from kick_core import views  # noqa: E402
-from pages.parts import answers, browser, cards, controls, data, duel, own_prompt, sized  # noqa: E402
+from pages.parts import answers, browser, cards, controls, data, duel, grid, own_prompt, sized  # noqa: E402
 from pages.parts.frame import empty, heading, moved, note, provenance, store, title  # noqa: E402
 from pages.parts.safe import show  # noqa: E402
 
@@ -103,8 +103,7 @@ def page() -> None:
         return
     one, other = (data.cell(frame, recipe, task) for recipe in (a, b))
     if one is None or other is None:
-        gap = a if one is None else b
-        empty(f"{gap} has not been asked this task.", f"kick sweep {model} --recipe {gap} --task {task}")
+        grid.gap(model, a if one is None else b, task)
     if a == b:
         note("A and B are the same recipe: choose another to see what moved.")
         return

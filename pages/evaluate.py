@@ -4,8 +4,6 @@ from pages.parts.frame import ensure
 
 ensure()
 
-from typing import NoReturn  # noqa: E402
-
 import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
@@ -79,16 +77,6 @@ def choose(known: list[str]) -> tuple[pd.DataFrame, str, str]:
     return frame, task, recipe
 
 
-def gap(model: str, recipe: str, task: str, covered: pd.DataFrame) -> NoReturn:
-    """What is missing, and the button and the command that fill it."""
-    wanted = grid.wanted(model, [recipe], [task], covered)
-    job_cards.button("Measure it now", wanted, key="gap", primary=True)
-    under = "" if data.protocol(model) == "strict" else f" --protocol {data.protocol(model)}"
-    empty(
-        f"{recipe} has not been asked this task.", f"kick sweep {model} --recipe {recipe} --task {task}{under}"
-    )  # fmt: skip
-
-
 def page() -> None:
     known = data.models()
     if not known:
@@ -103,10 +91,10 @@ def page() -> None:
     covered = grid.coverage(model)
     with st.expander(f"What is measured: {grid.said(covered)}"):
         fill(model, covered)
-    job_cards.live(ended=0)
     row = data.cell(mine, recipe, task)
     if row is None:
-        gap(model, recipe, task, covered)
+        grid.gap(model, recipe, task)
+    job_cards.live(ended=0)
     left, right = st.columns([3, 2], gap="large")
     with left:
         chart(frame, task, row)

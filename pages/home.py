@@ -130,7 +130,13 @@ def kept(row: pd.Series, model: str) -> None:
         return
     one = layers[layers["block"] == layers["block"].max() // 2].iloc[0]
     asked = matrices.Asked(
-        model, row["recipe"], row["weights"], int(one["block"]), one["name"], int(one["rows"]), int(one["cols"])
+        views.asked_name(model),
+        row["recipe"],
+        row["weights"],
+        int(one["block"]),
+        one["name"],
+        int(one["rows"]),
+        int(one["cols"]),
     )
     try:
         found = data.look(asked)

@@ -103,10 +103,11 @@ def _draw(*words: str) -> float:
 
 
 def _examples(task: tasks.Task, n: int, hostile: bool) -> list[Example]:
-    return [_example(task, f"{task.name}-{i:04d}", i, hostile) for i in range(n)]
+    return [example(task, f"{task.name}-{i:04d}", i, hostile) for i in range(n)]
 
 
-def _example(task: tasks.Task, name: str, i: int, hostile: bool) -> Example:
+def example(task: tasks.Task, name: str, i: int, hostile: bool) -> Example:
+    """The i-th made-up question of a task."""
     person, gold = _NAMES[i % 8], _NAMES[(i * 5 + 3) % 8]
     extra = HOSTILE if hostile else ""
     choices = tuple(_NAMES[(i * 5 + 3 + k) % 8] + extra for k in range(4)) if task.kind == "choose" else ()

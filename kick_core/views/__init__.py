@@ -48,7 +48,7 @@ from kick_core.views.made import (
 )
 from kick_core.views.naming import label, rung
 from kick_core.views.report import report
-from kick_core.views.runs import ladder, stamp, task_titles, unread
+from kick_core.views.runs import asked_name, ladder, stamp, task_titles, unread
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, scores
 from kick_core.views.words import Piece, Warm, difference, heat, repetition
 
@@ -68,6 +68,7 @@ __all__ = [
     "Store",
     "Versus",
     "Warm",
+    "asked_name",
     "at_home",
     "by",
     "calibration_of",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -127,6 +128,11 @@ def model_names(among: Iterable[Asked]) -> dict[str, str]:
     found = {run.card.fingerprint: run.card.model for run in among}
     names = list(found.values())
     return {print_: f"{name} ({print_[:6]})" if names.count(name) > 1 else name for print_, name in found.items()}
+
+
+def asked_name(name: str) -> str:
+    """The name that a model was asked under, for one that `model_names` had to tell from another."""
+    return re.sub(r" \([0-9a-f]{6}\)$", "", name)
 
 
 def ladder(run: Asked, among: Iterable[Asked]) -> list[Asked]:

@@ -135,6 +135,7 @@ def _calibrations(root: str, stamp: str, keys: tuple[str, ...]) -> list[str]:
 
 def moved(model: str) -> None:
     """Say so when a model's files are not on this machine: results stay, new ones need the files."""
+    model = views.asked_name(model)
     if views.at_home(model):
         return
     if model.startswith(("/", "~", ".")):

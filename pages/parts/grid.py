@@ -6,15 +6,16 @@ A click on a hole queues it, a click on a measured cell opens it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import pandas as pd
 import streamlit as st
 
 from kick_core import jobs, views
 from kick_core.views.plots import Chart, Row, each, plain
-from pages.parts import data
+from pages.parts import data, job_cards
 from pages.parts.charts import draw
-from pages.parts.frame import note, store
+from pages.parts.frame import empty, note, store
 from pages.parts.safe import Safe, show, tag
 
 STATES = {
@@ -27,11 +28,13 @@ STATES = {
 
 def coverage(model: str) -> pd.DataFrame:
     """`views.coverage` with what the jobs are at: a cell that a job was asked for and is not done is running."""
-    frame = data.coverage(model)
+    frame, name = data.coverage(model), views.asked_name(model)
     busy = {
         (recipe, task)
         for job in jobs.jobs(store())
-        if job.active and job.spec.get("model") == model and job.spec.get("protocol") == data.protocol(model)
+        if job.active
+        and job.spec.get("model") == views.asked_name(model)
+        and job.spec.get("protocol") == data.protocol(model)
         for recipe in job.spec.get("recipes", ())
         for task in job.spec.get("tasks", ())
     }
@@ -49,11 +52,23 @@ def wanted(model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd
     """A request that fills cells like the rest of the grid: the same calibration, as many examples, this protocol."""
     counts = {task: int(n) for task, n in zip(covered["task"], covered["wanted"], strict=True) if n}
     more = {"protocol": data.protocol(model)}
-    calibration = views.calibration_used(store(), model, recipes)
+    name = views.asked_name(model)
+    calibration = views.calibration_used(store(), name, recipes)
     return jobs.request(
-        model, list(dict.fromkeys(["dense", *recipes])), tasks=tasks, counts=counts,
+        name, list(dict.fromkeys(["dense", *recipes])), tasks=tasks, counts=counts,
         **more, **({"calibration": calibration} if calibration else {}),
     )  # fmt: skip
+
+
+def gap(model: str, recipe: str, task: str) -> NoReturn:
+    """A cell that a page would show is empty: what is missing, and the button and the command that fill it."""
+    job_cards.button("Measure it now", wanted(model, [recipe], [task], coverage(model)), key="gap", primary=True)
+    job_cards.live(ended=0)
+    under = "" if data.protocol(model) == "strict" else f" --protocol {data.protocol(model)}"
+    empty(
+        f"{recipe} has not been asked this task.",
+        f"kick sweep {views.asked_name(model)} --recipe {recipe} --task {task}{under}",
+    )
 
 
 def clickable(model: str, covered: pd.DataFrame) -> None:

@@ -58,11 +58,12 @@ def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
     if not pressed:
         return
     rows = [a] if a["recipe"] == b["recipe"] else [a, b]
+    model, recipes = views.asked_name(a["model"]), [str(row["recipe"]) for row in rows]
+    calibration = views.calibration_used(store(), model, recipes) or jobs.calibration(model)
     try:
         wanted = jobs.prompt(
-            str(a["model"]), [str(row["recipe"]) for row in rows], text, weights=tuple(str(r["weights"]) for r in rows),
-            dtype=str(b["dtype"]), new_tokens=int(length), temperature=float(heat), chat=bool(chat),
-            **_calibration(str(a["model"]), [str(row["recipe"]) for row in rows]),
+            model, recipes, text, weights=tuple(str(row["weights"]) for row in rows), dtype=str(b["dtype"]),
+            new_tokens=int(length), temperature=float(heat), chat=bool(chat), calibration=calibration,
         )  # fmt: skip
     except BadRequest as error:
         show(tag("p", str(error), cls="bad"))
@@ -77,11 +78,6 @@ def _open_example(row: pd.Series) -> str:
         return answers.prompt(data.detail(str(row["run"]), st.query_params.get("ex", "")))
     except KickError:
         return ""
-
-
-def _calibration(model: str, recipes: list[str]) -> dict[str, object]:
-    found = views.calibration_used(store(), model, recipes)
-    return {} if found is None else {"calibration": found}
 
 
 def _answers(found: Job) -> None:
