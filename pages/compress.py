@@ -20,7 +20,7 @@ PATTERNS = ("2:4", "4:8", "1:4", "1:2")
 
 def choose() -> tuple[str, str]:
     """Model and recipe text."""
-    known = list(dict.fromkeys([*views.models(store()), *views.POCKETS]))
+    known = list(dict.fromkeys([*map(views.asked_name, views.models(store())), *views.POCKETS]))
     model = st.selectbox(
         "Model", known, key="model", accept_new_options=True, bind="query-params", persist_state="session",
         help="A pocket model, a hub id or a folder: choose or type.",

@@ -129,15 +129,8 @@ def kept(row: pd.Series, model: str) -> None:
     if layers.empty:
         return
     one = layers[layers["block"] == layers["block"].max() // 2].iloc[0]
-    asked = matrices.Asked(
-        views.asked_name(model),
-        row["recipe"],
-        row["weights"],
-        int(one["block"]),
-        one["name"],
-        int(one["rows"]),
-        int(one["cols"]),
-    )
+    name, block, rows, cols = views.asked_name(model), int(one["block"]), int(one["rows"]), int(one["cols"])
+    asked = matrices.Asked(name, row["recipe"], row["weights"], block, one["name"], rows, cols)
     try:
         found = data.look(asked)
     except KickError:

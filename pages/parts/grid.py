@@ -28,13 +28,11 @@ STATES = {
 
 def coverage(model: str) -> pd.DataFrame:
     """`views.coverage` with what the jobs are at: a cell that a job was asked for and is not done is running."""
-    frame, name = data.coverage(model), views.asked_name(model)
+    frame, here = data.coverage(model), (views.asked_name(model), data.protocol(model))
     busy = {
         (recipe, task)
         for job in jobs.jobs(store())
-        if job.active
-        and job.spec.get("model") == views.asked_name(model)
-        and job.spec.get("protocol") == data.protocol(model)
+        if job.active and (job.spec.get("model"), job.spec.get("protocol")) == here
         for recipe in job.spec.get("recipes", ())
         for task in job.spec.get("tasks", ())
     }

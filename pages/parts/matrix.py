@@ -7,7 +7,7 @@ import streamlit as st
 
 from kick_core.spec import KickError
 from kick_core.views.matrices import Asked, Look
-from kick_core.views.plots import Chart, each, plain
+from kick_core.views.plots import Chart, Row, each, plain
 from pages.parts import data
 from pages.parts.charts import draw
 from pages.parts.frame import heading, note
@@ -47,19 +47,19 @@ def grid(layers: pd.DataFrame, chosen: str) -> Chart:
     return {"data": [marks], "layout": layout}
 
 
-def place(row: object) -> str:
+def place(row: Row) -> str:
     """A matrix's address: 3.mlp.up_proj."""
-    return f"{row['block']}.{row['name']}"  # type: ignore[index]
+    return f"{row['block']}.{row['name']}"
 
 
 def _numbers(values: pd.Series) -> list[float | None]:
     return [None if value != value else float(value) for value in values]
 
 
-def _tip(row: object) -> str:
-    said = f"block {row['block']} · {plain(row['name'])}<br>{row['rows']} x {row['cols']}"  # type: ignore[index]
+def _tip(row: Row) -> str:
+    said = f"block {row['block']} · {plain(row['name'])}<br>{row['rows']} x {row['cols']}"
     for name, word, form in (("sparsity", "zeros", ".1%"), ("loss", "relative error", ".4f")):
-        value = row[name]  # type: ignore[index]
+        value = row[name]
         said += f"<br>{value:{form}} {word}" if value == value else ""
     return said + "<br>click to look inside"
 
