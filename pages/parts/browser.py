@@ -115,7 +115,7 @@ def _table(shown: pd.DataFrame, key: str, row: pd.Series, against: str, names: t
         for column, name in zip(("dense_score", "score"), names, strict=True)
     }
     st.dataframe(
-        shown[columns].assign(repetition=100 * shown["repetition"])[columns],
+        _narrow(shown)[columns],
         hide_index=True, height=min(330, 38 + 35 * len(shown)), column_config={**_COLUMNS, **scores}, key=key,
         on_select="rerun", selection_mode="single-row", alt="Examples; select a row to open it below",
     )  # fmt: skip
@@ -139,6 +139,13 @@ def _exports(shown: pd.DataFrame, row: pd.Series, against: str) -> None:
         "Parquet", data=lambda: views.parquet(views.provided(shown, row, against)), file_name=f"{file}.parquet",
         mime="application/vnd.apache.parquet", on_click="ignore", type="tertiary", icon=":material/download:",
     )  # fmt: skip
+
+
+def _narrow(shown: pd.DataFrame) -> pd.DataFrame:
+    """The table as it travels to the browser, again whenever another row is opened: words as codes, short numbers."""
+    narrow = shown.assign(repetition=100 * shown["repetition"]).reset_index(drop=True)
+    words = {name: "category" for name in ("why", "discipline", "subject", "breaks")}
+    return narrow.astype({**words, "dense_score": "float32", "score": "float32", "repetition": "float32"})
 
 
 def _step(key: str, to: int) -> Callable[[], None]:
