@@ -98,8 +98,8 @@ def answers_changed(task: Task, before: Scored, after: Scored) -> stats.Interval
         return stats.Interval(math.nan, math.nan, math.nan, 0)
     _, at_before, at_after = pair(before, after)
     form = normalise if task.kind == "generate" else str
-    said, says = before.extracted[at_before], after.extracted[at_after]
-    return stats.changed([form(text or "") for text in said], [form(text or "") for text in says])
+    said, says = runs.extracted(before, at_before, form), runs.extracted(after, at_after, form)
+    return stats.changed(said.tolist(), says.tolist())
 
 
 def exponential(store: Store, run: Asked, mine: Scored, base: Scored | None) -> dict[str, Any]:

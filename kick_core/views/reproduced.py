@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from kick_core import stats
 from kick_core.paper import MODEL, Printed
@@ -62,7 +63,7 @@ def _where(store: Store, run: runs.Asked, found: Scored, only: Callable[[Example
         return found
     examples = runs.examples(store, run.card.examples)
     mask = np.array([only(examples[name]) for name in found.ids], dtype=bool)
-    return Scored(found.ids[mask], found.score[mask], found.why[mask], found.extracted[mask])
+    return Scored(found.ids[mask], found.score[mask], found.why[mask], found.extracted.filter(pa.array(mask)))
 
 
 def _ours(row: Mapping[str, Any]) -> dict[str, Any]:

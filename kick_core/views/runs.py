@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -220,6 +220,15 @@ def _few(column: pa.ChunkedArray | pa.Array) -> NDArray[np.object_]:
     words = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
     found: NDArray[np.object_] = words[coded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
     return found
+
+
+def extracted(found: Scored, at: NDArray[np.intp], form: Callable[[str], str]) -> NDArray[np.object_]:
+    """What was extracted at some places, each in the same `form`; every different word is formed once."""
+    coded = _coded(found.extracted)
+    words = np.array([form(word or "") for word in (*coded.dictionary.to_pylist(), "")], dtype=object)
+    places = coded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)
+    told: NDArray[np.object_] = words[places[at]]
+    return told
 
 
 _IDS: dict[str, NDArray[np.object_]] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kick_core import evaluation, jobs, tryout
+from kick_core import engine, evaluation, jobs, tryout
 from kick_core.artifacts import open_for
 from kick_core.evaluation import Asker
 from kick_core.prompts import encode
@@ -43,7 +43,7 @@ def test_a_request_survives_its_file() -> None:
 
 def greedy(ask: Asker, prompt: str, count: int) -> str:
     ids = encode(ask.tokenizer, prompt)
-    (found,) = evaluation.engine.greedy(
+    (found,) = engine.greedy(
         ask.model, [ids], new_tokens=count, ends=ask.ends, stops=lambda _: False, plan=ask.plan, filler=ask.filler
     )
     return str(ask.tokenizer.decode(list(found[0].ids), skip_special_tokens=True))
