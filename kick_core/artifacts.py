@@ -6,6 +6,7 @@ without being opened anew.
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,6 +45,7 @@ class OpenModel:
     streamed: bool = False
     wears: str = ""
     _dense: dict[str, Tensor] = field(default_factory=dict)
+    _held: int | None = None
 
     @property
     def dtype(self) -> str:
@@ -74,7 +76,14 @@ class OpenModel:
             for block in range(len(decoder_blocks(self.model))):
                 for matrix in self.block_matrices(block):
                     matrix.write(self.dense(block, matrix))
+        self._let_go(None)
         self.wears = ""
+
+    def _let_go(self, held: int | None) -> None:
+        """Hold what is worn now; what was worn before may be removed."""
+        if self._held is not None:
+            os.close(self._held)
+        self._held = held
 
     def wear_block(self, block: int, tensors: dict[str, Tensor]) -> None:
         for matrix in self.block_matrices(block):
@@ -82,6 +91,8 @@ class OpenModel:
 
     def wear(self, store: Store, key: str) -> None:
         """Put an artifact's weights on. Raises KickError when it was made from another model."""
+        if self.wears != key or self._held is None:
+            self._let_go(artifacts.hold(store, key))
         if self.wears == key:
             return
         card = artifacts.card(store, key)

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,14 +32,17 @@ from typing import Any, Literal, Protocol
 from kick_core import keys
 from kick_core.spec import BadRequest, Calibration, KickError
 from kick_core.store import Store, open_store
-from kick_core.store.files import replace_file
+from kick_core.store.faults import here
+from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, seal_json
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ACTIVE: tuple[State, ...] = ("queued", "running")
 
 WORKER = (sys.executable, "-m", "kick_core.jobs")
 PATIENCE = 10.0
-"""Seconds between the polite request to stop and a signal."""
+"""Seconds between the polite request to stop and a signal from who asks again."""
+GRACE = 2.0
+"""Seconds that a worker gives itself to stop between two steps, and then once more in mid-step, before it just ends."""
 _TICK = 0.2
 
 
@@ -166,16 +169,18 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
     """
     name = job_id(wanted)
     folder = _folder(store, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = _take(folder / "lock")
+    with no_space_named(folder, 1 << 12):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _take(folder / "lock")
     if handle is None:
         return job(store, name)
     try:
         for left in ("cancel", "log.txt"):
             (folder / left).unlink(missing_ok=True)
-        replace_file(folder / "spec.json", json.dumps(wanted.to_json()).encode())
+        replace_file(folder / "spec.json", seal_json(wanted.to_json()))
         _write(folder, Job(name, wanted.to_json(), created=time.time(), message="starting"))
-        with open(folder / "log.txt", "ab") as log:
+        here("job written")
+        with no_space_named(folder, 1 << 12), open(folder / "log.txt", "ab") as log:
             child = subprocess.Popen(
                 [*worker, str(store.root.resolve()), name, str(handle)],
                 stdin=subprocess.DEVNULL,
@@ -186,6 +191,7 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
                 start_new_session=True,
             )
         _children.append(child)
+        here("worker started")
     finally:
         os.close(handle)
     return job(store, name)
@@ -224,11 +230,11 @@ def job(store: Store, name: str) -> Job:
     _children[:] = [child for child in _children if child.poll() is None]
     alive = _held(folder / "lock")
     try:
-        data = json.loads((folder / "state.json").read_text())
+        data = read_sealed_json(folder / "state.json")
         found = Job(**{**data, "losses": tuple(data["losses"])})
     except FileNotFoundError:
         raise KickError(f"no job {name!r} in {store.root}") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (Damaged, ValueError, TypeError, KeyError) as error:
         raise KickError(f"the state of job {name!r} is damaged ({error})") from error
     if found.active and not alive:
         found = replace(found, state="lost", message="its process is gone; start it again, it goes on where it was")
@@ -261,7 +267,7 @@ def cancel(store: Store, name: str) -> Job:
         return found
     if not flag.exists():
         flag.touch()
-    elif found.pid and time.time() - flag.stat().st_mtime > PATIENCE:
+    elif found.pid and abs(time.time() - flag.stat().st_mtime) > PATIENCE:  # the clock may have been set back
         with contextlib.suppress(ProcessLookupError):
             os.killpg(found.pid, signal.SIGTERM)
     return job(store, name)
@@ -286,10 +292,13 @@ def _folder(store: Store, name: str) -> Path:
 
 
 def _write(folder: Path, state: Job) -> None:
-    replace_file(folder / "state.json", json.dumps(asdict(state)).encode())
+    replace_file(folder / "state.json", seal_json(asdict(state)))
 
 
 # --- working -----------------------------------------------------------------------------------------------
+
+
+_CANCELLED = "cancelled; what was finished is kept"
 
 
 class _Stopped(Exception):
@@ -317,7 +326,7 @@ def work(store: Store, name: str, run: Run = sweep) -> State:
                 _write(folder, state)
         state = replace(state, state="done", done=state.total, message="done")
     except _Stopped:
-        state = replace(state, state="cancelled", message="cancelled; what was finished is kept")
+        state = replace(state, state="cancelled", message=_CANCELLED)
     except KickError as error:
         state = replace(state, state="failed", message=str(error))
     except Exception as error:
@@ -376,6 +385,21 @@ def _stop_if_asked(folder: Path) -> None:
         raise _Stopped
 
 
+def _watch(store: Store, name: str) -> None:
+    """A step may take minutes: see to it that a cancelled worker is gone, and its device free, after twice GRACE."""
+    flag = _folder(store, name) / "cancel"
+    while not flag.exists():
+        time.sleep(_TICK)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    with contextlib.suppress(KickError):
+        left = job(store, name)
+        if left.active:
+            _write(_folder(store, name), replace(left, state="cancelled", cancelling=False, message=_CANCELLED))
+    os._exit(1)
+
+
 def _terminate(number: int, frame: object) -> None:
     raise _Stopped
 
@@ -390,6 +414,7 @@ def main(arguments: Sequence[str], run: Run = sweep) -> int:
     os.set_inheritable(handle, False)
     os.nice(10)
     signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_watch, args=(store, name), daemon=True).start()
     return 0 if work(store, name, run) == "done" else 1
 
 

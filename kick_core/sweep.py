@@ -182,6 +182,8 @@ class Sweep:
         total = sum(cell.cost for cell in cells)
         done = 0.0
         yield Progress("", done, total, f"{sum(c.cost == 0 for c in cells)} of {len(cells)} cells are done already")
+        for loaded in self.data.values():  # also beside answers that are there already: theirs may have been damaged
+            results.keep_examples(self.store, loaded.key, loaded.examples)
         for cell in cells:
             if cell.cost == 0:
                 continue
@@ -212,7 +214,8 @@ class Sweep:
         from kick_core import runs
 
         yield Progress(f"{cell.recipe.text} · {cell.task}", start, total)
-        self.shop.put_on(cell.recipe)
+        for report in self.shop.make(cell.recipe):  # nothing to do, unless it was removed or set aside meanwhile
+            yield Progress(cell.recipe.text, start, total, report.note, report.block, report.blocks, report.loss)
         answered = 0
         card = self.card(cell.recipe, cell.task)
         limit = self.request.limit_of(cell.task)

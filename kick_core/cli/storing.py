@@ -12,16 +12,21 @@ import time
 import urllib.request
 import webbrowser
 from argparse import Namespace
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from kick_core import jobs
 from kick_core.cli import printing
 from kick_core.spec import BadRequest, KickError, nearest
-from kick_core.store import Store, artifacts, open_store, results
-from kick_core.store.files import free_bytes, replace_file
+from kick_core.store import Store, artifacts, checks, open_store, results
+from kick_core.store.files import free_bytes, is_staged, locked, replace_file
+
+_ABANDONED = 3600.0
+"""Seconds after which something half written or half deleted belongs to nobody."""
 
 
 def list_all(given: Namespace) -> int:
@@ -40,6 +45,7 @@ def list_all(given: Namespace) -> int:
                 "bits_per_weight": card.bits_per_weight,
                 "sparsity": card.sparsity,
                 "created": card.created,
+                "pinned": artifacts.pinned(store, card.key),
             }
             for card in cards
         ]
@@ -50,8 +56,8 @@ def list_all(given: Namespace) -> int:
     printing.table(
         ("artifact", "model", "recipe", "bits/weight", "on disk", "dense copy"),
         (
-            (c.key[:20], c.model, c.recipe, f"{c.bits_per_weight:.2f}", printing.size(c.bytes),
-             printing.size(c.dense_bytes))
+            (c.key[:20] + (" (pinned)" if artifacts.pinned(store, c.key) else ""), c.model, c.recipe,
+             f"{c.bits_per_weight:.2f}", printing.size(c.bytes), printing.size(c.dense_bytes))
             for c in cards
         ),
     )  # fmt: skip
@@ -86,13 +92,8 @@ def show(given: Namespace) -> int:
 def verify(given: Namespace) -> int:
     """`kick verify [--deep]`: exit status 1 when anything is damaged."""
     store = open_store(given.cache)
-    faults: list[str] = []
-    for key in store.keys("weights"):
-        if found := artifacts.verify(store, key, deep=given.deep):
-            faults += [*found, f"{key}: set aside in {artifacts.quarantine(store, key)}; it is made again on demand"]
-    for key in store.keys("results"):
-        if found := results.verify(store, key, deep=given.deep):
-            faults += [*found, *results.set_damage_aside(store, key)]
+    faults = [*_damaged_weights(store, given.deep), *_damaged_results(store, given.deep)]
+    faults += _damaged_rest(store, given.deep)
     if given.json:
         printing.document({"faults": faults})
     else:
@@ -103,34 +104,113 @@ def verify(given: Namespace) -> int:
     return 1 if faults else 0
 
 
+def _damaged_weights(store: Store, deep: bool) -> Iterator[str]:
+    for key in store.keys("weights"):
+        if found := artifacts.verify(store, key, deep=deep):
+            yield from found
+            yield f"{key}: set aside in {artifacts.quarantine(store, key)}; it is made again on demand"
+
+
+def _damaged_results(store: Store, deep: bool) -> Iterator[str]:
+    for key in store.keys("results"):
+        if found := results.verify(store, key, deep=deep):
+            yield from (*found, *results.set_damage_aside(store, key))
+
+
+def _damaged_rest(store: Store, deep: bool) -> Iterator[str]:
+    """Questions, jobs, the memo of fingerprints, staged blocks and databases that no process has open."""
+    rooms = [*(store.root / "examples").glob("??/*"), *(store.root / "jobs").glob("*"), store.root]
+    for folder in rooms:
+        for path, fault in [*checks.faults(folder, deep=deep)]:
+            yield f"{folder.name}: {fault}; set aside in {checks.set_aside(store, path)}"
+    for path in sorted((store.root / "staging").glob("*")):
+        for fault in _unless_busy(store, path, lambda key: artifacts.Stage(store, key).faults()):
+            yield f"{path.name}: {fault}; it is made again from there"
+    for path in sorted(store.live("x").parent.glob("*")):
+        found = _unless_busy(store, path, lambda key: checks.database_faults(store.live(key), deep=deep))
+        yield from (f"{path.name}: {fault}; asked again on demand" for fault in found)
+
+
+def _unless_busy(store: Store, path: Path, look: Callable[[str], list[str]]) -> list[str]:
+    """What a look finds at something unfinished; nothing while a process works on it."""
+    try:
+        with locked(store.lock_path(path.name), timeout=0):
+            return look(path.name)
+    except Timeout:
+        return []
+
+
 def collect(given: Namespace) -> int:
-    """`kick gc`: outputs are never removed, nor an artifact that is being made."""
+    """`kick gc`: outputs are never removed, nor an artifact that is pinned, in use or wanted by a job."""
     store = open_store(given.cache)
     removed = [f"unfinished {path.name}" for path in sorted((store.root / "staging").glob("*")) if _drop(store, path)]
+    removed += [f"left over {path.relative_to(store.root)}" for path in _left_over(store)]
+    kept: list[str] = []
     if given.max_size is not None:
         if given.max_size < 0:
             raise BadRequest(f"--max-size {given.max_size}: a number of bytes from 0 on")
-        cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(card.bytes, 1))
-        total = sum(card.bytes for card in cards)
-        for card in cards:
-            if total > given.max_size:
-                artifacts.remove(store, card.key)
-                removed.append(f"{card.recipe} of {card.model} ({printing.size(card.bytes)})")
-                total -= card.bytes
+        gone, kept = _shrink(store, given.max_size)
+        removed += gone
     if given.json:
-        printing.document({"removed": removed})
+        printing.document({"removed": removed, "kept": kept})
     else:
         print("\n".join(removed) if removed else "nothing to remove")
+        for line in kept:
+            print(f"kept: {line}", file=sys.stderr)
     return 0
+
+
+def _shrink(store: Store, size: int) -> tuple[list[str], list[str]]:
+    """Remove the artifacts that are cheapest to remake until `size` is reached: what went, what had to stay."""
+    removed, kept = [], []
+    cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(card.bytes, 1))
+    wanted = {text for job in jobs.jobs(store) if job.active for text in job.spec.get("recipes", ())}
+    total = sum(card.bytes for card in cards)
+    for card in cards:
+        if total <= size:
+            break
+        name = f"{card.recipe} of {card.model} ({printing.size(card.bytes)})"
+        if artifacts.pinned(store, card.key):
+            kept.append(f"{name} is pinned")
+        elif card.recipe in wanted:
+            kept.append(f"{name} belongs to a job that is running")
+        elif not artifacts.remove(store, card.key):
+            kept.append(f"{name} is in use")
+        else:
+            removed.append(name)
+            total -= card.bytes
+    return removed, kept
+
+
+def _left_over(store: Store) -> Iterator[Path]:
+    """Remove what killed processes had half written or half deleted, long enough ago to be sure of it."""
+    for path in [*store.root.glob(".*.*"), *store.root.glob("[a-z]*/**/.*.*")]:
+        if is_staged(path) and path.exists() and time.time() - path.stat().st_mtime > _ABANDONED:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield path
 
 
 def _drop(store: Store, staged: Path) -> bool:
     try:
-        with FileLock(store.lock_path(staged.name), timeout=0):
+        with locked(store.lock_path(staged.name), timeout=0):
             shutil.rmtree(staged)
             return True
     except Timeout:
         return False
+
+
+def pin(given: Namespace) -> int:
+    """`kick pin KEY [--off]`: whatever room is needed, `kick gc` leaves this artifact alone."""
+    store = open_store(given.cache)
+    room, key = _matching(store, given.key)
+    if room != "weights":
+        raise BadRequest(f"{key} is a run: outputs are never removed, so there is nothing to pin")
+    artifacts.pin(store, key, not given.off)
+    if given.json:
+        printing.document({"key": key, "pinned": not given.off})
+    else:
+        print(f"{key}: {'no longer pinned' if given.off else 'pinned'}")
+    return 0
 
 
 def score(given: Namespace) -> int:

@@ -20,7 +20,7 @@ from kick_core.keys import fingerprint
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import BadRequest, KickError, ModelRef, nearest
 from kick_core.store import Store
-from kick_core.store.files import replace_file
+from kick_core.store.files import Damaged, read_sealed_json, replace_file, seal_json
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt")
@@ -166,9 +166,12 @@ def _identity(folder: Path, weights: Sequence[Path], store: Store | None) -> str
     if store is None:
         return fingerprint({*weights, *side})
     memo_path = store.root / "fingerprints.json"
-    memo: dict[str, str] = _json(memo_path) if memo_path.exists() else {}
+    try:
+        memo: dict[str, str] = read_sealed_json(memo_path)
+    except (Damaged, OSError):
+        memo = {}  # only a memo: what it held is hashed again
     before = len(memo)
     found = fingerprint({*weights, *side}, memo=memo)
     if len(memo) != before:
-        replace_file(memo_path, json.dumps(memo, indent=0, sort_keys=True).encode())
+        replace_file(memo_path, seal_json(memo))
     return found

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kick_core.spec import BadRequest, KickError
-from kick_core.store.files import replace_file
+from kick_core.store import layout
+from kick_core.store.files import locked, replace_file
 
-VERSION = 1
-"""Of the layout on disk. A newer cache is refused; an older one is migrated or rebuilt."""
+VERSION = 2
+"""Of the layout on disk. A newer cache is refused, an older one is migrated when it is opened (see `layout`)."""
 
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of LLM-KICK Explorer.\n"
 
@@ -66,7 +67,12 @@ def open_store(root: Path | str | None = None) -> Store:
         if not version.exists():
             replace_file(path / "CACHEDIR.TAG", _TAG.encode())
             replace_file(version, json.dumps({"layout": VERSION}).encode())
-        found = json.loads(version.read_text())["layout"]
+        found = _layout(version)
+        if found in layout.MIGRATIONS:
+            with locked(path / "locks" / "layout.lock"):
+                while (found := _layout(version)) in layout.MIGRATIONS:
+                    layout.MIGRATIONS[found](path)
+                    replace_file(version, json.dumps({"layout": found + 1}).encode())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KickError(f"the cache {path} cannot be opened ({error}); name another with --cache DIR") from error
     if found != VERSION:
@@ -75,3 +81,10 @@ def open_store(root: Path | str | None = None) -> Store:
             f"use another folder with --cache DIR or the program's version that made it"
         )
     return Store(path)
+
+
+def _layout(version: Path) -> int:
+    found = json.loads(version.read_text())["layout"]
+    if not isinstance(found, int):
+        raise ValueError(f"{version} names no layout")
+    return found
