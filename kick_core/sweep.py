@@ -178,12 +178,12 @@ class Sweep:
 
     def run(self, only: Recipe | None = None) -> Iterator[Progress]:
         """Do what is left (of one recipe), yielding progress; the last item has `done` equal to `total`."""
+        if only is None:
+            self.mend()
         cells = self.cells(only)
         total = sum(cell.cost for cell in cells)
         done = 0.0
         yield Progress("", done, total, f"{sum(c.cost == 0 for c in cells)} of {len(cells)} cells are done already")
-        for loaded in self.data.values():  # also beside answers that are there already: theirs may have been damaged
-            results.keep_examples(self.store, loaded.key, loaded.examples)
         for cell in cells:
             if cell.cost == 0:
                 continue
@@ -193,6 +193,14 @@ class Sweep:
                 yield progress
             done = start + cell.cost
         yield Progress("", total, total, "done")
+
+    def mend(self) -> None:
+        """Write again what damage took from measured runs and no model is needed for."""
+        from kick_core import runs
+
+        for recipe in self.recipes:
+            for name, loaded in self.data.items():
+                runs.mend(self.store, self.card(recipe, name), loaded)
 
     def _make_together(self, cell: Cell, start: float, total: float) -> Iterator[Progress]:
         """Dense propagation: the first recipe that looks at data brings all others of the sweep with it."""

@@ -15,7 +15,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import Timeout
 
@@ -24,6 +24,8 @@ from kick_core.cli import printing
 from kick_core.spec import BadRequest, KickError, nearest
 from kick_core.store import Store, artifacts, checks, open_store, results
 from kick_core.store.files import free_bytes, is_staged, locked, replace_file
+
+Found = TypeVar("Found")
 
 _ABANDONED = 3600.0
 """Seconds after which something half written or half deleted belongs to nobody."""
@@ -123,28 +125,33 @@ def _damaged_rest(store: Store, deep: bool) -> Iterator[str]:
     for folder in rooms:
         for path, fault in [*checks.faults(folder, deep=deep)]:
             yield f"{folder.name}: {fault}; set aside in {checks.set_aside(store, path)}"
+    nothing: list[str] = []
     for path in sorted((store.root / "staging").glob("*")):
-        for fault in _unless_busy(store, path, lambda key: artifacts.Stage(store, key).faults()):
-            yield f"{path.name}: {fault}; it is made again from there"
-    for path in sorted(store.live("x").parent.glob("*")):
-        found = _unless_busy(store, path, lambda key: checks.database_faults(store.live(key), deep=deep))
+        found = _unless_busy(store, path, lambda key: artifacts.Stage(store, key).faults(), nothing)
+        yield from (f"{path.name}: {fault}; it is made again from there" for fault in found)
+    for path in _live(store):
+        found = _unless_busy(store, path, lambda key: checks.database_faults(store.live(key), deep=deep), nothing)
         yield from (f"{path.name}: {fault}; asked again on demand" for fault in found)
 
 
-def _unless_busy(store: Store, path: Path, look: Callable[[str], list[str]]) -> list[str]:
-    """What a look finds at something unfinished; nothing while a process works on it."""
+def _live(store: Store) -> list[Path]:
+    return sorted(file.parent for file in store.live("x").parent.glob("*/cache.db"))
+
+
+def _unless_busy(store: Store, path: Path, do: Callable[[str], Found], otherwise: Found) -> Found:
+    """What comes of doing something with what is unfinished, under its lock; `otherwise` while a process has that."""
     try:
         with locked(store.lock_path(path.name), timeout=0):
-            return look(path.name)
+            return do(path.name)
     except Timeout:
-        return []
+        return otherwise
 
 
 def collect(given: Namespace) -> int:
     """`kick gc`: outputs are never removed, nor an artifact that is pinned, in use or wanted by a job."""
     store = open_store(given.cache)
     removed = [f"unfinished {path.name}" for path in sorted((store.root / "staging").glob("*")) if _drop(store, path)]
-    removed += [f"left over {path.relative_to(store.root)}" for path in _left_over(store)]
+    removed += [f"left over {path.name}" for path in (*_left_over(store), *_sealed_live(store))]
     kept: list[str] = []
     if given.max_size is not None:
         if given.max_size < 0:
@@ -186,17 +193,23 @@ def _left_over(store: Store) -> Iterator[Path]:
     """Remove what killed processes had half written or half deleted, long enough ago to be sure of it."""
     for path in [*store.root.glob(".*.*"), *store.root.glob("[a-z]*/**/.*.*")]:
         if is_staged(path) and path.exists() and time.time() - path.stat().st_mtime > _ABANDONED:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            yield path
+
+
+def _sealed_live(store: Store) -> Iterator[Path]:
+    """Remove databases of runs that were killed after their last seal."""
+    for path in _live(store):
+        if _unless_busy(store, path, lambda key: results.drop_live(store, key), False):
             yield path
 
 
 def _drop(store: Store, staged: Path) -> bool:
-    try:
-        with locked(store.lock_path(staged.name), timeout=0):
-            shutil.rmtree(staged)
-            return True
-    except Timeout:
-        return False
+    def gone(key: str) -> bool:
+        shutil.rmtree(staged)
+        return True
+
+    return _unless_busy(store, staged, gone, False)
 
 
 def pin(given: Namespace) -> int:

@@ -73,7 +73,7 @@ def open_store(root: Path | str | None = None) -> Store:
                 while (found := _layout(version)) in layout.MIGRATIONS:
                     layout.MIGRATIONS[found](path)
                     replace_file(version, json.dumps({"layout": found + 1}).encode())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KickError(f"the cache {path} cannot be opened ({error}); name another with --cache DIR") from error
     if found != VERSION:
         raise KickError(

@@ -8,8 +8,8 @@ their reports) and goes on. The inputs of the next block are kept verbatim, beca
 again are not the same activations on every machine, and a chain of small differences is not small. A killed seal is
 finished by whoever comes next.
 
-An artifact that a process wears is held by a shared lock on locks/<key>.use, which ends with the process; `pinned` beside
-the card keeps it too. `remove` respects both.
+An artifact that a process wears is held by a shared lock on locks/<key>.use, which ends with the process; `pinned`
+beside the card keeps it too. `remove` respects both.
 """
 
 from __future__ import annotations

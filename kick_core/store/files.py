@@ -46,16 +46,16 @@ def replace_file(path: Path, data: bytes) -> None:
             with open(staged, "xb") as file:
                 file.write(data[: len(data) // 2])
                 file.flush()
-                here(f"{path.name}: half written")
+                here(f"{path.name}: half written", writes=True)
                 file.write(data[len(data) // 2 :])
                 file.flush()
                 os.fsync(file.fileno())
-            here(f"{path.name}: written")
+            here(f"{path.name}: written", writes=True)
             os.replace(staged, path)
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
-        here(f"{path.name}: renamed")
+        here(f"{path.name}: renamed", writes=True)
         sync_folder(path.parent)
 
 
@@ -66,7 +66,7 @@ def seal_json(content: Mapping[str, Any]) -> bytes:
 
 
 def read_sealed_json(path: Path) -> dict[str, Any]:
-    """The object that `seal_json` wrote. Raises Damaged when a single bit of it differs, OSError when it is not there."""
+    """The object that `seal_json` wrote. Raises Damaged when a bit of it differs, OSError when it is not there."""
     raw = path.read_bytes()
     body, seal = raw[:-_SEAL_LENGTH], _SEAL.fullmatch(raw[-_SEAL_LENGTH:])
     if seal is None or xxhash.xxh3_64_hexdigest(body).encode() != seal[1]:

@@ -94,7 +94,7 @@ def runs(store: Store) -> list[RunCard]:
     """The cards of all runs with at least one sealed part; `kick verify` names those that cannot be read."""
     found = []
     for key in store.keys("results"):
-        with suppress(Damaged):
+        with suppress(KickError):
             if parts(store, key):
                 found.append(run(store, key))
     return found
@@ -232,7 +232,7 @@ class Recorder:
             with self.cache.transact():
                 for output in found:
                     self.cache.set(output.example, output.to_json())
-                    here("output set")
+                    here("output set", writes=True)
         except (sqlite3.DatabaseError, OSError) as error:
             size = sum(len(json.dumps(output.to_json())) for output in found)
             raise _not_written(Path(self.cache.directory), size, error) from error
@@ -258,7 +258,7 @@ def _not_written(place: Path, size: int, error: Exception) -> KickError:
 def recorder(store: Store, card: RunCard) -> Iterator[Recorder]:
     """Take the right to add to a run. On a clean leave the live database goes; after a kill it stays."""
     with locked(store.lock_path(card.key)):
-        _keep_card(store, card)
+        keep_card(store, card)
         cache = _open_live(store, card.key)
         try:
             yield Recorder(store, card.key, cache, measured(store, card.key))
@@ -268,12 +268,23 @@ def recorder(store: Store, card: RunCard) -> Iterator[Recorder]:
         shutil.rmtree(store.live(card.key), ignore_errors=True)
 
 
-def _keep_card(store: Store, card: RunCard) -> None:
+def keep_card(store: Store, card: RunCard) -> None:
+    """Write a run's card where there is none, or a damaged one: it says nothing that its caller does not know."""
     try:
         run(store, card.key)
-    except KickError:  # there is none, or a damaged one: it says nothing that we do not know
+    except KickError:
         path = store.folder("results", card.key) / "run.json"
         replace_file(path, seal_json(card.to_json()))
+
+
+def drop_live(store: Store, key: str) -> bool:
+    """Remove an output database that a kill left behind after all that it holds was sealed. The run must be locked."""
+    live = store.live(key)
+    held = checks.database_keys(live)
+    if held is None or not held <= {output.example for output in outputs(store, key)}:
+        return False
+    shutil.rmtree(live)
+    return True
 
 
 def _open_live(store: Store, key: str) -> Any:
