@@ -75,7 +75,7 @@ def _matching(store: Store, prefix: str) -> tuple[str, str]:
     found = [(room, key) for room in ("weights", "results") for key in store.keys(room) if key.startswith(prefix)]
     if len(found) != 1:
         what = "no key begins" if not found else f"{len(found)} keys begin"
-        raise BadRequest(f"{what} with {prefix!r} in {store.root}: `kick list` shows the keys")
+        raise BadRequest(f"{what} with {prefix[:60]!r} in {store.root}: `kick list` shows the keys")
     return found[0]
 
 
