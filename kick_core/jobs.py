@@ -33,7 +33,7 @@ from kick_core import keys
 from kick_core.spec import BadRequest, Calibration, KickError
 from kick_core.store import Store, open_store
 from kick_core.store.faults import here
-from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, seal_json
+from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, require_space, seal_json
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ACTIVE: tuple[State, ...] = ("queued", "running")
@@ -43,6 +43,8 @@ PATIENCE = 10.0
 """Seconds between the polite request to stop and a signal from who asks again."""
 GRACE = 2.0
 """Seconds that a worker gives itself to stop between two steps, and then once more in mid-step, before it just ends."""
+ROOM = 1 << 20
+"""Bytes that must be free before a job begins; its worker, who knows the model, asks for what artifacts take."""
 _TICK = 0.2
 
 
@@ -175,6 +177,7 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
     if handle is None:
         return job(store, name)
     try:
+        require_space(store.root, ROOM)
         for left in ("cancel", "log.txt"):
             (folder / left).unlink(missing_ok=True)
         replace_file(folder / "spec.json", seal_json(wanted.to_json()))
