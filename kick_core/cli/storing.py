@@ -13,6 +13,7 @@ import urllib.request
 import webbrowser
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -191,10 +192,12 @@ def _shrink(store: Store, size: int) -> tuple[list[str], list[str]]:
 
 def _left_over(store: Store) -> Iterator[Path]:
     """Remove what killed processes had half written or half deleted, long enough ago to be sure of it."""
-    for path in [*store.root.glob(".*.*"), *store.root.glob("[a-z]*/**/.*.*")]:
-        if is_staged(path) and path.exists() and time.time() - path.stat().st_mtime > _ABANDONED:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-            yield path
+    for place, folders, names in os.walk(store.root):
+        for path in (Path(place, name) for name in (*folders, *names)):
+            with suppress(FileNotFoundError):  # others work on the same cache
+                if is_staged(path) and time.time() - path.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    yield path
 
 
 def _sealed_live(store: Store) -> Iterator[Path]:
@@ -206,8 +209,10 @@ def _sealed_live(store: Store) -> Iterator[Path]:
 
 def _drop(store: Store, staged: Path) -> bool:
     def gone(key: str) -> bool:
-        shutil.rmtree(staged)
-        return True
+        there = staged.exists()
+        if there:
+            shutil.rmtree(staged)
+        return there
 
     return _unless_busy(store, staged, gone, False)
 

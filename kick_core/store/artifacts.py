@@ -65,7 +65,7 @@ def cards(store: Store) -> list[Card]:
     """The cards of all complete artifacts that can be read; `kick verify` names the others."""
     found = []
     for key in store.keys("weights"):
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(KickError):  # damaged, or removed while we look
             if has(store, key):
                 found.append(card(store, key))
     return found
@@ -291,7 +291,7 @@ def pinned(store: Store, key: str) -> bool:
 def remove(store: Store, key: str) -> bool:
     """Delete an artifact; it can be made again from its recipe. Outputs are never removed with it.
 
-    False, and nothing done, when it is pinned or in use: being made, or worn by a process.
+    False, and nothing done, when it is not there, pinned, or in use: being made, or worn by a process.
     """
     if pinned(store, key):
         return False
@@ -302,6 +302,8 @@ def remove(store: Store, key: str) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with locked(store.lock_path(key), timeout=0):
+            if not folder.exists():
+                return False
             doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
             os.rename(folder, doomed)
             here("artifact gone")
