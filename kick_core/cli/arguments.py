@@ -142,5 +142,11 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "app", "Open the explorer on 127.0.0.1.")
     command.add_argument("--port", type=int, default=8501)
+    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default 127.0.0.1)")
+    command.add_argument(
+        "--name", action="append", default=[], dest="names", metavar="HOST",
+        help="a name under which a proxy serves it; others are refused. May be repeated",
+    )  # fmt: skip
+    command.add_argument("--without-login", action="store_true", help="yes, let everybody who reaches --host use it")
     command.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     command.set_defaults(command=storing.app)

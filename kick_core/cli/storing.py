@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,8 @@ from kick_core.store import Store, artifacts, checks, open_store, results
 from kick_core.store.files import free_bytes, is_staged, locked, replace_file
 
 Found = TypeVar("Found")
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
 
 _ABANDONED = 3600.0
 """Seconds after which something half written or half deleted belongs to nobody."""
@@ -304,17 +308,36 @@ def app(given: Namespace) -> int:
     script = Path(__file__).resolve().parents[2] / "app.py"
     if not script.exists():
         raise KickError(f"{script} is not there: the explorer runs from a checkout of the project")
+    _refuse_open_doors(given)
     environment = dict(os.environ)
     if given.cache:
         environment["KICK_CACHE"] = str(Path(given.cache).expanduser().resolve())
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", "127.0.0.1"]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", given.host]
+    for name in (*given.names, "localhost", "127.0.0.1") if given.names else ():
+        command += ["--server.allowedHosts", name]
     # headless also when a browser is opened: otherwise Streamlit's first start stops to ask for an e-mail address
     command += ["--server.port", str(given.port), "--server.headless", "true"]
-    address = f"http://127.0.0.1:{given.port}"
+    address = f"http://{given.host}:{given.port}"
     print(f"the explorer: {address} (Ctrl-C ends it)", file=sys.stderr)
     if not given.no_browser:
         threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
     return subprocess.call(command, cwd=script.parent, env=environment)
+
+
+def _refuse_open_doors(given: Namespace) -> None:
+    """The explorer knows no users: whoever reaches it can start jobs on this machine and read every answer."""
+    try:
+        inside = given.host == "localhost" or ipaddress.ip_address(given.host).is_loopback
+    except ValueError:
+        raise BadRequest(f"--host {given.host!r} is no address: 127.0.0.1, or an address of this machine") from None
+    if not inside and not given.without_login:
+        raise BadRequest(
+            f"--host {given.host} lets everybody who reaches this machine use the explorer, without a login: keep "
+            f"127.0.0.1 behind a proxy that asks for one (SECURITY.md), or add --without-login"
+        )
+    for name in given.names:
+        if not _HOST_NAME.fullmatch(name):
+            raise BadRequest(f"--name {name[:80]!r} is no host name, such as kick.example.org")
 
 
 def _open_browser(address: str) -> None:

@@ -28,6 +28,27 @@ def test_every_place(kind: str) -> None:
         assert told["most_repeated"] <= 1 and told["places"] >= 9, name
 
 
+def aimed(what: str, kills: int) -> None:
+    """Three rivals; the one that computes is killed. A kill repeats one piece, and nothing is ever damaged."""
+    command = [sys.executable, "-m", "tests.reliability.rivals", what, str(kills)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["kills"] >= kills and (told["damaged"], told["failed"]) == (0, 0), told
+    assert told["repeated"] <= told["kills"], told
+
+
+@pytest.mark.parametrize("what", ["weights", "outputs"])
+def test_aimed_kills(what: str) -> None:
+    aimed(what, 16)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("what", ["weights", "outputs"])
+def test_a_thousand_aimed_kills(what: str) -> None:
+    aimed(what, 1000)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", ["kill", "full"])
 def test_every_place_of_jobs_and_of_care(kind: str) -> None:
