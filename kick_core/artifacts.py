@@ -7,6 +7,8 @@ without being opened anew.
 from __future__ import annotations
 
 import os
+import weakref
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,7 +47,7 @@ class OpenModel:
     streamed: bool = False
     wears: str = ""
     _dense: dict[str, Tensor] = field(default_factory=dict)
-    _held: int | None = None
+    _let_go: Callable[[], object] | None = None
 
     @property
     def dtype(self) -> str:
@@ -76,14 +78,21 @@ class OpenModel:
             for block in range(len(decoder_blocks(self.model))):
                 for matrix in self.block_matrices(block):
                     matrix.write(self.dense(block, matrix))
-        self._let_go(None)
+        self.release()
         self.wears = ""
 
-    def _let_go(self, held: int | None) -> None:
-        """Hold what is worn now; what was worn before may be removed."""
-        if self._held is not None:
-            os.close(self._held)
-        self._held = held
+    def _hold(self, store: Store, key: str) -> None:
+        """Keep others from removing what is worn, as long as this model is there."""
+        self.release()
+        handle = artifacts.hold(store, key)
+        if handle is not None:
+            self._let_go = weakref.finalize(self, os.close, handle)
+
+    def release(self) -> None:
+        """What is worn may be removed from the cache; it stays on."""
+        if self._let_go is not None:
+            self._let_go()
+        self._let_go = None
 
     def wear_block(self, block: int, tensors: dict[str, Tensor]) -> None:
         for matrix in self.block_matrices(block):
@@ -91,8 +100,8 @@ class OpenModel:
 
     def wear(self, store: Store, key: str) -> None:
         """Put an artifact's weights on. Raises KickError when it was made from another model."""
-        if self.wears != key or self._held is None:
-            self._let_go(artifacts.hold(store, key))
+        if self.wears != key or self._let_go is None:
+            self._hold(store, key)
         if self.wears == key:
             return
         card = artifacts.card(store, key)

@@ -184,14 +184,17 @@ class Sweep:
         total = sum(cell.cost for cell in cells)
         done = 0.0
         yield Progress("", done, total, f"{sum(c.cost == 0 for c in cells)} of {len(cells)} cells are done already")
-        for cell in cells:
-            if cell.cost == 0:
-                continue
-            start = done
-            for progress in self._do(cell, start, total):
-                done = progress.done
-                yield progress
-            done = start + cell.cost
+        try:
+            for cell in cells:
+                if cell.cost == 0:
+                    continue
+                start = done
+                for progress in self._do(cell, start, total):
+                    done = progress.done
+                    yield progress
+                done = start + cell.cost
+        finally:
+            self.shop.opened.release()
         yield Progress("", total, total, "done")
 
     def mend(self) -> None:
