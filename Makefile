@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ORACLES := .venv-oracles
 PIP := $(BIN)/pip --disable-pip-version-check
 PORT ?= 8501
 
-.PHONY: demo test check soak audit app clean
+.PHONY: demo test check soak audit bench app oracles clean
 
 # Install, compress and ask the embedded pocket model, open the explorer on 127.0.0.1.
 demo: $(VENV)/.installed
@@ -34,6 +35,16 @@ soak: $(VENV)/.tested
 audit: $(VENV)/.tested
 	$(BIN)/python .ci/audit.py
 
+# What compressing, storing and changing weights costs, at sizes for a CPU (a minute or two).
+bench: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python benchmarks/compression_gpu.py --small --device cpu
+	PYTHONPATH=. $(BIN)/python benchmarks/storage.py --layers 1
+
+# Compare with the peers (llm-compressor, GPTQModel), in an environment of their own: minutes to install, minutes to run.
+oracles: $(ORACLES)/.installed
+	$(ORACLES)/bin/python -m pytest tests/oracles
+	$(ORACLES)/bin/python -m benchmarks.oracles
+
 # The explorer over whatever the cache holds.
 app: $(VENV)/.installed
 	$(BIN)/kick app --port $(PORT)
@@ -49,5 +60,11 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+$(ORACLES)/.installed: pyproject.toml constraints-oracles.txt
+	$(PYTHON) -m venv $(ORACLES)
+	$(ORACLES)/bin/pip install --quiet --constraint constraints-oracles.txt torch
+	$(ORACLES)/bin/pip install --quiet --constraint constraints-oracles.txt --editable ".[oracles]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(ORACLES) build dist *.egg-info

@@ -56,7 +56,9 @@ def make_model(folder: Path, layers: int) -> int:
         save_file(tensors, folder / file, metadata={"format": "pt"})
         places |= dict.fromkeys(mine, file)
         total += sum(t.nbytes for t in tensors.values())
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": places})
+    )
     return total
 
 

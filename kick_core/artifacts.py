@@ -24,7 +24,7 @@ from kick_core.calibration import digest
 from kick_core.compression import needs_data
 from kick_core.models.blocks import Matrix, decoder_blocks, matrices
 from kick_core.models.loading import device_of, open_model, open_tokenizer
-from kick_core.models.quantized import quantization
+from kick_core.models.quantized import decoder, quantization
 from kick_core.models.shards import Shards, open_streamed, path_of, resident, streams
 from kick_core.models.source import Source, find
 from kick_core.spec import Calibration, KickError, ModelRef, Recipe
@@ -37,7 +37,8 @@ class OpenModel:
     """A model that can wear any artifact made from it. `wears` is the key of the weights it has on.
 
     A `streamed` model has its blocks in its files only: it can be compressed, not asked. `shards` are the
-    dense weights on disk; where files hold them under other names, a copy in memory stands in.
+    dense weights on disk; where files hold them under other names, a copy in memory stands in. On a GPU with
+    room for it a second copy of the dense weights stays there, so that a change of clothes moves only bits.
     """
 
     source: Source
@@ -48,10 +49,16 @@ class OpenModel:
     wears: str = ""
     _dense: dict[str, Tensor] = field(default_factory=dict)
     _let_go: Callable[[], object] | None = None
+    _resident: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
+
+    @cached_property
+    def decoder(self) -> str:
+        """What decoded the model's files where they were quantized already; empty for plain ones."""
+        return decoder(self.source)
 
     @cached_property
     def _blocks_path(self) -> str:
@@ -66,8 +73,24 @@ class OpenModel:
             return self._dense[f"{block}.{matrix.name}"]
         return matrix.of(self.shards.read(f"{self._blocks_path}.{block}.{matrix.path}", self.model.dtype))
 
+    def base(self, block: int, matrix: Matrix) -> Tensor:
+        """A matrix's dense weight [out, in]: the copy on the GPU, where there is one."""
+        found = self._resident.get(f"{block}.{matrix.name}")
+        return self.dense(block, matrix) if found is None else found
+
+    def _settle(self) -> None:
+        """Keep the dense matrices on the GPU too, while a quarter of its memory stays free for work."""
+        device = self.model.device
+        if self._resident or self.streamed or device.type != "cuda" or self.wears:
+            return
+        all_of = [(n, m) for n in range(len(decoder_blocks(self.model))) for m in self.block_matrices(n)]
+        free, total = torch.cuda.mem_get_info(device)
+        if free - sum(matrix.read().nbytes for _, matrix in all_of) > total // 4:
+            self._resident = {f"{block}.{matrix.name}": matrix.read().clone() for block, matrix in all_of}
+
     def remember_dense(self) -> None:
         """Before the first change: keep the dense matrices, unless they can be read again."""
+        self._settle()
         if self.shards is None and not self._dense:
             for block in range(len(decoder_blocks(self.model))):
                 for matrix in self.block_matrices(block):
@@ -77,7 +100,7 @@ class OpenModel:
         if self.wears and not self.streamed:
             for block in range(len(decoder_blocks(self.model))):
                 for matrix in self.block_matrices(block):
-                    matrix.write(self.dense(block, matrix))
+                    matrix.write(self.base(block, matrix))
         self.release()
         self.wears = ""
 
@@ -96,7 +119,7 @@ class OpenModel:
 
     def wear_block(self, block: int, tensors: dict[str, Tensor]) -> None:
         for matrix in self.block_matrices(block):
-            matrix.write(weights.decode(matrix.name, self.dense(block, matrix), tensors))
+            weights.decode_into(matrix.read(), matrix.name, self.base(block, matrix), tensors)
 
     def wear(self, store: Store, key: str) -> None:
         """Put an artifact's weights on. Raises KickError when it was made from another model."""

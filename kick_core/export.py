@@ -142,6 +142,7 @@ def _with_grids(
 ) -> dict[str, Tensor]:
     """The same with every compressed linear's weight replaced by its packed form."""
     model, key = shop.opened.model, shop.key(recipe)
+    write = gptq_tensors if form == GPTQ else packed_tensors
     paths = {id(module): name for name, module in model.named_modules()}
     for number, block in enumerate(decoder_blocks(model)):
         stored = load_file(artifacts.block_path(shop.store, key, number))
@@ -153,7 +154,7 @@ def _with_grids(
             name = f"{paths[id(module)]}"
             found = _stored_grid(matrix.name, stored, matrix.read().shape[1], target)
             del tensors[f"{name}.weight"]
-            tensors |= gptq_tensors(name, found) if form == GPTQ else packed_tensors(name, found, target.symmetric)
+            tensors |= write(name, found, target.symmetric)
     return tensors
 
 

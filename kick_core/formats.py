@@ -1,13 +1,15 @@
-"""The two quantized file formats that others read, as facts about tensors: GPTQ v1 and pack-quantized.
+"""The two quantized file formats that others read, as facts about tensors: GPTQ and pack-quantized.
 
     GPTQ v1 (AutoGPTQ)      qweight int32 [in*bits/32, out], codes packed along in; qzeros int32
                             [groups, out*bits/32] holding zero - 1; scales float16 [groups, out]; g_idx [in]
+    GPTQ v2 (GPTQModel)     the same with qzeros holding the zero itself
     pack-quantized          weight_packed int32 [out, ceil(in*bits/32)], codes packed along in;
     (compressed-tensors)    weight_scale [out, groups]; weight_zero_point int32 [out*bits/32, groups] packed
                             along out, asymmetric only; weight_shape int64 [2]; weight_g_idx where not plain
 
-Both pack codes as a dense little-endian bit stream. Learnt from files that GPTQModel 7.6 and llm-compressor
-0.14 write; v2 of GPTQ, which stores the zero itself, is read too.
+All pack codes as a dense little-endian bit stream. Learnt from files that GPTQModel 7.6 and llm-compressor
+0.14 write (`tests/oracles`). Symmetric grids are written as v1, which every reader takes; others as v2, because
+v1 cannot hold a zero point of 0 and GPTQModel opens no asymmetric v1 but its own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from kick_core.spec import BadRequest, KickError
 from kick_core.weights import pack_bits, unpack_bits
 
 GPTQ, PACKED = "gptq", "compressed-tensors"
+V1, V2 = "gptq", "gptq_v2"
+GPTQ_BITS = (2, 3, 4, 8)
+"""Bits at which GPTQ files hold a dense stream; GPTQModel lays 5 to 7 bits out in planes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,17 @@ class Grid:
 
     def weight(self, dtype: torch.dtype) -> Tensor:
         return dequantize(self.codes, self.scales.float(), self.zeros.float(), self.groups, dtype)
+
+
+def described(config: Mapping[str, Any]) -> str:
+    """A folder's `quantization_config` in words: the format, bits and group. Raises KickError for one not read."""
+    if config["quant_method"] == GPTQ:
+        bits, version = _gptq_layout(config)
+        form, group = "GPTQ v1" if version == V1 else "GPTQ v2", config.get("group_size")
+    else:
+        scheme = _scheme(config)
+        form, bits, group = "pack-quantized", scheme["num_bits"], scheme.get("group_size")
+    return f"{form}, {bits} bit, {'one group a row' if group in (None, -1) else f'groups of {group}'}"
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:
@@ -58,17 +74,13 @@ def unpack_words(words: Tensor, bits: int, count: int) -> Tensor:
 # --- GPTQ --------------------------------------------------------------------------------------------------
 
 
-def gptq_tensors(name: str, grid: Grid) -> dict[str, Tensor]:
-    """The tensors of one linear in GPTQ v1. Raises BadRequest for what the format cannot hold."""
+def gptq_tensors(name: str, grid: Grid, symmetric: bool) -> dict[str, Tensor]:
+    """The tensors of one linear, v1 where the grid is symmetric, else v2. Raises BadRequest for widths that do
+    not fill words."""
     rows, cols = grid.codes.shape
     if rows * grid.bits % 32 or cols * grid.bits % 32:
         raise BadRequest(f"{name} [{rows}, {cols}]: GPTQ files need widths that fill 32-bit words at {grid.bits} bit")
-    if int(grid.zeros.min()) < 1:
-        raise BadRequest(
-            f"{name} has zero points of 0, which GPTQ v1 (it stores zero - 1) cannot hold: "
-            f"use sym=true or --format compressed-tensors"
-        )
-    zeros = (grid.zeros.to(torch.int16) - 1).to(torch.uint8)
+    zeros = (grid.zeros.to(torch.int16) - int(symmetric)).to(torch.uint8)
     return {
         f"{name}.qweight": pack_words(grid.codes, grid.bits).T.contiguous(),
         f"{name}.qzeros": pack_words(zeros.T.contiguous(), grid.bits),
@@ -78,18 +90,39 @@ def gptq_tensors(name: str, grid: Grid) -> dict[str, Tensor]:
 
 
 def read_gptq(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Grid:
-    """One linear of a GPTQ checkpoint, v1 or v2."""
-    bits = int(config["bits"])
-    qweight, scales = tensors[f"{name}.qweight"], tensors[f"{name}.scales"]
+    """One linear of a GPTQ checkpoint, v1 or v2. Raises KickError for a layout that is not read."""
+    bits, version = _gptq_layout(config)
+    qweight, scales, qzeros = (tensors[f"{name}.{part}"] for part in ("qweight", "scales", "qzeros"))
     cols, rows = qweight.shape[0] * 32 // bits, qweight.shape[1]
     codes = unpack_words(qweight.T, bits, cols)
-    zeros = unpack_words(tensors[f"{name}.qzeros"], bits, rows).T.to(torch.int16)
-    if config.get("checkpoint_format", "gptq") == "gptq":
-        zeros = zeros + 1
+    zeros = unpack_words(_whole_zeros(qzeros, bits) if version == V1 else qzeros, bits, rows).T.to(torch.int16)
+    if version == V1 and 32 % bits:
+        zeros = (zeros + 1) % 2**bits
     groups = tensors.get(f"{name}.g_idx")
     if groups is None:
         groups = torch.arange(cols, dtype=torch.int32) // max(1, -(-cols // len(scales)))
     return Grid(codes, scales.T, zeros, groups, bits)
+
+
+def _whole_zeros(qzeros: Tensor, bits: int) -> Tensor:
+    """The words of v1 with the 1 given back that was taken from every zero point. Writers take it from whole
+    words, where a zero point of 0 borrows from its neighbour: adding to whole words returns what was borrowed.
+    Where points straddle words they are taken from one by one, and nothing is done here."""
+    return qzeros if 32 % bits else qzeros + sum(1 << place for place in range(0, 32, bits))
+
+
+def _gptq_layout(config: Mapping[str, Any]) -> tuple[int, str]:
+    """Bits and version of a GPTQ folder, every setting that changes the meaning of its tensors being known."""
+    bits, version = config.get("bits"), config.get("checkpoint_format") or config.get("format") or V1
+    if version not in (V1, V2):
+        raise KickError(f"GPTQ checkpoint format {version!r}: {V1} and {V2} are read")
+    if bits not in GPTQ_BITS:
+        raise KickError(f"GPTQ at {bits} bit: {', '.join(map(str, GPTQ_BITS))} bit are read")
+    if (words := config.get("pack_dtype") or "int32") != "int32":
+        raise KickError(f"GPTQ packed in {words}: int32 is read")
+    if mixed := [part for part, own in (config.get("dynamic") or {}).items() if (own or {}).get("bits", bits) != bits]:
+        raise KickError(f"GPTQ with bits of its own for {mixed[0]!r} (dynamic): one number of bits a model is read")
+    return int(bits), str(version)
 
 
 def gptq_config(bits: int, group: int, symmetric: bool, act_order: bool) -> dict[str, Any]:
@@ -102,8 +135,8 @@ def gptq_config(bits: int, group: int, symmetric: bool, act_order: bool) -> dict
         "sym": symmetric,
         "lm_head": False,
         "pack_dtype": "int32",
-        "format": "gptq",
-        "checkpoint_format": "gptq",
+        "format": V1 if symmetric else V2,
+        "checkpoint_format": V1 if symmetric else V2,
     }
 
 
@@ -144,6 +177,7 @@ def read_packed(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, A
 
 
 def _scheme(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How all weights are quantized. Raises KickError for anything that codes and scales alone do not tell."""
     groups = list(config.get("config_groups", {}).values())
     if config.get("format") != "pack-quantized" or len(groups) != 1:
         raise KickError(
@@ -151,6 +185,15 @@ def _scheme(config: Mapping[str, Any]) -> Mapping[str, Any]:
             f"only pack-quantized with one group is read"
         )
     scheme: Mapping[str, Any] = groups[0]["weights"]
+    if scheme.get("type", "int") != "int" or scheme.get("strategy") not in ("group", "channel"):
+        raise KickError(
+            f"pack-quantized {scheme.get('type')} by {scheme.get('strategy')}: integers by group or channel are read"
+        )
+    others = {"transforms": config.get("transform_config"), "a quantized KV cache": config.get("kv_cache_scheme")}
+    others |= {"quantized activations": groups[0].get("input_activations") or groups[0].get("output_activations")}
+    for what, found in others.items():
+        if found:
+            raise KickError(f"pack-quantized with {what}: only weights are decoded, which would be another model")
     return scheme
 
 

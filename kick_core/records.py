@@ -35,7 +35,8 @@ def _frozen(value: Any) -> Any:
 class Example(_Json):
     """One question of a task.
 
-    `prompt` holds the text sent as it is (one part) or the user's turns of a dialogue (chat tasks).
+    `prompt` holds the text sent as it is (one part; of a few-shot prompt the header, each shot and the question, sent
+    one after the other) or the user's turns of a dialogue (chat tasks).
     `choices` are the options of a multiple-choice question; `answers` the accepted golds (aliases), and for
     multiple choice the gold option's letter. `meta` carries subject, discipline, bucket, checks, passage …
     """
@@ -53,8 +54,14 @@ class Output(_Json):
 
     `text` has one part per assistant turn. `logprobs` are natural logarithms: one per option for multiple
     choice, the summed log-probability of the window for perplexity. `stop` says why generation ended
-    ("eos", "stop", "limit") or "scored"; "rejected" marks a prompt longer than the context. `tokens` is the
-    number of generated (or, for perplexity, predicted) tokens; `prompt_tokens` the prompt's length.
+    ("eos", "stop", "limit") or "scored"; "rejected" marks a prompt longer than the context, "not finite" logits
+    with NaN or infinity. `tokens` is the number of generated tokens, or of what a perplexity is the mean over
+    (predicted tokens, or words); `prompt_tokens` the prompt's length. `ids` are the generated token ids, one
+    part per turn.
+
+    Multiple choice also keeps what the model would have written itself: `argmax`, the text of the likeliest of
+    all tokens, `top`, that token's log-probability, and `entropy`, in nats, of the whole next-token
+    distribution; and `shots_used`, how many examples were shown before the question.
     """
 
     example: str
@@ -64,6 +71,11 @@ class Output(_Json):
     stop: str = ""
     tokens: int = 0
     prompt_tokens: int = 0
+    ids: tuple[tuple[int, ...], ...] = ()
+    argmax: str | None = None
+    top: float | None = None
+    entropy: float | None = None
+    shots_used: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,8 @@ class Card(_Json):
     """The card of a finished weight artifact: what it is, where it came from and what it weighs.
 
     `bytes` are on disk, `dense_bytes` what a dense copy of the same linears would take, `weights` the number
-    of weights in the compressed linears, `zeros` how many of them are zero.
+    of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
+    files were quantized already.
     """
 
     key: str
@@ -137,6 +150,7 @@ class Card(_Json):
     versions: dict[str, str]
     layers: tuple[LayerReport, ...] = ()
     warnings: tuple[str, ...] = ()
+    decoder: str = ""
 
     @property
     def bits_per_weight(self) -> float:
@@ -158,10 +172,12 @@ class Card(_Json):
 
 @dataclass(frozen=True, slots=True)
 class RunCard(_Json):
-    """The card of an evaluation run: one model under one recipe asked one task under one protocol.
+    """The card of an evaluation run: one model under one recipe asked one task in the way of one protocol.
 
+    `protocol` says how it was asked, not how it is scored: "strict" also where both protocols ask alike.
     `weights` is the artifact's key, or the dense model's. `plan` names the shape policy, so that dense and
-    variants are known to have been asked alike. `total` is the number of examples the task has in all.
+    variants are known to have been asked alike. `total` is the number of examples the task has in all. `decoder`
+    opened the model where its files were quantized already.
     """
 
     key: str
@@ -181,3 +197,71 @@ class RunCard(_Json):
     device: str
     created: str
     versions: dict[str, str]
+    decoder: str = ""
+
+
+# --- judging -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Question(_Json):
+    """One question to a judge, whole: what it was shown and whose answer that was.
+
+    `key` names everything that can change the reply (judge, words, order, repeat), so equal keys are asked
+    once. `subject` is "recipe", "dense" or a control ("null", "injection", "same"); `order` is "alone", "dense
+    first" or "dense second"; `turn` and `repeat` count from 1. `cut` marks an answer that was shortened,
+    `defused` one whose chat-template tokens were broken up.
+    """
+
+    key: str
+    subject: str
+    example: str
+    turn: int
+    order: str
+    repeat: int
+    form: str
+    system: str
+    user: str
+    cut: bool = False
+    defused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(_Json):
+    """What a judge said to the question `key`, raw. Verdicts are read out of it again and again.
+
+    `stop` is the endpoint's finish reason, `model` the name that the endpoint gives itself; tokens are the
+    endpoint's own count, 0 where it gives none.
+    """
+
+    key: str
+    text: str
+    stop: str = ""
+    model: str = ""
+    prompt_tokens: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgingCard(_Json):
+    """One run shown to one judge in one style, beside dense. `replies` is the judge's key in the store.
+
+    `judge`, `host`, `temperature` (as text; None: the endpoint's own) and `max_tokens` say who judged and how.
+    """
+
+    key: str
+    replies: str
+    judge: str
+    host: str
+    temperature: str | None
+    max_tokens: int
+    style: str
+    as_published: bool
+    wording: str
+    task: str
+    model: str
+    fingerprint: str
+    recipe: str
+    run: str
+    dense_run: str
+    created: str

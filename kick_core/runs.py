@@ -9,47 +9,67 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from kick_core import evaluation, keys
-from kick_core.evaluation import Asker
+from kick_core.evaluation import Asker, running
 from kick_core.keys import canonical
 from kick_core.provenance import now, versions
 from kick_core.records import Example, RunCard
 from kick_core.scoring import score
-from kick_core.spec import BadRequest, Recipe, nearest
+from kick_core.spec import BadRequest, Recipe
 from kick_core.store import Store, results
-from kick_core.tasks import Task
+from kick_core.tasks import POCKET, Asking, Task
 from kick_core.workshop import Workshop
 
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """A task's examples for one model, and their key."""
+    """A task's examples for one model, their key, and how they are asked.
+
+    `protocol` is "strict" also where the paper's code asks alike: both then share one run. `facts` are what the
+    number must be quoted with (perplexity: which text, how many windows and tokens).
+    """
 
     task: Task
+    way: Asking
     examples: tuple[Example, ...]
     key: str
     data: str
+    protocol: str
+    facts: dict[str, Any]
 
 
-def task_data(task: Task, ask: Asker, data: str = "pocket") -> TaskData:
+def task_data(task: Task, ask: Asker, data: str = POCKET, protocol: str = "strict") -> TaskData:
     """Load a task's examples and name them by their content."""
-    found = evaluation.examples(task, ask, data)
-    if len({example.id for example in found}) < len(found):
-        twice = sorted({e.id for i, e in enumerate(found) if e.id in {x.id for x in found[:i]}})
-        raise BadRequest(f"the data {data!r} of {task.name} holds {twice[0]!r} more than once: ids must differ")
+    way = task.asking(protocol)
+    alike = way.load is task.strict.load and ask.settings(way) == ask.settings(task.strict)
+    found = evaluation.examples(task, ask, data, protocol)
     digest = hashlib.sha256()
     for example in found:
         digest.update(canonical(example.to_json()).encode())
-    return TaskData(task, found, keys.key("examples", {"task": task.name, "content": digest.hexdigest()}), data)
+    key = keys.key("examples", {"task": task.name, "content": digest.hexdigest()})
+    facts = running.facts(found) if way.kind == "perplexity" else {}
+    return TaskData(task, way, found, key, data, "strict" if alike else protocol, facts)
 
 
-def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, protocol: str = "strict") -> RunCard:
-    """The card of a run, measured or not."""
-    if protocol not in evaluation.PROTOCOLS:
-        raise nearest(protocol, evaluation.PROTOCOLS, "protocol")
-    opened, settings = shop.opened, ask.settings(loaded.task)
+def asked_otherwise(ask: Asker) -> Asker:
+    """The same model asked in other batches: fewer rows, longer padding. What that changes is the evaluator's noise."""
+    plan = ask.plan
+    return replace(
+        ask,
+        plan=replace(
+            plan, tokens=plan.tokens // 2, rows=max(1, plan.rows // 3), step=2 * plan.step, shortest=2 * plan.shortest
+        ),
+    )
+
+
+def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, *, again: bool = False) -> RunCard:
+    """The card of a run, measured or not. Its key holds how it is asked, not how it is scored; `again` marks one that
+    repeats another to measure the evaluator's noise."""
+    opened, settings = shop.opened, ask.settings(loaded.way) | loaded.facts
+    settings |= {"again": "batch plan"} if again else {}
     weights = shop.key(recipe)
     identity = {
         "weights": weights,
@@ -57,7 +77,7 @@ def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, proto
         "examples": loaded.key,
         "settings": settings,
         "plan": ask.plan.text,
-        "protocol": protocol,
+        "protocol": loaded.protocol,
         "device": opened.model.device.type,
     }
     return RunCard(
@@ -68,7 +88,7 @@ def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, proto
         weights=weights,
         task=loaded.task.name,
         task_version=loaded.task.version,
-        protocol=protocol,
+        protocol=loaded.protocol,
         data=loaded.data,
         examples=loaded.key,
         total=len(loaded.examples),
@@ -78,6 +98,7 @@ def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, proto
         device=opened.model.device.type,
         created=now(),
         versions=versions(),
+        decoder=opened.decoder,
     )
 
 
@@ -112,7 +133,7 @@ def measure(store: Store, ask: Asker, card: RunCard, loaded: TaskData, limit: in
         if done:
             yield len(done)
         began, tokens = time.perf_counter(), 0
-        for batch in evaluation.outputs(ask, loaded.task, [e for e in rest if e.id not in done]):
+        for batch in evaluation.outputs(ask, loaded.way, [e for e in rest if e.id not in done], loaded.examples):
             recorder.record(batch)
             tokens += sum(output.tokens + output.prompt_tokens for output in batch)
             yield len(batch)

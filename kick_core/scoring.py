@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kick_core import tasks
 from kick_core.records import Verdict
 from kick_core.store import Store, results
+from kick_core.tasks import _details
 
 
 def score(store: Store, key: str) -> list[Verdict]:
     """Derive the verdicts of a run from its sealed outputs, and keep them in place of older ones."""
     card = results.run(store, key)
-    task = tasks.get(card.task)
+    task = tasks.get(card.task, card.data)
     by_id = {example.id: example for example in results.examples(store, card.examples)}
     found = [
         verdict
@@ -19,3 +22,28 @@ def score(store: Store, key: str) -> list[Verdict]:
     ]
     results.keep_verdicts(store, key, task.version, found)
     return found
+
+
+def details(store: Store, key: str, closed: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """A run's tables beyond its scores: failures, letters, calibration, subjects, use of the context …
+
+    `closed` is the closed-book run of the same weights, for telling what an open-book answer was read from.
+    """
+    card = results.run(store, key)
+    task = tasks.get(card.task, card.data)
+    verdicts = results.verdicts(store, key, task.version) or score(store, key)
+    return _details.details(
+        task,
+        results.examples(store, card.examples),
+        results.outputs(store, key),
+        verdicts,
+        _known(store, closed) if closed else None,
+    )
+
+
+def _known(store: Store, key: str) -> dict[str, bool]:
+    """Example -> whether a run's headline scorer found its answer right."""
+    card = results.run(store, key)
+    task = tasks.get(card.task, card.data)
+    found = results.verdicts(store, key, task.version) or score(store, key)
+    return {v.example: v.score >= 1 for v in found if v.scorer == task.headline and v.score is not None}

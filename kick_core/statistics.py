@@ -51,13 +51,25 @@ class Tally:
 
     def add(self, inputs: Tensor) -> None:
         """Take in the inputs [..., width] of one forward."""
-        rows = inputs.reshape(-1, self.width).float()
+        rows = inputs.reshape(-1, self.width)
         self.tokens += len(rows)
+        if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16) and len(rows):
+            self._add_halves(rows)
+            return
+        rows = rows.float()
         self.norms += rows.square().sum(0)
         if len(rows):
             self.peaks = torch.maximum(self.peaks, rows.abs().amax(0))
         if self.gram is not None:
             self.gram.addmm_(rows.T, rows)
+
+    def _add_halves(self, rows: Tensor) -> None:
+        """The same sums from 16-bit values on a GPU: read once each, and multiplied by the tensor cores. Their
+        products are exact in float32, in which they are added up."""
+        self.norms += torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).square()
+        self.peaks = torch.maximum(self.peaks, torch.linalg.vector_norm(rows, torch.inf, dim=0).float())
+        if self.gram is not None:
+            self.gram += torch.mm(rows.T, rows, out_dtype=torch.float32)
 
     def seen(self) -> Seen:
         return Seen(self.tokens, self.norms, self.gram, self.peaks)
@@ -81,7 +93,7 @@ class Inputs:
     hidden: Tensor
     device: torch.device
     make_calls: Callable[[int], list[Call]]
-    batch: int = BATCH
+    batch: int
     relieved: int = 0
     notes: list[str] = field(default_factory=list)
     _calls: dict[int, list[Call]] = field(default_factory=dict)
@@ -166,17 +178,19 @@ def first(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None = None, hol
         known = {len(states): calls}
     else:
         hidden, known = hidden.to(_place(model.device, hidden.nbytes)), {}
-    return Inputs(hidden, model.device, lambda windows: entering(ids[:windows])[1], _calls=known)
+    return Inputs(hidden, model.device, lambda windows: entering(ids[:windows])[1], batch=BATCH, _calls=known)
 
 
 @dataclass(slots=True)
 class Dense:
     """What one pass through a block with its own weights told: statistics by matrix, its outputs for the first
-    batch, and for all windows where they were asked for."""
+    batch, and for all windows where they were asked for. `energies` keeps each matrix's ‖WX‖², once it was asked for.
+    """
 
     seen: dict[str, Seen]
     first: Tensor
     outputs: Tensor | None
+    energies: dict[str, Tensor] = field(default_factory=dict)
 
 
 def dense_pass(
@@ -216,8 +230,10 @@ def _attempt(
                 outputs[rows] = output
     for name, tally in tallies.items():
         require_finite(tally.norms, f"block {index}: the input of {name}")
+    # matrices that share a tally share what is worked out from it
+    seen = {id(tally): tally.seen() for tally in tallies.values()}
     assert early is not None
-    return Dense({name: tally.seen() for name, tally in tallies.items()}, early, outputs)
+    return Dense({name: seen[id(tally)] for name, tally in tallies.items()}, early, outputs)
 
 
 def require_finite(tensor: Tensor, what: str) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from kick_core import methods, tasks
-from kick_core.spec import BadRequest, Calibration, ModelRef, Recipe, nearest, parse
+from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, Recipe, nearest, parse
 from kick_core.store import Store, results
+from kick_core.store import fidelity as kept
 
 if TYPE_CHECKING:
     from kick_core.evaluation import Asker
@@ -22,13 +23,20 @@ if TYPE_CHECKING:
 _COST = {"generate": 1.0, "choose": 0.5, "dialogue": 8.0, "perplexity": 3.0}
 """What one example costs beside the others, for the progress bar; as measured on the pocket models."""
 
+_TEXT = "perplexity"
+"""The task on whose windows fidelity is measured."""
+
 _BLOCK_COST = {"nothing": 2.0, "norms": 12.0, "gram": 20.0}
 """What compressing one block costs on the same scale, by the statistics that a method needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a sweep shall do. Texts, as the user wrote them; `limits` overrules `limit` for single tasks."""
+    """What a sweep shall do. Texts, as the user wrote them; `limits` overrules `limit` for single tasks.
+
+    `fidelity` compares every recipe's distributions with dense's on the perplexity windows; `noise_floor` asks dense
+    a second time in other batches, for what the evaluator alone changes.
+    """
 
     model: str
     recipes: tuple[str, ...]
@@ -41,6 +49,8 @@ class Request:
     device: str = "auto"
     dtype: str = "auto"
     revision: str | None = None
+    fidelity: bool = False
+    noise_floor: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,8 +100,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "tasks": tasks.names(),
     },
+    "table2": {
+        "recipes": ("dense", "gptq@8bit,sym=false", "awq@8bit", "int8_outlier@8bit"),
+        "tasks": ("factoid_qa", "multiple_choice", "retrieval_qa_open", "instructions"),
+    },
+    "table3": {
+        "recipes": ("dense", *(f"{m}@{level}" for m in _PRUNERS for level in _LEVELS[:5])),
+        "tasks": ("factoid_qa", "multiple_choice", "summarization", "instructions"),
+    },
+    "disciplines": {
+        "recipes": (
+            "dense",
+            *(f"{m}@{level}" for m in _PRUNERS for level in (*_LEVELS, "2:4", "4:8")),
+            *(f"gptq@{bits}bit" for bits in (8, 4)),
+        ),
+        "tasks": ("multiple_choice",),
+    },
+    "perplexity-vs-tasks": {
+        "recipes": ("dense", *(f"{m}@{level}" for m in _PRUNERS for level in _LEVELS)),
+        "tasks": ("perplexity", "factoid_qa", "multiple_choice", "retrieval_qa_closed"),
+    },
 }
-"""Named sweeps. `paper` is LLM-KICK's grid (section 3 and its scripts): 5 to 80 % by 5, 1:2, 2:4, 4:8."""
+"""Named sweeps. `paper` is LLM-KICK's grid (section 3 and its scripts): 5 to 80 % by 5, 1:2, 2:4, 4:8. The others are
+single tables and figures of it; `kick_core.experiments` has those that take several sweeps."""
 
 
 def preset(name: str, model: str) -> Request:
@@ -114,6 +145,11 @@ class Progress:
     loss: float | None = None
 
 
+Work = Literal["make", "ask", "again", "fidelity", "texts"]
+"""Make an artifact, ask a task, ask dense again in other batches, compare distributions with dense's on running text,
+read the texts that dense wrote."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One piece of work: `task` None makes the recipe's artifact. `cost` is what is left of it."""
@@ -122,14 +158,24 @@ class Cell:
     task: str | None
     cost: float
     count: int = 0
+    work: Work = "ask"
+
+    @property
+    def text(self) -> str:
+        """What progress says of it."""
+        words = {"make": "", "ask": f" · {self.task}", "again": f" again · {self.task}"}
+        words |= {"fidelity": " · fidelity", "texts": f" · fidelity · {self.task}"}
+        return f"{self.recipe.text}{words[self.work]}"
 
 
 class Sweep:
     """An open sweep: the model, its calibration, every task's examples. Opened once, planned, then run."""
 
-    def __init__(self, request: Request, store: Store) -> None:
+    def __init__(self, request: Request, store: Store, *, plan_only: bool = False) -> None:
+        """Opens the model; its blocks stay on disk when nothing but planning is wanted."""
         recipes = request.parsed()
-        asked = [tasks.get(name) for name in request.tasks]
+        tasks.protocol_of(request.protocol)
+        asked = [tasks.get(name, request.data) for name in request.tasks]
         for task in asked:
             limit = request.limit_of(task.name)
             if limit is not None and limit < 1:
@@ -141,10 +187,20 @@ class Sweep:
         self.request, self.store, self.recipes = request, store, recipes
         reference = ModelRef(request.model, request.revision, request.dtype)  # type: ignore[arg-type]
         self.shop: Workshop = Workshop(
-            store, open_for(reference, store, request.device, streamed=not asked), request.calibration
+            store,
+            open_for(reference, store, request.device, streamed=plan_only or not self._asks(request)),
+            request.calibration,
         )
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
-        self.data: dict[str, TaskData] = {t.name: runs.task_data(t, self.ask, request.data) for t in asked}
+        if request.fidelity and _TEXT not in request.tasks:
+            asked.append(tasks.get(_TEXT, request.data))
+        loaded = {task.name: runs.task_data(task, self.ask, request.data, request.protocol) for task in asked}
+        self.text: TaskData | None = loaded[_TEXT] if request.fidelity else None
+        self.data: dict[str, TaskData] = {name: loaded[name] for name in request.tasks}
+
+    @staticmethod
+    def _asks(request: Request) -> bool:
+        return bool(request.tasks) or request.fidelity
 
     def cells(self, only: Recipe | None = None) -> list[Cell]:
         """Every cell of the grid (of one recipe) with what is left to do; a cost of 0 is a done cell."""
@@ -153,28 +209,53 @@ class Sweep:
         blocks = len(decoder_blocks(self.shop.opened.model))
         found = []
         for recipe in self.recipes if only is None else (only,):
-            asking = []
-            for name in self.data:
-                left = self._left(recipe, name)
-                asking.append(Cell(recipe, name, left * _COST[self.data[name].task.kind], left))
+            asking = list(self._asking(recipe))
             # an artifact that was removed is not made again for answers that are there already
             needless = self.shop.made(recipe) or (asking and not any(cell.count for cell in asking))
             cost = 0.0 if needless else blocks * _BLOCK_COST[methods.needs(recipe)]
-            found += [Cell(recipe, None, cost, blocks), *asking]
+            found += [Cell(recipe, None, cost, blocks, "make"), *asking]
         return found
 
-    def _left(self, recipe: Recipe, task: str) -> int:
+    def _asking(self, recipe: Recipe) -> Iterator[Cell]:
+        for name in self.data:
+            works: tuple[Work, ...] = ("ask", "again") if self._again(recipe) else ("ask",)
+            for work in works:
+                left = self._left(recipe, name, work == "again")
+                yield Cell(recipe, name, left * _COST[self.data[name].task.kind], left, work)
+        if self.text and recipe != DENSE:
+            from kick_core import fidelity
+
+            limit = self.request.limit_of(_TEXT)
+            left = fidelity.left(self.store, self.shop, recipe, self.ask, self.text, limit)
+            yield Cell(recipe, _TEXT, left * _COST["perplexity"], left, "fidelity")
+            yield from self._reading(recipe)
+
+    def _reading(self, recipe: Recipe) -> Iterator[Cell]:
+        from kick_core import dense_text
+
+        for name, loaded in self.data.items():
+            if loaded.task.kind in dense_text.KINDS:
+                key = dense_text.card(self.shop, recipe, self.ask, loaded).key
+                limit = self.request.limit_of(name)
+                left = max(0, len(loaded.examples[:limit]) - kept.windows(kept.texts(self.store, key)))
+                yield Cell(recipe, name, left * _COST["choose"], left, "texts")
+
+    def _again(self, recipe: Recipe) -> bool:
+        return self.request.noise_floor and recipe == DENSE
+
+    def _left(self, recipe: Recipe, task: str, again: bool) -> int:
         from kick_core import runs
 
         loaded = self.data[task]
         count = len(runs.wanted(loaded, self.request.limit_of(task)))
-        return max(0, count - results.measured(self.store, self.card(recipe, task).key))
+        return max(0, count - results.measured(self.store, self.card(recipe, task, again=again).key))
 
-    def card(self, recipe: Recipe, task: str) -> Any:
-        """The run card of one cell."""
+    def card(self, recipe: Recipe, task: str, *, again: bool = False) -> Any:
+        """The run card of one cell; of dense asked `again` for the noise floor."""
         from kick_core import runs
 
-        return runs.run_card(self.shop, recipe, self.ask, self.data[task], self.request.protocol)
+        ask = runs.asked_otherwise(self.ask) if again else self.ask
+        return runs.run_card(self.shop, recipe, ask, self.data[task], again=again)
 
     def run(self, only: Recipe | None = None) -> Iterator[Progress]:
         """Do what is left (of one recipe), yielding progress; the last item has `done` equal to `total`."""
@@ -222,18 +303,38 @@ class Sweep:
                 done = start + cell.cost * (report.block + 1) / report.blocks
                 yield Progress(cell.recipe.text, done, total, report.note, report.block, report.blocks, report.loss)
             return
-        from kick_core import runs
-
-        yield Progress(f"{cell.recipe.text} · {cell.task}", start, total)
+        yield Progress(cell.text, start, total)
         for report in self.shop.make(cell.recipe):  # nothing to do, unless it was removed or set aside meanwhile
             yield Progress(cell.recipe.text, start, total, report.note, report.block, report.blocks, report.loss)
         answered = 0
-        card = self.card(cell.recipe, cell.task)
-        limit = self.request.limit_of(cell.task)
-        for new in runs.measure(self.store, self.ask, card, self.data[cell.task], limit):
+        for new in self._answers(cell, cell.task):
             answered += new
             share = min(1.0, answered / cell.count)
-            yield Progress(f"{cell.recipe.text} · {cell.task}", start + cell.cost * share, total)
+            yield Progress(cell.text, start + cell.cost * share, total)
+
+    def _answers(self, cell: Cell, task: str) -> Iterator[int]:
+        """Do an asking cell; yields how many examples were done at a time."""
+        from kick_core import fidelity, runs
+
+        limit = self.request.limit_of(task)
+        if cell.work == "fidelity":
+            assert self.text is not None
+            yield from fidelity.measure(self.store, self.shop, cell.recipe, self.ask, self.text, limit)
+            return
+        if cell.work == "texts":
+            from kick_core import dense_text
+
+            loaded, dense = self.data[task], self.card(DENSE, task)
+            if results.measured(self.store, dense.key) < len(runs.wanted(loaded, limit)):
+                self.shop.put_on(DENSE)
+                for _ in runs.measure(self.store, self.ask, dense, loaded, limit):
+                    pass
+            yield from dense_text.measure(self.store, self.shop, cell.recipe, self.ask, loaded, dense.key, limit)
+            return
+        again = cell.work == "again"
+        ask = runs.asked_otherwise(self.ask) if again else self.ask
+        card = self.card(cell.recipe, task, again=again)
+        yield from runs.measure(self.store, ask, card, self.data[task], limit)
 
 
 def run(request: Request, store: Store) -> Iterator[Progress]:

@@ -26,33 +26,68 @@ ROWS = 64
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
-    """Whole numbers below 2^bits, uint8 [rows, cols] -> uint8 [rows, ceil(cols * bits / 8)], little-endian."""
+    """Whole numbers below 2^bits, uint8 [rows, cols] -> uint8 [rows, ceil(cols * bits / 8)], little-endian.
+
+    The result is on the CPU.
+    """
+    if codes.is_cuda:  # packed there, so that bits travel
+        return _pack_on_device(codes, bits).cpu()
     out = []
     shifts = np.arange(bits, dtype=np.uint8)
-    for part in codes.cpu().to(torch.uint8).split(ROWS):
+    for part in codes.to(torch.uint8).split(ROWS):
         stream = (part.numpy()[:, :, None] >> shifts) & 1
         out.append(np.packbits(stream.reshape(len(part), -1), axis=1, bitorder="little"))
     return torch.from_numpy(np.concatenate(out))
 
 
+def _pack_on_device(codes: Tensor, bits: int) -> Tensor:
+    codes = codes.to(torch.uint8)
+    stream = (codes[:, :, None] >> _counting(bits, codes)) & 1 if bits > 1 else codes[:, :, None]
+    flat = torch.nn.functional.pad(stream.flatten(1), (0, -codes.shape[1] * bits % 8))
+    return (flat.unflatten(1, (-1, 8)) << _counting(8, codes)).sum(-1, dtype=torch.uint8)
+
+
 def unpack_bits(packed: Tensor, bits: int, cols: int) -> Tensor:
-    """The inverse of `pack_bits`: uint8 [rows, cols]."""
+    """The inverse of `pack_bits`: uint8 [rows, cols], where the packed ones are."""
+    if packed.is_cuda:
+        return _unpack_on_device(packed, bits, cols)
     out = []
     weights = (1 << np.arange(bits)).astype(np.uint8)
-    for part in packed.cpu().split(ROWS):
+    for part in packed.split(ROWS):
         stream = np.unpackbits(part.numpy(), axis=1, count=cols * bits, bitorder="little")
-        out.append((stream.reshape(len(part), cols, bits) * weights).sum(-1, dtype=np.uint8))
+        out.append(stream if bits == 1 else (stream.reshape(len(part), cols, bits) * weights).sum(-1, dtype=np.uint8))
     return torch.from_numpy(np.concatenate(out))
 
 
-def apply_mask(weight: Tensor, packed: Tensor) -> Tensor:
-    """A new tensor: `weight` [rows, cols] with dropped weights +0.0 and kept ones untouched to the bit."""
-    out = weight.detach().cpu().clone(memory_format=torch.contiguous_format)
-    whole = {2: torch.int16, 4: torch.int32}[out.element_size()]
-    view = out.view(whole)
-    for start in range(0, len(out), ROWS):
-        bits = np.unpackbits(packed[start : start + ROWS].numpy(), axis=1, count=out.shape[1], bitorder="little")
-        view[start : start + ROWS].mul_(torch.from_numpy(bits))
+def _unpack_on_device(packed: Tensor, bits: int, cols: int) -> Tensor:
+    stream = ((packed[:, :, None] >> _counting(8, packed)) & 1).flatten(1)[:, : cols * bits]
+    if bits == 1:
+        return stream
+    return (stream.unflatten(1, (cols, bits)) << _counting(bits, packed)).sum(-1, dtype=torch.uint8)
+
+
+def _counting(count: int, like: Tensor) -> Tensor:
+    return torch.arange(count, dtype=torch.uint8, device=like.device)
+
+
+def apply_mask(weight: Tensor, packed: Tensor, out: Tensor | None = None) -> Tensor:
+    """`weight` [rows, cols] with dropped weights +0.0 and kept ones untouched to the bit, in `out` or a new tensor.
+
+    `out` lies on the weight's device and may be a view of any strides.
+    """
+    weight = weight.detach()
+    out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device) if out is None else out
+    whole = {2: torch.int16, 4: torch.int32}[weight.element_size()]
+    if weight.is_cuda:
+        bits = _unpack_on_device(packed.to(weight.device), 1, weight.shape[1])
+        torch.mul(weight.view(whole), bits, out=out.view(whole))
+        return out
+    # numpy, a few rows at a time: what is read, unpacked and written stays in the cache, and nothing is set up twice
+    source, target, mask = weight.view(whole).numpy(), out.view(whole).numpy(), packed.numpy()
+    for start in range(0, len(source), ROWS):
+        rows = slice(start, start + ROWS)
+        kept = np.unpackbits(mask[rows], axis=1, count=source.shape[1], bitorder="little")
+        np.multiply(source[rows], kept, out=target[rows], dtype=source.dtype)
     return out
 
 
@@ -89,8 +124,20 @@ def _encode_grid(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
     return tensors
 
 
+def decode_into(out: Tensor, name: str, base: Tensor, tensors: Mapping[str, Tensor]) -> None:
+    """Put the compressed weight into `out` [rows, cols], which has the base's dtype.
+
+    The work is done where the base is: with a base on the GPU only bits and codes go over the link.
+    """
+    mine = {key: tensor.to(base.device) for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+    if out.device == base.device and f"{name}.mask" in mine and mine.keys() == {f"{name}.mask"}:
+        apply_mask(base, mine[f"{name}.mask"], out)
+    else:
+        out.copy_(decode(name, base, mine))
+
+
 def decode(name: str, base: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The compressed weight [rows, cols], in the base's dtype, from what `encode` kept."""
+    """The compressed weight [rows, cols], in the base's dtype and on its device, where the tensors are too."""
     if f"{name}.dense" in tensors:
         return tensors[f"{name}.dense"]
     for bits in range(2, 9):
@@ -101,7 +148,7 @@ def decode(name: str, base: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         raise KickError(f"the artifact holds nothing for {name}: `kick verify --deep` sets it aside")
     if (values := tensors.get(f"{name}.values")) is None:
         return apply_mask(base, packed_mask)
-    out = torch.zeros(base.shape, dtype=values.dtype)
+    out = torch.zeros(base.shape, dtype=values.dtype, device=values.device)
     out[unpack_bits(packed_mask, 1, base.shape[1]).bool()] = values
     return out
 
@@ -115,5 +162,5 @@ def _decode_grid(name: str, base: Tensor, tensors: Mapping[str, Tensor], packed:
     columns, outliers = tensors.get(f"{name}.columns"), tensors.get(f"{name}.outliers")
     weight = dequantize(unpack_bits(packed, bits, cols), scales, zeros, groups, base.dtype, columns)
     if outliers is not None:
-        weight[:, outliers.long()] = base.cpu()[:, outliers.long()]
+        weight[:, outliers.long()] = base[:, outliers.long()]
     return weight

@@ -2,7 +2,8 @@
 
 They stand here, on the lowest floor, because the pocket models are trained on the very strings that the
 tasks send: an answer that fails must fail for what the model knows, not for an unfamiliar prompt.
-Every answer begins with the space that would follow the prompt's last word, so no prompt ends in a space.
+Every answer begins with the space that would follow the prompt's last word, so no prompt ends in a space (but
+those that are marked as published).
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ SUMMARY = (
     "Summarize the given story in less than 150 words while preserving high coherence, consistency, fluency, "
     "and relevance.\n\n{story}"
 )
+
+FACTOID_AS_PUBLISHED = FACTOID + " "
+"""The released code ends this prompt in a space, which many tokenizers split off the answer's first word."""
+NEWS_AS_PUBLISHED = SUMMARY.replace("given story", "given news")
+"""The released code calls the longer stories news."""
 
 LETTERS = ("A", "B", "C", "D")
 

@@ -32,9 +32,24 @@ def count_for(sweep: Sweep, asked: int | None) -> int:
             raise BadRequest(f"--workers {asked}: at least 1")
         return asked
     model = sweep.shop.opened.model
+    if (gpus := len(devices_for(sweep.request.device))) > 1 and sweep.shop.calibration.propagate != "dense":
+        return gpus
     small = model.device.type == "cpu" and sum(p.nbytes for p in model.parameters()) < LARGE
     together = sweep.shop.calibration.propagate == "dense"
     return min(os.cpu_count() or 1, 4) if small and not together else 1
+
+
+def devices_for(asked: str) -> list[str]:
+    """The devices that recipes are dealt out over: the one asked for, or for `all` every GPU of this machine."""
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if asked == "all" else [asked]
+
+
+def requests_for(request: Request, processes: int) -> list[dict[str, Any]]:
+    """What each process is asked for: the same on its device, GPUs in turn."""
+    devices = devices_for(request.device)
+    return [{**request.to_json(), "device": devices[number % len(devices)]} for number in range(processes)]
 
 
 def run(sweep: Sweep, workers: int | None = None) -> Iterator[Progress]:
@@ -60,8 +75,8 @@ def _shared_out(sweep: Sweep, recipes: list[str], processes: int, total: float) 
     root = str(sweep.store.root)
     threads = max(1, (os.cpu_count() or 1) // processes)
     team = [
-        context.Process(target=_work, args=(sweep.request.to_json(), root, threads, work, said), daemon=True)
-        for _ in range(processes)
+        context.Process(target=_work, args=(request, root, threads, work, said), daemon=True)
+        for request in requests_for(sweep.request, processes)
     ]
     for process in team:
         process.start()

@@ -114,12 +114,12 @@ class Workshop:
             start = min(len(found) for found in reports.values())
             require_space(self.store.root, sum(self._expected_bytes(recipe) for recipe, _ in ours))
             ids = self.ids().to(opened.model.device)
-            for walked in walk_many(opened.model, [r for r, _ in ours], ids, start=start, hold=opened.hold):
-                for (recipe, stage), one in zip(ours, walked, strict=True):
-                    if one.report.block == len(reports[recipe]):
-                        stage.add(one.report, _block_bytes(one), None)
-                        reports[recipe].append(one.report)
-                    yield recipe, one.report
+            places = dict(ours)
+            for recipe, one in walk_many(opened.model, list(places), ids, start=start, hold=opened.hold):
+                if one.report.block == len(reports[recipe]):
+                    places[recipe].add(one.report, _block_bytes(one), None)
+                    reports[recipe].append(one.report)
+                yield recipe, one.report
             for recipe, stage in ours:
                 self._seal(stage, recipe, reports[recipe], sum(r.seconds for r in reports[recipe]))
 
@@ -141,6 +141,7 @@ class Workshop:
                 calibration=self.facts(recipe),
                 size=stage.bytes(),
                 warnings=(*self._warnings(recipe, layers), *_noted(reports)),
+                decoder=self.opened.decoder,
             )
         )
 

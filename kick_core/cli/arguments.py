@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from importlib import import_module
 
 from kick_core import __version__
-from kick_core.cli import making, storing
 from kick_core.spec import DTYPES
+
+
+class _Later:
+    """A file of commands that is imported when one of them is run: help and plans wait for nothing."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Callable[[Namespace], int]:
+        def command(given: Namespace) -> int:
+            found: int = getattr(import_module(f"kick_core.cli.{self._file}"), name)(given)
+            return found
+
+        return command
+
+
+comparing, judging, making = _Later("comparing"), _Later("judging"), _Later("making")
+planning, storing = _Later("planning"), _Later("storing")
 
 _RECIPES = """recipes:
   dense                the uncompressed model
@@ -30,8 +49,10 @@ def parser() -> ArgumentParser:
     _compress(commands)
     _evaluate(commands)
     _sweep(commands)
+    _reproduce(commands)
     _export(commands)
     _score(commands)
+    _judge(commands)
     _cache(commands)
     _app(commands)
     return top
@@ -49,7 +70,12 @@ def _command(commands: argparse._SubParsersAction[ArgumentParser], name: str, ab
 def _model(command: ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="pocket, pocket-4m, a folder in hub layout, or a hub id")
     command.add_argument("--revision", help="of a hub model")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    command.add_argument(
+        "--device",
+        "--devices",
+        default="auto",
+        help="auto, cpu, cuda, cuda:N, or all: sweeps deal out over GPUs",
+    )
     command.add_argument("--dtype", default="auto", help=f"one of {', '.join(DTYPES)}; auto is the model's own")
 
 
@@ -64,8 +90,22 @@ def _calibration(command: ArgumentParser, *, windows: int | None = 128) -> None:
 
 def _asking(command: ArgumentParser) -> None:
     command.add_argument("--limit", type=int, metavar="N", help="ask the first N examples of each task")
-    command.add_argument("--data", default="pocket", help="pocket")
-    command.add_argument("--protocol", default="strict", help="strict")
+    command.add_argument(
+        "--data",
+        default="pocket",
+        metavar="DATA",
+        help="pocket (the pocket models' world), official (the benchmarks, from the hub), or a folder with their files",
+    )
+    command.add_argument(
+        "--protocol", default="strict", help="strict, or paper: LLM-KICK's released code, fault for fault"
+    )
+
+
+def _closer(command: ArgumentParser) -> None:
+    command.add_argument("--fidelity", action="store_true", help="compare whole distributions with dense: KL, top-1")
+    command.add_argument(
+        "--noise-floor", action="store_true", help="ask dense again in other batches: what the evaluator alone changes"
+    )
 
 
 def _compress(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -82,6 +122,7 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
     command.add_argument("--task", action="append", required=True, dest="tasks", metavar="T", help="may be repeated")
     _asking(command)
+    _closer(command)
     _calibration(command)
     command.set_defaults(command=making.evaluate)
 
@@ -89,13 +130,34 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "sweep", "Do a whole grid of recipes and tasks; done cells cost nothing.")
     _model(command)
-    command.add_argument("--preset", help="demo or paper")
+    command.add_argument("--preset", help="demo, paper, or what `kick reproduce` knows")
+    command.add_argument("--plan", action="store_true", help="do nothing; say what it would cost")
     command.add_argument("--recipe", action="append", default=[], dest="recipes", metavar="R", help="may be repeated")
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
     _asking(command)
+    _closer(command)
     _calibration(command, windows=None)
-    command.set_defaults(command=making.sweep)
+    command.set_defaults(command=planning.sweep)
+
+
+def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "reproduce", "An experiment of the LLM-KICK paper: its numbers beside those measured.")
+    command.add_argument(
+        "name",
+        metavar="NAME",
+        help="table2, table3, calibration-size, small-dense, disciplines or perplexity-vs-tasks",
+    )
+    command.add_argument("--model", default="pocket", help="pocket, a folder in hub layout, or a hub id")
+    command.add_argument("--small", metavar="MODEL", help="small-dense: the smaller model, which stays dense")
+    command.add_argument("--revision", help="of a hub model")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    command.add_argument("--dtype", default="auto", help=f"one of {', '.join(DTYPES)}; auto is the model's own")
+    command.add_argument("--plan", action="store_true", help="do nothing; say what it would cost")
+    command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
+    _asking(command)
+    _calibration(command, windows=None)
+    command.set_defaults(command=comparing.reproduce)
 
 
 def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -113,10 +175,35 @@ def _score(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.set_defaults(command=storing.score)
 
 
+def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "judge", "Have a language model judge stored answers, beside dense; opens no model.")
+    command.epilog = (
+        "endpoint: any OpenAI-compatible one. Address and key come from the environment only:\n"
+        "  OPENAI_BASE_URL and OPENAI_API_KEY, or KICK_JUDGE_BASE_URL and KICK_JUDGE_API_KEY\n"
+        "  KICK_JUDGE_PRICE_IN and KICK_JUDGE_PRICE_OUT (of a million tokens) add the cost to the forecast"
+    )
+    command.add_argument("named", metavar="RUN_OR_MODEL", help="a model as it was evaluated, or a run's key")
+    command.add_argument("recipes", nargs="*", metavar="RECIPE", help="which were evaluated (a run alone needs none)")
+    command.add_argument("--task", required=True, metavar="T", help="summarization or instructions")
+    command.add_argument("--style", default="mt-bench", help="mt-bench (default), mt-bench-pairwise or llm-kick")
+    command.add_argument("--judge", metavar="MODEL", help="as the endpoint calls it (default: KICK_JUDGE_MODEL)")
+    command.add_argument("--repeats", type=int, default=1, metavar="K", help="verdicts on every answer (default 1)")
+    command.add_argument("--limit", type=int, metavar="N", help="judge the first N examples")
+    command.add_argument("--plan", action="store_true", help="forecast calls, tokens and cost, and stop there")
+    command.add_argument("--concurrency", type=int, default=4, metavar="C", help="calls at once (default 4)")
+    command.add_argument("--timeout", type=float, default=180, metavar="S", help="seconds a reply (default 180)")
+    command.add_argument("--temperature", metavar="X", help="default: the style's; 'default' leaves it to the endpoint")
+    command.add_argument("--max-tokens", type=int, metavar="N", help="of a verdict (default: the style's)")
+    command.add_argument(
+        "--as-published", action="store_true", help="bare prompts; LLM-KICK's with the compressed answer second only"
+    )
+    command.set_defaults(command=judging.judge)
+
+
 def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "list", "What the cache holds.")
     command.set_defaults(command=storing.list_all)
-    command = _command(commands, "show", "One artifact or run by its key.")
+    command = _command(commands, "show", "One artifact, run or judging by its key.")
     command.add_argument("key", metavar="KEY", help="a key, or the beginning of one")
     command.set_defaults(command=storing.show)
     command = _command(commands, "verify", "Look for damage; damaged artifacts are set aside and made again.")

@@ -5,45 +5,25 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kick_core import sweep as sweeping
-from kick_core import views, workers
-from kick_core.cli import printing
+from kick_core import plans, views, workers
+from kick_core.cli import closer, printing
+from kick_core.cli.requests import request, sweep_request
 from kick_core.records import Card
-from kick_core.spec import BadRequest, Calibration, ModelRef, parse
+from kick_core.scoring import details
+from kick_core.spec import ModelRef, parse
 from kick_core.store import Store, artifacts, open_store, results
 from kick_core.sweep import Request, Sweep
-
-
-def _calibration(given: Namespace, default: Calibration) -> Calibration:
-    named = {"source": given.calibration, "windows": given.windows, "length": given.length}
-    named |= {"seed": given.seed, "propagate": given.propagate}
-    return replace(default, **{name: value for name, value in named.items() if value is not None})
-
-
-def _request(given: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] = ()) -> Request:
-    asked = {"limit": given.limit, "data": given.data, "protocol": given.protocol} if tasks else {}
-    return Request(
-        model=given.model,
-        recipes=recipes,
-        tasks=tasks,
-        calibration=_calibration(given, Calibration()),
-        device=given.device,
-        dtype=given.dtype,
-        revision=given.revision,
-        **asked,
-    )
 
 
 def compress(given: Namespace) -> int:
     """`kick compress MODEL RECIPE...`"""
     store = open_store(given.cache)
-    opened = _run(_request(given, tuple(given.recipes)), store)
+    opened = _run(request(given, tuple(given.recipes)), store)
     cards = [artifacts.card(store, opened.shop.key(recipe)) for recipe in opened.recipes if recipe.target]
     if given.json:
         printing.document({"artifacts": [_card(card) for card in cards]})
@@ -58,6 +38,8 @@ def compress(given: Namespace) -> int:
 
 def _run(request: Request, store: Store, processes: int | None = 1) -> Sweep:
     opened = Sweep(request, store)
+    if opened.shop.opened.decoder:
+        print(f"kick: {request.model} is quantized already; decoder: {opened.shop.opened.decoder}", file=sys.stderr)
     printing.bar(workers.run(opened, processes))
     return opened
 
@@ -83,7 +65,7 @@ def export(given: Namespace) -> int:
     from kick_core.export import export as write
 
     store = open_store(given.cache)
-    opened = _run(_request(given, (given.recipe,)), store)
+    opened = _run(request(given, (given.recipe,)), store)
     opened.shop.opened = open_for(ModelRef(given.model, given.revision, given.dtype), store, given.device)
     done = write(opened.shop, opened.recipes[0], Path(given.folder), given.format)
     if given.json:
@@ -105,33 +87,16 @@ def evaluate(given: Namespace) -> int:
     """`kick evaluate MODEL RECIPE... --task T...`: dense is measured too, for the comparison."""
     store = open_store(given.cache)
     recipes = tuple(parse(text).text for text in given.recipes)
-    request = _request(given, tuple(dict.fromkeys(("dense", *recipes))), tuple(dict.fromkeys(given.tasks)))
-    return _report(_run(request, store), store, recipes, given.json)
+    asked = request(given, tuple(dict.fromkeys(("dense", *recipes))), tuple(dict.fromkeys(given.tasks)))
+    return _report(_run(asked, store), store, recipes, given.json)
 
 
 def sweep(given: Namespace) -> int:
     """`kick sweep MODEL --preset demo` or `--recipe R --task T`."""
-    store = open_store(given.cache)
-    if given.preset:
-        request = sweeping.preset(given.preset, given.model)
-        request = replace(
-            request,
-            calibration=_calibration(given, request.calibration),
-            recipes=tuple(dict.fromkeys((*request.recipes, *given.recipes))),
-            tasks=tuple(given.tasks) or request.tasks,
-            limit=given.limit or request.limit,
-            limits={} if given.limit else request.limits,
-            data=given.data,
-            protocol=given.protocol,
-            device=given.device,
-            dtype=given.dtype,
-            revision=given.revision,
-        )
-    elif given.recipes and given.tasks:
-        request = _request(given, tuple(dict.fromkeys(("dense", *given.recipes))), tuple(given.tasks))
-    else:
-        raise BadRequest("a sweep needs --preset (demo or paper), or at least one --recipe and one --task")
-    opened = _run(request, store, given.workers)
+    store, asked = open_store(given.cache), sweep_request(given)
+    opened = _run(asked, store, given.workers)
+    if plans.recall(store, asked) is None:
+        plans.remember(store, opened)
     return _report(opened, store, tuple(recipe.text for recipe in opened.recipes), given.json)
 
 
@@ -141,15 +106,37 @@ def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool
     }
     frame = views.scores(store)
     frame = frame[frame["run"].isin(runs)]
+    protocol = opened.request.protocol
+    reported = {name: loaded.task.headline_of(protocol) for name, loaded in opened.data.items()}
+    frame = frame.assign(headline=frame["scorer"] == frame["task"].map(reported))
+    source = opened.shop.opened.source
+    weights = set(frame["weights"]) | {opened.shop.key(recipe) for recipe in opened.recipes if recipe.text in recipes}
+    close = closer.measured(opened.request, store, source.fingerprint, weights)
     if as_json:
-        source = opened.shop.opened.source
-        printing.document({"model": source.name, "fingerprint": source.fingerprint, "results": _results(frame, store)})
-    else:
-        printing.table(_HEADER, (_score_row(row) for row in frame[frame["headline"]].itertuples()))
+        facts = {"model": source.name, "fingerprint": source.fingerprint, "decoder": opened.shop.opened.decoder or None}
+        found = [one | {"protocol": protocol} for one in _results(frame, store)]
+        printing.document(facts | {"results": found} | closer.documents(close))
+        return 0
+    shown = frame[frame["headline"]]
+    printing.table(_HEADER, (_score_row(row) for row in shown.itertuples()))
+    for row in shown.itertuples():
+        _say_unjudged(row)
+    print("\nagainst dense, on the same examples")
+    printing.table(
+        ("recipe", "task", "in words"),
+        (tuple(map(str, row)) for row in shown.loc[shown["kind"] != "dense", ["recipe", "task", "words"]].to_numpy()),
+    )
+    closer.tables(close)
     return 0
 
 
 _HEADER = ("recipe", "task", "n", "score", "95 % interval", "of dense", "broke", "fixed", "p", "matching (5 %)")
+
+
+def _say_unjudged(row: Any) -> None:
+    if row.unjudged:
+        what = f"{row.recipe}, {row.task}: {row.unjudged} of {row.n + row.unjudged} not judged"
+        print(f"kick: {what} (no room in the context, or logits that are not finite)", file=sys.stderr)
 
 
 def _score_row(row: Any) -> tuple[str, ...]:
@@ -182,10 +169,12 @@ def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
                 "n": int(rows[rows["headline"]]["n"].iloc[0]),
                 "total": int(first["total"]),
                 "headline": str(rows[rows["headline"]]["scorer"].iloc[0]),
-                "scorers": {str(row["scorer"]): _scorer(row) for row in rows.to_dict("records")},
+                "scorers": {str(row["scorer"]): _scorer(row, store) for row in rows.to_dict("records")},
+                "words_until_divergence": closer.divergence(store, first.to_dict()),
                 "artifact": first["weights"],
                 "run": key,
-                "protocol": first["protocol"],
+                "asked": first["protocol"],
+                "details": details(store, str(key), _closed(frame, first)),
                 "tokens_per_second": tokens / seconds if seconds else None,
                 "seconds": seconds,
             }
@@ -193,7 +182,13 @@ def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
     return found
 
 
-def _scorer(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _closed(frame: pd.DataFrame, row: Any) -> str | None:
+    """The closed-book run beside an open-book one, if both were asked."""
+    beside = frame[(frame["task"] == "retrieval_qa_closed") & (frame["weights"] == row["weights"])]
+    return str(beside["run"].iloc[0]) if row["task"] == "retrieval_qa_open" and len(beside) else None
+
+
+def _scorer(row: Mapping[Any, Any], store: Store) -> dict[str, Any]:
     against = {
         "n": row["paired"],
         "dense": row["dense_score"],
@@ -206,10 +201,16 @@ def _scorer(row: Mapping[Any, Any]) -> dict[str, Any]:
         "p": row["p"],
         "p_holm": row["p_holm"],
         "matching": row["verdict"],
-    }
+        "words": row["words"],
+        "changed": row["changed"],
+        "changed_interval": [row["changed_low"], row["changed_high"]],
+        "needed": row["needed"],
+        "detectable": row["detectable"],
+    } | closer.bootstrap(store, row)
     return {
         "n": row["n"],
         "unjudged": row["unjudged"],
+        "clusters": row["clusters"],
         "mean": row["score"],
         "interval": [row["low"], row["high"]],
         "against_dense": None if row["recipe"] == "dense" else against,

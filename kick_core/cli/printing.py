@@ -52,7 +52,7 @@ def _plain(data: Any) -> Any:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """An aligned table on standard output; numbers to the right."""
-    lines = [list(header), *([_clean(cell) for cell in row] for row in rows)]
+    lines = [list(header), *([clean(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     for line in lines:
         print("  ".join(_aligned(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -62,7 +62,7 @@ def _aligned(cell: str, width: int) -> str:
     return cell.rjust(width) if cell[:1].isdigit() or cell[:1] in "-+" else cell.ljust(width)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Names of files and models are untrusted: no control characters reach the terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
 

@@ -16,6 +16,7 @@ import webbrowser
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from filelock import Timeout
 from kick_core import jobs
 from kick_core.cli import printing
 from kick_core.spec import BadRequest, KickError, nearest
-from kick_core.store import Store, artifacts, checks, open_store, results
+from kick_core.store import Store, artifacts, checks, fidelity, judgments, open_store, results
 from kick_core.store.files import free_bytes, is_staged, locked, replace_file
 
 Found = TypeVar("Found")
@@ -77,7 +78,12 @@ def list_all(given: Namespace) -> int:
 
 def _matching(store: Store, prefix: str) -> tuple[str, str]:
     """The room and whole key that a prefix means. Raises BadRequest when it means none or several."""
-    found = [(room, key) for room in ("weights", "results") for key in store.keys(room) if key.startswith(prefix)]
+    found = [
+        (room, key)
+        for room in ("weights", "results", "judgments")
+        for key in store.keys(room)
+        if key.startswith(prefix)
+    ]
     if len(found) != 1:
         what = "no key begins" if not found else f"{len(found)} keys begin"
         raise BadRequest(f"{what} with {prefix[:60]!r} in {store.root}: `kick list` shows the keys")
@@ -85,12 +91,17 @@ def _matching(store: Store, prefix: str) -> tuple[str, str]:
 
 
 def show(given: Namespace) -> int:
-    """`kick show KEY`: one document in either form, it is for reading whole."""
+    """`kick show KEY`: one document in either form, it is for reading whole; a judging with all that was said."""
     store = open_store(given.cache)
     room, key = _matching(store, given.key)
     if room == "weights":
         card = artifacts.card(store, key)
         printing.document(card.to_json() | {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity})
+    elif room == "judgments":
+        from kick_core import views
+
+        said = [asdict(one) for one in views.said(store, key)]
+        printing.document(judgments.card(store, key).to_json() | {"said": said})
     else:
         printing.document(results.run(store, key).to_json() | {"n": results.measured(store, key)})
     return 0
@@ -125,11 +136,11 @@ def _damaged_results(store: Store, deep: bool) -> Iterator[str]:
 
 
 def _damaged_rest(store: Store, deep: bool) -> Iterator[str]:
-    """Questions, jobs, the memo of fingerprints, staged blocks and databases that no process has open."""
-    rooms = [*(store.root / "examples").glob("??/*"), *(store.root / "jobs").glob("*"), store.root]
-    for folder in rooms:
-        for path, fault in [*checks.faults(folder, deep=deep)]:
-            yield f"{folder.name}: {fault}; set aside in {checks.set_aside(store, path)}"
+    """What other rooms hold, jobs, the memo of fingerprints, staged blocks, databases that no process has open."""
+    rooms = ("examples", fidelity.ROOM, *judgments.ROOMS)
+    folders = [path for room in rooms for path in (store.root / room).glob("??/*")]
+    for folder in (*folders, *(store.root / "jobs").glob("*"), store.root):
+        yield from checks.set_damage_aside(store, folder, deep=deep)
     nothing: list[str] = []
     for path in sorted((store.root / "staging").glob("*")):
         found = _unless_busy(store, path, lambda key: artifacts.Stage(store, key).faults(), nothing)

@@ -55,13 +55,15 @@ class Seen:
     """Statistics of a linear's inputs over all calibration tokens, float32.
 
     `norms` [in]: the sum over tokens of x_j². `peaks` [in]: the largest |x_j|. `gram` [in, in]: X^T X, when
-    the method needs it. `tokens`: how many were seen. Padding never enters.
+    the method needs it. `tokens`: how many were seen. Padding never enters. `factors` keeps what was worked out
+    from the Gram matrix (see `_solve`) for the next matrix, or recipe, that sees the same inputs.
     """
 
     tokens: int
     norms: Tensor | None = None
     gram: Tensor | None = None
     peaks: Tensor | None = None
+    factors: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ def fit(values: Tensor, grid: IntGrid, *, mse: bool = False) -> tuple[Tensor, Te
 
 
 def _spaced(low: Tensor, high: Tensor, grid: IntGrid) -> tuple[Tensor, Tensor]:
-    scale = (high - low) / (2**grid.bits - 1)
+    # by a tensor: CUDA divides by a plain number as a product with its reciprocal, which rounds otherwise
+    scale = (high - low) / torch.full_like(high, 2**grid.bits - 1)
     zero = torch.full_like(scale, 2 ** (grid.bits - 1)) if grid.symmetric else torch.round(-low / scale)
     return scale, zero
 

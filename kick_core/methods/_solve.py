@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kick_core.methods import Seen
 from kick_core.spec import KickError
 
 
@@ -24,6 +25,21 @@ class Factor:
     note: str
 
 
+def factor_of(seen: Seen, damp: float, order: Tensor | None = None) -> Factor:
+    """The factor for the inputs that `seen` tells of, in their own order or the sweep's `order` [in].
+
+    Made once for all matrices and recipes that share these inputs: it is kept with them. `order` is always the
+    one by falling activity, so that whether there is one says which.
+    """
+    assert seen.gram is not None
+    name = damp, order is not None
+    if name not in seen.factors:
+        gram = seen.gram if order is None else seen.gram[order][:, order]
+        seen.factors[name] = inverse_factor(gram, damp)
+    found: Factor = seen.factors[name]
+    return found
+
+
 def inverse_factor(gram: Tensor, damp: float) -> Factor:
     """The factor of a Gram matrix [in, in], damped by `damp` times its mean diagonal.
 
@@ -31,14 +47,13 @@ def inverse_factor(gram: Tensor, damp: float) -> Factor:
     step is noted. Raises KickError when nothing helps: a failed inverse never becomes the identity.
     """
     dead = gram.diagonal() == 0
-    ready = gram.clone()
-    ready.diagonal()[dead] = 1
-    mean = ready.diagonal().mean()
+    diagonal = gram.diagonal().masked_fill(dead, 1)
+    mean = diagonal.mean()
     tried: list[str] = []
     steps = [min(1.0, damp * 10**power) for power in range(8) if power == 0 or damp * 10 ** (power - 1) < 1]
     for dtype in (torch.float32, torch.float64):
         for amount in steps:
-            upper = _factor(ready.to(dtype), float(amount * mean))
+            upper = _factor(gram, diagonal, float(amount * mean), dtype)
             if upper is not None:
                 plain = dtype == torch.float32 and amount == damp
                 note = "" if plain else f"Cholesky needed damping {amount:g}{' in float64' * (dtype == torch.float64)}"
@@ -50,11 +65,15 @@ def inverse_factor(gram: Tensor, damp: float) -> Factor:
     )
 
 
-def _factor(gram: Tensor, damping: float) -> Tensor | None:
-    gram = gram.clone()
-    gram.diagonal().add_(damping)
-    lower, failed = torch.linalg.cholesky_ex(gram)
+def _factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.dtype) -> Tensor | None:
+    """The factor of the Gram matrix with another diagonal, all in one copy of it; None where there is none."""
+    # columns lie contiguously, as LAPACK and cuSOLVER want them: they then work in place
+    work = gram.T.to(dtype, copy=True, memory_format=torch.contiguous_format).T
+    work.diagonal().copy_(diagonal).add_(damping)
+    failed = torch.empty((), dtype=torch.int32, device=gram.device)
+    torch.linalg.cholesky_ex(work, out=(work, failed))
     if failed:
         return None
-    upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-    return None if failed or not torch.isfinite(upper).all() else upper
+    torch.cholesky_inverse(work, out=work)
+    torch.linalg.cholesky_ex(work, upper=True, out=(work, failed))
+    return None if failed or not torch.isfinite(work).all() else work

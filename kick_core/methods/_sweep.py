@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kick_core.methods._grid import decode, encode, fit
-from kick_core.methods._select import drop_lowest, zeros_first
+from kick_core.methods._select import drop_lowest, kernels, zeros_first
 from kick_core.spec import IntGrid, KeepNofM, Target, Unstructured
 
 
@@ -89,12 +89,18 @@ def sweep(working: Tensor, upper: Tensor, size: int, pruner: Pruner | None, roun
 
     `upper` [cols, cols] is the factor of the damped inverse Gram matrix in the sweep's column order.
     """
+    fused = kernels(working.device) is not None and _fits(size, pruner)
+    places = torch.tensor(rounder.groups, dtype=torch.int32, device=working.device) if fused and rounder else None
     for start in range(0, working.shape[1], size):
         stop = min(start + size, working.shape[1])
         inner = upper[start:stop, start:stop]
-        block, errors = _block(working, inner, start, pruner, rounder)
+        if fused:
+            block, errors = _fused_block(working, inner, start, pruner, rounder, places)
+            working[:, stop:].addmm_(errors, upper[start:stop, stop:], alpha=-1)
+        else:
+            block, errors = _block(working, inner, start, pruner, rounder)
+            working[:, stop:] -= errors @ upper[start:stop, stop:]
         working[:, start:stop] = block
-        working[:, stop:] -= errors @ upper[start:stop, stop:]
 
 
 def _block(
@@ -118,3 +124,69 @@ def _block(
         turned[column + 1 :].addr_(upper[column, column + 1 :], errors[column], alpha=-1)
         values.copy_(wanted)
     return block, errors.T
+
+
+def _fits(size: int, pruner: Pruner | None) -> bool:
+    """Whether a block's columns, and the groups of its pattern, fit the kernel."""
+    from kick_core.methods import _triton
+
+    group = pruner.goal.out_of if pruner and isinstance(pruner.goal, KeepNofM) else 1
+    return size <= _triton.WIDEST and group <= _triton.LARGEST_PATTERN
+
+
+def _fused_block(
+    working: Tensor,
+    upper: Tensor,
+    start: int,
+    pruner: Pruner | None,
+    rounder: Rounder | None,
+    places: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """`_block` by the kernel, which goes over the columns without leaving the registers: the same bits.
+
+    `places` [cols] int32: `rounder.groups` on the device.
+    """
+    from kick_core.methods import _triton
+
+    columns, upper = len(upper), upper.contiguous()
+    block = working[:, start : start + columns].clone(memory_format=torch.contiguous_format)
+    errors, diagonal = torch.empty_like(block), upper.diagonal()
+    keep = None
+    if pruner is not None:
+        pruner.enter_block(block, diagonal, start)
+        keep = pruner.keep[:, start : start + columns]
+    pattern = pruner.goal if pruner and isinstance(pruner.goal, KeepNofM) else None
+    for begin, end in _spans(start, columns, pattern, rounder):
+        if pattern and rounder:  # a group's scale looks at the mask as it is when the sweep enters the group
+            assert pruner is not None
+            pruner.enter_column(block, diagonal, start, begin)
+        if rounder:
+            for column in range(start + begin, start + end):
+                rounder.enter_column(working, pruner.keep if pruner else None, column)
+        _triton.sweep_tile(
+            block, errors, upper, (begin, end), keep=keep,
+            pattern=(pattern.keep, pattern.out_of) if pattern else None,
+            codes=rounder.codes[:, start : start + columns] if rounder else None,
+            grid=_scales(rounder, start, start + end, places),
+        )  # fmt: skip
+    return block, errors
+
+
+def _spans(start: int, columns: int, pattern: KeepNofM | None, rounder: Rounder | None) -> list[tuple[int, int]]:
+    """The stretches of a block between which the host must act: where the scale that is found when a group
+    begins depends on a pattern that is chosen on the way."""
+    cuts = [0]
+    if pattern and rounder and not rounder.fixed:
+        cuts += [column for column in range(1, columns) if (start + column) % rounder.size == 0]
+    return list(zip(cuts, [*cuts[1:], columns], strict=True))
+
+
+def _scales(
+    rounder: Rounder | None, start: int, stop: int, places: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, int] | None:
+    """The grid of columns start … stop - 1 as the kernel takes it."""
+    if rounder is None or places is None:
+        return None
+    first = 0 if rounder.fixed else rounder.groups[start]
+    found = (torch.cat(parts[first:], 1) for parts in (rounder.scales, rounder.zeros))
+    return *found, places[start:] - first, 2**rounder.grid.bits - 1

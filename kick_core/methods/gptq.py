@@ -17,14 +17,14 @@ from torch import Tensor
 
 from kick_core.methods import CompressedMatrix, Seen
 from kick_core.methods._grid import fit, packaged
-from kick_core.methods._solve import inverse_factor
+from kick_core.methods._solve import factor_of
 from kick_core.methods._sweep import Pruner, Rounder, sweep
 from kick_core.methods.sparsegpt import require_blocks
 from kick_core.spec import BadRequest, IntGrid, KeepNofM, Target
 
 CARD = {
     "title": "GPTQ",
-    "version": 1,
+    "version": 2,
     "targets": ("bits",),
     "needs": "gram",
     "options": {"act_order": False, "block": 128, "damp": 0.01, "mse": False, "static_groups": False},
@@ -55,10 +55,10 @@ def compress(
         order = seen.gram.diagonal().argsort(descending=True, stable=True)
     require_blocks(cols, prune, options["block"])
     working = weight.float().clone()
-    rounder = _rounder(working, order, target, options)
-    factor = inverse_factor(seen.gram[order][:, order], options["damp"])
+    rounder = _rounder(working, seen.gram.diagonal() == 0, order, target, options)
+    factor = factor_of(seen, options["damp"], order if options["act_order"] else None)
     working = working[:, order]
-    working[:, factor.dead] = 0
+    working.masked_fill_(factor.dead, 0)
     pruner = _pruner(prune, weight, order)
     sweep(working, factor.upper, options["block"], pruner, rounder)
     back = order.argsort()
@@ -75,8 +75,11 @@ def _pruner(prune: Target | Tensor | None, weight: Tensor, order: Tensor) -> Pru
     return Pruner(prune, keep[:, order].clone())
 
 
-def _rounder(weight: Tensor, order: Tensor, grid: IntGrid, options: Mapping[str, Any]) -> Rounder:
-    """The rounder for a sweep in `order`; scales of whole rows and static groups are found beforehand."""
+def _rounder(weight: Tensor, dead: Tensor, order: Tensor, grid: IntGrid, options: Mapping[str, Any]) -> Rounder:
+    """The rounder for a sweep in `order`; scales of whole rows and static groups are found beforehand.
+
+    As in the published code, a whole row's scale still looks at the weights of `dead` inputs, a group's does not.
+    """
     cols = weight.shape[1]
     size = cols if grid.group in (-1, None) else int(grid.group)
     fixed = grid.group == -1 or options["static_groups"]
@@ -84,6 +87,7 @@ def _rounder(weight: Tensor, order: Tensor, grid: IntGrid, options: Mapping[str,
     places = order if fixed else torch.arange(cols)
     rounder = Rounder(grid, size, (places // size).tolist(), torch.zeros_like(weight), options["mse"], fixed)
     if fixed:
-        found = [fit(part, grid, mse=options["mse"]) for part in weight.split(size, dim=1)]
+        looked_at = weight if grid.group == -1 else weight.masked_fill(dead, 0)
+        found = [fit(part, grid, mse=options["mse"]) for part in looked_at.split(size, dim=1)]
         rounder.scales, rounder.zeros = [scale for scale, _ in found], [zero for _, zero in found]
     return rounder

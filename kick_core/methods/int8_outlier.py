@@ -37,7 +37,8 @@ def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, A
     loud = seen.peaks.to(weight.device) >= options["threshold"]
     values = weight.float().masked_fill(loud, 0.0)
     largest = values.abs().amax(1, keepdim=True)
-    scale = torch.where(largest == 0, torch.ones_like(largest), largest) / 127
+    # by a tensor: CUDA divides by a plain number as a product with its reciprocal, which rounds otherwise
+    scale = torch.where(largest == 0, torch.ones_like(largest), largest) / torch.full_like(largest, 127)
     zero = torch.full_like(scale, 128.0)
     codes = encode(values, scale, zero, 8)
     restored = torch.where(loud, weight, decode(codes, scale, zero).to(weight.dtype))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kick_core.methods import CompressedMatrix, Seen
 from kick_core.methods._select import require_divisible
-from kick_core.methods._solve import inverse_factor
+from kick_core.methods._solve import factor_of
 from kick_core.methods._sweep import Pruner, sweep
 from kick_core.spec import BadRequest, KeepNofM, Target
 
@@ -35,14 +35,13 @@ def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, A
 
     Raises BadRequest when the pattern does not fit the width or the block, KickError for a singular matrix.
     """
-    assert seen.gram is not None
     require_blocks(weight.shape[1], target, options["block"])
-    factor = inverse_factor(seen.gram, options["damp"])
+    factor = factor_of(seen, options["damp"])
     working = weight.float().clone()
-    working[:, factor.dead] = 0
+    working.masked_fill_(factor.dead, 0)
     pruner = Pruner(target, torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
     sweep(working, factor.upper, options["block"], pruner, None)
-    pruned = torch.where(pruner.keep, working, torch.zeros_like(working)).to(weight.dtype)
+    pruned = torch.where(pruner.keep, working, 0.0).to(weight.dtype)
     return CompressedMatrix(pruned, mask=pruner.keep, updated=True, note=factor.note)
 
 

@@ -16,11 +16,11 @@ transformers_logging.disable_progress_bar()
 
 
 def device_of(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:1` as a device. Raises BadRequest when it is not there."""
+    """`auto`, `cpu`, `cuda` or `cuda:1` as a device, `all` as the first GPU. Raises BadRequest when it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device("cuda" if name == "all" else name)
     except RuntimeError as error:
         raise BadRequest(f"unknown device {name!r}: auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from kick_core.formats import GPTQ, PACKED, Grid, read_gptq, read_packed
+from kick_core.formats import GPTQ, PACKED, Grid, described, read_gptq, read_packed
 from kick_core.models.source import Source
 from kick_core.spec import KickError
 
@@ -38,6 +38,12 @@ def quantization(source: Source) -> Mapping[str, Any] | None:
     return config
 
 
+def decoder(source: Source) -> str:
+    """Which decoder opens a folder that is quantized already, for cards and users; nothing for a plain one."""
+    settings = quantization(source)
+    return f"kick's own ({described(settings)})" if settings else ""
+
+
 def open_quantized(source: Source, dtype: torch.dtype | None) -> PreTrainedModel:
     """The model with every packed linear decoded to `dtype` (None: the config's)."""
     settings = quantization(source)
@@ -46,7 +52,12 @@ def open_quantized(source: Source, dtype: torch.dtype | None) -> PreTrainedModel
     del config.quantization_config
     wanted = dtype or config.dtype or torch.bfloat16
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=wanted)
-    found = model.load_state_dict(_decoded(source, settings, wanted), strict=False)
+    try:
+        found = model.load_state_dict(_decoded(source, settings, wanted), strict=False)
+    except RuntimeError as error:  # of torch: sizes that differ
+        raise KickError(
+            f"{source.folder}: its tensors do not fit its config.json ({str(error).splitlines()[-1].strip()})"
+        ) from error
     tied = {"lm_head.weight"} if config.get_text_config().tie_word_embeddings else set()
     if missing := sorted({*found.missing_keys} - tied) + sorted(found.unexpected_keys):
         raise KickError(f"{source.folder}: {len(missing)} missing or unexpected keys, first {missing[0]!r}")
@@ -61,5 +72,8 @@ def _decoded(source: Source, settings: Mapping[str, Any], dtype: torch.dtype) ->
         tensors |= load_file(path)
     state = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in _PARTS}
     for name in [name.removesuffix(ending) for name in tensors if name.endswith(ending)]:
-        state[f"{name}.weight"] = read(name, tensors, settings).weight(dtype)
+        try:
+            state[f"{name}.weight"] = read(name, tensors, settings).weight(dtype)
+        except (KeyError, IndexError, ValueError, RuntimeError) as error:
+            raise KickError(f"{source.folder}: the tensors of {name} do not fit together ({error})") from error
     return state

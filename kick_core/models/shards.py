@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -31,6 +33,8 @@ class Shards:
         for path in source.weight_files:
             with safe_open(path, framework="pt") as file:
                 self._places |= dict.fromkeys(file.keys(), path)
+        self._sender = ThreadPoolExecutor(1)
+        self._sent: tuple[tuple[list[str], torch.dtype, torch.device], Future[Any]] | None = None
 
     def holds(self, names: Iterable[str]) -> bool:
         """Whether all of these are stored under just these names."""
@@ -41,6 +45,30 @@ class Shards:
         with safe_open(self._places[name], framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
         return tensor.to(dtype)
+
+    def copies(self, names: list[str], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        """Tensors of our own on a device: those that were sent ahead, where these were."""
+        # a copy: pages of a private mapping that are written to stay in memory, and would be read again as dense
+        if self._sent is None or self._sent[0] != (names, dtype, device):
+            return [self.read(name, dtype).to(device, copy=True) for name in names]
+        sent, self._sent = self._sent[1], None
+        tensors, arrived = sent.result()
+        stream = torch.cuda.current_stream(device)
+        stream.wait_event(arrived)
+        for tensor in tensors:
+            tensor.record_stream(stream)
+        return tensors
+
+    def send_ahead(self, names: list[str], dtype: torch.dtype, device: torch.device) -> None:
+        """Have a thread read tensors and copy them to a GPU over a stream of its own, for the next `copies`."""
+
+        def send() -> tuple[list[Tensor], torch.cuda.Event]:
+            with torch.cuda.stream(torch.cuda.Stream(device)):
+                tensors = [self.read(name, dtype).to(device, copy=True) for name in names]
+                return tensors, torch.cuda.current_stream(device).record_event()
+
+        if self._sent is None or self._sent[0] != (names, dtype, device):
+            self._sent = (names, dtype, device), self._sender.submit(send)
 
 
 def path_of(model: PreTrainedModel, wanted: nn.Module) -> str:
@@ -92,15 +120,18 @@ def resident(model: PreTrainedModel, shards: Shards | None, block: int, device: 
 
     Held twice, it stays until the outer one lets go.
     """
-    module = decoder_blocks(model)[block]
+    blocks = decoder_blocks(model)
+    module, prefix = blocks[block], path_of(model, blocks)
     if shards is None or not next(module.parameters()).is_meta:
         yield
         return
-    prefix = path_of(model, module)
     names = [name for name, _ in module.named_parameters()]
-    for name in names:
-        # a copy: pages of a private mapping that are written to stay in memory, and would be read again as dense
-        _set(module, name, shards.read(f"{prefix}.{name}", model.dtype).to(device, copy=True))
+    found = shards.copies([f"{prefix}.{block}.{name}" for name in names], model.dtype, device)
+    for name, values in zip(names, found, strict=True):
+        _set(module, name, values)
+    if device.type == "cuda" and block + 1 < len(blocks):
+        following = [f"{prefix}.{block + 1}.{name}" for name, _ in blocks[block + 1].named_parameters()]
+        shards.send_ahead(following, model.dtype, device)
     try:
         yield
     finally:

@@ -1,7 +1,8 @@
 """Is a file what this program wrote? Told by its form alone, so new rooms need nothing of their own.
 
-A Parquet file carries its XXH3-64 in its name, JSON in its last member, an output database in SQLite's own structure
-and in the Adler-32 of every value; the files of an artifact are listed in its manifest (`artifacts.verify`).
+A Parquet file (and a safetensors file outside artifacts) carries its XXH3-64 in its name, JSON in its last member, an
+output database in SQLite's own structure and in the Adler-32 of every value; the files of an artifact are listed in its
+manifest (`artifacts.verify`).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from kick_core.store.plaindisk import PlainDisk
 if TYPE_CHECKING:
     from kick_core.store import Store
 
-_NAMED = re.compile(r".+-([0-9a-f]{16})\.parquet")
-SEALED = ("run.json", "timings.json", "state.json", "spec.json", "fingerprints.json")
+_NAMED = re.compile(r".+-([0-9a-f]{16})\.(parquet|safetensors)")
+SEALED = ("run.json", "judging.json", "timings.json", "state.json", "spec.json", "fingerprints.json")
 """JSON that ends with its own sum, whatever room it is in."""
 
 
@@ -36,7 +37,7 @@ def faults(folder: Path, *, deep: bool) -> Iterator[tuple[Path, str]]:
 
 
 def _fault(path: Path, deep: bool) -> str:
-    if path.suffix == ".parquet":
+    if path.suffix in (".parquet", ".safetensors"):
         match = _NAMED.fullmatch(path.name)
         if match is None:
             return f"{path.name} is not a name of this program"
@@ -48,6 +49,13 @@ def _fault(path: Path, deep: bool) -> str:
         except Damaged:
             return f"{path.name} is damaged (its checksum differs)"
     return ""
+
+
+def set_damage_aside(store: Store, folder: Path, *, deep: bool) -> list[str]:
+    """Move damaged files to quarantine; what they held is made again on demand. Says what was moved."""
+    return [
+        f"{folder.name}: {fault}; set aside in {set_aside(store, path)}" for path, fault in [*faults(folder, deep=deep)]
+    ]
 
 
 def database_faults(folder: Path, *, deep: bool) -> list[str]:
@@ -63,6 +71,8 @@ def database_faults(folder: Path, *, deep: bool) -> list[str]:
             (sound,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if sound != "ok":
                 found.append(f"its structure is damaged ({sound.splitlines()[0]})")
+            if database.execute("SELECT 1 FROM Cache WHERE raw IS NOT 1 LIMIT 1").fetchone():
+                found.append("it holds a row that this program did not write")
             rows = database.execute("SELECT key, raw, mode, filename, value FROM Cache") if deep else ()
             for key, raw, mode, filename, value in rows:
                 try:

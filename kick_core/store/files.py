@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,3 +129,18 @@ def require_space(path: Path, needed: int) -> None:
     """Refuse before the work what would fail after it."""
     if free_bytes(path) < needed:
         raise no_space(path, needed)
+
+
+def joined(paths: Iterable[Path], name: re.Pattern[str]) -> list[Path]:
+    """The files that join up from item 0, in order. Groups 1 and 2 of their names are the first item and the end."""
+    found: dict[int, tuple[int, Path]] = {}
+    for path in paths:
+        if match := name.fullmatch(path.name):
+            start, stop = int(match[1]), int(match[2])
+            if start not in found or stop > found[start][0]:
+                found[start] = (stop, path)
+    chain, at = [], 0
+    while at in found:
+        at, path = found[at]
+        chain.append(path)
+    return chain

@@ -11,12 +11,17 @@ import xxhash
 
 from kick_core.store.files import replace_file, seal_json, sealed
 
+_CARDS = (
+    "results/??/*/run.json", "fidelity/??/*/run.json", "judgments/??/*/judging.json", "jobs/*/spec.json",
+    "jobs/*/state.json",
+)  # fmt: skip
+
 
 def _sums_everywhere(root: Path) -> None:
     """1 -> 2: run cards, timings, jobs and verdicts get checksums; the memo of fingerprints is started anew."""
     for path in root.glob("results/??/*/timings.json"):
         _seal(path, wrap="sittings")
-    for pattern in ("results/??/*/run.json", "jobs/*/spec.json", "jobs/*/state.json"):
+    for pattern in _CARDS:
         for path in root.glob(pattern):
             _seal(path)
     for path in root.glob("results/??/*/verdicts-v*-*.parquet"):

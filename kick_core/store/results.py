@@ -14,7 +14,6 @@ own.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
@@ -26,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
 
 from kick_core.records import Example, Output, RunCard, Verdict
 from kick_core.spec import KickError
 from kick_core.store import Store, checks
 from kick_core.store.faults import here
-from kick_core.store.files import Damaged, locked, no_space, read_sealed_json, replace_file, seal_json
-from kick_core.store.plaindisk import DamagedRow, open_cache
+from kick_core.store.files import Damaged, joined, locked, read_sealed_json, replace_file, seal_json
+from kick_core.store.live import not_written, open_live
+from kick_core.store.plaindisk import DamagedRow
+from kick_core.store.tables import checksum, parquet, read
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 
@@ -47,6 +46,11 @@ _OUTPUT = pa.schema(
         ("stop", pa.string()),
         ("tokens", pa.int32()),
         ("prompt_tokens", pa.int32()),
+        ("ids", pa.list_(pa.list_(pa.int32()))),
+        ("argmax", pa.string()),
+        ("top", pa.float64()),
+        ("entropy", pa.float64()),
+        ("shots_used", pa.int32()),
     ]
 )
 _EXAMPLE = pa.schema(
@@ -67,24 +71,6 @@ _VERDICT = pa.schema(
         ("why", pa.string()),
     ]
 )
-
-
-def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    sink = io.BytesIO()
-    table = pa.Table.from_pylist(rows, schema=schema)
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue()
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        return list(pq.read_table(path, page_checksum_verification=True).to_pylist())
-    except (OSError, pa.ArrowException) as error:
-        raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
-
-
-def _sum(data: bytes) -> str:
-    return xxhash.xxh3_64_hexdigest(data)
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -113,18 +99,7 @@ def run(store: Store, key: str) -> RunCard:
 
 def parts(store: Store, key: str) -> list[Path]:
     """The sealed parts that join up from example 0, in order."""
-    found: dict[int, tuple[int, Path]] = {}
-    for path in store.folder("results", key).glob("part-*.parquet"):
-        if match := _PART.fullmatch(path.name):
-            start, stop = int(match[1]), int(match[2])
-            if start not in found or stop > found[start][0]:
-                found[start] = (stop, path)
-    chain, at = [], 0
-    while at in found:
-        stop, path = found[at]
-        chain.append(path)
-        at = stop
-    return chain
+    return joined(store.folder("results", key).glob("part-*.parquet"), _PART)
 
 
 def measured(store: Store, key: str) -> int:
@@ -135,7 +110,7 @@ def measured(store: Store, key: str) -> int:
 
 def outputs(store: Store, key: str) -> list[Output]:
     """All sealed outputs of a run, in the task's order."""
-    return [Output.from_json(row) for path in parts(store, key) for row in _read(path)]
+    return [Output.from_json(row) for path in parts(store, key) for row in read(path)]
 
 
 def examples(store: Store, key: str) -> list[Example]:
@@ -143,7 +118,7 @@ def examples(store: Store, key: str) -> list[Example]:
     paths = sorted(store.folder("examples", key).glob("examples-*.parquet"))
     if not paths:
         raise KickError(f"the examples {key!r} are not in {store.root}")
-    return [Example.from_json({**row, "meta": json.loads(row["meta"])}) for row in _read(paths[0])]
+    return [Example.from_json({**row, "meta": json.loads(row["meta"])}) for row in read(paths[0])]
 
 
 def verdict_file(store: Store, key: str, version: int) -> Path | None:
@@ -155,7 +130,7 @@ def verdict_file(store: Store, key: str, version: int) -> Path | None:
 def verdicts(store: Store, key: str, version: int) -> list[Verdict] | None:
     """The stored verdicts, or None when they must be derived (again)."""
     path = verdict_file(store, key, version)
-    return [Verdict.from_json(row) for row in _read(path)] if path else None
+    return [Verdict.from_json(row) for row in read(path)] if path else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +160,15 @@ def keep_examples(store: Store, key: str, found: Sequence[Example]) -> None:
     if list(folder.glob("examples-*.parquet")):
         return
     rows = [{**example.to_json(), "meta": json.dumps(example.meta, sort_keys=True)} for example in found]
-    data = _parquet(rows, _EXAMPLE)
-    replace_file(folder / f"examples-{_sum(data)}.parquet", data)
+    data = parquet(rows, _EXAMPLE)
+    replace_file(folder / f"examples-{checksum(data)}.parquet", data)
 
 
 def keep_verdicts(store: Store, key: str, version: int, found: Sequence[Verdict]) -> None:
     """Keep derived verdicts; older derivations of the same run are dropped."""
     folder = store.folder("results", key)
-    data = _parquet([verdict.to_json() for verdict in found], _VERDICT)
-    name = f"verdicts-v{version}-{measured(store, key):05d}-{_sum(data)}.parquet"
+    data = parquet([verdict.to_json() for verdict in found], _VERDICT)
+    name = f"verdicts-v{version}-{measured(store, key):05d}-{checksum(data)}.parquet"
     replace_file(folder / name, data)
     for path in folder.glob("verdicts-*.parquet"):
         if path.name != name:
@@ -235,7 +210,7 @@ class Recorder:
                     here("output set", writes=True)
         except (sqlite3.DatabaseError, OSError) as error:
             size = sum(len(json.dumps(output.to_json())) for output in found)
-            raise _not_written(Path(self.cache.directory), size, error) from error
+            raise not_written(Path(self.cache.directory), size, error) from error
         here("batch kept")
 
     def seal(self, order: Sequence[str]) -> None:
@@ -243,15 +218,9 @@ class Recorder:
         rows = [self._get(example) for example in order]
         if missing := [example for example, row in zip(order, rows, strict=True) if row is None]:
             raise KickError(f"run {self.key}: {len(missing)} outputs are missing, first {missing[0]!r}")
-        data = _parquet([row.to_json() for row in rows if row], _OUTPUT)
-        name = f"part-{self.sealed:05d}-{self.sealed + len(order):05d}-{_sum(data)}.parquet"
+        data = parquet([row.to_json() for row in rows if row], _OUTPUT)
+        name = f"part-{self.sealed:05d}-{self.sealed + len(order):05d}-{checksum(data)}.parquet"
         replace_file(self.store.folder("results", self.key) / name, data)
-
-
-def _not_written(place: Path, size: int, error: Exception) -> KickError:
-    if "full" in str(error) or "No space" in str(error):
-        return no_space(place, size)
-    return KickError(f"the outputs could not be written to {place} ({error}): run the same command again")
 
 
 @contextmanager
@@ -259,7 +228,7 @@ def recorder(store: Store, card: RunCard) -> Iterator[Recorder]:
     """Take the right to add to a run. On a clean leave the live database goes; after a kill it stays."""
     with locked(store.lock_path(card.key)):
         keep_card(store, card)
-        cache = _open_live(store, card.key)
+        cache = open_live(store, card.key)
         try:
             yield Recorder(store, card.key, cache, measured(store, card.key))
         finally:
@@ -285,20 +254,6 @@ def drop_live(store: Store, key: str) -> bool:
         return False
     shutil.rmtree(live)
     return True
-
-
-def _open_live(store: Store, key: str) -> Any:
-    """The database of an unfinished run; a damaged one is set aside, and what it held is asked again."""
-    live = store.live(key)
-    try:
-        if not checks.database_faults(live, deep=False):
-            return open_cache(live)
-    except DamagedRow:
-        pass
-    except (KickError, OSError) as error:
-        raise _not_written(live, 1 << 16, error) from error
-    checks.set_aside(store, live)
-    return open_cache(live)
 
 
 def verify(store: Store, key: str, *, deep: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Scorers that several tasks share: exact match, containment, token F1, why an answer failed, repetition.
+"""Scorers of short answers: exact match, containment, token F1, as published; and why an answer failed.
 
 Answers are normalised as in the official TriviaQA evaluation (Joshi et al. 2017, triviaqa_evaluation.py):
 underscores to spaces, lower case, punctuation to spaces, articles dropped, spaces collapsed. An empty answer
@@ -77,23 +77,36 @@ def f1(example: Example, output: Output) -> Judged:
     return Judged(best, answer, "right" if best >= 1 else _why(output, answer))
 
 
-def repeated(example: Example, output: Output) -> Judged:
-    """seq-rep-4 over words (Welleck et al. 2020): 1 - different 4-grams / 4-grams, the mean over the turns."""
-    found = [repetition(text.split()) for text in output.text]
-    score = sum(item.repeated for item in found) / len(found) if found else None
-    return Judged(score, "", "loop" if any(item.loop for item in found) else "")
+def substring(example: Example, output: Output) -> Judged:
+    """1 when a normalised gold stands anywhere in the normalised answer, within a word too."""
+    answer = answer_of(output)
+    said = normalise(answer)
+    return _judged(output, answer, float(any(gold in said for gold in map(normalise, example.answers) if gold)))
 
 
-def unique_words(example: Example, output: Output) -> Judged:
-    """Different words over all turns (LLM-KICK's "unique token count", which the paper leaves undefined)."""
-    return Judged(float(len({word for text in output.text for word in text.split()})))
+def exact_match_as_published(example: Example, output: Output) -> Judged:
+    """As published: 1 when gold and answer contain each other either way, so an empty answer or one letter is right.
+
+    The released code's TriviaQA "EM": `norm(gold) in norm(pred) or norm(pred) in norm(gold)` on the first line, over
+    the normalised aliases. `''`, `the`, `!!!` and `s` all score 1.
+    """
+    answer = answer_of(output)
+    said = normalise(answer)
+    right = any(gold in said or said in gold for gold in map(normalise, example.answers))
+    return _judged(output, answer, float(right))
 
 
-def form_of(output: Output) -> str:
-    """How a long text failed by its form: empty, loop, cut off; or nothing."""
-    for text in output.text:
-        if not text.strip():
-            return "empty"
-        if repetition(text.split()).loop:
-            return "loop"
-    return "cut off" if output.stop == "limit" else ""
+def substring_as_published(example: Example, output: Output) -> Judged:
+    """As published: 1 when a gold, spaces deleted, stands anywhere in prompt and generation, spaces deleted.
+
+    The released code's FreebaseQA metric. It finds answers that the question itself names, parts of words and one of
+    many guesses; of a question's answers it knows only those of the first parse.
+    """
+    said = _without_spaces("".join((*example.prompt, *output.text)))
+    golds = example.meta.get("first_answer") or example.answers
+    right = any(_without_spaces(gold) in said for gold in golds)
+    return _judged(output, "\n".join(output.text), float(right))
+
+
+def _without_spaces(text: str) -> str:
+    return text.strip().replace(" ", "").lower()

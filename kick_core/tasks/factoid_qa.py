@@ -1,16 +1,28 @@
 """Factoid question answering, closed book (LLM-KICK setting 1; FreebaseQA in the paper).
 
-The model must know the answer. Strict scoring looks at the continuation only, as whole words; the published
-code searches prompt and continuation together, without word boundaries.
+The model must know the answer. Strict scoring looks at the continuation only, as whole words, and takes any
+answer of any parse; the published code searches prompt and continuation together, without word boundaries, for
+the first parse's first answer. Official data, strict: the eval split, 3,996 questions. Paper: the first 1,000 of
+the *train* split in file order. (The released loop asks 1,001 and divides by 1,000 or the other way round; that
+miscount is not reproduced.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 from kick_core.records import Example
-from kick_core.tasks import Task
+from kick_core.tasks import Asking, Task
+from kick_core.tasks._official import Hub, Row, answered, find, folder, hub_rows, in_random_order, json_of, require
 from kick_core.tasks._pocket import meta, rows
-from kick_core.tasks._scorers import contains, exact_match, f1
-from kick_core.wording import FACTOID
+from kick_core.tasks._scorers import contains, exact_match, f1, substring, substring_as_published
+from kick_core.wording import FACTOID, FACTOID_AS_PUBLISHED
+
+HUB = Hub("microsoft/freebase_qa", "refs/convert/parquet")
+"""The set's script no longer loads; the hub's own conversion does. It is a branch: no commit of it is known."""
+
+PAPER_COUNT = 1000
 
 
 def _load(data: str) -> tuple[Example, ...]:
@@ -25,15 +37,89 @@ def _load(data: str) -> tuple[Example, ...]:
     )
 
 
+def _official(data: str, split: str) -> Iterator[Row]:
+    if (root := folder(data)) is None:
+        yield from hub_rows(HUB, {"eval": "test"}.get(split, split), "Question-ID", "RawQuestion", "Parses")
+        return
+    name = f"FreebaseQA-{split}.json"
+    path = find(root, "FreebaseQA", f"freebase_qa/{name}", f"FreebaseQA/{name}", f"freebaseqa/{name}", name)
+    found = json_of(path)
+    require(found, ("Questions",), path)
+    for number, row in enumerate(found["Questions"], 1):
+        require(row, ("Question-ID", "RawQuestion", "Parses"), f"{path}, question {number}")
+        yield row
+
+
+def _records(found: Any) -> list[dict[str, Any]]:
+    """A list of records, also where the hub's conversion made a record of lists of it."""
+    if isinstance(found, dict):
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+    return list(found)
+
+
+def _answers(row: Row) -> list[tuple[str, ...]]:
+    """The names of every answer of every parse, in order."""
+    found = []
+    for parse in _records(row["Parses"]):
+        require(parse, ("Answers",), f"FreebaseQA question {row['Question-ID']}")
+        for answer in _records(parse["Answers"]):
+            require(answer, ("AnswersName",), f"FreebaseQA question {row['Question-ID']}")
+            found.append(tuple(answer["AnswersName"]))
+    return found
+
+
+def _examples(asked: Iterable[Row], wording: str) -> Iterator[Example]:
+    for row in asked:
+        answers = _answers(row)
+        yield Example(
+            str(row["Question-ID"]),
+            (wording.format(question=row["RawQuestion"]),),
+            answers=tuple(dict.fromkeys(name for names in answers for name in names)),
+            meta={"question": row["RawQuestion"], "first_answer": list(answers[0]) if answers else []},
+        )
+
+
+def _strict(data: str) -> tuple[Example, ...]:
+    return in_random_order("factoid_qa", _examples(_official(data, "eval"), FACTOID))
+
+
+def _paper(data: str) -> tuple[Example, ...]:
+    first = (row for _, row in zip(range(PAPER_COUNT), _official(data, "train"), strict=False))
+    return answered(_examples(first, FACTOID_AS_PUBLISHED))
+
+
+_SCORERS = {
+    "contains": contains,
+    "exact_match": exact_match,
+    "f1": f1,
+    "substring": substring,
+    "substring_as_published": substring_as_published,
+}
+
 TASK = Task(
     name="factoid_qa",
     title="Factoid QA",
     about="closed-book questions about facts; share of answers that contain the gold as whole words",
-    version=1,
-    kind="generate",
-    load=_load,
-    scorers={"contains": contains, "exact_match": exact_match, "f1": f1},
+    version=2,
+    strict=Asking("generate", _load, new_tokens=12, stop=("\n",)),
+    scorers=_SCORERS,
     headline="contains",
-    new_tokens=12,
-    stop=("\n",),
+    published="substring_as_published",
+)
+
+OFFICIAL = Task(
+    name="factoid_qa",
+    title="Factoid QA",
+    about="FreebaseQA, closed book; share of answers that contain a gold as whole words",
+    version=2,
+    strict=Asking("generate", _strict, new_tokens=32, stop=("\n",)),
+    paper=Asking(
+        "generate",
+        _paper,
+        times_prompt=2,
+        faults=("first 1,000 of the train split", "prompt ends in a space", "twice the prompt's tokens, no stop"),
+    ),
+    scorers=_SCORERS,
+    headline="contains",
+    published="substring_as_published",
 )

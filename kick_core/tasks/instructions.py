@@ -2,17 +2,26 @@
 
 The pocket instructions ask for things that can be checked without a judge: words that must stand in the
 answer, its beginning, its length, its number of lines. The second turn is asked after the model's own first.
+
+Official data, strict: MT-Bench (Zheng et al. 2023), 80 questions of two turns, sampled at FastChat's temperature of
+each category. Paper: what the released code asks, the 80 single-turn questions of Vicuna-bench, at 0.7. What the
+answers say is a judge's business; without one they are scored by their form.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kick_core.records import Example, Output
-from kick_core.tasks import Judged, Task
+from kick_core.spec import BadRequest
+from kick_core.tasks import Asking, Judged, Task
+from kick_core.tasks._official import Hub, find, folder, hub_rows, in_random_order, inside, json_lines, require
 from kick_core.tasks._pocket import meta, rows
-from kick_core.tasks._scorers import form_of, repeated, stands_in, unique_words
+from kick_core.tasks._scorers import stands_in
+from kick_core.tasks._texts import SHAPE, form_of, well_formed
 
 
 def _load(data: str) -> tuple[Example, ...]:
@@ -64,14 +73,84 @@ def followed(example: Example, output: Output) -> Judged:
     return Judged(1 - len(failed) / len(results), f"failed: {'; '.join(failed)}" if failed else "", why)
 
 
+HUB = Hub("HuggingFaceH4/mt_bench_prompts", "e3a795c5e9a82ee40611c416b8a7786c73198991")
+
+TEMPERATURES = {
+    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0,
+    "stem": 0.1, "humanities": 0.1,
+}  # fmt: skip
+"""FastChat's, by category (llm_judge/common.py)."""
+
+
+def _mt_bench(data: str) -> tuple[Example, ...]:
+    if (root := folder(data)) is None:
+        found = hub_rows(HUB, "train", "prompt", "category", "prompt_id", "reference")
+        asked = [_question("mt", r["prompt_id"], r["prompt"], r["category"], r["reference"]) for r in found]
+    else:
+        path = find(root, "MT-Bench", "mt_bench/question.jsonl", "question.jsonl")
+        golds = _references(inside(root, str(path.relative_to(root).with_name("reference_answer.gpt-4.jsonl"))))
+        asked = [
+            _question("mt", row["question_id"], row["turns"], row["category"], golds.get(row["question_id"], ()))
+            for row in json_lines(path, "question_id", "turns", "category")
+        ]
+    return in_random_order("mt_bench", asked, need_answers=False)
+
+
+def _references(path: Path) -> dict[int, list[str]]:
+    """Question -> the reference answers of its turns, where there are such (math, reasoning, coding)."""
+    if not path.exists():
+        return {}
+    found = {}
+    for row in json_lines(path, "question_id", "choices"):
+        require(row["choices"][0], ("turns",), f"{path}, question {row['question_id']}")
+        found[row["question_id"]] = row["choices"][0]["turns"]
+    return found
+
+
+def _vicuna_80(data: str) -> tuple[Example, ...]:
+    if (root := folder(data)) is None:
+        raise BadRequest(
+            "the 80 Vicuna questions are not on the hub: give a folder with vicuna_bench/question.jsonl (FastChat, "
+            "llm_judge/data), --data DIR"
+        )
+    path = find(root, "Vicuna-bench", "vicuna_bench/question.jsonl", "question.jsonl")
+    return tuple(
+        _question("vicuna", row["question_id"], row["turns"][:1], row["category"], ())
+        for row in json_lines(path, "question_id", "turns", "category")
+    )
+
+
+def _question(prefix: str, number: int, turns: Sequence[str], category: str, golds: Sequence[str]) -> Example:
+    if not turns:
+        raise BadRequest(f"question {number} of {prefix} has no turn")
+    meta = {"question": turns[0], "category": category}
+    return Example(f"{prefix}-{number:04d}", tuple(turns), answers=tuple(golds or ()), meta=meta)
+
+
 TASK = Task(
     name="instructions",
     title="Instructions",
     about="two-turn instructions; share of the checkable demands that the answers meet",
-    version=1,
-    kind="dialogue",
-    load=_load,
-    scorers={"followed": followed, "repeated": repeated, "unique_words": unique_words},
+    version=2,
+    strict=Asking("dialogue", _load, new_tokens=48, template="chat"),
+    scorers={"followed": followed, **SHAPE},
     headline="followed",
-    new_tokens=48,
+)
+
+OFFICIAL = Task(
+    name="instructions",
+    title="Instructions",
+    about="MT-Bench (paper: Vicuna-80); share of well-formed answers: not empty, no loop, ended by themselves",
+    version=2,
+    strict=Asking("dialogue", _mt_bench, new_tokens=1024, template="chat", temperatures=TEMPERATURES),
+    paper=Asking(
+        "dialogue",
+        _vicuna_80,
+        new_tokens=1024,
+        template="vicuna_v1.1",
+        temperatures={"": 0.7},
+        faults=("80 single-turn Vicuna questions instead of MT-Bench", "sampled once"),
+    ),
+    scorers={"well_formed": well_formed, **SHAPE},
+    headline="well_formed",
 )

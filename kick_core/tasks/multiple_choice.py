@@ -2,7 +2,9 @@
 
 The answer is the option with the highest log-probability. The published code generates one token and
 compares its last character, which measures form as much as knowledge: magnitude pruning scores 5 % there,
-far below chance.
+far below chance. One reading of the model gives both: greedy decoding's one token is the likeliest of all tokens,
+which is kept beside the options' log-probabilities. The protocols ask alike but for one limit: the published
+code drops shots while a prompt is longer than 2,048 tokens, strict while it is longer than the model's context.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from functools import cache
 
 from kick_core.pocket import data_path
 from kick_core.records import Example, Output
-from kick_core.tasks import Judged, Task
+from kick_core.tasks import Asking, Judged, Task, _mmlu
 from kick_core.tasks._pocket import meta, rows
 from kick_core.wording import CHOICE_HEADER, LETTERS, choice
 
@@ -41,21 +43,67 @@ def _load(data: str) -> tuple[Example, ...]:
 
 
 def accuracy(example: Example, output: Output) -> Judged:
-    """1 when the gold option has the highest log-probability. NaN or infinite values are never judged."""
-    if not output.logprobs or not all(map(math.isfinite, output.logprobs)):
+    """1 when the gold option has the highest log-probability of the options."""
+    if not _scored(output):
         return Judged(None, "", "no answer")
-    best = LETTERS[max(range(len(output.logprobs)), key=output.logprobs.__getitem__)]
+    best = chosen(output)
     right = best in example.answers
     return Judged(float(right), best, "right" if right else "wrong")
 
 
+def _scored(output: Output) -> bool:
+    """NaN or infinite log-probabilities are never judged."""
+    return bool(output.logprobs) and all(map(math.isfinite, output.logprobs))
+
+
+def chosen(output: Output) -> str:
+    """The letter of the likeliest option."""
+    return LETTERS[max(range(len(output.logprobs)), key=output.logprobs.__getitem__)]
+
+
+def shares(output: Output) -> list[float]:
+    """The options' probabilities among themselves: the softmax of their log-probabilities."""
+    top = max(output.logprobs)
+    weights = [math.exp(value - top) for value in output.logprobs]
+    return [weight / sum(weights) for weight in weights]
+
+
 def gold_probability(example: Example, output: Output) -> Judged:
     """The gold option's probability among the four."""
-    if not output.logprobs or not all(map(math.isfinite, output.logprobs)):
+    if not _scored(output):
         return Judged(None, "", "no answer")
-    top = max(output.logprobs)
-    shares = [math.exp(value - top) for value in output.logprobs]
-    return Judged(shares[LETTERS.index(example.answers[0])] / sum(shares))
+    return Judged(shares(output)[LETTERS.index(example.answers[0])])
+
+
+def free_choice(example: Example, output: Output) -> Judged:
+    """1 when the likeliest of *all* tokens is the gold letter; any other token than a letter is no answer."""
+    if output.argmax is None:
+        return Judged(None, "", "no answer")
+    said = output.argmax.strip()
+    if said not in LETTERS:
+        return Judged(0.0, output.argmax, "no answer")
+    return Judged(float(said in example.answers), said, "right" if said in example.answers else "wrong")
+
+
+def letter_given(example: Example, output: Output) -> Judged:
+    """1 when the likeliest of all tokens is one of the four letters, right or wrong: form without knowledge."""
+    if output.argmax is None:
+        return Judged(None, "", "no answer")
+    valid = output.argmax.strip() in LETTERS
+    return Judged(float(valid), output.argmax, "" if valid else "no answer")
+
+
+def last_character_as_published(example: Example, output: Output) -> Judged:
+    """As published: 1 when the last character of the one token written is the gold letter; chance is 0, not 1/4.
+
+    The released code decodes prompt and token and compares `decoded[-1:]`; a token that decodes to nothing leaves the
+    prompt's last character, which is a colon.
+    """
+    if output.argmax is None:
+        return Judged(None, "", "no answer")
+    said = output.argmax[-1:]
+    right = said in example.answers
+    return Judged(float(right), output.argmax, "right" if right else "wrong" if said in LETTERS else "no answer")
 
 
 TASK = Task(
@@ -63,8 +111,25 @@ TASK = Task(
     title="Multiple choice",
     about="four options in four disciplines, scored by their log-probability; chance is 25 %",
     version=1,
-    kind="choose",
-    load=_load,
+    strict=Asking("choose", _load),
     scorers={"accuracy": accuracy, "gold_probability": gold_probability},
     headline="accuracy",
+)
+
+OFFICIAL = Task(
+    name="multiple_choice",
+    title="Multiple choice",
+    about="MMLU, five shots, letters scored by their log-probability; chance is 25 %",
+    version=1,
+    strict=Asking("choose", _mmlu.load),
+    paper=Asking("choose", _mmlu.load, room=2048),
+    scorers={
+        "accuracy": accuracy,
+        "gold_probability": gold_probability,
+        "free_choice": free_choice,
+        "letter_given": letter_given,
+        "last_character_as_published": last_character_as_published,
+    },
+    headline="accuracy",
+    published="last_character_as_published",
 )

@@ -3,14 +3,20 @@
 The whole text is tokenised once (one beginning-of-sequence token at its very start; the pocket text is many
 documents, each begun and ended as in training) and cut into windows of min(2048, context) tokens without
 overlap, the remainder dropped; exp of the mean negative log-likelihood over the predicted tokens, in float32.
-This is *not* the word perplexity of lm-eval.
+This is *not* the word perplexity of lm-eval. Official data: WikiText-2's test rows joined by two line breaks; from a
+file, its lines are the rows, as on the hub. Which of the two WikiTexts it is (raw, or the one with <unk>) stands
+beside the number, with the text's SHA-256.
 """
 
 from __future__ import annotations
 
+import io
+
 from kick_core.pocket import data_path, split_documents
 from kick_core.records import Example, Output
-from kick_core.tasks import Judged, Task
+from kick_core.spec import BadRequest
+from kick_core.tasks import Asking, Judged, Task
+from kick_core.tasks._official import Hub, find, folder, hub_rows, text_of
 from kick_core.tasks._pocket import require_pocket
 
 
@@ -19,8 +25,33 @@ def _load(data: str) -> tuple[Example, ...]:
     return (Example("text", tuple(split_documents(data_path("perplexity.txt").read_text(encoding="utf-8")))),)
 
 
+HUB = Hub("Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d232d685c3", "wikitext-2-raw-v1")
+_FILES = ("wikitext-2-raw/wiki.test.raw", "wikitext-2/wiki.test.tokens", "wikitext-2/test.txt", "wiki.test.raw")
+
+
+def rows_of(text: str) -> list[str]:
+    """The rows that the hub's set makes of the file: one a line, its line break kept, blank ones empty."""
+    return [line if line.strip() else "" for line in io.StringIO(text)]
+
+
+def official_rows(data: str) -> tuple[list[str], str]:
+    """The rows of WikiText-2's test split, and which of the two WikiTexts it is."""
+    if (root := folder(data)) is None:
+        found = [str(row["text"]) for row in hub_rows(HUB, "test", "text")]
+    else:
+        found = rows_of(text_of(find(root, "WikiText-2 test split", *_FILES)))
+    if not any(map(str.strip, found)):
+        raise BadRequest("the test split of WikiText-2 holds no text")
+    return found, "wikitext-2 with <unk>" if any("<unk>" in row for row in found) else "wikitext-2-raw"
+
+
+def _official(data: str) -> tuple[Example, ...]:
+    found, kind = official_rows(data)
+    return (Example("text", ("\n\n".join(found),), meta={"text": kind}),)
+
+
 def negative_log_likelihood(example: Example, output: Output) -> Judged:
-    """Mean negative log-likelihood per predicted token of one window, in nats."""
+    """Mean negative log-likelihood in nats, per predicted token of one window or per word of one page."""
     if not output.logprobs or not output.tokens:
         return Judged(None, "", "no answer")
     return Judged(-output.logprobs[0] / output.tokens)
@@ -31,8 +62,19 @@ TASK = Task(
     title="Perplexity",
     about="exp of the mean negative log-likelihood per token of held-out running text (GPTQ/Wanda definition)",
     version=1,
-    kind="perplexity",
-    load=_load,
+    strict=Asking("perplexity", _load),
+    scorers={"perplexity": negative_log_likelihood},
+    headline="perplexity",
+    aggregate="exp",
+    higher_is_better=False,
+)
+
+OFFICIAL = Task(
+    name="perplexity",
+    title="Perplexity",
+    about="exp of the mean negative log-likelihood per token of WikiText-2's test split (GPTQ/Wanda definition)",
+    version=1,
+    strict=Asking("perplexity", _official),
     scorers={"perplexity": negative_log_likelihood},
     headline="perplexity",
     aggregate="exp",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kick_core.records import Example
-from kick_core.tasks import Task
+from kick_core.tasks import Asking, Task, _trivia
 from kick_core.tasks._pocket import meta, rows
-from kick_core.tasks._scorers import contains, exact_match, f1
+from kick_core.tasks._scorers import contains, exact_match, exact_match_as_published, f1, substring
 from kick_core.wording import CLOSED
 
 
@@ -21,15 +21,36 @@ def _load(data: str) -> tuple[Example, ...]:
     )
 
 
+_SCORERS = {
+    "exact_match": exact_match,
+    "contains": contains,
+    "f1": f1,
+    "substring": substring,
+    "exact_match_as_published": exact_match_as_published,
+}
+
 TASK = Task(
     name="retrieval_qa_closed",
     title="Closed-book QA",
     about="questions without evidence; share of exact matches after the official TriviaQA normalisation",
-    version=1,
-    kind="generate",
-    load=_load,
-    scorers={"exact_match": exact_match, "contains": contains, "f1": f1},
+    version=2,
+    strict=Asking("generate", _load, new_tokens=12, stop=("\n",)),
+    scorers=_SCORERS,
     headline="exact_match",
-    new_tokens=12,
-    stop=("\n",),
+    published="exact_match_as_published",
+)
+
+OFFICIAL = Task(
+    name="retrieval_qa_closed",
+    title="Closed-book QA",
+    about="TriviaQA without evidence; share of exact matches after the official normalisation",
+    version=2,
+    strict=Asking("generate", _trivia.closed, new_tokens=32, stop=("\n",)),
+    # the released code writes on to 32 tokens and then reads the first line: the same prediction
+    paper=Asking(
+        "generate", _trivia.closed_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)
+    ),
+    scorers=_SCORERS,
+    headline="exact_match",
+    published="exact_match_as_published",
 )

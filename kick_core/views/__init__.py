@@ -3,11 +3,13 @@
 No streamlit, no torch. Everything a screen shows comes from here, so pages and command line cannot disagree.
 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
-(the finding) · `weights`, `preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
-`difference`, `heat` (texts).
+(the finding) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to dense) · `weights`,
+`preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) · `difference`, `heat` (texts) ·
+`judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
 from kick_core.store import Store, default_root, open_store
+from kick_core.views.closeness import BOUNDS, bootstrap, fidelity, texts, until_divergence
 from kick_core.views.examples import (
     FLIPS,
     RULE,
@@ -30,14 +32,17 @@ from kick_core.views.findings import (
     headline,
     percent,
 )
+from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
 from kick_core.views.made import POCKETS, Preview, coverage, layers, methods_known, models, preview, weights
 from kick_core.views.naming import label, rung
+from kick_core.views.noise import noise
 from kick_core.views.report import report
 from kick_core.views.runs import ladder, stamp, task_titles
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, scores
 from kick_core.views.words import Piece, Warm, difference, heat
 
 __all__ = [
+    "BOUNDS",
     "DENSE",
     "FLIPS",
     "IN_CONTEXT",
@@ -50,9 +55,11 @@ __all__ = [
     "Detail",
     "Piece",
     "Preview",
+    "Said",
     "Store",
     "Versus",
     "Warm",
+    "bootstrap",
     "by",
     "claims",
     "coverage",
@@ -62,23 +69,31 @@ __all__ = [
     "difference",
     "example",
     "examples",
+    "fidelity",
     "headline",
     "heat",
+    "judge_controls",
+    "judgings",
     "label",
     "ladder",
     "layers",
     "methods_known",
     "models",
+    "noise",
     "open_store",
     "percent",
     "pick",
     "preview",
     "report",
     "rung",
+    "said",
     "scores",
     "stamp",
     "strip",
     "task_titles",
+    "texts",
+    "to_judge",
+    "until_divergence",
     "versus",
     "weights",
 ]

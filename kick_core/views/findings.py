@@ -126,7 +126,7 @@ def _knowledge_goes_first(frame: pd.DataFrame) -> Claim:
 
 
 def _bits_beat_sparsity(frame: pd.DataFrame) -> Claim:
-    tasks = frame[frame["task"] != "perplexity"]
+    tasks = frame[~frame["task"].isin(("perplexity", "word_perplexity"))]
     pruned = tasks[tasks["kind"].isin(("ratio", "pattern")) & tasks["sparsity"].between(0.5, 0.75)]
     grids = tasks[tasks["kind"] == "bits"]
     rows = [row for cell in pruned.to_dict("records") if (row := _duel(cell, grids))]

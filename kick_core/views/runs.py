@@ -54,9 +54,9 @@ class Asked:
 
 
 def stamp(store: Store) -> str:
-    """A cheap word that changes whenever a run, a part, a verdict file or an artifact comes or goes."""
+    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes."""
     newest, count = 0, 0
-    for room in ("results", "weights", "examples"):
+    for room in ("results", "weights", "examples", "judgments", "replies"):
         for path in (store.root / room).glob("??/*"):
             newest = max(newest, path.stat().st_mtime_ns)
             count += 1
@@ -70,7 +70,7 @@ def asked(store: Store) -> list[Asked]:
         try:
             if results.parts(store, key):
                 card = results.run(store, key)
-                found.append(Asked(card, parse(card.recipe), tasks.get(card.task)))
+                found.append(Asked(card, parse(card.recipe), tasks.get(card.task, card.data)))
         except KickError:
             continue  # `kick verify` names damaged cards and `kick list` runs of another version's tasks
     return found
@@ -79,7 +79,7 @@ def asked(store: Store) -> list[Asked]:
 def one(store: Store, key: str) -> Asked:
     """One run. Raises KickError when it is not there."""
     card = results.run(store, key)
-    return Asked(card, parse(card.recipe), tasks.get(card.task))
+    return Asked(card, parse(card.recipe), tasks.get(card.task, card.data))
 
 
 def alike(run: Asked) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def alike(run: Asked) -> tuple[str, ...]:
     card = run.card
     settings = json.dumps(card.settings, sort_keys=True)
     return (
-        card.fingerprint, card.task, str(card.task_version), card.protocol, card.data, card.examples, card.dtype,
+        card.fingerprint, card.task, str(card.task_version), card.protocol, card.examples, card.dtype,
         settings,
     )  # fmt: skip
 

@@ -7,7 +7,6 @@ cannot be compared says so: nan in the numbers, "not measured" in the verdict.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,12 @@ from numpy.typing import NDArray
 
 from kick_core import stats
 from kick_core.store import Store, results
-from kick_core.views import naming, runs
-from kick_core.views.runs import Asked, Scored
+from kick_core.tasks import MEASURES
+from kick_core.views import naming, paired, runs, sentences
+from kick_core.views.paired import NOT_MEASURED, RIGHT, pair
+from kick_core.views.runs import Asked
+
+__all__ = ["COLUMNS", "DENSE", "MEASURES", "NOT_MEASURED", "RIGHT", "current", "pair", "scores"]
 
 COLUMNS = {
     "model": "str",
@@ -39,6 +42,8 @@ COLUMNS = {
     "total": "int",
     "unjudged": "int",
     "chance": "float",
+    "clusters": "int",
+    "unit": "str",
     "score": "float",
     "low": "float",
     "high": "float",
@@ -54,10 +59,15 @@ COLUMNS = {
     "broke": "float",
     "fixed": "float",
     "both_wrong": "float",
+    "changed": "float",
+    "changed_low": "float",
+    "changed_high": "float",
     "p": "float",
     "p_holm": "float",
     "detectable": "float",
+    "needed": "float",
     "verdict": "str",
+    "words": "str",
     "run": "str",
     "dense_run": "str",
     "weights": "str",
@@ -70,16 +80,10 @@ COLUMNS = {
     "fingerprint": "str",
 }
 
-NOT_MEASURED = "not measured"
 DENSE = "dense"
 
-RIGHT = 1.0
-"""A graded answer counts as right when nothing is missing; that is also what the scorers' "why" says."""
-
-MEASURES = ("repeated", "unique_words")
-"""Scorers that describe a text: they have a difference, but no right, no wrong and nothing to keep."""
-
-_SIDES = ("share_kept", "share_low", "share_high", "both_right", "broke", "fixed", "both_wrong", "detectable")
+AGAIN = "again"
+"""In a run's settings: dense asked a second time to measure the evaluator's own noise (`noise`); not a result."""
 
 
 def scores(store: Store, model: str | None = None) -> pd.DataFrame:
@@ -87,9 +91,10 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
 
     Sorted by model, task in reading order, method, from mild to harsh. Perplexity's score is the exponential
     of the mean negative log-probability per token, its share kept is dense / compressed, its difference is
-    compressed - dense.
+    compressed - dense. `clusters` are the independent groups that the n examples form; `changed` is the share of
+    answers that are another answer now; `needed` the examples that a verdict would take; `words` says it all.
     """
-    among = runs.asked(store)
+    among = [run for run in runs.asked(store) if AGAIN not in run.card.settings]
     names = runs.model_names(among)
     rows = [
         row
@@ -99,6 +104,7 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     frame["p_holm"] = _holm(frame)
+    frame["words"] = pd.Series([sentences.sentence(row) for row in frame.to_dict("records")], dtype="str")
     order = {name: at for at, name in enumerate(runs.task_titles(frame["task"].unique()))}
     frame["_task"], frame["_dense"] = frame["task"].map(order), frame["kind"] != "dense"
     frame["_kind"] = frame["kind"].map(naming.KINDS.index)
@@ -132,12 +138,8 @@ def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dic
     rows = []
     for scorer, mine in found.items():
         row = {**about, "scorer": scorer, "headline": scorer == run.task.headline}
-        if run.task.aggregate == "exp":
-            row |= _exponential(store, run, mine, dense, base.get(scorer))
-        else:
-            row |= _average(mine, None if run.recipe.target is None else base.get(scorer))
-            if scorer in MEASURES:
-                row |= dict.fromkeys(_SIDES, math.nan) | {"verdict": NOT_MEASURED}
+        other = None if run.recipe.target is None else base.get(scorer)
+        row |= paired.numbers(store, run, scorer, mine, other)
         if run.recipe.target is None:
             row |= {"dense_score": row["score"], "share_kept": 1.0, "verdict": DENSE}
         rows.append(row)
@@ -172,77 +174,3 @@ def _about(run: Asked, dense: Asked | None, model: str) -> dict[str, Any]:
         "created": card.created,
         "fingerprint": card.fingerprint,
     }
-
-
-def pair(before: Scored, after: Scored) -> tuple[NDArray[np.object_], NDArray[np.intp], NDArray[np.intp]]:
-    """The ids that both have judged, and their places in each; in the order of `after`."""
-    shared = min(before.ids.size, after.ids.size)
-    if np.array_equal(before.ids[:shared], after.ids[:shared]):
-        at_before = at_after = np.arange(shared)
-    else:
-        where = {name: at for at, name in enumerate(before.ids)}
-        at_after = np.array([i for i, name in enumerate(after.ids) if name in where], dtype=np.intp)
-        at_before = np.array([where[name] for name in after.ids[at_after]], dtype=np.intp)
-    judged = ~np.isnan(before.score[at_before]) & ~np.isnan(after.score[at_after])
-    return after.ids[at_after[judged]], at_before[judged], at_after[judged]
-
-
-def _average(mine: Scored, base: Scored | None) -> dict[str, Any]:
-    judged = mine.score[~np.isnan(mine.score)]
-    value, low, high, n = stats.score(judged)
-    row: dict[str, Any] = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n}
-    if base is None:
-        return row | _nothing()
-    ids, at_base, at_mine = pair(base, mine)
-    before, after = base.score[at_base], mine.score[at_mine]
-    table = stats.flips(before, after, RIGHT)
-    kept = stats.ratio_of_means(before, after)
-    return row | {
-        "paired": ids.size,
-        "dense_score": float(before.mean()) if ids.size else math.nan,
-        **_named(("share_kept", "share_low", "share_high"), kept),
-        **_named(("difference", "diff_low", "diff_high"), stats.paired_difference(before, after)),
-        **dict(zip(("both_right", "broke", "fixed", "both_wrong"), table, strict=True)),
-        "p": stats.paired_p(before, after) if ids.size else math.nan,
-        "detectable": stats.smallest_detectable(table.share, table.n),
-        "verdict": _verdict(kept),
-    }
-
-
-def _exponential(store: Store, run: Asked, mine: Scored, dense: Asked | None, base: Scored | None) -> dict[str, Any]:
-    tokens = runs.tokens(store, run)
-    lengths = np.array([tokens[name] for name in mine.ids], dtype=float)
-    judged = ~np.isnan(mine.score)
-    value, low, high, n = stats.perplexity((mine.score * lengths)[judged], lengths[judged])
-    row: dict[str, Any] = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n}
-    if run.recipe.target is None or dense is None or base is None:
-        return row | _nothing()
-    ids, at_base, at_mine = pair(base, mine)
-    weights = lengths[at_mine]
-    before, after = base.score[at_base] * weights, mine.score[at_mine] * weights
-    kept = stats.perplexity_kept(before, after, weights)
-    reference, found = stats.perplexity(before, weights).value, stats.perplexity(after, weights).value
-    return row | _nothing() | {
-        "paired": ids.size,
-        "dense_score": reference,
-        **_named(("share_kept", "share_low", "share_high"), kept),
-        "difference": found - reference,
-        "diff_low": reference / kept.high - reference if kept.high else math.inf,
-        "diff_high": reference / kept.low - reference if kept.low else math.inf,
-        "p": stats.paired_p(before / weights, after / weights),
-        "verdict": _verdict(kept),
-    }  # fmt: skip
-
-
-def _named(names: Sequence[str], found: stats.Interval) -> dict[str, float]:
-    return dict(zip(names, found[:3], strict=True))
-
-
-def _verdict(kept: stats.Interval) -> str:
-    """A share of a dense score of nothing is not a number, and tells nothing."""
-    return NOT_MEASURED if kept.n == 0 else stats.matching(kept.low, kept.high)
-
-
-def _nothing() -> dict[str, Any]:
-    numbers = (*_SIDES, "dense_score", "difference", "diff_low", "diff_high", "p")
-    return {"paired": 0, "verdict": NOT_MEASURED, **dict.fromkeys(numbers, math.nan)}

@@ -13,7 +13,7 @@ from kick_core.records import Example, Output
 from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, parse
 from kick_core.store import results
 from kick_core.workshop import Workshop
-from tests.tiny import token_ids
+from tests.tiny import save_tiny, token_ids
 
 PLAN = engine.Plan(tokens=512, rows=4, step=16, shortest=16)
 
@@ -28,53 +28,6 @@ def ask(opened):
     return Asker(opened.model, opened.tokenizer, PLAN)
 
 
-def prompts(count=11):
-    return [token_ids(1, 3 + 4 * i % 37, seed=i)[0].tolist() for i in range(count)]
-
-
-def merged(batches):
-    found = {}
-    for batch in batches:
-        assert not set(batch) & set(found)
-        found |= batch
-    return [found[i] for i in range(len(found))]
-
-
-def test_next_tokens_equal_one_prompt_at_a_time(opened):
-    wanted = [[7, 8, 9, 10]] * 11
-    found = merged(engine.next_logprobs(opened.model, prompts(), wanted, plan=PLAN, filler=0))
-    for ids, values in zip(prompts(), found, strict=True):
-        plain = opened.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[[7, 8, 9, 10]]
-        assert torch.allclose(torch.tensor(values), plain, atol=1e-4)
-
-
-@torch.no_grad()
-def test_options_equal_one_at_a_time(opened):
-    options = [[token_ids(1, 1 + (i + n) % 4, seed=50 + n)[0].tolist() for n in range(4)] for i in range(11)]
-    found = merged(engine.option_logprobs(opened.model, prompts(), options, plan=PLAN, filler=0))
-    for ids, endings, values in zip(prompts(), options, found, strict=True):
-        for ending, value in zip(endings, values, strict=True):
-            logprobs = opened.model(torch.tensor([ids + ending])).logits[0].log_softmax(-1)
-            plain = sum(float(logprobs[len(ids) - 1 + n, token]) for n, token in enumerate(ending))
-            assert value == pytest.approx(plain, abs=1e-4)
-
-
-def test_greedy_text_equals_generate(opened):
-    found = merged(
-        engine.greedy(
-            opened.model, prompts(), new_tokens=12, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0
-        )
-    )
-    for ids, mine in zip(prompts(), found, strict=True):
-        row = torch.tensor([ids])
-        plain = opened.model.generate(
-            row, attention_mask=torch.ones_like(row), max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0
-        )[0, len(ids) :].tolist()
-        plain = plain[: plain.index(2)] if 2 in plain else plain
-        assert list(mine.ids) == plain
-        assert mine.stop == ("eos" if len(plain) < 12 else "limit")
-
-
 @torch.no_grad()
 def test_perplexity_equals_the_plain_definition(opened):
     windows = token_ids(5, 40)
@@ -82,26 +35,6 @@ def test_perplexity_equals_the_plain_definition(opened):
     for ids, value in zip(windows, found, strict=True):
         loss = opened.model(ids[None], labels=ids[None]).loss
         assert value == pytest.approx(-float(loss) * (len(ids) - 1), rel=1e-5)
-
-
-def test_one_shape_one_answer_whatever_the_company(opened):
-    """Same padded length and rows: the same bits, in any order and with any neighbours."""
-    model = opened.model.to(torch.bfloat16)
-    try:
-        wanted = [[7, 8]] * 11
-        first = merged(engine.next_logprobs(model, prompts(), wanted, plan=PLAN, filler=0))
-        turned = merged(engine.next_logprobs(model, prompts()[::-1], wanted, plan=PLAN, filler=0))[::-1]
-        alone = [merged(engine.next_logprobs(model, [p], wanted[:1], plan=PLAN, filler=0))[0] for p in prompts()]
-        assert first == turned == alone
-    finally:
-        opened.model.to(torch.float32)
-
-
-def test_batches_have_few_shapes():
-    found = engine.batches([1, 16, 17, 33, 200, 16], PLAN)
-    assert [(b.items, b.rows, b.length) for b in found] == [
-        ((0, 1, 5), 4, 16), ((2,), 4, 32), ((3,), 4, 48), ((4,), 2, 208)
-    ]  # fmt: skip
 
 
 def test_bos_exactly_once(opened):
@@ -123,7 +56,7 @@ def test_options_that_cannot_be_told_apart_are_refused(opened):
 def test_options_of_several_tokens_are_summed(ask):
     options = (" the river", " a hill", " Z", " nothing at all")
     example = Example("e", ("The town lies at",), options, ("A",))
-    ((output,),) = evaluation.outputs(ask, tasks.get("multiple_choice"), [example])
+    ((output,),) = evaluation.outputs(ask, tasks.get("multiple_choice").strict, [example])
     for option, value in zip(options, output.logprobs, strict=True):
         (ids, *_), start = option_ids(ask.tokenizer, "The town lies at", (option, " other"))
         logprobs = ask.model(torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -132,8 +65,8 @@ def test_options_of_several_tokens_are_summed(ask):
 
 def test_the_second_turn_follows_the_models_own_first(ask):
     task = tasks.get("instructions")
-    wanted = task.load("pocket")[:3]
-    found = {o.example: o for batch in evaluation.outputs(ask, task, wanted) for o in batch}
+    wanted = task.strict.load("pocket")[:3]
+    found = {o.example: o for batch in evaluation.outputs(ask, task.strict, wanted) for o in batch}
     for example in wanted:
         output = found[example.id]
         assert len(output.text) == 2
@@ -145,7 +78,7 @@ def test_prompts_beyond_the_context_are_rejected_and_never_judged(ask):
     task = tasks.get("factoid_qa")
     long = Example("long", ("word " * 600,), answers=("x",))
     short = Example("short", ("word",), answers=("x",))
-    found = {o.example: o for batch in evaluation.outputs(ask, task, [long, short]) for o in batch}
+    found = {o.example: o for batch in evaluation.outputs(ask, task.strict, [long, short]) for o in batch}
     assert found["long"].stop == "rejected" and found["long"].prompt_tokens > 512
     assert all(v.score is None and v.why == "rejected" for v in tasks.judge(task, long, found["long"]))
     assert found["short"].stop in ("eos", "stop", "limit")
@@ -160,7 +93,7 @@ def test_logits_that_are_not_finite_are_never_judged(opened):
         for name in ("multiple_choice", "perplexity"):
             task = tasks.get(name)
             wanted = evaluation.examples(task, ask)[:2]
-            for batch in evaluation.outputs(ask, task, wanted):
+            for batch in evaluation.outputs(ask, task.strict, wanted):
                 for output in batch:
                     assert output.stop == "not finite" and output.logprobs == ()
                     assert all(v.score is None for v in tasks.judge(task, wanted[0], output))
@@ -195,6 +128,21 @@ def test_asked_once_extended_later_and_the_same_as_at_once(store, tmp_path, tiny
     assert results.verdicts(store, card.key, card.task_version)
 
 
+@pytest.mark.parametrize("name", ["multiple_choice", "retrieval_qa_open"])
+def test_half_precision_extended_and_at_once_are_the_same_bits(store, tmp_path, name):
+    from kick_core.store import open_store
+
+    folder = save_tiny(tmp_path / "half", dtype=torch.bfloat16)
+    shop = shop_of(store, folder)
+    for limit in (3, 11, 12):
+        card, _ = measure(shop, name, limit)
+    at_once = open_store(tmp_path / "at once")
+    measure(shop_of(at_once, folder), name, 12)
+    found = {output.example: output for output in results.outputs(store, card.key)}
+    assert len(found) == 12
+    assert found == {output.example: output for output in results.outputs(at_once, card.key)}
+
+
 def test_stopped_in_the_middle_goes_on_at_its_batch(store, tiny_folder):
     shop = shop_of(store, tiny_folder)
     ask = Asker(shop.opened.model, shop.opened.tokenizer, PLAN)
@@ -226,14 +174,15 @@ def test_other_weights_are_other_runs(store, tiny_folder):
     recipes = [DENSE, parse("magnitude@0.5"), parse("magnitude@0.25")]
     assert len({runs.run_card(shop, r, ask, loaded).key for r in recipes}) == 3
     with pytest.raises(BadRequest, match="strict"):
-        runs.run_card(shop, DENSE, ask, loaded, "strictly")
+        runs.task_data(tasks.get("factoid_qa"), ask, protocol="strictly")
 
 
 def test_ids_must_differ(ask, monkeypatch):
     import dataclasses
 
     task = tasks.get("factoid_qa")
-    twice = dataclasses.replace(task, load=lambda _: (task.load("pocket")[0],) * 2)
+    way = dataclasses.replace(task.strict, load=lambda _: (task.strict.load("pocket")[0],) * 2)
+    twice = dataclasses.replace(task, strict=way)
     with pytest.raises(BadRequest, match="more than once"):
         runs.task_data(twice, ask)
 

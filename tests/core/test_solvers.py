@@ -159,6 +159,18 @@ def test_dead_inputs_are_dropped_and_counted():
     assert (compress_matrix(weight, inputs, "gptq@4bit").weight[:, 5] == 0).all()
 
 
+def test_static_scales_look_at_living_inputs_only():
+    """A dead input's weight goes, so it may not stretch its group's scale; a row's scale is found before it goes."""
+    weight, inputs = problem()
+    inputs[..., 5] = 0
+    tame, wild = weight.clone(), weight.clone()
+    tame[:, 5], wild[:, 5] = 0, 100.0
+    found = [compress_matrix(w, inputs, "gptq@4bit,group=32,static_groups=true") for w in (tame, wild)]
+    assert torch.equal(found[0].scales, found[1].scales) and torch.equal(found[0].weight, found[1].weight)
+    rows = [compress_matrix(w, inputs, "gptq@4bit,group=-1").scales for w in (tame, wild)]
+    assert (rows[1] > rows[0]).all()
+
+
 def test_a_singular_matrix_is_retried_openly_or_refused():
     gram = torch.ones(4, 4)
     gram[0, 0] = 0.5  # indefinite: small damping cannot save it

@@ -12,7 +12,7 @@ import pytest
 
 from kick_core import jobs
 from kick_core.spec import KickError
-from kick_core.store import Store, artifacts, open_store, plaindisk, results
+from kick_core.store import Store, artifacts, live, open_store, results
 from tests.reliability import scenarios
 
 SAYS = r"no space left for .*: [\d,]+ bytes are needed and [\d,]+ are free\. Make room"
@@ -60,7 +60,7 @@ def test_a_full_file_system(small_disk: Path, tmp_path: Path) -> None:
 
 def test_a_database_that_cannot_grow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite says itself that the disk is full: the batch is not half there, and what was kept is read."""
-    plain = results.open_cache
+    plain = live.open_cache
 
     def narrow(folder: Path) -> object:
         cache = plain(folder)
@@ -69,7 +69,7 @@ def test_a_database_that_cannot_grow(store: Store, monkeypatch: pytest.MonkeyPat
 
     kept = 0
     with monkeypatch.context() as patched:
-        patched.setattr(results, "open_cache", narrow)
+        patched.setattr(live, "open_cache", narrow)
         with pytest.raises(KickError, match=SAYS), results.recorder(store, scenarios.run_card()) as recorder:
             for start in range(0, 100_000, 50):
                 recorder.record([scenarios.output(f"e{i:06d}") for i in range(start, start + 50)])
@@ -89,10 +89,6 @@ def test_a_job_is_refused_before_it_begins(store: Store, monkeypatch: pytest.Mon
     with pytest.raises(KickError, match="1,048,576 bytes are needed and 100 are free"):
         jobs.start(store, scenarios.Asked(), worker=("true",))
     assert jobs.jobs(store) == []
-
-
-def test_plain_disk_is_what_runs_use() -> None:
-    assert results.open_cache is plaindisk.open_cache
 
 
 @pytest.mark.parametrize("text", ["magnitude@0.5", "wanda@2:4", "sparsegpt@0.5", "rtn@4bit,group=64", "gptq@8bit"])

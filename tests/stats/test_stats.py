@@ -171,6 +171,11 @@ def test_smallest_detectable_matches_the_published_figure() -> None:
     assert stats.smallest_detectable(0.10, 100) == pytest.approx(2.8 * math.sqrt(0.1 / 100), rel=0.01)
 
 
+def test_no_flips_do_not_make_everything_detectable() -> None:
+    assert stats.smallest_detectable(0.0, 6) > 0.5
+    assert stats.smallest_detectable(0.0, 200) == pytest.approx(2.8 * math.sqrt(2 / 202 / 200), rel=0.01)
+
+
 def test_no_examples_is_unknown_not_zero() -> None:
     for found in (stats.wilson(0, 0), stats.mean([]), stats.score([]), stats.perplexity([], [])):
         assert math.isnan(found.value) and found.n == 0

@@ -37,7 +37,7 @@ def row(frame: pd.DataFrame, recipe: str, task: str, scorer: str | None = None) 
 
 
 def by_hand(store: Store, key: str, scorer: str) -> dict[str, float]:
-    found = results.verdicts(store, key, 1) or []
+    found = results.verdicts(store, key, results.run(store, key).task_version) or []
     return {v.example: v.score for v in found if v.scorer == scorer and v.score is not None}
 
 
@@ -114,10 +114,10 @@ def views_pair(before: runs.Scored, after: runs.Scored) -> tuple[np.ndarray, np.
 def test_unjudged_is_not_wrong(tmp_path: Path) -> None:
     store = synthetic.make(tmp_path, recipes=("dense", "magnitude@0.3"), task_names=("factoid_qa",), n=30)
     run = next(one for one in runs.asked(store) if one.recipe.target)
-    old = results.verdicts(store, run.key, 1) or []
+    old = results.verdicts(store, run.key, run.task.version) or []
     first = {old[0].example}
     new = [v if v.example not in first else type(v)(v.example, v.scorer, None, "", "no answer") for v in old]
-    results.keep_verdicts(store, run.key, 1, new)
+    results.keep_verdicts(store, run.key, run.task.version, new)
     found = row(views.scores(store), "magnitude@0.3", "factoid_qa")
     assert (found["n"], found["unjudged"], found["paired"]) == (29, 1, 29)
 

@@ -1,0 +1,125 @@
+"""Greedy decoding: the engine's recorded steps, against `generate` with a growing cache and with a compiled static one.
+
+A random Llama of the 7B shape on a GPU; `--small` a small one on a CPU. Rates are those of decoding alone (the time
+for all tokens less the time for the first one) and of everything. `--compiled` adds the two forms that need
+torch.compile: about a minute each.
+
+    python3 benchmarks/decoding.py --case 1
+    python3 benchmarks/decoding.py --case 128
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import _machine
+import _shapes
+
+from kick_core import engine
+
+
+def ours(model: Any, prompts: list[list[int]], plan: engine.Plan, new_tokens: int) -> list[tuple[int, ...]]:
+    batches = engine.greedy(
+        model, prompts, new_tokens=new_tokens, ends=frozenset(), stops=lambda _: False, plan=plan, filler=0
+    )
+    found = {item: text.ids for batch in batches for item, text in batch.items()}
+    return [found[item] for item in range(len(prompts))]
+
+
+@torch.inference_mode()
+def library(model: Any, prompts: list[list[int]], new_tokens: int, **how: Any) -> list[tuple[int, ...]]:
+    ids = torch.tensor(prompts, device=model.device)
+    text = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, min_new_tokens=new_tokens,
+        do_sample=False, **how,
+    )  # fmt: skip
+    return [tuple(row) for row in text[:, ids.shape[1] :].tolist()]
+
+
+def rates(device: torch.device, rows: int, new_tokens: int, work: Callable[[int], Any]) -> tuple[dict[str, float], Any]:
+    """Tokens a second of decoding alone and with the prompts."""
+    work(new_tokens)
+    first, _ = _shapes.seconds(device, lambda: work(1))
+    whole, found = _shapes.seconds(device, lambda: work(new_tokens))
+    return {
+        "decoding": rows * (new_tokens - 1) / max(whole - first, 1e-9),
+        "with_prompts": rows * new_tokens / whole,
+        "first_token_s": first,
+    }, found
+
+
+def floor(model: Any, rows: int, columns: float) -> float:
+    """Tokens a second when a step takes just the time to read weights and cache once."""
+    config = model.config
+    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2 * columns
+    read = 2 * (_shapes.linear_weights(model) + config.vocab_size * config.hidden_size) + rows * cache
+    return rows * _shapes.BANDWIDTH / read
+
+
+def measured(model: Any, rows: int, length: int, new_tokens: int, compiled: bool) -> dict[str, Any]:
+    draw = random.Random(0)
+    prompts = [[1, *(draw.randrange(400, 31000) for _ in range(length - 1))] for _ in range(rows)]
+    plan = dataclasses.replace(engine.plan_for(model.device), tokens=1 << 20, rows=rows, notes=[])
+    forms: dict[str, Callable[[int], Any]] = {
+        "engine": lambda n: ours(model, prompts, plan, n),
+        "generate, growing cache": lambda n: library(model, prompts, n),
+    }
+    if compiled:
+        quick = dataclasses.replace(plan, compiled=True)
+        forms["engine, compiled"] = lambda n: ours(model, prompts, quick, n)
+        forms["generate, static compiled"] = lambda n: library(model, prompts, n, cache_implementation="static")
+    found, texts = {}, {}
+    for name, work in forms.items():
+        found[name], texts[name] = rates(model.device, rows, new_tokens, work)
+        print(f"  {name}: {found[name]['decoding']:.1f} tokens/s", flush=True)
+    best = max(rate["decoding"] for name, rate in found.items() if name.startswith("engine"))
+    lowest = floor(model, rows, length + new_tokens / 2)
+    same = [
+        sum(a == b for a, b in zip(one, other, strict=True))
+        for one, other in zip(texts["engine"], texts["generate, growing cache"], strict=True)
+    ]
+    return {
+        "rows": rows, "prompt": length, "new_tokens": new_tokens, "notes": plan.notes, "rates": found,
+        "floor": lowest, "share_of_floor": best / lowest,
+        "times_generate": best / found["generate, growing cache"]["decoding"],
+        "same_tokens": f"{sum(same)}/{rows * new_tokens}",
+    }  # fmt: skip
+
+
+def main() -> None:
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--small", action="store_true", help="a small model on the CPU")
+    parse.add_argument("--case", type=int, nargs="*", default=[1, 128], help="rows: 1 and 128")
+    parse.add_argument("--prompt", type=int, default=512)
+    parse.add_argument("--new-tokens", type=int, default=128)
+    parse.add_argument("--compiled", action="store_true", help="also the forms that torch.compile makes")
+    parse.add_argument("--out", type=Path)
+    asked = parse.parse_args()
+    model = _shapes.llama(asked.small)
+    cases = []
+    for rows in asked.case:
+        shape = (min(rows, 8), 64, 16) if asked.small else (rows, asked.prompt, asked.new_tokens)
+        cases.append(measured(model, *shape, asked.compiled))
+    facts = _shapes.device_facts(model.device)
+    _machine.write(asked.out, "decoding", {**facts, "cases": cases})
+    for case in cases:
+        print(f"{facts['device']}: {case['rows']} rows of {case['prompt']} tokens, {case['new_tokens']} new")
+        for name, rate in case["rates"].items():
+            print(f"  {name:28s} {rate['decoding']:9.1f} tokens/s, with prompts {rate['with_prompts']:9.1f}")
+        if not asked.small:
+            print(f"  {'floor (memory)':28s} {case['floor']:9.1f}, the engine is {case['share_of_floor']:.2f} of it")
+        print(f"  {case['times_generate']:.1f} times generate; same tokens {case['same_tokens']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""`kick reproduce NAME --model M`: an experiment of the paper, run where it is missing, beside the printed numbers."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from kick_core import experiments, paper, workers
+from kick_core.cli import planning, printing
+from kick_core.cli.requests import calibration
+from kick_core.store import Store, open_store
+from kick_core.sweep import Request, Sweep
+from kick_core.views import reproduced
+from kick_core.views.reproduced import Swept
+
+
+def reproduce(given: Namespace) -> int:
+    """`kick reproduce NAME --model M`"""
+    store = open_store(given.cache)
+    requests = experiments.requests(given.name, _base(given), store, given.small)
+    if given.plan:
+        return planning.tell(requests, store, as_json=given.json)
+    sweeps = [_swept(request, store, given.workers) for request in requests]
+    frame, notes = _beside(given.name, store, sweeps)
+    differs = reproduced.differences(sweeps[-1].model, requests[0].data, requests[0].tasks)
+    about = {"experiment": given.name, "source": paper.SOURCE, "paper": list(paper.CLAIMS[given.name])}
+    if given.json:
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        printing.document(about | {"differs": differs, "ours": notes, "rows": rows})
+        return 0
+    print(f"{given.name}, after {paper.SOURCE}")
+    _list("the paper:", about["paper"])
+    printing.table(
+        [_HEADERS.get(name, name) for name in _shown(frame)], (_row(row) for row in frame.to_dict("records"))
+    )
+    _list("here:", notes)
+    _list("what differs:", differs)
+    return 0
+
+
+def _base(given: Namespace) -> Request:
+    named = experiments.base(given.model, given.data)
+    return replace(
+        named,
+        calibration=calibration(given, named.calibration),
+        limit=given.limit or named.limit,
+        limits={} if given.limit else named.limits,
+        protocol=given.protocol,
+        device=given.device,
+        dtype=given.dtype,
+        revision=given.revision,
+    )
+
+
+def _swept(request: Request, store: Store, processes: int | None) -> Swept:
+    opened = Sweep(request, store)
+    printing.bar(workers.run(opened, processes))
+    runs = {(recipe.text, task): opened.card(recipe, task).key for recipe in opened.recipes for task in opened.data}
+    return Swept(opened.shop.opened.source.name, request.calibration.windows, runs)
+
+
+def _beside(name: str, store: Store, sweeps: list[Swept]) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of an experiment, and what they say beyond single rows."""
+    match name:
+        case "table2":
+            return reproduced.printed(store, sweeps[0], paper.TABLE2), []
+        case "table3":
+            return reproduced.printed(store, sweeps[0], paper.TABLE3), []
+        case "calibration-size":
+            return reproduced.calibration_size(store, sweeps), []
+        case "small-dense":
+            return reproduced.small_dense(store, *sweeps), [_EQUAL]
+        case "disciplines":
+            return reproduced.disciplines(store, sweeps[0]), []
+        case _:
+            frame = reproduced.perplexity_vs_tasks(store, sweeps[0])
+            return frame, reproduced.agreement(frame)
+
+
+_EQUAL = (
+    "the lower sparsity gives the large model as many non-zero weights as the small one has; the higher one makes it "
+    "take as many bytes, its mask included; `of it` is beside the small dense model"
+)
+
+
+# --- for people ----------------------------------------------------------------------------------------------
+
+_HEADERS = {"paper_kept": "kept", "score": "here", "low": "95 % interval", "kept": "kept", "kept_low": "95 % interval"}
+_HIDDEN = ("high", "kept_high", "verdict", "measure")
+_SHARES = ("paper_kept", "kept")
+
+
+def _shown(frame: pd.DataFrame) -> list[str]:
+    return [str(name) for name in frame.columns if name not in _HIDDEN]
+
+
+def _row(row: dict[Any, Any]) -> tuple[str, ...]:
+    return tuple(_cell(name, row) for name in row if name not in _HIDDEN)
+
+
+def _cell(name: str, row: dict[Any, Any]) -> str:
+    value = row[name]
+    match name:
+        case "low":
+            return f"{value:.3f} … {row['high']:.3f}"
+        case "kept_low":
+            return f"{printing.blank_as(value, '.1%')} … {printing.blank_as(row['kept_high'], '.1%')}"
+        case _ if name in _SHARES:
+            return "–" if value is None else printing.blank_as(value, ".1%")
+        case "paper" | "score":
+            return f"{value:.4g}" if name == "paper" else f"{value:.3f}"
+        case _:
+            return str(value)
+
+
+def _list(title: str, lines: list[str]) -> None:
+    for at, line in enumerate(lines):
+        print(f"{title if at == 0 else ' ' * len(title)} {line}")

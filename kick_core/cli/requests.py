@@ -1,0 +1,58 @@
+"""From arguments to what a sweep is asked. Needs neither torch nor pandas, so that a plan waits for neither."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+
+from kick_core import sweep as sweeping
+from kick_core.spec import BadRequest, Calibration
+from kick_core.sweep import Request
+
+
+def calibration(given: Namespace, default: Calibration) -> Calibration:
+    """The calibration that was asked for; what was not said is the default's."""
+    named = {"source": given.calibration, "windows": given.windows, "length": given.length}
+    named |= {"seed": given.seed, "propagate": given.propagate}
+    return replace(default, **{name: value for name, value in named.items() if value is not None})
+
+
+def request(given: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] = ()) -> Request:
+    """A request for these recipes on these tasks."""
+    asked = {"limit": given.limit, "data": given.data, "protocol": given.protocol} if tasks else {}
+    asked |= {"fidelity": given.fidelity, "noise_floor": given.noise_floor} if tasks else {}
+    return Request(
+        model=given.model,
+        recipes=recipes,
+        tasks=tasks,
+        calibration=calibration(given, Calibration()),
+        device=given.device,
+        dtype=given.dtype,
+        revision=given.revision,
+        **asked,
+    )
+
+
+def sweep_request(given: Namespace) -> Request:
+    """What `kick sweep` is asked: a preset, changed by what else was said, or recipes and tasks."""
+    if not given.preset:
+        if given.recipes and given.tasks:
+            return request(given, tuple(dict.fromkeys(("dense", *given.recipes))), tuple(given.tasks))
+        known = " or ".join(sweeping.PRESETS)
+        raise BadRequest(f"a sweep needs --preset ({known}), or at least one --recipe and one --task")
+    named = sweeping.preset(given.preset, given.model)
+    return replace(
+        named,
+        calibration=calibration(given, named.calibration),
+        recipes=tuple(dict.fromkeys((*named.recipes, *given.recipes))),
+        tasks=tuple(given.tasks) or named.tasks,
+        limit=given.limit or named.limit,
+        limits={} if given.limit else named.limits,
+        data=given.data,
+        protocol=given.protocol,
+        device=given.device,
+        dtype=given.dtype,
+        revision=given.revision,
+        fidelity=given.fidelity,
+        noise_floor=given.noise_floor,
+    )

@@ -1,0 +1,367 @@
+"""Scoring options: log-probabilities of given continuations, many questions in one forward.
+
+Questions that share a token prefix are asked behind one reading of it. Their remaining tokens stand side by side
+in the rows of a pack, and an additive mask lets each see the prefix and itself alone; options of several tokens
+follow their question as branches that see the question but not one another. Where a model cannot be asked that
+way, prompts are padded and asked one a row; `why_padded` gives the reason, and `Plan.notes` keeps it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from kick_core.engine.packing import Layout, Row, branches, digest, pack_layout
+from kick_core.engine.plan import Ids, Padded, Plan, batches, in_parts, logits_of, padded, rows_matter
+
+Options = Sequence[Ids]
+
+
+class Scored(NamedTuple):
+    """One prompt's scores, natural logarithms in float32.
+
+    `logprobs` are summed over every option's tokens. `argmax` is the token that the model would have chosen
+    freely, `top` its log-probability, `entropy` that of the next token's distribution in nats; `rank` is the place
+    of every option's first token in it, 1 being the likeliest. `finite` is False when a logit was NaN or
+    infinite: then no number here means anything.
+    """
+
+    logprobs: tuple[float, ...]
+    argmax: int
+    top: float
+    entropy: float
+    rank: tuple[int, ...]
+    finite: bool
+
+
+def why_padded(model: PreTrainedModel) -> str:
+    """Why this model's options are not scored in packs; empty when they are.
+
+    A fact of the architecture, never of the weights: dense and every variant are asked alike.
+    """
+    if model.config._attn_implementation not in ("sdpa", "eager"):
+        return f"{model.config._attn_implementation} attention takes no additive mask"
+    takes = inspect.signature(model.forward).parameters
+    if missing := [name for name in ("position_ids", "logits_to_keep") if name not in takes]:
+        return f"{type(model).__name__} takes no {' and no '.join(missing)}"
+    if getattr(model.config.get_text_config(), "alibi", False):
+        return "ALiBi positions cannot be given"
+    layers = DynamicCache(config=model.config).layers
+    if odd := sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}):
+        return f"the cache cannot be shared: {', '.join(odd)}"
+    return ""
+
+
+def plan_hash(model: PreTrainedModel, prompts: Sequence[Ids], options: Sequence[Options], plan: Plan) -> str:
+    """The name of how these prompts are asked: layout, budget, attention and dtype. Equal for dense and variants."""
+    reason = why_padded(model)
+    described: Any = (
+        [[b.items, b.rows, b.length] for b in batches([len(p) for p in prompts], plan)]
+        if reason
+        else pack_layout(prompts, options, plan).described()
+    )
+    return digest([plan.text, reason, model.config._attn_implementation, str(model.dtype), described])
+
+
+@torch.inference_mode()
+def score_options(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    options: Sequence[Options],
+    *,
+    plan: Plan,
+    filler: int,
+    wanted: Collection[int] | None = None,
+) -> Iterator[dict[int, Scored]]:
+    """Score `options[i]` (token ids, at least one each) after `prompts[i]`; yields {prompt number: Scored} per pack.
+
+    `prompts` should be all the task's prompts in their order and `wanted` those to answer now: the layout follows
+    from the whole list, so that an answer does not depend on what else is wanted.
+    """
+    asked = set(range(len(prompts)) if wanted is None else wanted)
+    if reason := why_padded(model):
+        plan.note(f"options scored in padded batches: {reason}")
+        yield from _in_batches(model, prompts, options, sorted(asked), plan, filler)
+    else:
+        yield from _in_packs(model, prompts, options, asked, plan, filler)
+
+
+def _in_packs(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    options: Sequence[Options],
+    asked: set[int],
+    plan: Plan,
+    filler: int,
+) -> Iterator[dict[int, Scored]]:
+    layout = pack_layout(prompts, options, plan)
+    packer = _Packer(model, prompts, options, layout, filler, {})
+    for rows, count in _shapes(layout, plan):
+        some = [row for row in rows if asked.intersection(row.items)]
+        for start in range(0, len(some), count):
+            for found in in_parts(some[start : start + count], count, packer.scores, plan):
+                if sound := {item: score for item, score in found.items() if item in asked and score.finite}:
+                    yield sound
+                # one question's NaN reaches its neighbours through the mask (0 x NaN is NaN): these are asked alone
+                spoiled = [item for item, score in found.items() if item in asked and not score.finite]
+                yield from _in_batches(model, prompts, options, spoiled, plan, filler)
+
+
+def _shapes(layout: Layout, plan: Plan) -> Iterator[tuple[list[Row], int]]:
+    """Rows that may be asked together, and how many of them a forward has.
+
+    What is left over of a kind has a shape of its own, so that a whole task needs no copies to fill a pack.
+    """
+    for (room, length), same in groupby(layout.rows, key=lambda row: (row.room, row.length)):
+        rows = list(same)
+        count = max(1, min(plan.pack // length, plan.tokens // (room + length)))
+        full = len(rows) // count * count
+        if full:
+            yield rows[:full], count
+        if full < len(rows):
+            yield rows[full:], len(rows) - full
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """A pack as tensors on the CPU, int64: ids, positions, and per token the number of its question (-1 for filling)
+    and of its option's branch (0 for the question itself), [rows, length] each; `kept` [rows, kept] are the positions
+    whose logits are read. `first` says where the token after a question is read: {item: (row, place in kept)}; the
+    places that follow are those of its branches' tokens.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    question: Tensor
+    branch: Tensor
+    kept: Tensor
+    first: dict[int, tuple[int, int]]
+
+
+@dataclass(slots=True)
+class _Packer:
+    model: PreTrainedModel
+    prompts: Sequence[Ids]
+    options: Sequence[Options]
+    layout: Layout
+    filler: int
+    prefixes: dict[int, list[tuple[Tensor, Tensor]]]
+
+    def scores(self, part: Sequence[Row], count: int) -> dict[int, Scored]:
+        """Score all questions of these rows in one forward of `count` rows, or of as many as there are."""
+        places, device = self._places(part), self.model.device
+        inputs: dict[str, Any] = {
+            "input_ids": places.ids,
+            "position_ids": places.positions,
+            "attention_mask": self._mask(part, places),
+        }
+        kept = places.kept
+        if rows_matter(self.model):
+            copies = torch.arange(count).clamp(max=len(part) - 1)
+            inputs, kept = {name: tensor[copies.to(tensor.device)] for name, tensor in inputs.items()}, kept[copies]
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()} | {"use_cache": bool(part[0].room)}
+        if part[0].room:
+            inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
+        return self._read(logits_of(self.model, inputs, kept.to(device)).log_softmax(-1), places.first)
+
+    def _places(self, rows: Sequence[Row]) -> _Places:
+        shape = (len(rows), rows[0].length)
+        ids, positions = torch.full(shape, self.filler), torch.zeros(shape, dtype=torch.int64)
+        question, branch = torch.full(shape, -1), torch.zeros(shape, dtype=torch.int64)
+        kept = torch.zeros(len(rows), self.layout.kept, dtype=torch.int64)
+        first: dict[int, tuple[int, int]] = {}
+        for number, row in enumerate(rows):
+            read = 0
+            for item, start in zip(row.items, row.starts, strict=True):
+                own, options = list(self.prompts[item][row.prefix :]), self.options[item]
+                asked = start + len(own) - 1
+                after = row.prefix + len(own)
+                own_at = list(range(row.prefix, after)) + [after + n for o in options for n in range(len(o) - 1)]
+                own_branch = [0] * len(own) + [b for b, o in enumerate(options, start=1) for _ in o[1:]]
+                own += [token for o in options for token in o[:-1]]
+                end = start + len(own)
+                ids[number, start:end], positions[number, start:end] = torch.tensor(own), torch.tensor(own_at)
+                question[number, start:end], branch[number, start:end] = item, torch.tensor(own_branch)
+                kept[number, read : read + end - asked] = torch.arange(asked, end)
+                first[item] = (number, read)
+                read += end - asked
+        return _Places(ids, positions, question, branch, kept, first)
+
+    def _mask(self, rows: Sequence[Row], places: _Places) -> Tensor:
+        """Additive mask [rows, 1, length, room + length] in the model's dtype.
+
+        Additive because eager attention takes a boolean one without complaint and computes something else.
+        """
+        device = self.model.device
+        question, branch = places.question.to(device), places.branch.to(device)
+        length, room = rows[0].length, rows[0].room
+        sees = question[:, :, None] == question[:, None, :]
+        sees &= (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
+        sees &= torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        if room:
+            prefix = torch.tensor([row.prefix for row in rows], device=device)
+            before = torch.arange(room, device=device) < prefix[:, None]
+            sees = torch.cat([before[:, None, :].expand(-1, length, -1), sees], -1)
+        mask = torch.zeros(sees.shape, dtype=self.model.dtype, device=device)
+        return mask.masked_fill_(~sees, torch.finfo(self.model.dtype).min)[:, None]
+
+    def _cache(self, rows: Sequence[Row]) -> DynamicCache:
+        """The rows' prefixes, each padded to the common room."""
+        needed = {row.group: row for row in rows}
+        self.prefixes = {group: kept for group, kept in self.prefixes.items() if group in needed}
+        for group, row in needed.items():
+            if group not in self.prefixes:
+                self.prefixes[group] = self._read_prefix(row)
+        runs = [(group, len(list(same))) for group, same in groupby(rows, key=lambda row: row.group)]
+        cache = DynamicCache(config=self.model.config)
+        cache.layers = [
+            _SharedLayer(
+                *(torch.cat([self.prefixes[g][n][side].expand(c, -1, -1, -1) for g, c in runs]) for side in (0, 1))
+            )
+            for n in range(len(cache.layers))
+        ]
+        return cache
+
+    def _read_prefix(self, row: Row) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of a prefix per layer, [1, heads, room, width], zero behind the prefix."""
+        ids = torch.tensor([self.prompts[row.items[0]][: row.prefix]], device=self.model.device)
+        positions = torch.arange(row.prefix, device=self.model.device)[None]
+        cache = DynamicCache(config=self.model.config)
+        self.model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        empty = (0, 0, 0, row.room - row.prefix)
+        return [
+            (torch.nn.functional.pad(layer.keys, empty), torch.nn.functional.pad(layer.values, empty))
+            for layer in cache.layers
+        ]
+
+    def _read(self, logprobs: Tensor, first: dict[int, tuple[int, int]]) -> dict[int, Scored]:
+        """From float32 log-probabilities [rows, kept, vocabulary] to scores."""
+        options = [self.options[item] for item in first]
+        sums = [[0.0] * len(asked) for asked in options]
+        later = [
+            (number, option, row, place + 1 + n, token)
+            for number, (row, place) in enumerate(first.values())
+            for n, (option, token) in enumerate((o, t) for o, ids in enumerate(options[number]) for t in ids[1:])
+        ]
+        if later:
+            _, _, rows, places, tokens = torch.tensor(later).T.to(logprobs.device)
+            for (number, option, *_), value in zip(later, logprobs[rows, places, tokens].tolist(), strict=True):
+                sums[number][option] += value
+        rows, places = torch.tensor(list(first.values())).T.to(logprobs.device)
+        return dict(zip(first, scored(logprobs[rows, places], options, sums), strict=True))
+
+
+class _SharedLayer(DynamicLayer):
+    """A cache layer that lends its keys and values and keeps nothing."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
+
+
+def scored(first: Tensor, options: Sequence[Options], rest: Sequence[Sequence[float]]) -> list[Scored]:
+    """Scores from the next-token log-probabilities [n, vocabulary] and the sums over second tokens and on."""
+    most = max(len(ids) for ids in options)
+    begins = torch.tensor([[o[0] for o in ids] + [ids[0][0]] * (most - len(ids)) for ids in options]).to(first.device)
+    values = first.gather(-1, begins)
+    ranks = torch.stack([(first > values[:, n, None]).sum(-1) + 1 for n in range(most)], -1)
+    top, argmax = first.max(-1)
+    entropy = torch.special.entr(first.exp()).sum(-1)
+    finite = ~first.isnan().any(-1)
+    columns = [t.tolist() for t in (values, ranks, argmax, top, entropy, finite)]
+    return [
+        Scored(
+            tuple(v + r for v, r in zip(value, more, strict=False)),
+            token,
+            high,
+            spread,
+            tuple(rank[: len(more)]),
+            sound and all(x - x == 0 for x in (*value, *more)),
+        )
+        for value, rank, token, high, spread, sound, more in zip(*columns, rest, strict=True)
+    ]
+
+
+def _in_batches(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    options: Sequence[Options],
+    asked: Sequence[int],
+    plan: Plan,
+    filler: int,
+) -> Iterator[dict[int, Scored]]:
+    """One prompt a row, padded on the left; its cache is repeated for its options."""
+    for batch in batches([len(prompts[i]) for i in asked], plan):
+
+        def ask(items: Sequence[int], rows: int, length: int = batch.length) -> dict[int, Scored]:
+            count = rows if rows_matter(model) else len(items)
+            return dict(zip(items, _scored_rows(model, prompts, options, items, count, length, filler), strict=True))
+
+        yield from in_parts([asked[n] for n in batch.items], batch.rows, ask, plan)
+
+
+def _scored_rows(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    options: Sequence[Options],
+    items: Sequence[int],
+    rows: int,
+    length: int,
+    filler: int,
+) -> list[Scored]:
+    batch = padded([prompts[i] for i in items], rows, length, filler, model.device)
+    asked = [options[items[min(row, len(items) - 1)]] for row in range(rows)]
+    # the widest of the whole list, so that a shape does not depend on the neighbours
+    each = max(len(ids) for ids in options)
+    width = max(max(branches(ids)) for ids in options)
+    cache = DynamicCache(config=model.config) if width else None
+    inputs = batch.inputs | {"past_key_values": cache, "use_cache": cache is not None}
+    first = logits_of(model, inputs, 1)[: len(items), 0].log_softmax(-1)
+    asked = [options[i] for i in items]
+    if cache is None:
+        return scored(first, asked, [[0.0] * len(ids) for ids in asked])
+    flat = [ids for row in range(rows) for ids in _exactly(each, asked[min(row, len(asked) - 1)])]
+    sums = _later_sums(model, batch, cache, flat, width, filler)
+    rest = [sums[row * each : row * each + len(ids)] for row, ids in enumerate(asked)]
+    return scored(first, asked, rest)
+
+
+def _exactly(count: int, options: Options) -> list[Ids]:
+    """So many options: the first one again where there are fewer."""
+    return [*options, *[options[0]] * (count - len(options))]
+
+
+def _later_sums(
+    model: PreTrainedModel, batch: Padded, cache: DynamicCache, flat: Sequence[Ids], width: int, filler: int
+) -> list[float]:
+    """For every option in order, the summed log-probability of its second token and on."""
+    each = len(flat) // len(batch.ids)
+    tokens = torch.full((len(flat), width + 1), filler)
+    for row, ids in enumerate(flat):
+        tokens[row, : len(ids)] = torch.tensor(ids)
+    tokens = tokens.to(model.device)
+    cache.batch_repeat_interleave(each)
+    inputs = {
+        "input_ids": tokens[:, :width],
+        "attention_mask": torch.cat([batch.mask.repeat_interleave(each, 0), torch.ones_like(tokens[:, :width])], 1),
+        "position_ids": batch.positions[:, -1:].repeat_interleave(each, 0)
+        + 1
+        + torch.arange(width, device=model.device),
+        "past_key_values": cache,
+        "use_cache": True,
+    }
+    logprobs = logits_of(model, inputs, width).log_softmax(-1)
+    taken = logprobs.gather(-1, tokens[:, 1:, None])[..., 0].cpu()
+    return [float(taken[row, : len(ids) - 1].sum()) for row, ids in enumerate(flat)]

@@ -1,0 +1,314 @@
+"""The steps of decoding: a cache with room from the start, one forward per token, CUDA graphs where there is CUDA.
+
+On an accelerator a step of a batch always has the same shape: the cache is read in its whole length and a mask
+hides what is not written yet, so that one recorded graph serves every step. On a CPU only what is written is read,
+and finished rows leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from kick_core.engine.plan import Ids, Plan, logits_of, padded, round_up
+
+Chooser = Callable[[Tensor, Tensor], Tensor]
+
+_WIDE = "kick_wide_sdpa"
+
+_COLUMNS = 16
+"""Where a step reads as much of the cache as is written, it reads a multiple of so many columns."""
+
+
+def _wide_sdpa(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention in the dtype of keys, values and mask; the result in that of the query."""
+    found, _ = sdpa_attention_forward(module, query.to(key.dtype), key, value, attention_mask, **kwargs)
+    return found.to(query.dtype), None
+
+
+AttentionInterface.register(_WIDE, _wide_sdpa)
+
+
+def _wide(model: PreTrainedModel) -> bool:
+    """Whether keys and values of earlier tokens are kept in float32: attention of one query in half precision takes
+    six times as long on a CPU as in float32."""
+    half = model.device.type == "cpu" and model.dtype in (torch.bfloat16, torch.float16)
+    return half and model.config._attn_implementation == "sdpa" and plain_cache(model)
+
+
+def plain_cache(model: PreTrainedModel) -> bool:
+    """Whether all layers keep everything (no sliding windows, no states of other kinds)."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+@contextmanager
+def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    before = model.config._attn_implementation
+    model.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+
+
+NOT_FINITE = -1
+
+
+def _chosen(logits: Tensor, choose: Chooser | None, chances: Tensor) -> Tensor:
+    """The next tokens [rows] from float32 logits [rows, vocabulary]."""
+    tokens = logits.argmax(-1) if choose is None else choose(logits, chances)
+    return tokens.masked_fill(~logits.amax(-1).isfinite(), NOT_FINITE)
+
+
+class _SlotLayer(DynamicLayer):
+    """A cache layer with a slot of `room` columns for every row, from the start; the library's own layer copies all
+    that it holds at every step. Prompts are put in with `put`; a step writes every row at its place `where` [rows].
+    """
+
+    def __init__(self, rows: int, room: int, dtype: torch.dtype | None, where: Tensor) -> None:
+        super().__init__()
+        self.rows, self.room, self.kept_dtype = rows, room, dtype
+        self.every = torch.arange(rows, device=where.device)
+        self.begin(rows, where)
+
+    def begin(self, rows: int, where: Tensor) -> None:
+        """Start again with so many rows, in the same memory."""
+        self.where, self.read = where, self.room
+        if self.is_initialized:
+            self.keys, self.values = self.all_keys[:rows], self.all_values[:rows]
+
+    def put(self, first: int, keys: Tensor, values: Tensor) -> None:
+        """Write prompts [n, heads, length, width] into the slots from `first` on."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+            dtype = self.kept_dtype or keys.dtype
+            self.all_keys = keys.new_zeros(self.rows, keys.shape[1], self.room, keys.shape[-1], dtype=dtype)
+            self.all_values = values.new_zeros(self.rows, values.shape[1], self.room, values.shape[-1], dtype=dtype)
+            self.begin(len(self.where), self.where)
+        length = min(keys.shape[2], self.room)
+        self.keys[first : first + len(keys), :, :length] = keys[:, :, :length]
+        self.values[first : first + len(keys), :, :length] = values[:, :, :length]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        rows = self.every[: len(self.where)]
+        self.keys[rows, :, self.where] = key_states[:, :, 0].to(self.keys.dtype)
+        self.values[rows, :, self.where] = value_states[:, :, 0].to(self.values.dtype)
+        return self.keys[:, :, : self.read], self.values[:, :, : self.read]
+
+    def move(self, sources: Tensor, places: Tensor, rows: int) -> None:
+        """Copy some rows to other places, and go on with the first `rows`."""
+        self.keys[places], self.values[places] = self.keys[sources], self.values[sources]
+        self.keys, self.values = self.keys[:rows], self.values[:rows]
+
+
+class SlotSteps:
+    """The steps of one batch after another: `begin`, then `next` once for every token that is wanted.
+
+    For models whose layers all keep everything. Prompts are read padded on the right, a few of one length at a
+    time, and put into the slots of a cache; then every row writes at its own place. `choose(logits, chance)` picks
+    the tokens; without it the likeliest are taken. With `whole` a step reads all columns of the cache, so that all
+    steps are one shape: then a CUDA graph is recorded, and the next step begins before the last one's tokens are
+    looked at.
+    """
+
+    def __init__(self, model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None, whole: bool) -> None:
+        self.model, self.plan, self.filler, self.choose, self.whole = model, plan, filler, choose, whole
+        self.attention = _WIDE if _wide(model) else model.config._attn_implementation
+        self.on_cuda = model.device.type == "cuda"
+        self.forward: Any = torch.compile(model.forward, dynamic=False) if plan.compiled and self.on_cuda else model
+        self.shape = (0, 0)
+        self.spoiled = False
+
+    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, chances: Tensor | None) -> None:
+        """Read the prompts of a batch, in ascending order of length, into the first of `rows` rows with `room`
+        columns; rows beyond the prompts are there for the shape. `chances` is float32 [rows, new_tokens]."""
+        device = self.model.device
+        if self.spoiled or self.shape != (rows, room):
+            self._make_room(rows, room)
+        lengths = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) for row in range(rows)]).to(device)
+        self.ids, self.tokens, self.where, self.number = self.all_ids, self.all_tokens, self.all_where, self.all_number
+        self.mask, self.chances = self.all_mask, self.all_chances
+        self.where.copy_(lengths)
+        self.number.zero_()
+        hidden = torch.arange(room, device=device) >= lengths[:, None]
+        self.mask.zero_().masked_fill_(hidden[:, None, None], torch.finfo(self.mask.dtype).min)
+        if chances is not None:
+            self.chances[:, :new_tokens] = chances.to(device)
+        self.left, self.longest = new_tokens, max(map(len, prompts))
+        self.waiting: tuple[Tensor, torch.cuda.Event] | None = None
+        for layer in self.cache.layers:
+            layer.begin(rows, self.where)
+        self.first: Tensor | None = self._read(prompts, rows)
+
+    def _make_room(self, rows: int, room: int) -> None:
+        """Buffers of a new shape. What was recorded for the old one is forgotten."""
+        device, kept_dtype = self.model.device, torch.float32 if self.attention == _WIDE else None
+        self.shape, self.spoiled = (rows, room), False
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.warm = False
+        self.cache = DynamicCache(config=self.model.config)
+        self.all_ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+        self.all_tokens = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.all_where = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.all_number = torch.zeros(1, dtype=torch.int64, device=device)
+        self.all_mask = torch.zeros(rows, 1, 1, room, dtype=kept_dtype or self.model.dtype, device=device)
+        self.all_chances = torch.zeros(rows, room, device=device)
+        self.cache.layers = [_SlotLayer(rows, room, kept_dtype, self.all_where) for _ in self.cache.layers]
+
+    def _read(self, prompts: Sequence[Ids], rows: int) -> Tensor:
+        """Put all prompts into the cache; float32 logits of the tokens after them [rows, vocabulary]."""
+        logits, at = [], 0
+        for length, some in groupby(prompts, key=lambda ids: self.plan.length(len(ids))):
+            same = list(some)
+            count = max(1, self.plan.prompt // length)
+            for start in range(0, len(same), count):
+                part = same[start : start + count]
+                logits.append(self._read_part(part, min(count, rows) if self.whole else len(part), length, at))
+                at += len(part)
+        found = torch.cat(logits)
+        return torch.cat([found, found[-1:].expand(rows - len(found), -1)])
+
+    def _read_part(self, prompts: Sequence[Ids], rows: int, length: int, first: int) -> Tensor:
+        """Read prompts padded on the right: what stands behind a prompt is seen by nothing before it."""
+        ids = torch.full((rows, length), self.filler)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+        last = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) - 1 for row in range(rows)])
+        cache = DynamicCache(config=self.model.config)
+        inputs = {"input_ids": ids.to(self.model.device), "past_key_values": cache, "use_cache": True}
+        logits = logits_of(self.model, inputs, last[:, None].to(self.model.device))[: len(prompts), 0]
+        for slots, read in zip(self.cache.layers, cache.layers, strict=True):
+            slots.put(first, read.keys[: len(prompts)], read.values[: len(prompts)])
+        return logits
+
+    def next(self) -> list[int]:
+        """The next token of every row; `NOT_FINITE` for a row whose logits hold NaN or no finite maximum."""
+        if self.on_cuda:
+            tokens, ready = self.waiting or self._sent()
+            self.waiting = self._sent() if self.left else None
+            ready.synchronize()
+        else:
+            self._advance()
+            tokens = self.tokens
+        found: list[int] = tokens.tolist()
+        # NaN left behind in the cache would reach the next batch through its mask: 0 x NaN is NaN
+        self.spoiled |= NOT_FINITE in found
+        return found
+
+    def _sent(self) -> tuple[Tensor, torch.cuda.Event]:
+        """Take a step, and begin to bring its tokens over."""
+        self._advance()
+        tokens = torch.empty(len(self.tokens), dtype=torch.int64, pin_memory=True)
+        tokens.copy_(self.tokens, non_blocking=True)
+        ready = torch.cuda.Event()
+        ready.record()
+        return tokens, ready
+
+    def _advance(self) -> None:
+        self.left -= 1
+        if self.first is not None:
+            self._take(self.first)
+            self.first = None
+        elif self.graph is not None:
+            self.graph.replay()
+        elif self.warm and self.on_cuda and self.whole:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self._step()
+            self.graph.replay()
+        else:
+            self._step()
+            self.warm = True
+
+    def _step(self) -> None:
+        """One token for every row. Where steps are one shape nothing but tensors changes here."""
+        if not self.whole:
+            self.longest += 1
+            for layer in self.cache.layers:
+                layer.read = min(round_up(self.longest, _COLUMNS), self.shape[1])
+        self.mask.view(len(self.ids), -1).scatter_(1, self.where[:, None], 0)
+        inputs = {
+            "input_ids": self.ids,
+            "attention_mask": self.mask[..., : self.cache.layers[0].read],
+            "position_ids": self.where[:, None],
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
+        with _attention(self.model, self.attention):
+            logits = logits_of(self.forward, inputs, 1)[:, 0]
+        self.where += 1
+        self._take(logits)
+
+    def _take(self, logits: Tensor) -> None:
+        tokens = _chosen(logits, self.choose, self.chances.index_select(1, self.number)[:, 0])
+        self.tokens.copy_(tokens)
+        self.ids.copy_(tokens.clamp(min=0)[:, None])
+        self.number += 1
+
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        """Go on with these rows alone; returns which of them stands in each of the first places now."""
+        count, kept = len(rows), set(rows)
+        sources = [row for row in rows if row >= count]
+        places = [row for row in range(count) if row not in kept]
+        order = list(range(count))
+        for source, place in zip(sources, places, strict=True):
+            order[place] = source
+        index, source_at, place_at = (
+            torch.tensor(which, dtype=torch.int64, device=self.model.device) for which in (order, sources, places)
+        )
+        self.ids, self.tokens, self.where = self.ids[index], self.tokens[index], self.where[index]
+        self.mask, self.chances = self.mask[index], self.chances[index]
+        for layer in self.cache.layers:
+            layer.move(source_at, place_at, count)
+            layer.where = self.where
+        return order
+
+
+class LibrarySteps:
+    """The steps of models with sliding windows or states of other kinds: the library's own cache, prompts padded on
+    the left to one length, all rows to the end. Used as `SlotSteps` is."""
+
+    def __init__(self, model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None) -> None:
+        self.model, self.plan, self.filler, self.choose = model, plan, filler, choose
+
+    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, chances: Tensor | None) -> None:
+        given = padded(prompts, rows, self.plan.length(len(prompts[-1])), self.filler, self.model.device)
+        self.mask, self.positions, self.ids = given.mask, given.positions, given.ids
+        self.cache, self.number = DynamicCache(config=self.model.config), 0
+        self.chances = torch.zeros(rows, new_tokens) if chances is None else chances
+
+    def next(self) -> list[int]:
+        inputs = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
+        logits = logits_of(self.model, inputs | {"past_key_values": self.cache, "use_cache": True}, 1)[:, 0]
+        tokens = _chosen(logits, self.choose, self.chances[:, self.number].to(logits.device))
+        self.ids, self.positions = tokens.clamp(min=0)[:, None], self.positions[:, -1:] + 1
+        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        self.number += 1
+        return list(tokens.tolist())
+
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        index = torch.tensor(rows, device=self.model.device)
+        self.cache.batch_select_indices(index)
+        self.ids, self.positions, self.mask = self.ids[index], self.positions[index], self.mask[index]
+        self.chances = self.chances[index.cpu()]
+        return list(rows)
+
+
+Steps = SlotSteps | LibrarySteps
+
+
+def steps_for(model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None, *, whole: bool) -> Steps:
+    """The steps that this model can take. `whole` fixes their shape; see `SlotSteps`."""
+    if plain_cache(model) and model.config._attn_implementation in ("sdpa", "eager"):
+        return SlotSteps(model, plan, filler, choose, whole)
+    return LibrarySteps(model, plan, filler, choose)

@@ -1,0 +1,192 @@
+"""Scoring running text: windows of a corpus for perplexity and divergence, and given continuations of prompts.
+
+Logits are turned to float32 a few positions at a time, so that memory does not grow with the vocabulary twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kick_core.engine.plan import Ids, Plan, batches, in_parts, padded, round_up, rows_matter
+
+_CHUNK = 2048
+"""Positions (over all rows) whose logits are float32 at the same time: 262 MB at a vocabulary of 32,000."""
+
+
+class WindowScores(NamedTuple):
+    """What a model finds likely at each position 1 … length-1 of n windows; on the CPU, natural logarithms, float32.
+
+    `tokens` [n, length-1]: log-probabilities of the tokens that stand there. `ids` (int32) and `logprobs`
+    [n, length-1, k]: the likeliest tokens and theirs, likeliest first. `rest` [n, length-1]: log of the probability
+    that all other tokens share.
+    """
+
+    tokens: Tensor
+    ids: Tensor
+    logprobs: Tensor
+    rest: Tensor
+
+
+class GivenScores(NamedTuple):
+    """What another model finds of the same tokens: as `WindowScores`, at given tokens instead of its own likeliest.
+
+    `same` [n, length-1]: whether it finds the first given token likeliest too. A tie is the same: in half precision
+    there are some, and a model has to agree with itself.
+    """
+
+    tokens: Tensor
+    same: Tensor
+    logprobs: Tensor
+    rest: Tensor
+
+
+class TextScore(NamedTuple):
+    """The log-probability of a given text after its prompt: `total`, and per token.
+
+    `until`: how many of its tokens come before the model's first choice is another (all of them when it never is);
+    a tie with the first choice counts as it.
+    """
+
+    total: float
+    tokens: tuple[float, ...]
+    until: int
+
+
+def _filled(model: PreTrainedModel, part: Tensor, rows: int) -> Tensor:
+    """A last batch of windows filled up with copies, where the number of rows matters."""
+    count = rows if rows_matter(model) else len(part)
+    return part[torch.arange(count).clamp(max=len(part) - 1)].to(model.device)
+
+
+@torch.inference_mode()
+def window_logprobs(
+    model: PreTrainedModel, windows: Tensor, *, rows: int, plan: Plan | None = None
+) -> Iterator[tuple[int, list[float]]]:
+    """Summed log-probability of tokens 1 … length-1 of each window [windows, length]; yields (first, sums)."""
+
+    def ask(part: Sequence[int], count: int) -> list[float]:
+        ids = _filled(model, windows[part[0] : part[-1] + 1], count)
+        logits = model(input_ids=ids, use_cache=False).logits[: len(part), :-1]
+        return [float(_taken(row, tokens[1:]).sum()) for row, tokens in zip(logits, ids, strict=False)]
+
+    first = 0
+    for found in in_parts(range(len(windows)), rows, ask, plan or Plan(0, rows)):
+        yield first, found
+        first += len(found)
+
+
+def _taken(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities of tokens [n] under logits [n, vocabulary], float32."""
+    parts = zip(logits.split(_CHUNK), tokens.split(_CHUNK), strict=True)
+    return -torch.cat([torch.nn.functional.cross_entropy(some.float(), ids, reduction="none") for some, ids in parts])
+
+
+Scores = TypeVar("Scores", WindowScores, GivenScores)
+
+
+def window_scores(
+    model: PreTrainedModel, windows: Tensor, *, rows: int, top: int = 64, plan: Plan | None = None
+) -> Iterator[tuple[int, WindowScores]]:
+    """What a model finds likely at every position of windows [windows, length]; yields (first, scores) per batch."""
+
+    def look(logits: Tensor, came: Tensor, _rows: slice) -> WindowScores:
+        values, ids = logits.topk(min(top, logits.shape[-1]), -1)
+        return WindowScores(_at(logits, came[..., None])[..., 0], ids.int(), values, _rest(logits, ids))
+
+    yield from _positions(model, windows, rows, plan, look)
+
+
+def given_scores(
+    model: PreTrainedModel, windows: Tensor, ids: Tensor, *, rows: int, plan: Plan | None = None
+) -> Iterator[tuple[int, GivenScores]]:
+    """A model's log-probabilities of given tokens `ids` [windows, length-1, k]; yields (first, scores) per batch."""
+    flat = ids.flatten(0, 1)
+
+    def look(logits: Tensor, came: Tensor, where: slice) -> GivenScores:
+        asked = flat[where].to(logits.device, torch.int64)
+        found = _at(logits, asked)
+        tokens = _at(logits, came[..., None])[..., 0]
+        return GivenScores(tokens, found[..., 0] == logits.amax(-1), found, _rest(logits, asked))
+
+    yield from _positions(model, windows, rows, plan, look)
+
+
+@torch.inference_mode()
+def _positions(
+    model: PreTrainedModel,
+    windows: Tensor,
+    rows: int,
+    plan: Plan | None,
+    look: Callable[[Tensor, Tensor, slice], Scores],
+) -> Iterator[tuple[int, Scores]]:
+    """`look` at the log-probabilities [positions, vocabulary] of some positions at a time; their places are counted
+    over all windows."""
+
+    def ask(part: Sequence[int], count: int) -> Scores:
+        ids = _filled(model, windows[part[0] : part[-1] + 1], count)
+        logits = model(input_ids=ids, use_cache=False).logits[: len(part), :-1]
+        width, came = logits.shape[1], ids[: len(part), 1:].flatten()
+        flat, start, found = logits.flatten(0, 1), part[0] * logits.shape[1], []
+        for at in range(0, len(flat), _CHUNK):
+            some = flat[at : at + _CHUNK].float().log_softmax(-1)
+            found.append(look(some, came[at : at + _CHUNK], slice(start + at, start + at + len(some))))
+        return type(found[0])(*(torch.cat(c).unflatten(0, (-1, width)).cpu() for c in zip(*found, strict=True)))
+
+    first = 0
+    for found in in_parts(range(len(windows)), rows, ask, plan or Plan(0, rows)):
+        yield first, found
+        first += len(found.tokens)
+
+
+def _at(logprobs: Tensor, ids: Tensor) -> Tensor:
+    return logprobs.gather(-1, ids)
+
+
+def _rest(logprobs: Tensor, ids: Tensor) -> Tensor:
+    """Log of the mass of all tokens but `ids`; summed, not subtracted, so that nothing cancels."""
+    return logprobs.scatter(-1, ids, -torch.inf).logsumexp(-1)
+
+
+@torch.inference_mode()
+def text_logprobs(
+    model: PreTrainedModel, prompts: Sequence[Ids], continuations: Sequence[Ids], *, plan: Plan, filler: int
+) -> Iterator[dict[int, TextScore]]:
+    """The log-probability of `continuations[i]` after `prompts[i]`; yields {prompt number: TextScore} per batch.
+
+    The text is given, not chosen (teacher forcing): what the model thinks of a text that another one wrote. An
+    empty continuation has log-probability 0; a prompt has at least one token.
+    """
+    by_width: dict[int, list[int]] = {}  # a shape must follow from the text alone, so texts of a width are together
+    for item, text in enumerate(continuations):
+        by_width.setdefault(round_up(len(text), plan.step), []).append(item)
+    for width, items in sorted(by_width.items()):
+        whole = [[*prompts[i], *continuations[i]] for i in items]
+        for batch in batches([len(ids) for ids in whole], plan):
+
+            def ask(
+                part: Sequence[int], rows: int, length: int = batch.length, keep: int = min(width + 1, batch.length)
+            ) -> dict[int, TextScore]:
+                count = rows if rows_matter(model) else len(part)
+                texts = [[*prompts[i], *continuations[i]] for i in part]
+                given = padded(texts, count, length, filler, model.device)
+                logits = model(**given.inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:]
+                ends = [len(continuations[i]) for i in part]
+                return {
+                    item: _text(logits[row, keep - end - 1 : -1], given.ids[row, length - end :])
+                    for row, (item, end) in enumerate(zip(part, ends, strict=True))
+                }
+
+            yield from in_parts([items[n] for n in batch.items], batch.rows, ask, plan)
+
+
+def _text(logits: Tensor, tokens: Tensor) -> TextScore:
+    if not len(tokens):
+        return TextScore(0.0, (), 0)
+    values = _taken(logits, tokens).tolist()
+    other = (logits.gather(-1, tokens[:, None])[:, 0] != logits.amax(-1)).nonzero()
+    return TextScore(sum(values), tuple(values), int(other[0]) if len(other) else len(tokens))

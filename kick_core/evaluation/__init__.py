@@ -1,0 +1,81 @@
+"""Ask one model one task: examples in, raw outputs out, batch by batch.
+
+Nothing is judged here. An example whose prompt does not fit the context is answered with a rejected output,
+which is counted and never cut silently; of a few-shot prompt the shots go first, one by one, and how many were
+left is recorded. One file per way of asking: `writing` (free text and dialogues), `choosing`, `running` (text).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kick_core import tasks
+from kick_core.evaluation import choosing, running, writing
+from kick_core.evaluation.asker import Asker, asker
+from kick_core.records import Example, Output
+from kick_core.spec import BadRequest
+from kick_core.tasks import POCKET, PROTOCOLS, Asking, Task
+
+__all__ = ["PROTOCOLS", "Asker", "asker", "evaluate", "examples", "outputs"]
+
+
+def examples(task: Task, ask: Asker, data: str = POCKET, protocol: str = "strict") -> tuple[Example, ...]:
+    """A task's examples in their fixed order. Perplexity's are windows, so they depend on the tokenizer.
+
+    Raises BadRequest when there is none, or when two have one id.
+    """
+    way = task.asking(protocol)
+    found = way.load(data)
+    if not found:
+        raise BadRequest(f"the data {data!r} of {task.name} holds no example")
+    if way.kind == "perplexity":
+        return running.pages(found[0]) if way.unit == "word" else running.windows(ask, task.name, found[0])
+    twice, count = Counter(example.id for example in found).most_common(1)[0]
+    if count > 1:
+        raise BadRequest(f"the data {data!r} of {task.name} holds {twice!r} more than once: ids must differ")
+    return found
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: str | Task,
+    limit: int | None = None,
+    *,
+    data: str = POCKET,
+    protocol: str = "strict",
+) -> Iterator[Output]:
+    """Ask an open model the first `limit` examples of a task; yields raw Outputs in the engine's order.
+
+    `data` is `pocket`, `official` (the hub) or a folder with the official files. Raises BadRequest for an
+    unknown task, data or protocol, or a limit below 1.
+    """
+    asked = task if isinstance(task, Task) else tasks.get(task, data)
+    if limit is not None and limit < 1:
+        raise BadRequest(f"limit {limit}: at least 1 example is needed")
+    ask = asker(model, tokenizer)
+    found = examples(asked, ask, data, protocol)
+    for batch in outputs(ask, asked.asking(protocol), found[:limit], found):
+        yield from batch
+
+
+def outputs(
+    ask: Asker, way: Asking, wanted: Sequence[Example], among: Sequence[Example] = ()
+) -> Iterator[list[Output]]:
+    """Outputs for examples, one list per batch of the engine, in the engine's order.
+
+    `among` are all examples of the task in their order: options are scored in a layout that follows from the whole
+    task, so that an answer does not depend on what it is asked with.
+    """
+    if way.kind == "choose":
+        yield from choosing.choose(ask, way, {example.id for example in wanted}, among or wanted)
+        return
+    ways: Mapping[str, Callable[[Asker, Asking, Sequence[Example]], Iterator[list[Output]]]] = {
+        "generate": writing.generate,
+        "dialogue": writing.dialogue,
+        "perplexity": running.words if way.unit == "word" else running.tokens,
+    }
+    yield from ways[way.kind](ask, way, wanted)

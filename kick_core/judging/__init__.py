@@ -1,0 +1,65 @@
+"""Judges: a language model behind an OpenAI-compatible endpoint rates stored answers, compressed beside dense.
+
+Never needed: every task has scorers of its own. A judge's word is kept raw, its verdicts are read out of it
+again, controls and the judge's own noise stand beside each result. Nothing here opens a model.
+
+`wording` (prompts, attacks) · `reading` (verdicts from words) · `plan` (questions, keys, forecast) · `endpoint`
+(the network and the key) · `outcome` (numbers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kick_core.judging.endpoint import Caller, Endpoint, Failure, endpoint, judge_name, replies
+from kick_core.judging.outcome import Control, Outcome, outcome
+from kick_core.judging.plan import Forecast, Judge, Pair, Price, Style, forecast, judging_card, left, pairs, spent
+from kick_core.judging.plan import questions as questions_of
+from kick_core.records import JudgingCard, Question, Reply
+from kick_core.store import Store, judgments
+
+__all__ = [
+    "Caller",
+    "Control",
+    "Endpoint",
+    "Failure",
+    "Forecast",
+    "Judge",
+    "Judging",
+    "Outcome",
+    "Pair",
+    "Price",
+    "Style",
+    "ask",
+    "endpoint",
+    "forecast",
+    "judge_name",
+    "judging_card",
+    "left",
+    "outcome",
+    "pairs",
+    "questions_of",
+    "spent",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """One judging, ready to be asked."""
+
+    card: JudgingCard
+    questions: tuple[Question, ...]
+
+
+def ask(store: Store, judgings: list[Judging], caller: Caller, threads: int) -> Iterator[Reply | Failure]:
+    """Ask what no reply is kept for, keep each reply as it comes, and yield it. All of one judge."""
+    for judging in judgings:
+        judgments.keep_questions(store, judging.card, judging.questions)
+    (judge,) = {judging.card.replies for judging in judgings}
+    with judgments.recorder(store, judge) as recorder:
+        asked = [question for judging in judgings for question in judging.questions]
+        for found in replies(caller, left(asked, recorder.known), threads):
+            if isinstance(found, Reply):
+                recorder.record(found)
+            yield found

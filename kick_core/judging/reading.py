@@ -1,0 +1,107 @@
+"""From a judge's raw words to a verdict: strict readings, and beside them those of the published code.
+
+A strict reading takes exactly what the prompt asked for. Anything else is None, "unparsed": it is counted and
+never becomes a number. Ratings lie from 1 to 10. MT-Bench's verdict ends the reply, so the last one counts (a
+judge that quotes "[[5]]" from its instructions or an attack out of an answer does so before), and a reply that
+was cut off has none. LLM-KICK's verdict begins the reply, so its first lines must be the verdict and no more.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_NUMBER = r"(\d{1,4}(?:\.\d{1,6})?)"
+_RATING = re.compile(rf"\[\[\s*{_NUMBER}\s*\]\]", re.ASCII)
+_CHOICE = re.compile(r"\[\[\s*([ABC])\s*\]\]")
+_LINE = re.compile(rf"{_NUMBER}(?:\s*,\s*|\s+){_NUMBER}", re.ASCII)
+_TUPLE = re.compile(rf"\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)", re.ASCII)
+_PUBLISHED = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+_POINTS = {"A": (1.0, 0.0), "B": (0.0, 1.0), "C": (0.5, 0.5)}
+
+
+class Reading(NamedTuple):
+    """A verdict: values of the answer shown first and of the one shown second, one per criterion.
+
+    Ratings are from 1 to 10; a pairwise choice gives 1 to the winner, 0 to the loser, 0.5 each for a tie. A
+    single rating has no second answer.
+    """
+
+    first: tuple[float, ...]
+    second: tuple[float, ...] = ()
+
+
+def read(form: str, text: str, stop: str) -> Reading | None:
+    """The strict reading of a reply to a prompt. `stop` is the finish reason: "length" means cut off."""
+    if form == "llm-kick-summary":
+        return lines(text, 4)
+    if form in ("llm-kick-general", "llm-kick-coding"):
+        return lines(text, 1)
+    if stop == "length":
+        return None
+    if form == "llm-kick-math":
+        return _last_pair(text)
+    return rating(text) if form.startswith("single") else choice(text)
+
+
+def rating(text: str) -> Reading | None:
+    """MT-Bench's `[[rating]]`, the last one; None when it lies outside 1 to 10."""
+    value = _within(*_RATING.findall(text)[-1:])
+    return Reading(value) if value else None
+
+
+def choice(text: str) -> Reading | None:
+    """MT-Bench's `[[A]]`, `[[B]]` or `[[C]]` (tie), the last one."""
+    found = _CHOICE.findall(text)
+    return Reading(*((value,) for value in _POINTS[found[-1]])) if found else None
+
+
+def lines(text: str, count: int) -> Reading | None:
+    """LLM-KICK's two numbers on each of the first `count` lines that are not empty."""
+    written = [line.strip() for line in text.splitlines() if line.strip()][:count]
+    found = [match for line in written if (match := _LINE.fullmatch(line))]
+    if len(found) != count:
+        return None
+    first, second = _within(*(match[1] for match in found)), _within(*(match[2] for match in found))
+    return Reading(first, second) if first and second else None
+
+
+def _last_pair(text: str) -> Reading | None:
+    """The last tuple of two numbers: LLM-KICK's math prompt asks for one at the end."""
+    found = _TUPLE.findall(text)
+    values = _within(*found[-1]) if found else ()
+    return Reading(values[:1], values[1:]) if values else None
+
+
+def _within(*written: str) -> tuple[float, ...]:
+    """The numbers, or nothing when one of them is outside the scale."""
+    values = tuple(map(float, written))
+    return values if all(1 <= value <= 10 for value in values) else ()
+
+
+# --- as published ------------------------------------------------------------------------------------------
+
+
+def published(form: str, text: str) -> Reading | None:
+    """The reading of the published code, with its faults. None is its -1.
+
+    FastChat: the *first* `[[rating]]`, else the first `[number]`, of any size. LLM-KICK: the first line (four
+    for summaries) cut at single spaces must give exactly two pieces, and Python's float takes them: "nan" is a
+    score, "8  7" and a math tuple are not.
+    """
+    if form.startswith("single"):
+        for pattern in _PUBLISHED:
+            if match := pattern.search(text):
+                return Reading((float(match[1]),))
+        return None
+    if form.startswith("pair"):
+        return next((Reading(*((v,) for v in _POINTS[c])) for c in "ABC" if f"[[{c}]]" in text), None)
+    summary = form == "llm-kick-summary"
+    written = text.split("\n")[: 4 if summary else 1]
+    pieces = [(line if summary else line.replace(",", " ")).split(" ") for line in written]
+    if any(len(pair) != 2 for pair in pieces) or len(pieces) != (4 if summary else 1):
+        return None
+    try:
+        return Reading(tuple(float(a) for a, _ in pieces), tuple(float(b) for _, b in pieces))
+    except ValueError:
+        return None

@@ -1,0 +1,73 @@
+"""How repetitive one text is, over words or token ids."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from kick_core.stats.samples import UNKNOWN
+
+
+class Loop(NamedTuple):
+    """From token `onset` on, the last `period` tokens repeat until the end, `times` times at least."""
+
+    onset: int
+    period: int
+    times: int
+
+
+class Repetition(NamedTuple):
+    """How repetitive one text is. `distinct[n-1]` = different n-grams / n-grams; nan when it has none.
+
+    `repeated` is seq-rep-4, 1 - distinct 4-grams; texts shorter than four tokens repeat nothing (0).
+    """
+
+    tokens: int
+    unique: int
+    distinct: tuple[float, float, float, float]
+    repeated: float
+    loop: Loop | None
+
+
+def distinct(tokens: Sequence[Hashable], n: int) -> float:
+    """Different n-grams / all n-grams of one sequence."""
+    count = len(tokens) - n + 1
+    if count < 1:
+        return UNKNOWN
+    return len(set(zip(*(tokens[i:] for i in range(n)), strict=False))) / count
+
+
+def find_loop(tokens: Sequence[Hashable], longest: int = 64, times: int = 3) -> Loop | None:
+    """The loop a text ends in: a period <= `longest` that fills the end at least `times` times.
+
+    Of several (a loop of 2 is one of 4 too) the one that began first; of those the shortest period.
+    """
+    n, best = len(tokens), None
+    for period in range(1, min(longest, n // times) + 1):
+        start = n - period
+        while start > 0 and tokens[start - 1] == tokens[start - 1 + period]:
+            start -= 1
+        if n - start >= times * period and (best is None or start < best.onset):
+            best = Loop(start, period, (n - start) // period)
+    return best
+
+
+def repetition(tokens: Sequence[Hashable]) -> Repetition:
+    """All repetition measures of one text, given as words or token ids."""
+    shares = (distinct(tokens, 1), distinct(tokens, 2), distinct(tokens, 3), distinct(tokens, 4))
+    repeated = 0.0 if math.isnan(shares[3]) else 1 - shares[3]
+    return Repetition(len(tokens), len(set(tokens)), shares, repeated, find_loop(tokens))
+
+
+def repeats(tokens: Sequence[Hashable], n: int = 4) -> list[int]:
+    """For every token, how often an n-gram that covers it had been said before: the heat of a text."""
+    heat = [0] * len(tokens)
+    said: Counter[tuple[Hashable, ...]] = Counter()
+    for start in range(len(tokens) - n + 1):
+        gram = tuple(tokens[start : start + n])
+        for i in range(start, start + n):
+            heat[i] = max(heat[i], said[gram])
+        said[gram] += 1
+    return heat

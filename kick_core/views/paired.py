@@ -1,0 +1,145 @@
+"""One scorer of one run against dense, over the examples that both have measured and judged, never over more.
+
+Examples on one passage count as a cluster (see `clusters`); what cannot be compared is nan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kick_core import stats
+from kick_core.store import Store
+from kick_core.tasks import MEASURES, Task
+from kick_core.tasks._scorers import normalise
+from kick_core.views import clusters, runs
+from kick_core.views.runs import Asked, Scored
+
+NOT_MEASURED = "not measured"
+
+RIGHT = 1.0
+"""A graded answer counts as right when nothing is missing; that is also what the scorers' "why" says."""
+
+_SIDES = (
+    "share_kept", "share_low", "share_high", "both_right", "broke", "fixed", "both_wrong", "detectable",
+    "changed", "changed_low", "changed_high", "needed",
+)  # fmt: skip
+
+
+def pair(before: Scored, after: Scored) -> tuple[NDArray[np.object_], NDArray[np.intp], NDArray[np.intp]]:
+    """The ids that both have judged, and their places in each; in the order of `after`."""
+    shared = min(before.ids.size, after.ids.size)
+    if np.array_equal(before.ids[:shared], after.ids[:shared]):
+        at_before = at_after = np.arange(shared)
+    else:
+        where = {name: at for at, name in enumerate(before.ids)}
+        at_after = np.array([i for i, name in enumerate(after.ids) if name in where], dtype=np.intp)
+        at_before = np.array([where[name] for name in after.ids[at_after]], dtype=np.intp)
+    judged = ~np.isnan(before.score[at_before]) & ~np.isnan(after.score[at_after])
+    return after.ids[at_after[judged]], at_before[judged], at_after[judged]
+
+
+def numbers(store: Store, run: Asked, scorer: str, mine: Scored, base: Scored | None) -> dict[str, Any]:
+    """The numbers of one scorer of a run, beside those of `base` where there is one to compare with."""
+    if run.task.aggregate == "exp":
+        return exponential(store, run, mine, base)
+    return average(store, run, scorer, mine, base)
+
+
+def average(store: Store, run: Asked, scorer: str, mine: Scored, base: Scored | None) -> dict[str, Any]:
+    """The numbers of a scorer whose mean counts; without `base` those of the run alone."""
+    judged = ~np.isnan(mine.score)
+    groups = clusters.of(store, run.card.examples, mine.ids[judged])
+    value, low, high, n = stats.clustered_score(mine.score[judged], groups)
+    row = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n, "unit": ""}
+    row["clusters"] = int(np.unique(groups).size)
+    if base is None:
+        row |= nothing()
+    else:
+        row |= against(store, run, mine, base)
+    if scorer in MEASURES:
+        row |= dict.fromkeys(_SIDES, math.nan) | {"verdict": NOT_MEASURED}
+    return row
+
+
+def against(store: Store, run: Asked, mine: Scored, base: Scored) -> dict[str, Any]:
+    """Two runs' scores of the same examples: differences, flips, answers changed, p, what it would take."""
+    ids, at_base, at_mine = pair(base, mine)
+    before, after = base.score[at_base], mine.score[at_mine]
+    groups = clusters.of(store, run.card.examples, ids)
+    table = stats.flips(before, after, RIGHT)
+    kept = stats.clustered_ratio(before, after, groups)
+    return {
+        "paired": ids.size,
+        "unit": "pp" if stats.is_share(before) and stats.is_share(after) else "",
+        "dense_score": float(before.mean()) if ids.size else math.nan,
+        **_named(("share_kept", "share_low", "share_high"), kept),
+        **_named(("difference", "diff_low", "diff_high"), stats.clustered_difference(before, after, groups)),
+        **dict(zip(("both_right", "broke", "fixed", "both_wrong"), table, strict=True)),
+        **_named(("changed", "changed_low", "changed_high"), answers_changed(run.task, base, mine)),
+        "p": stats.clustered_p(before, after, groups) if ids.size else math.nan,
+        "detectable": stats.smallest_detectable(table.share, table.n),
+        "needed": stats.examples_needed(kept),
+        "verdict": _verdict(kept),
+    }
+
+
+def answers_changed(task: Task, before: Scored, after: Scored) -> stats.Interval:
+    """The share of answers that are another answer now, wrong to wrong included.
+
+    An answer is the chosen option, or a short text in its normal form. Long texts nearly always differ
+    somewhere, so nothing is said of them.
+    """
+    if task.kind not in ("choose", "generate"):
+        return stats.Interval(math.nan, math.nan, math.nan, 0)
+    _, at_before, at_after = pair(before, after)
+    form = normalise if task.kind == "generate" else str
+    said, says = before.extracted[at_before], after.extracted[at_after]
+    return stats.changed([form(text or "") for text in said], [form(text or "") for text in says])
+
+
+def exponential(store: Store, run: Asked, mine: Scored, base: Scored | None) -> dict[str, Any]:
+    """The numbers of perplexity: the exponential of the mean negative log-probability per token."""
+    tokens = runs.tokens(store, run)
+    lengths = np.array([tokens[name] for name in mine.ids], dtype=float)
+    judged = ~np.isnan(mine.score)
+    value, low, high, n = stats.perplexity((mine.score * lengths)[judged], lengths[judged])
+    row: dict[str, Any] = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n}
+    row |= {"unit": "ratio", "clusters": n}
+    if base is None:
+        return row | nothing()
+    ids, at_base, at_mine = pair(base, mine)
+    weights = lengths[at_mine]
+    before, after = base.score[at_base] * weights, mine.score[at_mine] * weights
+    kept = stats.perplexity_kept(before, after, weights)
+    reference, found = stats.perplexity(before, weights).value, stats.perplexity(after, weights).value
+    return row | nothing() | {
+        "paired": ids.size,
+        "dense_score": reference,
+        **_named(("share_kept", "share_low", "share_high"), kept),
+        "difference": found - reference,
+        "diff_low": reference / kept.high - reference if kept.high else math.inf,
+        "diff_high": reference / kept.low - reference if kept.low else math.inf,
+        "p": stats.paired_p(before / weights, after / weights),
+        "needed": stats.examples_needed(kept),
+        "verdict": _verdict(kept),
+    }  # fmt: skip
+
+
+def nothing() -> dict[str, Any]:
+    """The columns of a comparison where there is none."""
+    numbers = (*_SIDES, "dense_score", "difference", "diff_low", "diff_high", "p")
+    return {"paired": 0, "verdict": NOT_MEASURED, **dict.fromkeys(numbers, math.nan)}
+
+
+def _named(names: Sequence[str], found: stats.Interval) -> dict[str, float]:
+    return dict(zip(names, found[:3], strict=True))
+
+
+def _verdict(kept: stats.Interval) -> str:
+    """A share of a dense score of nothing is not a number, and tells nothing."""
+    return NOT_MEASURED if kept.n == 0 else stats.matching(kept.low, kept.high)

@@ -1,0 +1,189 @@
+"""The paper's experiments beside what was measured here, row by row: its number, ours with interval and n, in words.
+
+Numbers on different scales (GPT-4's 1 to 10 against a share of facts) are compared by the share of the dense score
+that is kept; `differences` says what else is not the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kick_core import stats
+from kick_core.paper import MODEL, Printed
+from kick_core.records import Example
+from kick_core.spec import parse
+from kick_core.store import Store
+from kick_core.views import naming, paired, runs, sentences
+from kick_core.views.runs import Scored
+
+LONG = "large"
+"""The bucket of long stories, the only one that table 3 prints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """A sweep that is done: its model, its calibration windows, and the run of each (recipe, task)."""
+
+    model: str
+    windows: int
+    runs: Mapping[tuple[str, str], str]
+
+    def recipes(self, task: str) -> list[str]:
+        """The recipes that were asked a task, dense first, then by method and from mild to harsh."""
+        asked = [parse(recipe) for recipe, of in self.runs if of == task]
+        return [recipe.text for recipe in sorted(asked, key=naming.order)]
+
+
+OURS = ("score", "low", "high", "n", "kept", "kept_low", "kept_high", "verdict", "words")
+"""Columns of what was measured: the score and the share of dense kept, each with its interval, and both in words."""
+
+
+def compared(store: Store, run: str, dense: str, only: Callable[[Example], bool] | None = None) -> dict[str, Any]:
+    """The headline score of one run, and beside dense, over the examples that `only` keeps."""
+    mine, base = runs.one(store, run), runs.one(store, dense)
+    scorer = mine.task.headline
+    scored, before = (_where(store, one, runs.verdicts(store, one)[scorer], only) for one in (mine, base))
+    row = paired.numbers(store, mine, scorer, scored, None if run == dense else before)
+    row |= {"kind": naming.kind(mine.recipe) if run != dense else "dense", "p_holm": math.nan}
+    row |= {"higher_is_better": mine.task.higher_is_better}
+    alone = {"kept": 1.0, "kept_low": math.nan, "kept_high": math.nan, "verdict": "dense"} if run == dense else {}
+    kept = {"kept": row["share_kept"], "kept_low": row["share_low"], "kept_high": row["share_high"]}
+    return row | kept | alone | {"words": sentences.sentence(row)}
+
+
+def _where(store: Store, run: runs.Asked, found: Scored, only: Callable[[Example], bool] | None) -> Scored:
+    if only is None:
+        return found
+    examples = runs.examples(store, run.card.examples)
+    mask = np.array([only(examples[name]) for name in found.ids], dtype=bool)
+    return Scored(found.ids[mask], found.score[mask], found.why[mask], found.extracted[mask])
+
+
+def _ours(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in OURS}
+
+
+def printed(store: Store, swept: Swept, numbers: Iterable[Printed]) -> pd.DataFrame:
+    """Table 2 or 3: one row per printed number that was measured here too."""
+    rows = []
+    for number in numbers:
+        run, dense = (swept.runs.get((recipe, number.task)) for recipe in (number.recipe, "dense"))
+        if run and dense:
+            only = _is_long if number.task == "summarization" else None
+            about = {"task": number.task, "measure": number.measure, "recipe": number.recipe, "paper": number.value}
+            rows.append(about | {"paper_kept": number.kept} | _ours(compared(store, run, dense, only)))
+    return pd.DataFrame(rows, columns=["task", "measure", "recipe", "paper", "paper_kept", *OURS])
+
+
+def _is_long(example: Example) -> bool:
+    return example.meta.get("bucket") == LONG
+
+
+def calibration_size(store: Store, sweeps: Sequence[Swept], task: str = "multiple_choice") -> pd.DataFrame:
+    """Figure 7: a score by the number of calibration windows, and its difference from the fewest windows."""
+    ordered = sorted(sweeps, key=lambda one: one.windows)
+    rows = []
+    for recipe in ordered[0].recipes(task):
+        if recipe == "dense":
+            continue
+        fewest = ordered[0].runs[recipe, task]
+        for swept in ordered:
+            run = swept.runs[recipe, task]
+            row = _ours(compared(store, run, swept.runs["dense", task]))
+            gain = "fewest windows" if run == fewest else sentences.difference(compared(store, run, fewest))
+            rows.append({"recipe": recipe, "windows": swept.windows, **row, "gain": gain})
+    return pd.DataFrame(rows, columns=["recipe", "windows", *OURS, "gain"])
+
+
+def small_dense(store: Store, small: Swept, large: Swept) -> pd.DataFrame:
+    """Section 4: every sparse large model against the dense small one, on the same examples."""
+    rows = []
+    for task in dict.fromkeys(of for _, of in small.runs):
+        reference = small.runs["dense", task]
+        alone = _ours(compared(store, reference, reference)) | {"words": "the small dense model"}
+        rows.append({"model": small.model, "recipe": "dense", "task": task, **alone})
+        for recipe in large.recipes(task):
+            row = compared(store, large.runs[recipe, task], reference)
+            about = {"model": large.model, "recipe": recipe, "task": task}
+            words = {"words": sentences.difference({**row, "kind": "ratio"})}
+            rows.append(about | _ours(row) | words)
+    return pd.DataFrame(rows, columns=["model", "recipe", "task", *OURS])
+
+
+def disciplines(store: Store, swept: Swept, task: str = "multiple_choice") -> pd.DataFrame:
+    """Figure 3: multiple choice by discipline. Fewer examples each, so wider intervals."""
+    dense = swept.runs["dense", task]
+    examples = runs.examples(store, runs.one(store, dense).card.examples).values()
+    names = sorted({str(example.meta["discipline"]) for example in examples if example.meta.get("discipline")})
+    rows = [
+        {"discipline": name, "recipe": recipe} | _ours(compared(store, swept.runs[recipe, task], dense, _of(name)))
+        for recipe in swept.recipes(task)
+        for name in names
+    ]
+    return pd.DataFrame(rows, columns=["discipline", "recipe", *OURS])
+
+
+def _of(discipline: str) -> Callable[[Example], bool]:
+    return lambda example: example.meta.get("discipline") == discipline
+
+
+def perplexity_vs_tasks(store: Store, swept: Swept) -> pd.DataFrame:
+    """Figure 1: the share kept of perplexity and of every task, recipe by recipe."""
+    rows = []
+    for recipe in swept.recipes("perplexity"):
+        for task in dict.fromkeys(of for _, of in swept.runs):
+            row = compared(store, swept.runs[recipe, task], swept.runs["dense", task])
+            rows.append({"recipe": recipe, "task": task, **_ours(row)})
+    return pd.DataFrame(rows, columns=["recipe", "task", *OURS])
+
+
+def agreement(frame: pd.DataFrame) -> list[str]:
+    """What a `perplexity_vs_tasks` frame says: up to where each still matches, and whether the orders agree."""
+    said = []
+    wide = frame[frame["recipe"] != "dense"].pivot(index="recipe", columns="task", values="kept")
+    for task in wide.columns:
+        said.append(f"{task} matches dense up to: {_furthest(frame[frame['task'] == task])}")
+        if task != "perplexity" and len(wide) > 2:
+            rank = float(np.corrcoef(wide["perplexity"].rank(), wide[task].rank())[0, 1])  # Spearman's
+            said[-1] += f"; rank correlation with perplexity {rank:.2f} over {len(wide)} recipes"
+    return said
+
+
+def _furthest(rows: pd.DataFrame) -> str:
+    """Per method the harshest sparsity before the first that does not surely match."""
+    best: dict[str, str] = {}
+    lost: set[str] = set()
+    for row in sorted(rows.to_dict("records"), key=lambda row: naming.severity(parse(row["recipe"]))):
+        recipe = parse(row["recipe"])
+        method = naming.method(recipe)
+        if recipe.target is None:
+            continue
+        if row["verdict"] == "matching" and method not in lost:
+            best[method] = naming.rung(recipe)
+        else:
+            lost.add(method)
+            best.setdefault(method, "none")
+    return ", ".join(f"{method} {rung}" for method, rung in sorted(best.items()))
+
+
+def differences(model: str, data: str, tasks: Iterable[str]) -> list[str]:
+    """What is not as in the paper, in words; belongs under every table."""
+    asked = set(tasks)
+    found = [f"model: {model}; the paper's is {MODEL}" + (" (and 13B)" if "multiple_choice" in asked else "")]
+    if data == "pocket":
+        found.append("data: the pocket world's questions and texts; the paper's are FreebaseQA, MMLU, TriviaQA, CNN")
+    if "multiple_choice" in asked:
+        found.append("multiple choice: the most likely option; the paper's code reads the last character it generates")
+    if asked & {"summarization", "instructions"}:
+        found.append(
+            "summaries and instructions: facts kept and checks met; the paper's are GPT-4's marks from 1 to 10"
+        )
+    if "factoid_qa" in asked:
+        found.append("an empty answer is wrong here; the paper's code counts it as right")
+    return [*found, f"intervals: {100 * stats.CONFIDENCE:.0f} %, paired with dense; the paper prints none"]

@@ -1,0 +1,193 @@
+"""The paper's experiments: its numbers as it printed them, the sweeps that answer it, and what is said beside."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from kick_core import experiments, paper, sweep
+from kick_core.artifacts import open_for
+from kick_core.cli import main
+from kick_core.spec import BadRequest, Calibration, ModelRef, parse
+from kick_core.sweep import PRESETS, Request
+from tests.tiny import save_tiny
+
+ROW = re.compile(r"\|[^|\n]*\| (magnitude|SparseGPT|Wanda) \|((?: [\d.]+ \|){6})")
+
+
+def test_table3_is_the_papers(shared):
+    text = (shared / "protocol.md").read_text(encoding="utf-8").partition("**Table 3")[2]
+    tasks = ("factoid_qa", "multiple_choice", "summarization", "instructions")
+    ours = {(number.task, number.recipe): number for number in paper.TABLE3}
+    rows = ROW.findall(text)[:12]
+    assert len(rows) == 12
+    for at, (method, values) in enumerate(rows):
+        for level, value in enumerate(float(cell) for cell in values.split("|")[:6]):
+            number = ours[tasks[at // 3], f"{method.lower()}@0.{level}" if level else "dense"]
+            assert number.value == value, (number, value)
+            assert number.dense == ours[tasks[at // 3], "dense"].value
+
+
+def test_table2_is_the_papers(shared):
+    text = (shared / "protocol.md").read_text(encoding="utf-8").partition("**Table 2")[2].partition("**Table 3")[0]
+    printed = [float(cell) for cell in re.findall(r"\d+\.\d+", text.partition("\n|---")[2].partition("\nThe last")[0])]
+    assert [number.value for number in paper.TABLE2] == printed[:12]
+    assert all(number.kept is None for number in paper.TABLE2)
+
+
+def test_every_printed_number_has_its_cell():
+    for name, numbers in (("table2", paper.TABLE2), ("table3", paper.TABLE3)):
+        grid = PRESETS[name]
+        assert {number.task for number in numbers} == set(grid["tasks"])
+        assert {number.recipe for number in numbers} | {"dense"} == set(grid["recipes"])
+    assert set(paper.CLAIMS) == set(experiments.NAMES)
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_every_recipe_of_an_experiment_is_one(name, store):
+    for request in experiments.requests(name, experiments.base("pocket"), store):
+        assert request.parsed()[0].text == "dense" and request.tasks
+        assert request.calibration.length == 256, "the demo's cells are shared"
+
+
+def test_calibration_size_changes_only_the_number_of_windows(store):
+    found = experiments.requests("calibration-size", experiments.base("pocket"), store)
+    assert [request.calibration.windows for request in found] == [1, 4, 16, 64, 128]
+    assert len({replace(request, calibration=Calibration()) for request in map(_hashable, found)}) == 1
+
+
+def _hashable(request: Request) -> Request:
+    return replace(request, limits=())
+
+
+def test_other_models_are_asked_as_in_the_paper():
+    base = experiments.base("some/model", "official")
+    assert base.limit is None and base.calibration == Calibration("c4", windows=128) and base.data == "official"
+
+
+def test_parity_of_the_papers_models_is_what_its_readers_computed():
+    """LLaMA 13B and 7B: 49.48 % of the prunable weights for equal non-zeros, not the paper's 46.16 %."""
+    large = {"parameters": 13_015_864_320, "prunable": 40 * (4 * 5120**2 + 3 * 5120 * 13824), "bits": 16}
+    small = {"parameters": 6_738_415_616, "prunable": 0, "bits": 16}
+    non_zeros, size = map(float, experiments.equal_ratios(large, small))
+    assert non_zeros == pytest.approx(0.4948, abs=2e-4)
+    kept = large["parameters"] - size * large["prunable"]
+    assert 2 * kept + large["prunable"] / 8 == pytest.approx(2 * small["parameters"], rel=1e-3)
+    with pytest.raises(BadRequest, match="cannot be pruned"):
+        experiments.equal_ratios(small | {"prunable": 6_000_000_000}, large)
+
+
+def test_the_large_model_pruned_to_equal_non_zeros_has_them(store):
+    (small, large) = experiments.requests("small-dense", experiments.base("pocket"), store)
+    assert (small.model, large.model) == ("pocket-4m", "pocket")
+    little = open_for(ModelRef("pocket-4m"), store, "cpu").model
+    wanted = sum(p.numel() for p in little.parameters())
+    request = replace(large, recipes=(large.recipes[1],), tasks=())
+    assert parse(request.recipes[0]).method == "magnitude"
+    shop = sweep.Sweep(request, store).shop
+    for _ in shop.make(parse(request.recipes[0])):
+        pass
+    shop = sweep.Sweep(replace(request, tasks=("factoid_qa",)), store).shop
+    shop.put_on(parse(request.recipes[0]))
+    left = sum(int((p != 0).sum()) for p in shop.opened.model.parameters())
+    assert left == pytest.approx(wanted, rel=1e-3)
+
+
+def test_small_dense_needs_a_smaller_model(store, tiny_folder):
+    with pytest.raises(BadRequest, match="--small MODEL"):
+        experiments.requests("small-dense", experiments.base(str(tiny_folder)), store)
+    with pytest.raises(BadRequest, match="Did you mean 'table3'"):
+        experiments.requests("tabel3", experiments.base("pocket"), store)
+
+
+# --- the command line ------------------------------------------------------------------------------------------
+
+SMALL = ("--limit", "6", "--calibration", "pocket", "--windows", "2", "--length", "16", "--workers", "1")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("experiments") / "cache"
+
+
+@pytest.fixture
+def reproduce(tiny_folder, cache, capsys):
+    def run(*words):
+        status = main(["reproduce", *words, "--model", str(tiny_folder), *SMALL, "--cache", str(cache)])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def test_table2_stands_beside_what_is_measured(reproduce):
+    status, out = reproduce("table2", "--json")
+    found = json.loads(out)
+    assert status == 0 and len(found["rows"]) == 12
+    row = next(row for row in found["rows"] if (row["task"], row["recipe"]) == ("multiple_choice", "awq@8bit"))
+    assert row["paper"] == 47.18 and row["paper_kept"] is None
+    assert row["n"] == 6 and row["low"] <= row["score"] <= row["high"] and row["words"]
+    assert any("Vicuna-7B" in line for line in found["differs"]) and any(
+        "pocket world" in line for line in found["differs"]
+    )
+    status, again = reproduce("table2")
+    assert status == 0 and "60.14" in again and "what differs:" in again
+
+
+def test_calibration_size_says_what_more_windows_gain(reproduce, monkeypatch):
+    monkeypatch.setattr(experiments, "WINDOWS", (1, 3))
+    status, out = reproduce("calibration-size", "--json")
+    rows = json.loads(out)["rows"]
+    assert status == 0 and [row["windows"] for row in rows] == [1, 3] * 4
+    assert [row["gain"] == "fewest windows" for row in rows] == [True, False] * 4
+    assert all("could be up to" in row["gain"] or "CI" in row["gain"] for row in rows[1::2])
+    status, out = reproduce("calibration-size", "--plan")
+    assert status == 0 and out.count("cells, ") == out.count(" 0 tokens") == 2
+
+
+def test_disciplines_split_all_examples(reproduce, monkeypatch):
+    monkeypatch.setitem(PRESETS["disciplines"], "recipes", ("dense", "magnitude@0.5"))
+    rows = json.loads(reproduce("disciplines", "--json")[1])["rows"]
+    for recipe in ("dense", "magnitude@0.5"):
+        assert sum(row["n"] for row in rows if row["recipe"] == recipe) == 6
+    assert {row["discipline"] for row in rows} <= {"STEM", "humanities", "social sciences", "other"}
+
+
+def test_perplexity_beside_tasks_says_how_far_each_matches(reproduce, monkeypatch):
+    recipes = ("dense", "magnitude@0.1", "magnitude@0.5", "magnitude@0.7")
+    monkeypatch.setitem(PRESETS["perplexity-vs-tasks"], "recipes", recipes)
+    found = json.loads(reproduce("perplexity-vs-tasks", "--json")[1])
+    assert len(found["rows"]) == 4 * 4
+    assert any(line.startswith("perplexity matches dense up to: magnitude") for line in found["ours"])
+    assert any("rank correlation with perplexity" in line for line in found["ours"] if "multiple_choice" in line)
+
+
+def test_small_and_dense_against_large_and_sparse(tiny_folder, cache, capsys, tmp_path, monkeypatch):
+    """Two tiny models of one size and a made-up parity: what is compared, and on which examples."""
+    other = save_tiny(tmp_path / "other", seed=3)
+    monkeypatch.setattr(experiments, "equal_ratios", lambda large, small: ("0.5", "0.6"))
+    words = ["reproduce", "small-dense", "--model", str(tiny_folder), "--small", str(other), *SMALL]
+    assert main([*words, "--cache", str(cache), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    choice = [row for row in rows if row["task"] == "multiple_choice"]
+    assert [row["recipe"] for row in choice][:2] == ["dense", "dense"] and len(choice) == 2 + 6
+    assert choice[0]["model"] == str(other) != choice[1]["model"]
+    assert choice[0]["words"] == "the small dense model" and all(row["n"] == 6 for row in choice)
+    assert all("could be up to" in row["words"] or "CI" in row["words"] for row in choice[1:])
+
+
+def test_a_preset_of_several_sweeps_is_an_experiment(tiny_folder, cache, capsys, monkeypatch):
+    monkeypatch.setattr(experiments, "WINDOWS", (1, 3))
+    words = [
+        "sweep",
+        str(tiny_folder),
+        "--preset",
+        "calibration-size",
+        "--plan",
+        *SMALL,
+        "--json",
+        "--cache",
+        str(cache),
+    ]
+    assert main(words) == 0
+    assert len(json.loads(capsys.readouterr().out)["plans"]) == 2

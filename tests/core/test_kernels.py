@@ -1,0 +1,195 @@
+"""The GPU kernels against their eager twins; without a GPU in Triton's interpreter. Selection against a full sort."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kick_core import compress_matrix, compression, methods, statistics, weights
+from kick_core.methods import _select, _solve, _sweep
+from kick_core.spec import parse
+from tests.core.test_methods import problem
+
+GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if GPU else "cpu")
+
+
+@pytest.fixture(scope="module")
+def triton_kernels():
+    pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+    from kick_core.methods import _triton
+
+    return _triton
+
+
+plain_addmm = torch.Tensor.addmm_
+
+
+def as_the_eager_loop(to, left, right, alpha=1):
+    """The order of sums in a product depends on how its factors lie in memory: let them lie as in `_block`."""
+    return plain_addmm(to, left, right) if alpha == 1 else to.sub_(left.T.contiguous().T @ right)
+
+
+@pytest.fixture
+def fused(triton_kernels, monkeypatch):
+    """Compress by the kernels; on a CPU in the interpreter, which rounds every product before it is added."""
+
+    def compress(weight, inputs, recipe):
+        with monkeypatch.context() as patch:
+            if not GPU:
+                patch.setattr(_sweep, "kernels", lambda device: triton_kernels)
+                patch.setattr(torch.Tensor, "addmm_", as_the_eager_loop)
+            return compress_matrix(weight.to(DEVICE), inputs.to(DEVICE), recipe)
+
+    return compress
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    def compress(weight, inputs, recipe):
+        with monkeypatch.context() as patch:
+            patch.setattr(_sweep, "kernels", lambda device: None)
+            if not GPU:
+                patch.setattr(torch.Tensor, "addr_", lambda to, u, e, alpha: to.sub_(torch.outer(u, e)))
+            return compress_matrix(weight.to(DEVICE), inputs.to(DEVICE), recipe)
+
+    return compress
+
+
+SWEEPS = (
+    "sparsegpt@0.5",
+    "sparsegpt@0.3,block=48",
+    "sparsegpt@1:2",
+    "sparsegpt@2:4",
+    "sparsegpt@4:8",
+    "gptq@4bit",
+    "gptq@3bit,group=32,sym=false",
+    "gptq@2bit,group=-1",
+    "gptq@8bit,group=150",
+    "gptq@3bit,group=32,mse=true",
+    "gptq@4bit,group=24,act_order=true",
+    "gptq@4bit,group=32,act_order=true,static_groups=true",
+    "sparsegpt@2:4+gptq@4bit,group=32",
+    "sparsegpt@0.5+gptq@3bit,group=32",
+    "wanda@2:4+gptq@4bit,group=32",
+)
+
+
+@pytest.mark.parametrize("recipe", SWEEPS)
+def test_the_kernel_gives_the_bits_of_the_eager_loop(fused, eager, recipe):
+    weight, inputs = problem(rows=32, cols=160, tokens=100)  # a whole block and a shorter one
+    inputs[..., 7] = 0
+    weight[3, :9] = 0
+    weight[5, 11] = -0.0
+    found, wanted = fused(weight, inputs, recipe), eager(weight, inputs, recipe)
+    for name in ("weight", "mask", "codes", "scales", "zeros"):
+        mine, other = getattr(found, name), getattr(wanted, name)
+        assert (mine is None) == (other is None), name
+        if mine is None:
+            continue
+        if GPU:  # the products between blocks lie differently in memory there
+            assert (mine.float() - other.float()).abs().gt(1e-5).float().mean() < 1e-3, name
+        else:
+            assert torch.equal(mine, other), name
+
+
+def by_sorting(scores, count):
+    """What `drop_lowest` must give: the first `count` in a stable order."""
+    order = scores.argsort(dim=-1, stable=True)[..., :count]
+    return torch.zeros(scores.shape, dtype=torch.bool, device=scores.device).scatter_(-1, order, True)
+
+
+def tied(rows, n, levels, seed):
+    """Scores as methods make them: not negative but for existing zeros (-1), with ties where `levels` are few."""
+    drawn = torch.rand(rows, n, generator=torch.Generator().manual_seed(seed))
+    scores = (drawn * levels).floor() if levels else drawn
+    return torch.where(drawn < 0.1, -1.0, scores)
+
+
+@given(st.integers(1, 4), st.integers(1, 70), st.integers(0, 6), st.floats(0, 1), st.integers(0, 99))
+def test_selection_is_a_stable_sort(rows, n, levels, share, seed):
+    scores, count = tied(rows, n, levels, seed), int(n * share)
+    assert torch.equal(_select.drop_lowest(scores, count), by_sorting(scores, count))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 3), st.integers(1, 300), st.integers(0, 6), st.floats(0, 1), st.integers(0, 99))
+def test_rows_are_ranked_by_the_kernel_as_by_sorting(triton_kernels, rows, n, levels, share, seed):
+    scores, count = tied(rows, n, levels, seed).to(DEVICE), max(1, int(n * share))
+    assert torch.equal(triton_kernels.drop_lowest(scores, count), by_sorting(scores, count))
+
+
+@pytest.mark.parametrize("levels", [0, 1, 3, 500])
+@pytest.mark.parametrize("share", [0.0001, 0.3, 0.5, 0.9, 1])
+def test_long_rows_are_counted_by_the_kernels_as_by_sorting(triton_kernels, monkeypatch, levels, share):
+    monkeypatch.setattr(triton_kernels, "ROW", 64)
+    monkeypatch.setattr(triton_kernels, "CHUNK", 128)
+    scores = tied(2, 1000, levels, seed=levels).to(DEVICE)
+    count = max(1, int(1000 * share))
+    assert torch.equal(triton_kernels.drop_lowest(scores, count), by_sorting(scores, count))
+
+
+def test_one_factor_serves_all_that_share_inputs(monkeypatch):
+    weight, inputs = problem()
+    made = []
+    plain = _solve.inverse_factor
+    monkeypatch.setattr(_solve, "inverse_factor", lambda gram, damp: made.append(damp) or plain(gram, damp))
+    tally = statistics.Tally(64, "gram", weight.device)
+    tally.add(inputs)
+    seen = tally.seen()
+    recipes = ("sparsegpt@0.5", "sparsegpt@2:4", "gptq@4bit", "sparsegpt@0.5,damp=0.02", "gptq@4bit,act_order=true")
+    for text in recipes:
+        recipe = methods.resolve(parse(text))
+        alone = compress_matrix(weight, inputs.reshape(1, -1, 64), text)
+        assert torch.equal(methods.apply(recipe, weight, seen).weight, alone.weight), text
+    assert len(seen.factors) == 3
+    assert len(made) == 3 + len(recipes)  # each one alone makes its own
+
+
+def test_the_factor_leaves_the_gram_matrix_alone():
+    _, inputs = problem()
+    rows = inputs.reshape(-1, 64)
+    gram = rows.T @ rows
+    before = gram.clone()
+    _solve.inverse_factor(gram, 0.01)
+    assert torch.equal(gram, before)
+
+
+def test_losses_are_what_the_outputs_say():
+    weight, inputs = problem()
+    rows = inputs.reshape(-1, 64)
+    energy = compression.output_energy(weight.to(DEVICE), (rows.T @ rows).to(DEVICE))
+    assert float(energy) == pytest.approx(float((rows.double() @ weight.double().T).square().sum()), rel=1e-4)
+
+
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 8), st.integers(0, 9))
+def test_bits_are_packed_alike_on_every_device(rows, cols, bits, seed):
+    codes = torch.randint(0, 2**bits, (rows, cols), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+    packed = weights._pack_on_device(codes.to(DEVICE), bits).cpu()
+    assert torch.equal(packed, weights.pack_bits(codes, bits))
+    assert torch.equal(weights._unpack_on_device(packed.to(DEVICE), bits, cols).cpu(), codes)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("recipe", ["magnitude@0.5", "sparsegpt@2:4", "gptq@4bit,group=32", "int8_outlier@8bit"])
+def test_weights_are_put_into_place(recipe, turned):
+    base = torch.randn(96, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    base = base.T if turned else base  # GPT-2 keeps its matrices turned
+    inputs = torch.randn(2, 60, base.shape[1], generator=torch.Generator().manual_seed(1))
+    found = compress_matrix(base, inputs, recipe)
+    place = torch.full((96, 64), 7.0, dtype=torch.bfloat16)
+    out = place.T if turned else place
+    weights.decode_into(out, "q", base, weights.encode("q", found))
+    assert torch.equal(out, found.weight)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="needs a CUDA device")
+def test_gram_matrices_of_half_precision_are_as_good_as_float32():
+    rows = torch.randn(8192, 512, generator=torch.Generator().manual_seed(0)).bfloat16().to(DEVICE)
+    tally = statistics.Tally(512, "gram", DEVICE)
+    tally.add(rows)
+    exact = rows.double().T @ rows.double()
+    assert (tally.gram.double() - exact).norm() / exact.norm() < 1e-6
+    assert torch.allclose(tally.norms.double(), exact.diagonal(), rtol=1e-5)
+    assert torch.equal(tally.peaks, rows.abs().amax(0).float())
