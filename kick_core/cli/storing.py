@@ -124,7 +124,8 @@ def verify(given: Namespace) -> int:
 
 def _damaged_weights(store: Store, deep: bool) -> Iterator[str]:
     for key in store.keys("weights"):
-        if found := artifacts.verify(store, key, deep=deep):
+        found = artifacts.verify(store, key, deep=deep)
+        if found and store.folder("weights", key).exists():  # else it was removed while we looked
             yield from found
             yield f"{key}: set aside in {artifacts.quarantine(store, key)}; it is made again on demand"
 

@@ -29,15 +29,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 _SHARD = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}\.safetensors", re.ASCII)
 _LARGEST_JSON = 64 << 20
-_IMPLEMENTATIONS = (
-    "eager",
-    "sdpa",
-    "flash_attention_2",
-    "flash_attention_3",
-    "flex_attention",
-    "grouped_mm",
-    "batched_mm",
-)
+_OWN = re.compile(r"[\w|-]{1,64}", re.ASCII)
+"""What the library calls attention and the like of its own; a repository with code has a slash in its name."""
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _SIZES = (
     *_LAYERS, "hidden_size", "n_embd", "d_model", "intermediate_size", "n_inner", "ffn_dim", "vocab_size",
@@ -181,7 +174,7 @@ def _members(config: Any) -> Iterator[tuple[str, Any]]:
 def _plain(value: Any) -> bool:
     """Whether an implementation is one of the library's own, not a repository with code."""
     each = value.values() if isinstance(value, dict) else (value,)
-    return all(one is None or (isinstance(one, str) and one in _IMPLEMENTATIONS) for one in each)
+    return all(one is None or (isinstance(one, str) and _OWN.fullmatch(one) is not None) for one in each)
 
 
 def _count(value: Any) -> bool:

@@ -239,6 +239,10 @@ def test_flipped_bits_of_a_database_never_become_an_answer(store: Store, tmp_pat
 def test_an_older_cache_is_migrated(tmp_path: Path) -> None:
     scenarios.downgrade(tmp_path / "cache", tmp_path / "log")
     assert json.loads((tmp_path / "cache" / "VERSION").read_text()) == {"layout": 1}
+    others = [tmp_path / "cache" / name for name in ("fidelity/ab/f1-ab/run.json", "judgments/cd/j1-cd/judging.json")]
+    for path in others:
+        path.parent.mkdir(parents=True)
+        path.write_text('{"key": "x"}')
     store = open_store(tmp_path / "cache")
     assert json.loads((store.root / "VERSION").read_text()) == {"layout": 2}
     assert len(results.outputs(store, scenarios.RUN)) == 12 and results.run(store, scenarios.RUN).recipe == "dense"
@@ -246,6 +250,7 @@ def test_an_older_cache_is_migrated(tmp_path: Path) -> None:
         len(results.verdicts(store, scenarios.RUN, 1) or ()) == 12 and len(results.timings(store, scenarios.RUN)) == 2
     )
     assert results.verify(store, scenarios.RUN, deep=True) == []
+    assert [files.read_sealed_json(path) for path in others] == [{"key": "x"}] * 2
 
 
 @pytest.mark.parametrize(
