@@ -21,31 +21,26 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from kick_core import keys
 from kick_core.spec import BadRequest, Calibration, KickError
-from kick_core.store import Store, open_store
+from kick_core.store import Store
 from kick_core.store.faults import here
 from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, require_space, seal_json
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ACTIVE: tuple[State, ...] = ("queued", "running")
 
-WORKER = (sys.executable, "-m", "kick_core.jobs")
+WORKER = (sys.executable, "-m", "kick_core.job_worker")
 PATIENCE = 10.0
 """Seconds between the polite request to stop and a signal from who asks again."""
-GRACE = 2.0
-"""Seconds that a worker gives itself to stop between two steps, and then once more in mid-step, before it just ends."""
 ROOM = 1 << 20
 """Bytes that must be free before a job begins; its worker, who knows the model, asks for what artifacts take."""
-_TICK = 0.2
 
 
 class Request(Protocol):
@@ -54,31 +49,13 @@ class Request(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
-class Progress(Protocol):
-    """One step of a sweep; `kick_core.sweep.Progress` is one."""
-
-    @property
-    def cell(self) -> str: ...
-    @property
-    def done(self) -> float: ...
-    @property
-    def total(self) -> float: ...
-    @property
-    def message(self) -> str: ...
-    @property
-    def block(self) -> int | None: ...
-    @property
-    def blocks(self) -> int | None: ...
-    @property
-    def loss(self) -> float | None: ...
-
-
-Run = Callable[[Mapping[str, Any], Store], Iterator[Progress]]
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands now. `share` is its progress in [0, 1]; `losses` those of the current cell's blocks."""
+    """A job as it stands now.
+
+    `share` is its progress in [0, 1], `losses` those of the current cell's blocks, `answers` those to a prompt so
+    far, by recipe.
+    """
 
     id: str
     spec: dict[str, Any]
@@ -90,6 +67,7 @@ class Job:
     block: int | None = None
     blocks: int | None = None
     losses: tuple[float, ...] = ()
+    answers: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
     started: float = 0.0
     updated: float = 0.0
@@ -117,15 +95,36 @@ class Job:
 # --- asking ------------------------------------------------------------------------------------------------
 
 
-def request(model: str, recipes: Sequence[str], *, tasks: Sequence[str] = (), **more: Any) -> Request:
+def request(
+    model: str,
+    recipes: Sequence[str],
+    *,
+    tasks: Sequence[str] = (),
+    counts: Mapping[str, int] | None = None,
+    **more: Any,
+) -> Request:
     """What the pages ask: these recipes on these tasks, all else as in the demo sweep.
 
     The same calibration and the same numbers of examples make the results comparable with those of
-    `kick sweep --preset demo`, and an artifact that it made is not made again. `more` overrules single fields.
+    `kick sweep --preset demo`, and an artifact that it made is not made again. `counts` says of single tasks how
+    many examples to ask; `more` overrules single fields.
     """
     from kick_core import sweep  # planning only: torch is loaded by the worker
 
-    found: Request = replace(sweep.preset("demo", model), recipes=tuple(recipes), tasks=tuple(tasks), **more)
+    usual = sweep.preset("demo", model)
+    limits = {name: n for name, n in {**usual.limits, **(counts or {})}.items() if name in tasks}
+    found: Request = replace(usual, recipes=tuple(recipes), tasks=tuple(tasks), limits=limits, **more)
+    return found
+
+
+def prompt(model: str, recipes: Sequence[str], text: str, **more: Any) -> Request:
+    """A prompt of one's own to a model under these recipes, compressed as in the demo sweep where it must be.
+
+    Raises BadRequest for what cannot be asked.
+    """
+    from kick_core import tryout
+
+    found: Request = tryout.Prompt(model, tuple(recipes), text, **{"calibration": calibration(model), **more})
     return found
 
 
@@ -163,17 +162,45 @@ def _texts(value: Any) -> Any:
 
 _children: list[subprocess.Popen[bytes]] = []
 
+READ_ONLY = "KICK_READ_ONLY"
+"""Set in the environment of `kick app --read-only`: nothing is started, stopped or forgotten from there."""
+
+
+def read_only() -> bool:
+    return bool(os.environ.get(READ_ONLY))
+
+
+def _refuse_if_read_only() -> None:
+    if read_only():
+        raise BadRequest("this explorer is read-only: start it without --read-only to run or stop jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request as it lies on disk."""
+
+    spec: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.spec
+
+
+def again(store: Store, name: str, *, worker: Sequence[str] = WORKER) -> Job:
+    """Start a job that has ended once more, by the request that it was made of; it goes on where it was."""
+    return start(store, _Asked(job(store, name).spec), worker=worker)
+
 
 def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> Job:
     """Start a job, or join the one that is queued or running for the same request. Returns at once.
 
     `worker` is the command that works it off; it gets the cache, the id and the lock's file descriptor.
     """
+    _refuse_if_read_only()
     name = job_id(wanted)
-    folder = _folder(store, name)
+    folder = place(store, name)
     with no_space_named(folder, 1 << 12):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = _take(folder / "lock")
+        handle = take(folder / "lock")
     if handle is None:
         return job(store, name)
     try:
@@ -181,7 +208,7 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
         for left in ("cancel", "log.txt"):
             (folder / left).unlink(missing_ok=True)
         replace_file(folder / "spec.json", seal_json(wanted.to_json()))
-        _write(folder, Job(name, wanted.to_json(), created=time.time(), message="starting"))
+        write(folder, Job(name, wanted.to_json(), created=time.time(), message="starting"))
         here("job written")
         with no_space_named(folder, 1 << 12), open(folder / "log.txt", "ab") as log:
             child = subprocess.Popen(
@@ -200,7 +227,7 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
     return job(store, name)
 
 
-def _take(path: Path) -> int | None:
+def take(path: Path) -> int | None:
     """The lock's file descriptor, or None when someone holds it. A short wait passes over lookers."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     for _ in range(20):
@@ -229,7 +256,7 @@ def _held(path: Path) -> bool:
 
 def job(store: Store, name: str) -> Job:
     """One job as it stands now. Raises KickError when there is none."""
-    folder = _folder(store, name)
+    folder = place(store, name)
     _children[:] = [child for child in _children if child.poll() is None]
     alive = _held(folder / "lock")
     try:
@@ -256,7 +283,7 @@ def jobs(store: Store) -> list[Job]:
 def log(store: Store, name: str, lines: int = 30) -> str:
     """The last lines that the worker printed."""
     try:
-        text = (_folder(store, name) / "log.txt").read_text(errors="replace")
+        text = (place(store, name) / "log.txt").read_text(errors="replace")
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
@@ -264,8 +291,9 @@ def log(store: Store, name: str, lines: int = 30) -> str:
 
 def cancel(store: Store, name: str) -> Job:
     """Ask a job to stop. Asked again after ten seconds, its process group gets a signal."""
+    _refuse_if_read_only()
     found = job(store, name)
-    flag = _folder(store, name) / "cancel"
+    flag = place(store, name) / "cancel"
     if not found.active:
         return found
     if not flag.exists():
@@ -278,148 +306,24 @@ def cancel(store: Store, name: str) -> Job:
 
 def forget(store: Store, name: str) -> None:
     """Remove the traces of a job that has ended; what it computed stays."""
+    _refuse_if_read_only()
     found = job(store, name)
     if found.active:
         raise BadRequest(f"job {name!r} is {found.state}: cancel it first")
-    folder = _folder(store, name)
+    folder = place(store, name)
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
 
 
-def _folder(store: Store, name: str) -> Path:
+def place(store: Store, name: str) -> Path:
+    """The folder of a job. Raises BadRequest for what cannot be one's id."""
     digest = name.rpartition("-")[2]
     if not digest.isalnum() or "/" in name or name.startswith("."):
         raise BadRequest(f"{name!r} is not a job's id")
     return store.root / "jobs" / name
 
 
-def _write(folder: Path, state: Job) -> None:
+def write(folder: Path, state: Job) -> None:
+    """Replace a job's state in one step."""
     replace_file(folder / "state.json", seal_json(asdict(state)))
-
-
-# --- working -----------------------------------------------------------------------------------------------
-
-
-_CANCELLED = "cancelled; what was finished is kept"
-
-
-class _Stopped(Exception):
-    """The job was cancelled."""
-
-
-def sweep(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
-    """The real work. Only a worker calls it: this is where torch is loaded."""
-    from kick_core import sweep as real
-
-    steps: Iterator[Progress] = real.run(real.Request.from_json(spec), store)
-    return steps
-
-
-def work(store: Store, name: str, run: Run = sweep) -> State:
-    """Work a job off in this process, which must hold the job's lock. Every end is written down."""
-    folder = _folder(store, name)
-    state = replace(job(store, name), pid=os.getpid(), cancelling=False)
-    try:
-        with _device(store, folder, state):
-            state = replace(state, state="running", started=time.time(), updated=time.time(), message="loading")
-            _write(folder, state)
-            for step in _steps(folder, state, run(state.spec, store)):
-                state = step
-                _write(folder, state)
-        state = replace(state, state="done", done=state.total, message="done")
-    except _Stopped:
-        state = replace(state, state="cancelled", message=_CANCELLED)
-    except KickError as error:
-        state = replace(state, state="failed", message=str(error))
-    except Exception as error:
-        traceback.print_exc()
-        state = replace(state, state="failed", message=f"{type(error).__name__}: {error}")
-    state = replace(state, updated=time.time())
-    _write(folder, state)
-    return state.state
-
-
-@contextlib.contextmanager
-def _device(store: Store, folder: Path, state: Job) -> Iterator[None]:
-    """Wait for the one device; jobs that wait can be cancelled."""
-    path = store.root / "locks" / "device.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    os.set_inheritable(handle, False)
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if state.message != "waiting for another job":
-                    state = replace(state, message="waiting for another job", updated=time.time())
-                    _write(folder, state)
-                _stop_if_asked(folder)
-                time.sleep(_TICK)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _steps(folder: Path, state: Job, steps: Iterator[Progress]) -> Iterator[Job]:
-    """The states worth writing: at most one in a fifth of a second, and each new cell or block."""
-    last = 0.0
-    for step in steps:
-        fresh = step.cell not in ("", state.cell)
-        moved = step.block is not None and (fresh or step.block != state.block)
-        losses = () if fresh else state.losses
-        if moved and step.loss is not None:
-            losses = (*losses, step.loss)
-        state = replace(
-            state, cell=step.cell, done=step.done, total=step.total, message=step.message, block=step.block,
-            blocks=step.blocks, losses=losses, updated=time.time(),
-        )  # fmt: skip
-        _stop_if_asked(folder)
-        if fresh or moved or state.updated - last > _TICK:
-            last = state.updated
-            yield state
-    yield state
-
-
-def _stop_if_asked(folder: Path) -> None:
-    if (folder / "cancel").exists():
-        raise _Stopped
-
-
-def _watch(store: Store, name: str) -> None:
-    """A step may take minutes: see to it that a cancelled worker is gone, and its device free, after twice GRACE."""
-    flag = _folder(store, name) / "cancel"
-    while not flag.exists():
-        time.sleep(_TICK)
-    time.sleep(GRACE)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
-    with contextlib.suppress(KickError):
-        left = job(store, name)
-        if left.active:
-            _write(_folder(store, name), replace(left, state="cancelled", cancelling=False, message=_CANCELLED))
-    os._exit(1)
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise _Stopped
-
-
-def main(arguments: Sequence[str], run: Run = sweep) -> int:
-    """CACHE_ROOT JOB_ID [LOCK]: the worker. Without an inherited lock it takes the job's lock itself."""
-    store, name = open_store(arguments[0]), arguments[1]
-    folder = _folder(store, name)
-    handle = int(arguments[2]) if len(arguments) > 2 else _take(folder / "lock")
-    if handle is None:
-        return 0
-    os.set_inheritable(handle, False)
-    os.nice(10)
-    signal.signal(signal.SIGTERM, _terminate)
-    threading.Thread(target=_watch, args=(store, name), daemon=True).start()
-    return 0 if work(store, name, run) == "done" else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Compare: any recipe against any other on one task, down to one prompt at every sparsity."""
+"""Compare: any recipe against any other on one task, down to one prompt at every sparsity; by size; live."""
 
 from pages.parts.frame import ensure
 
@@ -8,9 +8,11 @@ import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
 from kick_core import views  # noqa: E402
-from pages.parts import answers, browser, cards, controls, data, duel  # noqa: E402
-from pages.parts.frame import empty, heading, note, provenance, store, title  # noqa: E402
+from pages.parts import answers, browser, cards, controls, data, duel, grid, own_prompt, sized  # noqa: E402
+from pages.parts.frame import empty, heading, moved, note, provenance, store, title  # noqa: E402
 from pages.parts.safe import show  # noqa: E402
+
+ANSWERS, SIZE, OWN = VIEWS = ("Answers", "Same size", "Your own prompt")
 
 
 def swap() -> None:
@@ -18,10 +20,20 @@ def swap() -> None:
 
 
 def choose(known: list[str]) -> tuple[pd.DataFrame, str, str, str]:
-    """Model, task, A and B."""
-    places = st.columns([3, 3, 1.2, 3, 2] if len(known) > 1 else [3, 3, 1.2, 3], vertical_alignment="bottom")
-    with places[-1]:
-        frame = data.current(controls.model(known))
+    """Model, protocol, task, A and B."""
+    places = st.columns(
+        [3, 3, 1.2, 3, 2.2, 2] if len(known) > 1 else [3, 3, 1.2, 3, 2.2, 0.1], vertical_alignment="bottom"
+    )
+    with places[5]:
+        model = controls.model(known)
+    with places[4]:
+        under = controls.protocol(model)
+    frame = data.current(model, under)
+    if frame.empty:
+        empty(
+            f"{model} has not been asked anything under the protocol {under}.",
+            f"kick sweep {model} --preset demo --protocol {under}",
+        )
     with places[3]:
         task = controls.task(frame)
     with places[0]:
@@ -33,22 +45,8 @@ def choose(known: list[str]) -> tuple[pd.DataFrame, str, str, str]:
     return frame, task, a, b
 
 
-def page() -> None:
-    known = data.models()
-    if not known:
-        title("Compare")
-        empty("There is nothing to compare yet.")
-    head = st.container()
-    frame, task, a, b = choose(known)
-    with head:
-        title("Compare", provenance(frame[(frame["task"] == task) & frame["recipe"].isin((a, b))]))
-    one, other = data.cell(frame, a, task), data.cell(frame, b, task)
-    if one is None or other is None:
-        gap, model = a if one is None else b, frame["model"].iloc[0]
-        empty(f"{gap} has not been asked this task.", f"kick sweep {model} --recipe {gap} --task {task}")
-    if a == b:
-        note("A and B are the same recipe: choose another to see what moved.")
-        return
+def compared(one: pd.Series, other: pd.Series) -> None:
+    """The numbers of A against B, then one example in full."""
     examples = data.examples(other["run"], one["run"])
     if examples.empty:
         note("These two have no judged example in common.")
@@ -63,12 +61,53 @@ def page() -> None:
     if shown.empty:
         note("No example is of this kind.")
         return
-    name = browser.pick(shown, f"{one['run']}-{other['run']}", f"{task}-{a}-{b}", ("A", "B"))
+    name = browser.pick(shown, other, str(one["recipe"]), ("A", "B"))
     detail = data.detail(other["run"], name)
     ladder = other if other["kind"] != "dense" else one
-    note(f"The same prompt along {ladder['method']}'s {duel.KINDS.get(ladder['kind'], 'steps')}; outlined: B.")
-    show(answers.strip(views.strip(store(), detail, ladder["run"]), other["run"], detail))
+    steps = views.strip(store(), detail, ladder["run"])
+    broke = next((step.rung for step in steps[1:] if steps[0].right and step.right is False), None)
+    heading(
+        f"Breaks at {broke}" if broke else "The same prompt at every step",
+        f"One prompt along {ladder['method']}'s {duel.KINDS.get(ladder['kind'], 'steps')}; outlined: B.",
+    )
+    show(answers.strip(steps, other["run"], detail))
     answers.opened(detail, other["run"], one["run"])
+
+
+def _any(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series:
+    """A recipe's row of this task, else of any: a prompt of one's own needs the weights alone."""
+    found = data.cell(frame, recipe, task)
+    return frame[frame["recipe"] == recipe].iloc[0] if found is None else found
+
+
+def page() -> None:
+    known = data.models()
+    if not known:
+        title("Compare")
+        empty("There is nothing to compare yet.")
+    head = st.container()
+    frame, task, a, b = choose(known)
+    model = str(frame["model"].iloc[0])
+    with head:
+        title("Compare", provenance(frame[(frame["task"] == task) & frame["recipe"].isin((a, b))]))
+        moved(model)
+    first = OWN if "ask" in st.query_params else ANSWERS
+    view = st.segmented_control(
+        "View", VIEWS, default=first, required=True, key="view", bind="query-params", label_visibility="collapsed"
+    )
+    if view == SIZE:
+        sized.page(frame, task)
+        return
+    if view == OWN:
+        own_prompt.page(*(_any(frame, recipe, task) for recipe in (a, b)))
+        return
+    one, other = (data.cell(frame, recipe, task) for recipe in (a, b))
+    if one is None or other is None:
+        grid.gap(model, a if one is None else b, task)
+    if a == b:
+        note("A and B are the same recipe: choose another to see what moved.")
+        return
+    compared(one, other)
 
 
 page()

@@ -11,7 +11,7 @@ import streamlit as st  # noqa: E402
 from kick_core import jobs, views  # noqa: E402
 from kick_core.spec import BadRequest, Calibration, Unstructured  # noqa: E402
 from pages.parts import artifacts, data, job_cards  # noqa: E402
-from pages.parts.frame import FILL, facts, heading, note, store, title  # noqa: E402
+from pages.parts.frame import FILL, facts, heading, moved, note, store, title  # noqa: E402
 from pages.parts.safe import show, tag  # noqa: E402
 
 KINDS = {"ratio": "unstructured", "pattern": "N:M pattern", "bits": "fewer bits"}
@@ -20,7 +20,7 @@ PATTERNS = ("2:4", "4:8", "1:4", "1:2")
 
 def choose() -> tuple[str, str]:
     """Model and recipe text."""
-    known = list(dict.fromkeys([*views.models(store()), *views.POCKETS]))
+    known = list(dict.fromkeys([*map(views.asked_name, views.models(store())), *views.POCKETS]))
     model = st.selectbox(
         "Model", known, key="model", accept_new_options=True, bind="query-params", persist_state="session",
         help="A pocket model, a hub id or a folder: choose or type.",
@@ -40,6 +40,7 @@ def choose() -> tuple[str, str]:
         wrap=True,
     )
     card = cards[method or first]
+    note(f"{card.title}. {card.paper}.")
     kind = card.targets[0]
     if len(card.targets) > 1:
         kind = st.segmented_control(
@@ -51,7 +52,9 @@ def choose() -> tuple[str, str]:
 def _target(kind: str) -> str:
     match kind:
         case "ratio":
-            percent = st.slider("Sparsity to make", 5, 95, value=50, step=5, format="%d%%", key="to")
+            percent = st.slider(
+                "Sparsity to make", 5, 95, value=50, step=5, format="%d%%", key="to", bind="query-params"
+            )
             return f"{percent / 100:.12g}"
         case "pattern":
             return str(st.segmented_control("Keep N of every M", PATTERNS, default="2:4", required=True, key="nm"))
@@ -70,8 +73,8 @@ def _group(size: int | None) -> str:
 
 
 def calibrate(model: str) -> Calibration:
-    """The text that data-aware methods look at; as in the demo sweep unless changed."""
-    usual = jobs.calibration(model)
+    """The text that data-aware methods look at; as in this model's artifacts, else as in the demo, unless changed."""
+    usual = views.calibration_used(store(), model, ()) or jobs.calibration(model)
     with st.expander("Calibration"):
         note("What data-aware methods look at. Another calibration is another artifact.")
         left, middle, right = st.columns(3)
@@ -85,13 +88,20 @@ def calibrate(model: str) -> Calibration:
 
 
 def press(model: str, recipe: str, made: views.Preview, calibration: Calibration) -> None:
-    """What can be done now: make it, ask it, or make and ask the method's whole ladder."""
-    time = "" if isnan(made.seconds) else f" (about {max(made.seconds, 1):.0f} s)"
+    """What can be done now: open it or make it, ask it, or make and ask the method's whole ladder."""
     new, tasks = made.card is None, jobs.task_names()
     if made.card:
-        show(tag("p", tag("span", "made", cls="chip good"), f" on {made.card.created[:10]}, opened below"))
+        show(tag("p", tag("span", "made", cls="chip good"), f" on {made.card.created[:10]} in {made.seconds:.1f} s"))
+    elif isnan(made.seconds):
+        note("How long it takes is known once this method has run here.")
     with st.container(horizontal=True):
-        if new:
+        if made.card:
+            st.page_link(
+                "pages/evaluate.py", label="Open in Evaluate", icon=":material/arrow_forward:",
+                query_params={"b": recipe},
+            )  # fmt: skip
+        else:
+            time = "" if isnan(made.seconds) else f" (about {job_cards.span(made.seconds)})"
             wanted = jobs.request(model, [recipe], calibration=calibration)
             job_cards.button(f"Compress{time}", wanted, key="go", primary=True)
         wanted = jobs.request(model, ["dense", recipe], tasks=tasks, calibration=calibration)
@@ -114,16 +124,18 @@ def page() -> None:
     )
     with head:
         title("Compress", facts([f"model {model}", f"recipe {recipe}", f"calibration {seen}"]))
+        moved(model)
+    made = None
     with right:
         try:
             made = views.preview(store(), model, recipe, calibration)
             show(artifacts.preview(recipe, made))
             press(model, recipe, made, calibration)
-            if made.card:
-                artifacts.opened(made.card.key, recipe)
         except BadRequest as error:
             show(tag("p", str(error), cls="bad"))
     job_cards.live()
+    if made:
+        artifacts.opened(model, recipe, made)
     table = data.weights()
     heading("Artifacts in this cache", "" if len(table) else "Nothing has been compressed yet. Press Compress, or run:")
     if len(table):

@@ -7,9 +7,8 @@ ensure()
 import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
-from kick_core import jobs  # noqa: E402
 from pages.parts import answers, browser, cards, charts, controls, data, grid, job_cards  # noqa: E402
-from pages.parts.frame import empty, heading, note, provenance, title  # noqa: E402
+from pages.parts.frame import empty, heading, moved, note, provenance, title  # noqa: E402
 from pages.parts.safe import show  # noqa: E402
 
 
@@ -35,11 +34,12 @@ def chart(frame: pd.DataFrame, task: str, row: pd.Series) -> None:
 
 
 def fill(model: str, covered: pd.DataFrame) -> None:
-    """One job for all holes of the grid; what is measured costs it nothing."""
+    """The grid, and one job for all of its holes; what is measured costs it nothing."""
+    grid.clickable(model, covered)
     holes = covered[covered["state"] == "missing"]
     if len(holes):
         recipes, tasks = (list(dict.fromkeys(holes[name])) for name in ("recipe", "task"))
-        wanted = jobs.request(model, list(dict.fromkeys(["dense", *recipes])), tasks=tasks)
+        wanted = grid.wanted(model, recipes, tasks, covered)
         job_cards.button(f"Measure the {len(holes)} missing cells", wanted, key="fill")
 
 
@@ -48,14 +48,27 @@ def summary(row: pd.Series) -> None:
     show(cards.sentence(row))
     if row["kind"] != "dense" and row["broke"] == row["broke"]:
         show(answers.flips(row))
-    show(cards.scorers(data.scorers(row["run"])))
+    more = cards.scorers(data.scorers(row["run"]))
+    if more:
+        with st.expander("More measures"):
+            show(more)
 
 
 def choose(known: list[str]) -> tuple[pd.DataFrame, str, str]:
-    """Model, task and recipe. Recipes that this task has not been asked are on offer too: a gap is an answer."""
-    left, middle, right = st.columns(3, vertical_alignment="bottom")
+    """Model, protocol, task and recipe. Recipes that this task has not been asked are on offer too."""
+    left, middle, right, last = st.columns(
+        [3, 3, 2, 3] if len(known) > 1 else [3, 3, 2, 1], vertical_alignment="bottom"
+    )
+    with last:
+        model = controls.model(known)
     with right:
-        frame = data.current(controls.model(known))
+        under = controls.protocol(model)
+    frame = data.current(model, under)
+    if frame.empty:
+        empty(
+            f"{model} has not been asked anything under the protocol {under}.",
+            f"kick sweep {model} --preset demo --protocol {under}",
+        )
     with left:
         task = controls.task(frame)
     with middle:
@@ -73,15 +86,15 @@ def page() -> None:
     frame, task, recipe = choose(known)
     mine, model = frame[frame["task"] == task], str(frame["model"].iloc[0])
     with head:
-        title("Evaluate", provenance(mine))
-    covered = data.coverage(model)
+        title("Evaluate", provenance(mine[mine["recipe"].isin(("dense", recipe))]))
+        moved(model)
+    covered = grid.coverage(model)
     with st.expander(f"What is measured: {grid.said(covered)}"):
-        show(grid.coverage(covered))
         fill(model, covered)
-    job_cards.live(ended=0)
     row = data.cell(mine, recipe, task)
     if row is None:
-        empty(f"{recipe} has not been asked this task.", f"kick sweep {model} --recipe {recipe} --task {task}")
+        grid.gap(model, recipe, task)
+    job_cards.live(ended=0)
     left, right = st.columns([3, 2], gap="large")
     with left:
         chart(frame, task, row)

@@ -8,18 +8,23 @@ import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
 from kick_core import views  # noqa: E402
+from kick_core.spec import KickError  # noqa: E402
+from kick_core.views import matrices  # noqa: E402
 from pages.parts import answers, cards, charts, controls, data, marker  # noqa: E402
-from pages.parts.frame import empty, heading, note, provenance, store, title  # noqa: E402
+from pages.parts.frame import empty, heading, moved, note, provenance, share, title  # noqa: E402
 from pages.parts.safe import show  # noqa: E402
 
 
 def choose(known: list[str], head: st.delta_generator.DeltaGenerator) -> tuple[pd.DataFrame, str, str, int]:
     """The controls in one row, and above them the sentence that they change."""
-    places = list(st.columns([4, 6, 12] if len(known) > 1 else [6, 15], gap="medium", vertical_alignment="center"))
+    several = len(known) > 1
+    places = list(st.columns([4, 6, 12] if several else [6, 15], gap="medium", vertical_alignment="center"))
     with places[0]:
         model = controls.model(known)
-    if len(known) > 1:
+    if several:
         places.pop(0)
+    if len(data.protocols(model)) > 1:
+        controls.protocol(model)
     frame = data.current(model)
     names = controls.pruners(frame)
     recipe, method, percent = str(frame["recipe"].iloc[-1]), "", 0
@@ -30,7 +35,11 @@ def choose(known: list[str], head: st.delta_generator.DeltaGenerator) -> tuple[p
             percent = controls.sparsity(controls.percents(frame, method))
         recipe = controls.recipe_at(frame, method, percent)
     with head:
-        title(views.headline(frame, recipe), provenance(frame))
+        words, actions = st.columns([5, 1], vertical_alignment="top")
+        with words:
+            title(views.headline(frame, recipe), provenance(frame))
+        with actions, st.container(horizontal=True, horizontal_alignment="right"):
+            share(model, data.protocol(model))
     return frame, recipe, method, percent
 
 
@@ -112,17 +121,24 @@ def sized(frame: pd.DataFrame) -> None:
     )
 
 
-def share(model: str) -> None:
-    """The report is made when it is clicked, off the script's thread; the link is the address itself."""
-    heading("Take it along", "This page's address links to what you see. The report is one file that works offline.")
-    st.download_button(
-        "Download the report",
-        data=lambda: views.report(store(), model).encode(),
-        file_name="llm-kick-report.html",
-        mime="text/html",
-        on_click="ignore",
-        icon=":material/download:",
-    )
+def kept(row: pd.Series, model: str) -> None:
+    """The mask of one matrix at this sparsity: the first matrix of the middle block, weight by weight."""
+    if not row["weights"].startswith("weights"):
+        return
+    layers = data.layers(row["weights"])
+    if layers.empty:
+        return
+    one = layers[layers["block"] == layers["block"].max() // 2].iloc[0]
+    name, block, rows, cols = views.asked_name(model), int(one["block"]), int(one["rows"]), int(one["cols"])
+    asked = matrices.Asked(name, row["recipe"], row["weights"], block, one["name"], rows, cols)
+    try:
+        found = data.look(asked)
+    except KickError:
+        return  # a damaged artifact is Compress's to tell; the finding stands without its picture
+    if found is None or found.corner is None:
+        return
+    heading("Kept weights", f"Block {one['block']}, {one['name']}: its first {len(found.corner)} rows; red is dropped.")
+    st.image(found.picture(), width=272, output_format="PNG", alt="Which weights of one matrix were kept")
 
 
 def page() -> None:
@@ -133,6 +149,7 @@ def page() -> None:
     head = st.container()
     frame, recipe, method, percent = choose(known, head)
     model = str(frame["model"].iloc[0])
+    moved(model)
     show(cards.metrics(frame, recipe, views.task_titles(frame["task"].unique())))
     if method:
         left, right = st.columns([5, 3], gap="large")
@@ -140,6 +157,7 @@ def page() -> None:
             poster(frame, method, percent)
         with right:
             broken(frame, recipe)
+            kept(frame[frame["recipe"] == recipe].iloc[0], model)
     else:
         note("This model has not been measured at any sparsity. Compress it on the next page, or run:")
         st.code(f"kick sweep {model} --preset demo", language="bash")
@@ -154,7 +172,6 @@ def page() -> None:
                 alt="Scores of all pruning methods against sparsity, one panel for each task",
             )
     others(frame, recipe)
-    share(model)
     marker.follow()
 
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
 
 from kick_core import keys, tasks
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
@@ -99,10 +103,11 @@ def _draw(*words: str) -> float:
 
 
 def _examples(task: tasks.Task, n: int, hostile: bool) -> list[Example]:
-    return [_example(task, f"{task.name}-{i:04d}", i, hostile) for i in range(n)]
+    return [example(task, f"{task.name}-{i:04d}", i, hostile) for i in range(n)]
 
 
-def _example(task: tasks.Task, name: str, i: int, hostile: bool) -> Example:
+def example(task: tasks.Task, name: str, i: int, hostile: bool) -> Example:
+    """The i-th made-up question of a task."""
     person, gold = _NAMES[i % 8], _NAMES[(i * 5 + 3) % 8]
     extra = HOSTILE if hostile else ""
     choices = tuple(_NAMES[(i * 5 + 3 + k) % 8] + extra for k in range(4)) if task.kind == "choose" else ()
@@ -190,15 +195,17 @@ def _window(task: tasks.Task, example: Example, recipe: Recipe) -> tuple[Output,
 def _artifact(store: Store, recipe: Recipe, model: str) -> None:
     key = keys.key("weights", {"recipe": recipe.text, "model": model})
     layer = [
-        LayerReport(f"model.layers.{block}.{name}", 320, 320, int(102_400 * _sparsity(recipe)), 0.01 * (block + 1))
+        LayerReport(f"{block}.{name}", 320, cols, int(320 * cols * _sparsity(recipe)), 0.01 * (block + 1))
         for block in range(4)
-        for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj")
+        for name, cols in _LINEARS.items()
     ]
     size = sum(r.rows * r.cols for r in layer)
     with artifacts.stage(store, key) as stage:
         if stage is None:
             return
-        stage.add(BlockReport(0, 1, tuple(layer), 0.1), b"\0" * 1000, None)
+        for block in range(4):
+            mine = tuple(replace(report, name=report.name.partition(".")[2]) for report in layer[3 * block :][:3])
+            stage.add(BlockReport(block, 4, mine, 0.1), _masks(recipe, block), None)
         stage.seal(
             Card(
                 key=key, model=model, fingerprint=keys.sha256_text(model), recipe=recipe.text,
@@ -209,6 +216,20 @@ def _artifact(store: Store, recipe: Recipe, model: str) -> None:
                 created="2026-11-23T01:00:00+00:00", versions={"torch": "2.13"}, layers=tuple(layer),
             )
         )  # fmt: skip
+
+
+_LINEARS = {"self_attn.q_proj": 320, "self_attn.o_proj": 320, "mlp.down_proj": 896}
+
+
+def _masks(recipe: Recipe, block: int) -> bytes:
+    """A block's file: for pruned recipes a mask of exactly the recipe's sparsity for every linear."""
+    chance = np.random.default_rng(block)
+    tensors = {}
+    for name, cols in _LINEARS.items():
+        kept = np.ones(320 * cols, dtype=bool)
+        kept[chance.permutation(kept.size)[: int(kept.size * _sparsity(recipe))]] = False
+        tensors[f"{name}.mask"] = np.packbits(kept.reshape(320, cols), axis=1, bitorder="little")
+    return save(tensors if _sparsity(recipe) else {"nothing": np.zeros(1, np.uint8)})
 
 
 _CALIBRATION = {

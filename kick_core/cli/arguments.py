@@ -229,11 +229,14 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "app", "Open the explorer on 127.0.0.1.")
     command.add_argument("--port", type=int, default=8501)
-    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default 127.0.0.1)")
-    command.add_argument(
-        "--name", action="append", default=[], dest="names", metavar="HOST",
-        help="a name under which a proxy serves it; others are refused. May be repeated",
-    )  # fmt: skip
-    command.add_argument("--without-login", action="store_true", help="yes, let everybody who reaches --host use it")
     command.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+    command.add_argument("--read-only", action="store_true", help="to look at only: no jobs, no prompts")
+    command.add_argument(
+        "--allow-host", action="append", default=[], dest="allow_hosts", metavar="NAME",
+        help="answer under this name too (behind a proxy); may be repeated",
+    )  # fmt: skip
+    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen here instead of on 127.0.0.1")
+    command.add_argument(
+        "--unsafe-no-auth", action="store_true", help="listen beyond this machine though nobody has to log in"
+    )
     command.set_defaults(command=storing.app)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import platform
 import re
@@ -30,8 +29,6 @@ from kick_core.store import Store, artifacts, checks, fidelity, judgments, open_
 from kick_core.store.files import free_bytes, is_staged, locked, replace_file
 
 Found = TypeVar("Found")
-
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
 
 _ABANDONED = 3600.0
 """Seconds after which something half written or half deleted belongs to nobody."""
@@ -313,43 +310,51 @@ def doctor(given: Namespace) -> int:
     return 0
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
 def app(given: Namespace) -> int:
     """`kick app`: the explorer on 127.0.0.1, until Ctrl-C."""
-    if not 1 <= given.port <= 65535:
-        raise BadRequest(f"port {given.port}: a number from 1 to 65535")
-    script = Path(__file__).resolve().parents[2] / "app.py"
-    if not script.exists():
-        raise KickError(f"{script} is not there: the explorer runs from a checkout of the project")
-    _refuse_open_doors(given)
+    command = app_command(given)
     environment = dict(os.environ)
     if given.cache:
         environment["KICK_CACHE"] = str(Path(given.cache).expanduser().resolve())
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", given.host]
-    for name in (*given.names, "localhost", "127.0.0.1") if given.names else ():
-        command += ["--server.allowedHosts", name]
-    # headless also when a browser is opened: otherwise Streamlit's first start stops to ask for an e-mail address
-    command += ["--server.port", str(given.port), "--server.headless", "true"]
+    if given.read_only:
+        environment["KICK_READ_ONLY"] = "1"
     address = f"http://{given.host}:{given.port}"
     print(f"the explorer: {address} (Ctrl-C ends it)", file=sys.stderr)
     if not given.no_browser:
         threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
-    return subprocess.call(command, cwd=script.parent, env=environment)
+    return subprocess.call(command, cwd=Path(command[4]).parent, env=environment)
 
 
-def _refuse_open_doors(given: Namespace) -> None:
-    """The explorer knows no users: whoever reaches it can start jobs on this machine and read every answer."""
-    try:
-        inside = given.host == "localhost" or ipaddress.ip_address(given.host).is_loopback
-    except ValueError:
-        raise BadRequest(f"--host {given.host!r} is no address: 127.0.0.1, or an address of this machine") from None
-    if not inside and not given.without_login:
+def app_command(given: Namespace) -> list[str]:
+    """The server's command line. Raises BadRequest for what would open it to others unasked."""
+    if not 1 <= given.port <= 65535:
+        raise BadRequest(f"port {given.port}: a number from 1 to 65535")
+    if given.host not in LOOPBACK and not given.unsafe_no_auth:
         raise BadRequest(
-            f"--host {given.host} lets everybody who reaches this machine use the explorer, without a login: keep "
-            f"127.0.0.1 behind a proxy that asks for one (SECURITY.md), or add --without-login"
+            f"host {given.host}: whoever reaches it could read every result and start jobs, for nobody has to log in. "
+            f"Put a proxy with a login before 127.0.0.1 and name it with --allow-host, or add --unsafe-no-auth "
+            f"(better with --read-only)"
         )
-    for name in given.names:
-        if not _HOST_NAME.fullmatch(name):
-            raise BadRequest(f"--name {name[:80]!r} is no host name, such as kick.example.org")
+    for name in given.allow_hosts:
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", name):
+            raise BadRequest(f"allowed host {name!r}: a name or address alone, without http:// and without a port")
+    script = Path(__file__).resolve().parents[2] / "app.py"
+    if not script.exists():
+        raise KickError(f"{script} is not there: the explorer runs from a checkout of the project")
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", given.host]
+    # headless also when a browser is opened: otherwise Streamlit's first start stops to ask for an e-mail address
+    command += ["--server.port", str(given.port), "--server.headless", "true"]
+    beyond = [given.host] if given.host not in LOOPBACK else []
+    if names := [*beyond, *given.allow_hosts]:
+        # repeated flags: a list in one flag would be taken for one name and refuse everybody
+        for name in ("localhost", "127.0.0.1", *names):
+            command += ["--server.allowedHosts", name]
+        for name in names:
+            command += ["--server.corsAllowedOrigins", f"https://{name}"]
+    return command
 
 
 def _open_browser(address: str) -> None:

@@ -97,6 +97,22 @@ def _folder(name: str, revision: str | None) -> Path:
     return _from_hub(name, revision)
 
 
+def local(name: str) -> Path | None:
+    """The folder of a model whose files are on this machine; None where they are not. Fetches nothing."""
+    name = ALIASES.get(name, name)
+    if name in POCKET_MODELS:
+        return POCKET_MODELS[name]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.exists() or not _HUB_ID.fullmatch(name) or ".." in name:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json") if "/" in name else None
+    return Path(config).parent if isinstance(config, str) else None
+
+
 def _from_hub(name: str, revision: str | None) -> Path:
     """The snapshot folder of a hub model, downloaded when it is not in the local hub cache."""
     from huggingface_hub import snapshot_download

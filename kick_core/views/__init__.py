@@ -20,8 +20,11 @@ from kick_core.views.examples import (
     csv,
     example,
     examples,
+    parquet,
     pick,
+    provided,
     strip,
+    survival,
     versus,
 )
 from kick_core.views.findings import (
@@ -33,13 +36,25 @@ from kick_core.views.findings import (
     percent,
 )
 from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
-from kick_core.views.made import POCKETS, Preview, coverage, layers, methods_known, models, preview, weights
+from kick_core.views.made import (
+    POCKETS,
+    Preview,
+    at_home,
+    calibration_of,
+    calibration_used,
+    coverage,
+    layers,
+    methods_known,
+    models,
+    preview,
+    weights,
+)
 from kick_core.views.naming import label, rung
 from kick_core.views.noise import noise
 from kick_core.views.report import report
-from kick_core.views.runs import ladder, stamp, task_titles
+from kick_core.views.runs import asked_name, ladder, stamp, task_titles, unread
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, scores
-from kick_core.views.words import Piece, Warm, difference, heat
+from kick_core.views.words import Piece, Warm, difference, heat, repetition
 
 __all__ = [
     "BOUNDS",
@@ -59,8 +74,12 @@ __all__ = [
     "Store",
     "Versus",
     "Warm",
+    "asked_name",
+    "at_home",
     "bootstrap",
     "by",
+    "calibration_of",
+    "calibration_used",
     "claims",
     "coverage",
     "csv",
@@ -81,18 +100,23 @@ __all__ = [
     "models",
     "noise",
     "open_store",
+    "parquet",
     "percent",
     "pick",
     "preview",
+    "provided",
+    "repetition",
     "report",
     "rung",
     "said",
     "scores",
     "stamp",
     "strip",
+    "survival",
     "task_titles",
     "texts",
     "to_judge",
+    "unread",
     "until_divergence",
     "versus",
     "weights",

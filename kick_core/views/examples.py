@@ -209,11 +209,42 @@ def versus(frame: pd.DataFrame) -> Versus:
     )
 
 
+def survival(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of the answers that were right under dense, how many no recipe of the method up to each step has broken.
+
+    From an `examples` frame against dense: one row a step that breaks any, mild to harsh; `share` of `n` left.
+    """
+    right = frame[frame["dense_score"] >= RIGHT]
+    steps = right[right["breaks"] != ""].groupby(["breaks_at", "breaks"]).size().sort_index()
+    left = len(right) - steps.cumsum()
+    names = [str(name) for _, name in steps.index]
+    return pd.DataFrame(
+        {
+            "rung": ["dense", *names],
+            "left": [len(right), *left.tolist()],
+            "n": len(right),
+            "share": [1.0, *(left / max(len(right), 1)).tolist()],
+        }
+    )
+
+
+def provided(frame: pd.DataFrame, row: pd.Series, against: str) -> pd.DataFrame:
+    """An `examples` frame for export: on every line stands where it came from, `row` being its `scores` row."""
+    names = ("model", "recipe", "task", "protocol", "data", "dtype", "device", "created", "run", "dense_run")
+    facts = {name: str(row[name]) for name in names}
+    return frame.assign(against=against, n=len(frame), **facts)
+
+
 def csv(frame: pd.DataFrame) -> bytes:
     """A frame as CSV whose words no spreadsheet takes for formulas."""
     words_: list[str] = list(frame.select_dtypes(include="str").columns)
     safe = {name: frame[name].mask(frame[name].str.match(r"[=+\-@\t\r]"), "'" + frame[name]) for name in words_}
     return frame.assign(**safe).to_csv(index=False).encode()
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """A frame as Parquet, every word as it is."""
+    return bytes(frame.to_parquet(index=False))
 
 
 def by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -249,7 +280,7 @@ def _answer(store: Store, run: Asked, example_id: str, scorer: str) -> Answer | 
         if places.size:
             scores[name] = float(found.score[places[0]])
             if name == scorer:
-                why, extracted = str(found.why[places[0]] or ""), str(found.extracted[places[0]] or "")
+                why, extracted = str(found.why[places[0]] or ""), str(found.extracted[int(places[0])].as_py() or "")
     return Answer(
         run.key,
         run.recipe.text,

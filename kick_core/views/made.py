@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from kick_core import methods, tasks
+from kick_core.models import source
 from kick_core.records import Card
 from kick_core.spec import Calibration, KickError, Recipe, parse
 from kick_core.store import Store, results
-from kick_core.views import naming, runs
+from kick_core.views import matrices, naming, runs
 
 POCKETS = ("pocket-11m", "pocket-4m")
 """The models that ship with the tool; both can always be asked for."""
@@ -108,18 +109,28 @@ def _weighed(card: Card) -> dict[str, Any]:
 def _calibration(facts: Mapping[str, Any] | None) -> str:
     if not facts:
         return "none"
-    said = [f"{facts[name]} {name}" for name in ("windows", "length", "seed", "propagate") if name in facts]
-    return " · ".join([str(facts.get("source", "")), *said])[:120]
+    said = f"{facts.get('windows', '?')} windows of {facts.get('length', '?')} tokens of {facts.get('source', '?')}"
+    return f"{said}, seed {facts.get('seed', '?')}"[:120] + (" (dense)" if facts.get("propagate") == "dense" else "")
+
+
+LAYERS = {
+    "block": "int", "name": "str", "linear": "str", "rows": "int", "cols": "int", "sparsity": "float",
+    "loss": "float", "note": "str",
+}  # fmt: skip
 
 
 def layers(store: Store, key: str) -> pd.DataFrame:
-    """What happened to every linear of an artifact: block, name in the block, sparsity, relative error."""
+    """What happened to every linear of an artifact: block, names, shape, sparsity, relative error.
+
+    `linear` is the last part of its module's `name` inside the block.
+    """
     path = store.folder("weights", key) / "card.json"
     rows = []
     for layer in _card(path, path.stat().st_mtime_ns).layers:
-        block = next((int(part) for part in layer.name.split(".") if part.isdigit()), 0)
-        rows.append((block, layer.name.rpartition(".")[2], layer.zeros / (layer.rows * layer.cols), layer.loss))
-    return pd.DataFrame(rows, columns=["block", "linear", "sparsity", "loss"]).astype({"loss": "float"})
+        block, _, name = layer.name.partition(".")
+        about = (int(block), name, name.rpartition(".")[2], layer.rows, layer.cols)
+        rows.append((*about, layer.zeros / (layer.rows * layer.cols), layer.loss, layer.note))
+    return pd.DataFrame(rows, columns=list(LAYERS)).astype(LAYERS)
 
 
 # --- before pressing anything ------------------------------------------------------------------------------
@@ -130,7 +141,7 @@ class Preview:
     """What a recipe would make of a model. `card` when it was made already; numbers are nan when unknown.
 
     `bytes` and `bits_per_weight` are what the compressed linears need alone, by the recipe; `seconds` what
-    making it took, or the median of the same method's artifacts of this model.
+    making it took, or the median of the same method's artifacts, of this model if there are such.
     """
 
     recipe: Recipe
@@ -147,16 +158,33 @@ def preview(store: Store, model: str, text: str, calibration: Calibration | None
     With a calibration, only an artifact that saw this calibration (or needs none) counts as made.
     """
     recipe = methods.resolve(parse(text))
-    mine = [card for card in cards(store) if model in (card.model, card.fingerprint)]
+    known = cards(store)
+    mine = [card for card in known if model in (card.model, card.fingerprint)]
     made = [card for card in mine if _same(card, recipe) and _saw(card, calibration)]
-    if not mine or recipe.target is None:
-        return Preview(recipe, None, math.nan, math.nan, math.nan, math.nan)
     card = max(made, key=lambda card: card.created) if made else None
-    like = card or mine[-1]
-    kin = [one.seconds for one in mine if naming.method(parse(one.recipe)) == naming.method(recipe)]
-    bits = naming.bits_per_weight(recipe, _dense_bits(like))
-    seconds = card.seconds if card else float(np.median(kin)) if kin else math.nan
-    return Preview(recipe, card, bits * like.weights / 8, like.dense_bytes, bits, seconds)
+    weights, dense_bytes = _weight(model, card or (mine[-1] if mine else None))
+    if recipe.target is None or not weights:
+        return Preview(recipe, None, math.nan, math.nan, math.nan, math.nan)
+    bits = naming.bits_per_weight(recipe, 8 * dense_bytes / weights)
+    seconds = card.seconds if card else _estimate(recipe, mine, known, weights)
+    return Preview(recipe, card, bits * weights / 8, dense_bytes, bits, seconds)
+
+
+def _weight(model: str, like: Card | None) -> tuple[int, int]:
+    """How many weights a model's linears have and their dense bytes: by an artifact, else by its files' headers."""
+    if like is not None:
+        return like.weights, like.dense_bytes
+    found = matrices.linears(model)
+    return sum(linear.rows * linear.cols for linear in found), sum(linear.bytes for linear in found)
+
+
+def _estimate(recipe: Recipe, mine: Sequence[Card], all_: Sequence[Card], weights: int) -> float:
+    """Seconds that making it may take: as this method took for this model, else for any, by the weight."""
+    for among in (mine, all_):
+        kin = [card for card in among if card.weights and naming.method(parse(card.recipe)) == naming.method(recipe)]
+        if kin:
+            return weights * float(np.median([card.seconds / card.weights for card in kin]))
+    return math.nan
 
 
 def _dense_bits(card: Card) -> float:
@@ -178,9 +206,39 @@ def _saw(card: Card, calibration: Calibration | None) -> bool:
     return all(card.calibration.get(name, value) == value for name, value in asked.items())
 
 
+USUAL = ("wanda", "magnitude", "sparsegpt", "ria", "gptq", "rtn", "awq")
+"""Methods in the order in which pages offer them; the others follow by name."""
+
+
 def methods_known() -> list[methods.MethodCard]:
     """The compression methods there are, with the kinds of target that each takes."""
-    return [methods.card(name) for name in methods.names()]
+    names = sorted(methods.names(), key=lambda name: (USUAL.index(name) if name in USUAL else len(USUAL), name))
+    return [methods.card(name) for name in names]
+
+
+def calibration_of(store: Store, keys: Iterable[str]) -> list[str]:
+    """The calibrations, in words, of those of these artifacts that looked at data."""
+    wanted = set(keys)
+    return sorted({_calibration(card.calibration) for card in cards(store) if card.key in wanted and card.calibration})
+
+
+def calibration_used(store: Store, model: str, recipes: Iterable[str]) -> Calibration | None:
+    """How the newest of these recipes' artifacts was calibrated, else the newest of any; None where none was.
+
+    What is asked anew with it is asked of the weights that the rest of the grid was measured on.
+    """
+    wanted = set(recipes)
+    seen = [card for card in cards(store) if model in (card.model, card.fingerprint) and card.calibration]
+    card = max(seen, key=lambda card: (card.recipe in wanted, card.created), default=None)
+    if card is None or card.calibration is None:
+        return None
+    names = {field.name for field in fields(Calibration)}
+    return Calibration(**{name: value for name, value in card.calibration.items() if name in names})
+
+
+def at_home(model: str) -> bool:
+    """Whether a model's files are on this machine, so that it can be compressed and asked without a network."""
+    return source.local(model) is not None
 
 
 # --- which cells are measured ------------------------------------------------------------------------------
@@ -188,12 +246,20 @@ def methods_known() -> list[methods.MethodCard]:
 COVERAGE = ("recipe", "label", "kind", "severity", "task", "title", "n", "wanted", "total", "state", "run")
 
 
-def coverage(store: Store, model: str, *, more: Iterable[str] = ()) -> pd.DataFrame:
+def coverage(store: Store, model: str, *, more: Iterable[str] = (), protocol: str | None = None) -> pd.DataFrame:
     """Every task under every recipe that has a run or an artifact (or is named in `more`): how much is measured.
 
-    `wanted` is what the best-measured recipe has of that task; `state` is done, partial or missing.
+    `protocol`: only what was asked under it counts. `wanted` is what the best-measured recipe has of that task;
+    `state` is done, partial or missing.
     """
-    among = [run for run in runs.asked(store) if model in (run.card.model, run.card.fingerprint)]
+    known = runs.asked(store)
+    names = runs.model_names(known)
+    among = [
+        run
+        for run in known
+        if model in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])
+        and protocol in (None, run.card.protocol)
+    ]
     recipes = {run.recipe.text: run.recipe for run in among}
     recipes |= {card.recipe: parse(card.recipe) for card in cards(store) if card.model == model}
     recipes |= {text: parse(text) for text in more}

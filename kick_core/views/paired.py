@@ -33,7 +33,7 @@ _SIDES = (
 def pair(before: Scored, after: Scored) -> tuple[NDArray[np.object_], NDArray[np.intp], NDArray[np.intp]]:
     """The ids that both have judged, and their places in each; in the order of `after`."""
     shared = min(before.ids.size, after.ids.size)
-    if np.array_equal(before.ids[:shared], after.ids[:shared]):
+    if before.ids is after.ids or np.array_equal(before.ids[:shared], after.ids[:shared]):
         at_before = at_after = np.arange(shared)
     else:
         where = {name: at for at, name in enumerate(before.ids)}

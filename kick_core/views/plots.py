@@ -69,6 +69,12 @@ def each(rows: pd.DataFrame) -> Sequence[Row]:
     return rows.to_dict("records")
 
 
+def said_n(rows: pd.DataFrame) -> str:
+    """How many examples stand behind these rows: 200, or 64 to 200."""
+    low, high = int(rows["n"].min()), int(rows["n"].max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def _list(values: pd.Series) -> list[float | None]:
     """Numbers for JSON: what is not known is left out of the drawing."""
     return [None if math.isnan(v) or math.isinf(v) else round(float(v), 6) for v in values]
@@ -119,7 +125,8 @@ def overlay(frame: pd.DataFrame, method: str) -> Chart:
         "showlegend": False,
         "xaxis": _axis(title={"text": "Sparsity"}, ticksuffix=" %", range=[-1.5, last_x + 1.5], showgrid=False),
         "yaxis": _axis(
-            title={"text": "Share of the dense score kept"}, tickformat=".0%", range=[0, top], dtick=0.2
+            title={"text": f"Share of the dense score kept (n {said_n(mine)})" if len(mine) else ""}, tickformat=".0%",
+            range=[0, top], dtick=0.2,
         ),
         "annotations": _labels(ends, last_x, top),
         "shapes": [
@@ -174,8 +181,8 @@ def _labels(ends: list[tuple[float, str, str, bool]], x: float, top: float) -> l
 
 
 def panels(frame: pd.DataFrame, columns: int = 4) -> Chart:
-    """Raw scores of all pruning methods against sparsity, one small panel a task."""
-    tasks = list(dict.fromkeys(frame["task"]))
+    """Raw scores of all pruning methods against sparsity, one small panel a task that has a sparsity measured."""
+    tasks = list(dict.fromkeys(frame.loc[frame["kind"] == "ratio", "task"]))
     height = math.ceil(len(tasks) / columns)
     layout: Chart = {
         "height": 215 * height + 30, "margin": {"l": 8, "r": 8, "t": 30, "b": 8}, "hovermode": "closest",
@@ -202,10 +209,10 @@ def _place(layout: Chart, number: str, column: int, row: int, columns: int, heig
         domain=[left, right], anchor=f"y{number}", ticksuffix=" %", showgrid=False, nticks=5
     )
     layout[f"yaxis{number}"] = value_axis(rows, domain=[bottom, top], anchor=f"x{number}", nticks=5)
-    n = rows["n"].max()
     layout["annotations"].append(
-        {"text": f"<b>{plain(first['title'])}</b>  n {n}", "x": left, "y": top + 0.035 / height, "xref": "paper",
-         "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 13}}
+        {"text": f"<b>{plain(first['title'])}</b>  n {said_n(rows)}", "x": left, "y": top + 0.035 / height,
+         "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+         "font": {"size": 13}}
     )  # fmt: skip
 
 
@@ -303,7 +310,58 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
         "height": 360, "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "xaxis": _axis(title={"text": "Bits per weight, dense 16"}, range=[0, 16.5], showgrid=False),
-        "yaxis": _axis(title={"text": "Share of dense kept"}, tickformat=".0%", rangemode="tozero", dtick=0.25),
+        "yaxis": _axis(
+            title={"text": f"Share of dense kept (n {said_n(rows)})"}, tickformat=".0%", rangemode="tozero", dtick=0.25
+        ),
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}
+
+
+def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one task that no other one beats at its size or below, small to large."""
+    sign = 1 if rows["higher_is_better"].iloc[0] else -1
+    known = rows[rows["score"].notna()].assign(_good=sign * rows["score"])
+    ordered = known.sort_values(["bits_per_weight", "_good"], ascending=[True, False])
+    best = ordered["_good"].cummax()
+    return ordered[(ordered["_good"] >= best) & ~ordered["_good"].duplicated()].drop(columns="_good")
+
+
+def pareto(frame: pd.DataFrame, task: str, weights: int = 0) -> Chart:
+    """Every recipe's score on a task by its size, with the line of the best at each size.
+
+    `weights`: how many weights the compressed linears have; then sizes are megabytes, else bits per weight.
+    """
+    rows = frame[frame["task"] == task]
+    scale = weights / 8e6 if weights else 1.0
+    best = frontier(rows)
+    share = bool(rows["higher_is_better"].iloc[0]) and rows["score"].max() <= 1
+    traces: list[Chart] = [
+        {"type": "scatter", "mode": "lines", "x": _list(scale * best["bits_per_weight"]), "y": _list(best["score"]),
+         "line": {"color": "#7f8c8d", "width": 1.5, "dash": "dot", "shape": "hv"}, "name": "best at its size",
+         "hoverinfo": "skip"},
+    ]  # fmt: skip
+    unit = "MB" if weights else "bits per weight"
+    for (kind, method), mine in rows.groupby([rows["kind"].eq("dense"), "method"], sort=True):
+        name = "dense" if kind else str(method)
+        colour = "#7f8c8d" if kind else method_colour(name)
+        sizes = scale * mine["bits_per_weight"]
+        said = [f"{_tip(row, share)}<br>{size:.3g} {unit}" for row, size in zip(each(mine), sizes, strict=True)]
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": plain(name), "x": _list(sizes), "y": _list(mine["score"]),
+             "marker": {"color": colour, "size": 10, "symbol": SYMBOLS.get(name, "circle")}, "hovertext": said,
+             "hoverinfo": "text", "error_y": _bars(mine, "score", "low", "high", colour),
+             "customdata": [[row["recipe"], row["task"]] for row in each(mine)],
+             "unselected": {"marker": {"opacity": 1}}}
+        )  # fmt: skip
+    layout = {
+        "height": 440, "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": _axis(
+            title={"text": f"Size of the compressed linears, {unit} (dense at 16 bits)"}, showgrid=False,
+            range=[0, scale * max(16.5, float(rows["bits_per_weight"].max()) * 1.03)],
+        ),
+        "yaxis": value_axis(rows, title={"text": f"{plain(str(rows['title'].iloc[0]))} (n {said_n(rows)})"}),
+        "shapes": _chance(rows, ""),
     }  # fmt: skip
     return {"data": traces, "layout": layout}
 
@@ -317,7 +375,7 @@ def accuracy(frame: pd.DataFrame, task: str) -> Chart:
     layout: Chart = {
         "height": 380, "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "yaxis": value_axis(rows, title={"text": plain(str(rows["title"].iloc[0]))}),
+        "yaxis": value_axis(rows, title={"text": f"{plain(str(rows['title'].iloc[0]))} (n {said_n(rows)})"}),
         "shapes": _chance(rows, ""),
     }  # fmt: skip
     if lines:

@@ -20,23 +20,30 @@ from kick_core.store import Store
 from kick_core.views import plots
 from kick_core.views.examples import RULE, example, examples, pick
 from kick_core.views.findings import IN_CONTEXT, KNOWLEDGE, claims, headline, percent
+from kick_core.views.made import calibration_of
 from kick_core.views.runs import task_titles
 from kick_core.views.scores import NOT_MEASURED, current, scores
 
 
-def report(store: Store, model: str) -> str:
-    """The report on one model, as HTML. About 5 MB, nearly all of it plotly.js."""
-    frame = current(scores(store), model)
+def report(store: Store, model: str, protocol: str | None = None) -> str:
+    """The report on one model under one protocol (the one it was asked under most), as HTML.
+
+    About 5 MB, nearly all of it plotly.js.
+    """
+    measured = scores(store, model)
+    asked_most = str(measured["protocol"].mode().iloc[0]) if len(measured) else None
+    frame = current(measured, model, protocol or asked_most)
     methods = [str(name) for name in frame.loc[frame["kind"] == "ratio", "method"].value_counts().index]
     states = {name: _states(frame, name) for name in methods}
     body = [
         '<h1 id="headline"></h1>',
-        _provenance(frame),
+        _provenance(frame, calibration_of(store, frame["weights"])),
         _controls(methods),
         '<div id="cards"></div><div id="overlay"></div>',
         "<h2>The paper's claims, put to this data</h2>",
         *(_claim(found.text, found.verdict, (*found.because, found.rule)) for found in claims(frame)),
-        '<h2>Every task, all methods</h2><div id="panels"></div>',
+        "<h2>Every task, all methods</h2><p class=quiet>Raw scores from 0; perplexity on a logarithmic axis, where up"
+        ' is worse. Bars are 95 % intervals.</p><div id="panels"></div>',
         "<h2>All recipes</h2><p class=quiet>Share of the dense score kept, with its 95 % interval.</p>",
         _table(frame),
         "<h2>What it looks like</h2>",
@@ -59,11 +66,16 @@ def _states(frame: pd.DataFrame, method: str) -> list[dict[str, Any]]:
     for ratio, rows in mine.groupby("sparsity", sort=True):
         recipe = str(rows["recipe"].iloc[0])
         cards = [
-            [str(row["title"]), _score(row), f"keeps {percent(row['share_kept'])}", str(row["verdict"]), int(row["n"])]
-            for row in plots.each(rows)
+            [str(row["title"]), _score(row), _kept(row), str(row["verdict"]), int(row["n"])] for row in plots.each(rows)
         ]
         found.append({"s": round(100 * float(str(ratio)), 4), "words": headline(frame, recipe), "cards": cards})
     return found
+
+
+def _kept(row: plots.Row) -> str:
+    if row["kind"] == "dense" or row["verdict"] == NOT_MEASURED:
+        return str(row["verdict"])
+    return f"keeps {percent(row['share_kept'])} [{percent(row['share_low'])}, {percent(row['share_high'])}]"
 
 
 def _score(row: plots.Row) -> str:
@@ -74,7 +86,7 @@ def _escaped(text: object) -> str:
     return html.escape(str(text))
 
 
-def _provenance(frame: pd.DataFrame) -> str:
+def _provenance(frame: pd.DataFrame, calibrations: list[str]) -> str:
     facts = {
         "model": frame["model"],
         "data": frame["data"],
@@ -85,6 +97,7 @@ def _provenance(frame: pd.DataFrame) -> str:
         "measured": frame["created"].str[:10],
     }
     said = [f"{name} {', '.join(sorted({str(value) for value in values}))}" for name, values in facts.items()]
+    said += [f"calibration {' and '.join(calibrations)}"] if calibrations else []
     said.append(f"written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by LLM-KICK Explorer")
     return f'<p class="quiet">{_escaped(" · ".join(said))}</p>'
 

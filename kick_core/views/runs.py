@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 from numpy.typing import NDArray
 
 from kick_core import tasks
@@ -32,12 +34,15 @@ KEPT = 1024
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One scorer's verdicts on one run, as columns. A score of nan is "not judged"."""
+    """One scorer's verdicts on one run, as columns. A score of nan is "not judged".
+
+    Ids are one array for all runs that were asked the same; what was extracted stays in Arrow until it is shown.
+    """
 
     ids: NDArray[np.object_]
     score: NDArray[np.float64]
     why: NDArray[np.object_]
-    extracted: NDArray[np.object_]
+    extracted: pa.Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +70,30 @@ def stamp(store: Store) -> str:
 
 def asked(store: Store) -> list[Asked]:
     """All runs that this program can read: of known tasks, under recipes that parse, with an intact card."""
-    found = []
+    return _all(store)[0]
+
+
+def unread(store: Store) -> int:
+    """How many runs this program cannot read: of another version's tasks or recipes, or with a damaged card."""
+    return _all(store)[1]
+
+
+def _all(store: Store) -> tuple[list[Asked], int]:
+    found, unread = [], 0
     for key in store.keys("results"):
+        if not results.parts(store, key):
+            continue
         try:
-            if results.parts(store, key):
-                card = results.run(store, key)
-                found.append(Asked(card, parse(card.recipe), tasks.get(card.task, card.data)))
-        except KickError:
-            continue  # `kick verify` names damaged cards and `kick list` runs of another version's tasks
-    return found
+            changed = (store.folder("results", key) / "run.json").stat().st_mtime_ns
+            found.append(_asked(store, key, changed))
+        except (KickError, OSError):
+            unread += 1  # `kick verify` names damaged cards and `kick list` runs of another version's tasks
+    return found, unread
+
+
+@lru_cache(maxsize=4096)
+def _asked(store: Store, key: str, changed: int) -> Asked:
+    return one(store, key)
 
 
 def one(store: Store, key: str) -> Asked:
@@ -110,6 +130,11 @@ def model_names(among: Iterable[Asked]) -> dict[str, str]:
     return {print_: f"{name} ({print_[:6]})" if names.count(name) > 1 else name for print_, name in found.items()}
 
 
+def asked_name(name: str) -> str:
+    """The name that a model was asked under, for one that `model_names` had to tell from another."""
+    return re.sub(r" \([0-9a-f]{6}\)$", "", name)
+
+
 def ladder(run: Asked, among: Iterable[Asked]) -> list[Asked]:
     """The same method on the same examples from mild to harsh, one run a rung, beginning with dense.
 
@@ -142,13 +167,17 @@ def verdicts(store: Store, run: Asked) -> Mapping[str, Scored]:
 @lru_cache(maxsize=KEPT)
 def _stored(path: Path, changed: int) -> dict[str, Scored]:
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        words = ["example", "scorer", "why", "extracted"]
+        table = pq.read_table(path, page_checksum_verification=True, read_dictionary=words)
     except (OSError, pa.ArrowException) as error:
         raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
-    return _columns(*(np.asarray(table.column(name).to_pandas()) for name in _VERDICT))
+    return _columns(table)
 
 
-_VERDICT = ("example", "scorer", "score", "why", "extracted")
+_VERDICTS = pa.schema(
+    [("example", pa.string()), ("scorer", pa.string()), ("score", pa.float64()), ("extracted", pa.string()),
+     ("why", pa.string())]
+)  # fmt: skip
 
 
 @lru_cache(maxsize=KEPT)
@@ -156,26 +185,69 @@ def _derived(store: Store, key: str, task: str, measured: int) -> dict[str, Scor
     run = one(store, key)
     examples = {example.id: example for example in results.examples(store, run.card.examples)}
     rows = [
-        (v.example, v.scorer, np.nan if v.score is None else v.score, v.why, v.extracted)
+        verdict.to_json()
         for output in results.outputs(store, key)
         if output.example in examples
-        for v in tasks.judge(run.task, examples[output.example], output)
+        for verdict in tasks.judge(run.task, examples[output.example], output)
     ]
-    return _columns(*(np.array(column, dtype=object) for column in zip(*rows, strict=True))) if rows else {}
+    return _columns(pa.Table.from_pylist(rows, schema=_VERDICTS)) if rows else {}
 
 
-def _columns(*columns: NDArray[np.object_]) -> dict[str, Scored]:
-    example, scorer, score, why, extracted = columns
+def _columns(table: pa.Table) -> dict[str, Scored]:
+    """Verdicts by scorer. Words come as codes of a dictionary, which all scorers share."""
+    names = _few(table.column("scorer"))
+    example, why, extracted = (_coded(table.column(name)) for name in ("example", "why", "extracted"))
+    score = table.column("score").to_numpy().astype(float)
     found = {}
-    for name in dict.fromkeys(scorer):
-        mine = scorer == name
-        found[str(name)] = Scored(example[mine], score[mine].astype(float), why[mine], extracted[mine])
+    for name in dict.fromkeys(names):
+        mine = np.flatnonzero(names == name)
+        ids = _shared_ids(example.take(mine))
+        found[str(name)] = Scored(ids, score[mine], _few(why.take(mine)), extracted.take(mine))
     return found
+
+
+def _coded(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
+    """A column of words as one dictionary array."""
+    coded = column.dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.unify_dictionaries().combine_chunks()
+    return coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
+
+
+def _few(column: pa.ChunkedArray | pa.Array) -> NDArray[np.object_]:
+    """A column of few different words as objects, each word one object."""
+    coded = _coded(column)
+    words = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
+    found: NDArray[np.object_] = words[coded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
+    return found
+
+
+_IDS: dict[str, NDArray[np.object_]] = {}
+
+
+def _shared_ids(column: pa.DictionaryArray) -> NDArray[np.object_]:
+    """The ids as one array for all columns that hold the same: 14,042 of them in 252 runs are a lot of text."""
+    plain = column.cast(pa.string())
+    digest = xxhash.xxh3_128()
+    for buffer in plain.buffers():
+        if buffer is not None:
+            digest.update(buffer)
+    key = f"{len(plain)}-{digest.hexdigest()}"
+    if key not in _IDS:
+        if len(_IDS) >= KEPT:
+            _IDS.clear()
+        _IDS[key] = np.array(plain.to_pylist(), dtype=object)
+    return _IDS[key]
 
 
 def tokens(store: Store, run: Asked) -> dict[str, int]:
     """Example -> number of generated (perplexity: predicted) tokens."""
-    table = answers(store, run.key)
+    return _tokens(tuple(results.parts(store, run.key)))
+
+
+@lru_cache(maxsize=KEPT)
+def _tokens(paths: tuple[Path, ...]) -> dict[str, int]:
+    table = _answers(paths)
     return dict(zip(table.column("example").to_pylist(), table.column("tokens").to_pylist(), strict=True))
 
 
@@ -229,9 +301,12 @@ def task_titles(among: Iterable[str] | None = None) -> dict[str, str]:
 
 def chance(store: Store, run: Asked) -> float:
     """The score of blind guessing: one of the options of a choice; nan where there is nothing to guess."""
-    if run.task.kind != "choose":
-        return math.nan
-    asked_ = examples(store, run.card.examples).values()
+    return _chance(store, run.card.examples) if run.task.kind == "choose" else math.nan
+
+
+@lru_cache(maxsize=32)
+def _chance(store: Store, key: str) -> float:
+    asked_ = examples(store, key).values()
     return float(np.mean([1 / len(one.choices) for one in asked_ if one.choices] or [math.nan]))
 
 

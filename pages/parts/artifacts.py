@@ -8,9 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.views.plots import each, plain
+from kick_core.views import matrices
+from pages.parts import data, matrix
 from pages.parts.charts import draw
-from pages.parts.frame import heading, note, store
+from pages.parts.frame import heading, note
 from pages.parts.safe import Safe, tag
 
 
@@ -32,7 +33,7 @@ def preview(recipe: str, made: views.Preview) -> Safe:
         return tag(
             "div",
             tag("h2", recipe),
-            tag("p", "How large this model is becomes known with its first artifact.", cls="quiet"),
+            tag("p", "This model is not on this machine: how large it is becomes known when it is.", cls="quiet"),
         )
     rows = [
         ("dense", 1.0, size(made.dense_bytes), "#7f8c8d"),
@@ -92,38 +93,43 @@ _COLUMNS = {
 }
 
 
-def opened(key: str, recipe: str) -> None:
-    """One artifact's layers: how sparse, and how far each linear's output moved."""
-    layers = views.layers(store(), key)
-    known = layers["loss"].notna().any()
-    darker = " Darker: its output moved more (relative error)." if known else ""
-    heading(f"Inside {recipe}", f"Every linear of every block.{darker}")
-    if not known:
-        note("The card holds no error for single linears, so the colour is the share of zeros.")
-    value = layers["loss"] if known else layers["sparsity"]
-    draw(_grid(layers, value, "relative error" if known else "zeros"), key="layers", alt="Layers by blocks")
-    with st.expander("Key and files"):
-        st.code(key, language=None)
+def layers(model: str, made: views.Preview) -> pd.DataFrame:
+    """The linears of an artifact, or before there is one those of the model's files; what is not known is nan."""
+    if made.card:
+        return data.layers(made.card.key)
+    found = [(one.block, one.name, one.rows, one.cols) for one in matrices.linears(model)]
+    frame = pd.DataFrame(found, columns=["block", "name", "rows", "cols"])
+    return frame.assign(sparsity=math.nan, loss=math.nan)
 
 
-def _grid(layers: pd.DataFrame, value: pd.Series, name: str) -> dict[str, object]:
-    linears = list(dict.fromkeys(layers["linear"]))
-    blocks = int(layers["block"].max()) + 1
-    said = [
-        f"block {row['block']} · {plain(row['linear'])}<br>{100 * row['sparsity']:.1f} % zeros"
-        + ("" if math.isnan(row["loss"]) else f"<br>relative error {row['loss']:.4f}")
-        for row in each(layers)
-    ]
-    marks = {
-        "type": "scatter", "mode": "markers", "x": layers["block"].tolist(),
-        "y": [plain(linear) for linear in layers["linear"]], "hovertext": said, "hoverinfo": "text",
-        "marker": {"symbol": "square", "size": max(8, min(26, 900 // blocks)), "color": value.tolist(),
-                   "colorscale": [[0, "#dfe8fb"], [1, "#17408f"]], "showscale": True,
-                   "colorbar": {"title": {"text": name}, "thickness": 12, "outlinewidth": 0}},
-    }  # fmt: skip
-    layout = {
-        "height": 90 + 30 * len(linears), "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest",
-        "xaxis": {"title": {"text": "block"}, "showgrid": False, "zeroline": False, "dtick": 1, "fixedrange": True},
-        "yaxis": {"showgrid": False, "autorange": "reversed", "automargin": True, "fixedrange": True},
-    }  # fmt: skip
-    return {"data": [marks], "layout": layout}
+def opened(model: str, recipe: str, made: views.Preview) -> None:
+    """Layer by module, and the one matrix that was clicked."""
+    found = layers(model, made)
+    if found.empty:
+        return
+    names = [matrix.place(row) for row in found.to_dict("records")]
+    chosen = str(st.query_params.get("matrix", ""))
+    chosen = chosen if chosen in names else names[len(names) // 2]
+
+    def take() -> None:
+        points = st.session_state["layers"]["selection"]["points"]
+        if points:
+            st.query_params["matrix"] = points[0]["customdata"][0]
+
+    said = "Every linear of every block. Click one to look inside."
+    if made.card and found["loss"].notna().any():
+        said += " Darker: its output moved more (relative error)."
+    elif made.card:
+        said += " Darker: more zeros (its card holds no error for single linears)."
+    heading(f"Inside {recipe}" if made.card else f"What {recipe} will work on", said)
+    draw(matrix.grid(found, chosen), key="layers", alt="Layers by blocks", on_select=take, selection_mode="points")
+    row = found.iloc[names.index(chosen)]
+    key = made.card.key if made.card else ""
+    matrix.open_one(
+        matrices.Asked(model, recipe, key, int(row["block"]), row["name"], int(row["rows"]), int(row["cols"]))
+    )
+    if made.card:
+        for warning in made.card.warnings:
+            note(f"Warning on its card: {warning}.")
+        with st.expander("Key"):
+            st.code(key, language=None)

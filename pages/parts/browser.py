@@ -1,11 +1,12 @@
 """The examples of one recipe against dense: filters, a light table, arrow keys, and the open one.
 
 The table holds ids and numbers only; at 14,042 rows it costs two kilobytes a rerun. Filters and the open
-example are in the URL (kind, why, ex), so a reload or a link shows the same.
+example are in the URL (kind, why, slice, ex), so a reload or a link shows the same.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pandas as pd
@@ -30,35 +31,70 @@ def browse(row: pd.Series) -> None:
     note(f"{len(shown):,} of {len(frame):,} examples that both have answered.{more}")
     if shown.empty:
         return
-    name = pick(shown, row["run"], f"{row['task']}-{row['label']}")
+    name = pick(shown, row, "dense")
     answers.opened(data.detail(row["run"], name), row["run"], row["dense_run"])
 
 
-def pick(shown: pd.DataFrame, which: str, file: str, names: tuple[str, str] = ("dense", "compressed")) -> str:
+def pick(shown: pd.DataFrame, row: pd.Series, against: str, names: tuple[str, str] = ("dense", "compressed")) -> str:
     """The table and its arrow keys; returns the id of the open example, which is in the URL too."""
-    filters = f"{st.session_state.get('kind')}-{st.session_state.get('why')}"
-    name = str(shown["id"].iloc[_table(shown, f"{which}-{filters}", file, names)])
+    filters = "-".join(str(st.session_state.get(name)) for name in ("kind", "why", "slice"))
+    key = f"table-{row['run']}-{against}-{filters}"
+    name = str(shown["id"].iloc[_table(shown, key, row, against, names)])
     st.query_params["ex"] = name
     return name
 
 
+EVERY = "all"
+
+
+def slicing(frame: pd.DataFrame) -> str:
+    """The column that examples are grouped by: disciplines where there are several, else subjects."""
+    return "discipline" if frame["discipline"].nunique() > 1 else "subject"
+
+
 def filtered(frame: pd.DataFrame) -> pd.DataFrame:
+    """The examples of one discipline, one kind of flip, one reason: three filters in a row, all in the URL."""
+    left, middle, right = st.columns([5, 5, 3], vertical_alignment="bottom")
+    with right:
+        frame = _sliced(frame)
+    with left:
+        frame = _flipped(frame)
+    with middle:
+        return _because(frame)
+
+
+def _sliced(frame: pd.DataFrame) -> pd.DataFrame:
+    """Chosen here, or by a click on a bar of the chart."""
+    column = slicing(frame)
+    names = sorted(name for name in frame[column].unique() if name)
+    if len(names) < 2:
+        return frame
+    chosen = controls.linked("slice", [EVERY, *names], EVERY, lambda key, words: st.selectbox(
+        "Discipline" if column == "discipline" else "Subject", words, key=key, persist_state="session"
+    ))  # fmt: skip
+    return frame if chosen == EVERY else frame[frame[column] == chosen]
+
+
+def _flipped(frame: pd.DataFrame) -> pd.DataFrame:
     counts = frame["flip"].value_counts()
     first = next((kind for kind in views.FLIPS if counts.get(kind)), views.FLIPS[0])
-    left, right = st.columns(2)
-    with left:
-        kind = controls.linked("kind", views.FLIPS, first, lambda key, words: st.pills(
-            "Show", words, required=True, key=key, persist_state="session",
-            format_func=lambda word: f"{word} {counts.get(word, 0):,}",
-        ))  # fmt: skip
-    shown = frame[frame["flip"] == kind]
-    reasons = shown["why"].value_counts()
+    kind = controls.linked("kind", views.FLIPS, first, lambda key, words: st.pills(
+        "Show", words, required=True, key=key, persist_state="session",
+        format_func=lambda word: f"{word} {counts.get(word, 0):,}",
+    ))  # fmt: skip
+    return frame[frame["flip"] == kind]
+
+
+def _because(frame: pd.DataFrame) -> pd.DataFrame:
+    reasons = frame["why"].value_counts()
     named = [why for why in WHYS if reasons.get(why)]
-    if len(named) > 1:
-        with right:
-            why = st.pills("Why", named, key="why", format_func=lambda word: f"{word} {reasons[word]:,}")
-        shown = shown if why is None else shown[shown["why"] == why]
-    return shown
+    if len(named) < 2:
+        return frame
+    why = controls.linked("why", [EVERY, *named], EVERY, lambda key, words: st.pills(
+        "Why", words, required=True, key=key, persist_state="session",
+        format_func=lambda word: f"{word} {len(frame) if word == EVERY else reasons[word]:,}",
+    ))  # fmt: skip
+    return frame if why == EVERY else frame[frame["why"] == why]
 
 
 def _worst(frame: pd.DataFrame) -> pd.DataFrame:
@@ -67,9 +103,8 @@ def _worst(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[(frame["score"] - frame["dense_score"]).sort_values(ascending=False).index]
 
 
-def _table(shown: pd.DataFrame, which: str, file: str, names: tuple[str, str]) -> int:
+def _table(shown: pd.DataFrame, key: str, row: pd.Series, against: str, names: tuple[str, str]) -> int:
     """The table; returns the place of the open row. Left and right arrow keys step."""
-    key = f"table-{which}"
     ids = shown["id"].tolist()
     if key not in st.session_state:
         wanted = st.query_params.get("ex", "")
@@ -80,20 +115,37 @@ def _table(shown: pd.DataFrame, which: str, file: str, names: tuple[str, str]) -
         for column, name in zip(("dense_score", "score"), names, strict=True)
     }
     st.dataframe(
-        shown[columns].assign(repetition=100 * shown["repetition"])[columns],
+        _narrow(shown)[columns],
         hide_index=True, height=min(330, 38 + 35 * len(shown)), column_config={**_COLUMNS, **scores}, key=key,
         on_select="rerun", selection_mode="single-row", alt="Examples; select a row to open it below",
     )  # fmt: skip
     rows = st.session_state[key]["selection"]["rows"]
     at = min(rows[0], len(ids) - 1) if rows else 0
-    left, middle, right, _ = st.columns([1, 1, 2, 4])
-    left.button("Previous", shortcut="Left", on_click=_step(key, at - 1), disabled=at == 0, width="stretch")
-    middle.button("Next", shortcut="Right", on_click=_step(key, at + 1), disabled=at + 1 >= len(ids), width="stretch")
-    right.download_button(
-        "CSV of these rows", data=lambda: views.csv(shown), file_name=f"{file.replace(':', '-')}.csv", mime="text/csv",
-        on_click="ignore", type="tertiary", icon=":material/download:",
-    )  # fmt: skip
+    with st.container(horizontal=True):
+        st.button("Previous", shortcut="Left", on_click=_step(key, at - 1), disabled=at == 0)
+        st.button("Next", shortcut="Right", on_click=_step(key, at + 1), disabled=at + 1 >= len(ids))
+        _exports(shown, row, against)
     return at
+
+
+def _exports(shown: pd.DataFrame, row: pd.Series, against: str) -> None:
+    """These rows as files; on every line stands which model, recipes, task, protocol and runs they come from."""
+    file = re.sub(r"[^\w.-]+", "-", f"{row['task']}-{row['recipe']}-against-{against}")
+    st.download_button(
+        "CSV of these rows", data=lambda: views.csv(views.provided(shown, row, against)), file_name=f"{file}.csv",
+        mime="text/csv", on_click="ignore", type="tertiary", icon=":material/download:",
+    )  # fmt: skip
+    st.download_button(
+        "Parquet", data=lambda: views.parquet(views.provided(shown, row, against)), file_name=f"{file}.parquet",
+        mime="application/vnd.apache.parquet", on_click="ignore", type="tertiary", icon=":material/download:",
+    )  # fmt: skip
+
+
+def _narrow(shown: pd.DataFrame) -> pd.DataFrame:
+    """The table as it travels to the browser, again whenever another row is opened: words as codes, short numbers."""
+    narrow = shown.assign(repetition=100 * shown["repetition"]).reset_index(drop=True)
+    words = {name: "category" for name in ("why", "discipline", "subject", "breaks")}
+    return narrow.astype({**words, "dense_score": "float32", "score": "float32", "repetition": "float32"})
 
 
 def _step(key: str, to: int) -> Callable[[], None]:

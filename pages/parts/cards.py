@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kick_core.views import NOT_MEASURED, Claim, percent
-from kick_core.views.plots import each, task_colour
+from kick_core.views.plots import Row, each, task_colour
 from pages.parts.safe import TONE, Safe, chip, many, tag
 
 
-def number(row: pd.Series, column: str = "score") -> str:
+def number(row: Row | pd.Series, column: str = "score") -> str:
     """A score as people read it: shares in percent, perplexity as it is."""
     value = float(row[column])
     if math.isnan(value):
@@ -22,7 +22,7 @@ def number(row: pd.Series, column: str = "score") -> str:
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
 
 
-def metric(row: pd.Series) -> Safe:
+def metric(row: Row) -> Safe:
     """One task under one recipe: score, interval, change against dense. Perplexity is red when it rises."""
     dense = row["kind"] == "dense"
     return tag(
@@ -41,7 +41,7 @@ def missing(title: str) -> Safe:
     return tag("div", tag("div", title, cls="name"), tag("div", "not measured", cls="change calm"), cls="card")
 
 
-def _change(row: pd.Series) -> str:
+def _change(row: Row) -> str:
     if row["verdict"] == NOT_MEASURED:
         return "no dense run to compare"
     if not row["dense_score"]:
@@ -53,7 +53,7 @@ def _change(row: pd.Series) -> str:
     return f"{arrow} {abs(100 * relative):.1f} % vs dense"
 
 
-def _tone(row: pd.Series) -> str:
+def _tone(row: Row) -> str:
     if row["kind"] == "dense" or row["verdict"] == NOT_MEASURED:
         return "calm"
     worse = row["diff_low"] > 0 if not row["higher_is_better"] else row["diff_high"] < 0
@@ -63,7 +63,7 @@ def _tone(row: pd.Series) -> str:
 
 def metrics(frame: pd.DataFrame, recipe: str, titles: dict[str, str]) -> Safe:
     """All tasks under one recipe."""
-    rows = {row["task"]: row for _, row in frame[frame["recipe"] == recipe].iterrows()}
+    rows = {row["task"]: row for row in each(frame[frame["recipe"] == recipe])}
     return tag(
         "div", *(metric(rows[task]) if task in rows else missing(title) for task, title in titles.items()), cls="cards"
     )
@@ -82,7 +82,7 @@ def kept_table(frame: pd.DataFrame, recipes: Sequence[str], here: str = "") -> S
     """Recipes by tasks, the share of the dense score kept, coloured by verdict; intervals on hover."""
     titles = dict(zip(frame["task"], frame["title"], strict=True))
     heads = many(tag("th", title) for title in titles.values())
-    rows = {(row["recipe"], row["task"]): row for _, row in frame.iterrows()}
+    rows = {(row["recipe"], row["task"]): row for row in each(frame[frame["recipe"].isin(recipes)])}
     labels = dict(zip(frame["recipe"], frame["label"], strict=True))
     body = many(
         tag(
@@ -97,7 +97,7 @@ def kept_table(frame: pd.DataFrame, recipes: Sequence[str], here: str = "") -> S
     return tag("div", table, cls="scroll")
 
 
-def _kept(row: pd.Series | None) -> Safe:
+def _kept(row: Row | None) -> Safe:
     if row is None or row["verdict"] == NOT_MEASURED:
         return tag("td", "not measured", cls="calm")
     text = f"{percent(row['share_low'])} to {percent(row['share_high'])}, n {row['paired']}, {row['verdict']}"
@@ -128,19 +128,26 @@ def _dense(row: pd.Series) -> str:
 
 
 def scorers(rows: pd.DataFrame) -> Safe:
-    """What every scorer of the task says of one run."""
+    """What every scorer of the task says of one run, with intervals and n."""
     if len(rows) < 2:
         return Safe("")
     lines = [
         tag(
             "tr",
-            tag("td", str(row["scorer"]).replace("_", " ")),
-            tag("td", f"{row['dense_score']:.3f}"),
-            tag("td", f"{row['score']:.3f}"),
+            tag("td", str(row["scorer"]).replace("_", " ") + (" (headline)" if row["headline"] else "")),
+            tag("td", _plain(row["dense_score"])),
+            tag(
+                "td", _plain(row["score"]), tag("span", f" {_plain(row['low'])} to {_plain(row['high'])}", cls="quiet")
+            ),
             tag("td", "" if math.isnan(row["diff_low"]) else f"{row['diff_low']:+.3f} to {row['diff_high']:+.3f}"),
+            tag("td", str(row["n"])),
         )
         for row in each(rows)
     ]
-    heads = (tag("th", name) for name in ("Scorer", "dense", "this", "difference"))
+    heads = (tag("th", name) for name in ("Scorer", "dense", "this", "95 %", "difference, 95 %", "n"))
     table = tag("table", tag("tr", *heads), *lines)
-    return tag("div", table, cls="scroll", style="margin-top:.9rem")
+    return tag("div", table, cls="scroll")
+
+
+def _plain(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -15,6 +15,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
+from pages.parts import data
 from pages.parts.safe import unmarked
 
 
@@ -23,6 +24,19 @@ def model(frame_models: list[str]) -> str:
     if len(frame_models) == 1:
         return frame_models[0]
     return st.selectbox("Model", frame_models, key="model", bind="query-params", persist_state="session")
+
+
+PROTOCOLS = ("strict", "paper")
+
+
+def protocol(model: str) -> str:
+    """Strict or as the paper did it. What nothing was measured under can be chosen: a gap is an answer too."""
+    known = list(dict.fromkeys([*PROTOCOLS, *data.protocols(model)]))
+    start = data.protocols(model)[0]
+    return str(linked("protocol", known, start, lambda key, names: st.segmented_control(
+        "Protocol", names, required=True, format_func=unmarked, key=key, persist_state="session",
+        help="strict: a fixed rule judges every answer. paper: prompts and scoring as in LLM-KICK's own code.",
+    )))  # fmt: skip
 
 
 def pruners(frame: pd.DataFrame) -> list[str]:

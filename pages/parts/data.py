@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
+from kick_core.views import matrices
 from pages.parts.frame import stamp, store
 
 
@@ -19,8 +20,8 @@ def _scores(root: str, stamp: str) -> pd.DataFrame:
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
-def _current(root: str, stamp: str, model: str) -> pd.DataFrame:
-    return views.current(_scores(root, stamp), model)
+def _current(root: str, stamp: str, model: str, protocol: str) -> pd.DataFrame:
+    return views.current(_scores(root, stamp), model, protocol)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -29,8 +30,8 @@ def _examples(root: str, stamp: str, run: str, dense: str) -> pd.DataFrame:
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
-def _coverage(root: str, stamp: str, model: str) -> pd.DataFrame:
-    return views.coverage(store(), model)
+def _coverage(root: str, stamp: str, model: str, protocol: str) -> pd.DataFrame:
+    return views.coverage(store(), model, protocol=protocol)
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
@@ -42,17 +43,52 @@ def place() -> str:
     return str(store().root)
 
 
-def current(model: str) -> pd.DataFrame:
-    return _current(place(), stamp(), model)
+def protocols(model: str) -> list[str]:
+    """The protocols that a model was asked under, the one asked most first."""
+    frame = _scores(place(), stamp())
+    return [str(name) for name in frame.loc[frame["model"] == model, "protocol"].value_counts().index]
+
+
+def protocol(model: str) -> str:
+    """The protocol that the pages show: the chosen one where something was measured under it."""
+    known, chosen = protocols(model), st.session_state.get("protocol")
+    return str(chosen) if chosen in known or not known else known[0]
+
+
+def current(model: str, under: str | None = None) -> pd.DataFrame:
+    return _current(place(), stamp(), model, under or protocol(model))
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
-def _claims(root: str, stamp: str, model: str) -> list[views.Claim]:
-    return views.claims(_current(root, stamp, model))
+def _claims(root: str, stamp: str, model: str, protocol: str) -> list[views.Claim]:
+    return views.claims(_current(root, stamp, model, protocol))
 
 
 def claims(model: str) -> list[views.Claim]:
-    return _claims(place(), stamp(), model)
+    return _claims(place(), stamp(), model, protocol(model))
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _look(root: str, stamp: str, asked: matrices.Asked) -> matrices.Look | None:
+    return matrices.look(store(), asked)
+
+
+def look(asked: matrices.Asked) -> matrices.Look | None:
+    """One matrix under a recipe: its mask and its weights."""
+    return _look(place(), stamp(), asked)
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _layers(root: str, stamp: str, key: str) -> pd.DataFrame:
+    try:
+        return views.layers(store(), key)
+    except OSError:
+        return pd.DataFrame()
+
+
+def layers(key: str) -> pd.DataFrame:
+    """The linears of an artifact; none where it was removed."""
+    return _layers(place(), stamp(), key)
 
 
 @st.cache_data(show_spinner=False, max_entries=256)
@@ -77,7 +113,7 @@ def examples(run: str, dense: str) -> pd.DataFrame:
 
 
 def coverage(model: str) -> pd.DataFrame:
-    return _coverage(place(), stamp(), model)
+    return _coverage(place(), stamp(), model, protocol(model))
 
 
 def weights() -> pd.DataFrame:

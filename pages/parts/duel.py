@@ -9,6 +9,7 @@ from kick_core import views
 from kick_core.views import percent
 from kick_core.views.plots import Chart, plain
 from pages.parts import answers
+from pages.parts.browser import slicing
 from pages.parts.charts import draw
 from pages.parts.frame import heading
 from pages.parts.safe import Safe, show, tag
@@ -25,20 +26,26 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
     with left:
         show(_words(found, a, b), answers.matrix(*found.table, "A", "B"))
     with middle:
-        column = "discipline" if examples["discipline"].nunique() > 1 else "subject"
+        column = slicing(examples)
         slices = views.by(examples, column)
-        heading(f"Flips by {column}")
+        heading(f"Flips by {column}", "Click a bar to see its examples only." if len(slices) > 1 else "")
         if len(slices):
-            draw(
-                _diverging(slices.head(SLICES), column), key="slices", alt=f"Share of answers that flipped by {column}"
-            )
+            draw(_diverging(slices.head(SLICES), column), key="slices", on_select=_take, selection_mode="points",
+                 alt=f"Share of answers that flipped by {column}")  # fmt: skip
     with right:
         if examples[["repetition", "dense_repetition"]].max().max() > 0:
             heading("Repeated 4-grams")
             draw(_repetition(examples), key="repetition", alt="How repetitive the answers of A and B are")
         else:
-            heading("What it rests on")
-            show(_rests(found))
+            _survival(examples, a if b["kind"] == "dense" else b)
+        show(_rests(found))
+
+
+def _take() -> None:
+    """A click on a bar filters the table by its slice and shows its kind."""
+    points = st.session_state["slices"]["selection"]["points"]
+    if points:
+        st.session_state["slice"], st.session_state["kind"] = points[0]["customdata"]
 
 
 def _words(found: views.Versus, a: pd.Series, b: pd.Series) -> Safe:
@@ -64,12 +71,35 @@ def _rests(found: views.Versus) -> Safe:
     )
 
 
+def _survival(examples: pd.DataFrame, row: pd.Series) -> None:
+    """What is left, step by step, of the answers that were right at first."""
+    lasting = views.survival(examples)
+    if len(lasting) < 2:
+        return
+    heading("Still right", f"Of {row['method']}'s {KINDS.get(row['kind'], 'steps')}, n {lasting['n'].iloc[0]}.")
+    line = {
+        "type": "scatter", "mode": "lines+markers", "x": [plain(name) for name in lasting["rung"]],
+        "y": lasting["share"].tolist(), "line": {"shape": "hv", "color": "#3366cc"}, "hoverinfo": "text",
+        "hovertext": [
+            f"{plain(name)}: {left} of {n}" for name, left, n in
+            zip(lasting["rung"], lasting["left"], lasting["n"], strict=True)
+        ],
+    }  # fmt: skip
+    layout = {
+        "height": 240, "hovermode": "closest", "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "showlegend": False,
+        "xaxis": {"type": "category", "fixedrange": True, "automargin": True, "showgrid": False},
+        "yaxis": {"tickformat": ".0%", "range": [0, 1.04], "fixedrange": True, "automargin": True},
+    }  # fmt: skip
+    draw({"data": [line], "layout": layout}, key="survival", alt="Share of the right answers that no step has broken")
+
+
 def _diverging(slices: pd.DataFrame, column: str) -> Chart:
     names = [f"{plain(str(name))[:28]} (n {n})" for name, n in zip(slices[column], slices["n"], strict=True)]
     bars = [
         {
             "type": "bar", "orientation": "h", "y": names, "x": (sign * 100 * slices[f"{kind}_share"]).tolist(),
             "name": kind, "marker": {"color": colour}, "hoverinfo": "text",
+            "customdata": [[str(name), kind] for name in slices[column]], "unselected": {"marker": {"opacity": 0.75}},
             "hovertext": [f"{name}<br>{count} {kind}" for name, count in zip(names, slices[kind], strict=True)],
         }
         for kind, sign, colour in (("broke", -1, "#d6453d"), ("fixed", 1, "#3366cc"))
@@ -78,7 +108,8 @@ def _diverging(slices: pd.DataFrame, column: str) -> Chart:
         "barmode": "relative", "height": 60 + 26 * max(4, len(names)), "bargap": 0.25, "hovermode": "closest",
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {"ticksuffix": " %", "zeroline": True, "fixedrange": True, "automargin": True},
+        "xaxis": {"tickvals": list(range(-100, 101, 25)), "ticktext": [f"{abs(v)} %" for v in range(-100, 101, 25)],
+                  "zeroline": True, "fixedrange": True, "automargin": True},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "showgrid": False},
     }  # fmt: skip
     return {"data": bars, "layout": layout}

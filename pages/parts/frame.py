@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import NoReturn
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 
-from kick_core import views
+from kick_core import jobs, views
 from kick_core.spec import KickError
 from pages.parts.safe import Safe, many, show, style, tag
 
@@ -42,6 +43,7 @@ def main() -> None:
         style()
         _stamp.set(views.stamp(store()))
         page.run()
+        _unread()
     except KickError as error:
         show(tag("p", str(error), cls="bad"))
     finally:
@@ -54,6 +56,21 @@ def ensure() -> None:
     if not _inside.get():
         main()
         st.stop()
+
+
+def _unread() -> None:
+    """At the foot of every page: what the cache holds that this program cannot show, and that it may only look."""
+    if count := _counted(str(store().root), stamp()):
+        runs = "1 run of this cache is" if count == 1 else f"{count} runs of this cache are"
+        note(f"{runs} not shown: damaged, or of another version's tasks or recipes. This names them:")
+        st.code("kick verify && kick list", language="bash")
+    if jobs.read_only():
+        note("This explorer is read-only: nothing can be compressed or asked from here.")
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _counted(root: str, stamp: str) -> int:
+    return views.unread(store())
 
 
 @st.cache_resource(show_spinner=False)
@@ -88,6 +105,7 @@ def empty(missing: str, command: str = FILL) -> NoReturn:
     """Say in one sentence what is missing and what fills it, and end the page."""
     show(tag("p", missing, " This command fills the gap:"))
     st.code(command, language="bash")
+    _unread()
     st.stop()
     raise AssertionError("st.stop does not return")
 
@@ -101,11 +119,49 @@ def provenance(rows: pd.DataFrame) -> Safe:
         f"data {_each(rows['data'])}",
         f"n {_range(rows['n'])} of {_range(rows['total'])} a task",
         f"protocol {_each(rows['protocol'])}, greedy",
+        *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
         f"{_each(rows['dtype'])} on {_each(rows['device'])}",
         "95 % intervals",
         f"measured {_range(rows['created'].str[:10])}",
     ]
     return facts(said)
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _calibrations(root: str, stamp: str, keys: tuple[str, ...]) -> list[str]:
+    found = views.calibration_of(store(), keys)
+    return found if len(found) < 3 else [f"{len(found)} different ones, see Compress"]
+
+
+def moved(model: str) -> None:
+    """Say so when a model's files are not on this machine: results stay, new ones need the files."""
+    model = views.asked_name(model)
+    if views.at_home(model):
+        return
+    if model.startswith(("/", "~", ".")):
+        note(
+            f"The folder {model} is not there any more. What was measured stays readable; to measure more, put it back "
+            "or name its new place, here or to kick: the same files are the same model, wherever they lie."
+        )
+    else:
+        note(f"{model} is not on this machine: a job fetches it from the hub when it needs it.")
+
+
+def share(model: str, protocol: str) -> None:
+    """What to take along: the address of what is on the page, and a report that works offline."""
+    with st.popover("Share", icon=":material/link:"):
+        note("Whoever runs this explorer over the same cache sees with this address what you see.")
+        place = (st.context.url or "").partition("?")[0]
+        st.code(f"{place}?{urlencode(st.query_params.to_dict())}", language=None, wrap_lines=True)
+    st.download_button(
+        "Report",
+        data=lambda: views.report(store(), model, protocol).encode(),
+        file_name="llm-kick-report.html",
+        mime="text/html",
+        on_click="ignore",
+        icon=":material/download:",
+        help="One file that works offline, slider included",
+    )
 
 
 def facts(words: Iterable[str]) -> Safe:

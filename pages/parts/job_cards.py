@@ -17,16 +17,16 @@ SHOWN = 6
 
 
 def live(ended: int = SHOWN) -> None:
-    """The cards, renewed twice a second while a job is active; when the last one ends the page runs once more.
+    """The cards, renewed twice a second while a job is active; when one ends the page runs once more.
 
     Of the jobs that have ended the newest `ended` stay on the page.
     """
-    busy = any(job.active for job in jobs.jobs(store()))
+    busy = {job.id for job in jobs.jobs(store()) if job.active}
 
     @st.fragment(run_every=0.5 if busy else None)
     def cards() -> None:
         found = jobs.jobs(store())
-        if busy and not any(job.active for job in found):
+        if busy - {job.id for job in found if job.active}:
             st.rerun()
         shown = [job for job in found if job.active] + [job for job in found if not job.active][:ended]
         if shown:
@@ -42,7 +42,7 @@ def what(spec: dict[str, Any]) -> str:
     recipes, tasks = spec.get("recipes", ()), spec.get("tasks", ())
     named = ", ".join(recipes[:3]) + (f" and {len(recipes) - 3} more" if len(recipes) > 3 else "")
     asked = "" if not tasks else f" · {tasks[0]}" if len(tasks) == 1 else f" · {len(tasks)} tasks"
-    return f"{spec.get('model', '?')} · {named}{asked}"
+    return f"{spec.get('model', '?')} · {named}{' · a prompt' if 'prompt' in spec else asked}"
 
 
 def _card(job: Job) -> None:
@@ -62,7 +62,7 @@ def _card(job: Job) -> None:
                 st.progress(job.share)
         with right:
             _buttons(job)
-        if job.state in ("failed", "lost"):
+        if job.active or job.state in ("failed", "lost", "cancelled"):
             with st.expander("Log"):
                 st.code(jobs.log(store(), job.id) or "(nothing was printed)", language=None, wrap_lines=True)
 
@@ -73,12 +73,13 @@ def _where(job: Job) -> str:
         return f"{job.message} · {took:.0f} s" if job.state == "done" else job.message
     block = f"block {job.block + 1} of {job.blocks}" if job.block is not None and job.blocks else ""
     left = job.remaining()
-    eta = f"about {_span(left)} to go" if left is not None else ""
+    eta = f"about {span(left)} to go" if left is not None else ""
     return " · ".join(word for word in (job.cell, block, job.message, eta) if word)
 
 
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+def span(seconds: float) -> str:
+    """A duration in words."""
+    return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _sparks(losses: tuple[float, ...]) -> Safe:
@@ -91,22 +92,34 @@ def _sparks(losses: tuple[float, ...]) -> Safe:
 
 
 def _buttons(job: Job) -> None:
+    if jobs.read_only():
+        return
     if job.active:
         late = job.cancelling and time.time() - job.updated > jobs.PATIENCE
         if st.button("Stop now" if late else "Cancel", key=f"cancel-{job.id}", disabled=job.cancelling and not late):
             jobs.cancel(store(), job.id)
-    elif st.button("Dismiss", key=f"forget-{job.id}", type="tertiary"):
+        return
+    if job.state != "done" and st.button("Start again", key=f"again-{job.id}"):
+        jobs.again(store(), job.id)
+        st.rerun()
+    if st.button("Dismiss", key=f"forget-{job.id}", type="tertiary"):
         jobs.forget(store(), job.id)
         st.rerun(scope="fragment")
 
 
+def _at(job: Job) -> str:
+    return job.state if job.block is None else f"{job.state}, block {job.block + 1} of {job.blocks}"
+
+
 def button(label: str, wanted: jobs.Request, *, key: str, primary: bool = False) -> None:
-    """Start a job, or say that it is joined; the id is the request's, so nothing runs twice."""
-    found = [job for job in jobs.jobs(store()) if job.id == jobs.job_id(wanted) and job.active]
-    if found:
-        note("This very request is running: see its card below.")
-    if st.button(
-        label if not found else "Join", key=key, type="primary" if primary else "secondary", disabled=bool(found)
-    ):
+    """Start a job, or join the one that is at it; the id is the request's, so nothing runs twice."""
+    if jobs.read_only():
+        return
+    name = jobs.job_id(wanted)
+    running = next((job for job in jobs.jobs(store()) if job.id == name and job.active), None)
+    shown = label if running is None else f"Join ({_at(running)})"
+    if st.button(shown, key=key, type="primary" if primary else "secondary"):
         jobs.start(store(), wanted)
         st.rerun()
+    if running is not None:
+        note("This very request is running, whoever asked for it: its card is below.")

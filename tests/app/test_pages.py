@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from kick_core import jobs, views
+from kick_core.spec import BadRequest
 from kick_core.store import Store
 from tests import synthetic
 
@@ -243,3 +245,200 @@ def test_settings_are_safe() -> None:
     assert settings["server"]["enableXsrfProtection"] and settings["server"]["enableCORS"]
     assert len(settings["theme"]["chartCategoricalColors"]) == 10
     assert settings["runner"]["magicEnabled"] is False and settings["browser"]["gatherUsageStats"] is False
+
+
+# --- what is missing, and what fills it --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_cache_of_another_layout_is_told(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "VERSION").write_text('{"layout": 99}')
+    monkeypatch.setenv("KICK_CACHE", str(tmp_path))
+    said = html(run(page))
+    assert "layout 99" in said and "--cache DIR" in said
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_runs_of_another_version_are_counted(
+    page: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = views.open_store(shutil.copytree(store.root, tmp_path / "cache"))
+    keys = copy.keys("results")[:2]
+    for key, change in zip(keys, ({"task": "cooking"}, {"recipe": "melt@@"}), strict=True):
+        path = copy.folder("results", key) / "run.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    monkeypatch.setenv("KICK_CACHE", str(copy.root))
+    app = run(page)
+    assert "2 runs of this cache are not shown" in html(app)
+    assert "kick verify && kick list" in [code.value for code in app.code]
+
+
+def test_a_model_folder_that_moved_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = str(tmp_path / "llama")
+    synthetic.make(tmp_path / "cache", recipes=("dense", "magnitude@0.5"), task_names=("factoid_qa",), n=8, model=gone)
+    monkeypatch.setenv("KICK_CACHE", str(tmp_path / "cache"))
+    for page in PAGES:
+        said = html(run(page))
+        assert "is not there any more" in said and "the same files are the same model" in said
+    assert "data-task" in html(run()), "what was measured stays readable"
+
+
+def test_a_job_that_died_can_be_started_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = views.open_store(shutil.copytree(store.root, tmp_path / "cache"))
+    wanted = jobs.request(synthetic.MODEL, ["wanda@0.45"])
+    folder = copy.root / "jobs" / jobs.job_id(wanted)
+    folder.mkdir(parents=True)
+    state = jobs.Job(folder.name, wanted.to_json(), state="running", message="block 3")
+    (folder / "state.json").write_text(json.dumps(asdict(state)))
+    monkeypatch.setenv("KICK_CACHE", str(copy.root))
+    app = run("pages/compress.py")
+    assert f'data-job="{folder.name}" data-state="lost"' in html(app) and "start it again" in html(app)
+    asked: list[str] = []
+    monkeypatch.setattr(jobs, "again", lambda store, name: asked.append(name))
+    app.button(key=f"again-{folder.name}").click().run()
+    assert asked == [folder.name]
+
+
+def test_nothing_measured_under_a_protocol(store: Store) -> None:
+    for page in PAGES[2:]:
+        app = run(page, protocol="paper")
+        assert "under the protocol paper" in html(app)
+        assert "kick sweep pocket-11m --preset demo --protocol paper" in [code.value for code in app.code]
+
+
+def test_the_protocol_switch_shows_the_other_runs(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = views.open_store(shutil.copytree(store.root, tmp_path / "cache"))
+    moved = views.current(views.scores(copy), synthetic.MODEL)
+    for key in moved.loc[moved["task"] == "factoid_qa", "run"]:
+        path = copy.folder("results", key) / "run.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "protocol": "paper"}))
+    monkeypatch.setenv("KICK_CACHE", str(copy.root))
+    assert "protocol paper" in html(run("pages/evaluate.py", protocol="paper", b="magnitude@0.5"))
+    strict = run("pages/evaluate.py", protocol="strict", b="magnitude@0.5")
+    assert "protocol strict" in html(strict) and "factoid_qa" not in strict.selectbox(key="task").options
+
+
+# --- read-only ---------------------------------------------------------------------------------------------
+
+
+def test_read_only_shows_everything_and_starts_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(jobs.READ_ONLY, "1")
+    for page in PAGES:
+        app = run(page)
+        assert "This explorer is read-only" in html(app)
+        assert {button.label for button in app.button} <= {"Previous", "Next", "Swap", "Share"}
+    own = run("pages/compare.py", view="Your own prompt")
+    assert not own.text_area and "read-only" in html(own)
+    for act in (
+        lambda: jobs.start(store, jobs.request(synthetic.MODEL, ["wanda@0.45"])),
+        lambda: jobs.cancel(store, "job1-0"),
+        lambda: jobs.forget(store, "job1-0"),
+    ):
+        with pytest.raises(BadRequest, match="read-only"):
+            act()
+    assert not (store.root / "jobs").exists() or not list((store.root / "jobs").iterdir())
+
+
+# --- the newer parts ---------------------------------------------------------------------------------------
+
+
+def test_the_grid_tells_running_cells_and_fills_like_the_rest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pages.parts import data, grid
+
+    covered = views.coverage(store, synthetic.MODEL, more=["wanda@0.4"])
+    monkeypatch.setattr(data, "protocol", lambda model: "strict")
+    asked = grid.wanted(synthetic.MODEL, ["wanda@0.4"], ["factoid_qa"], covered).to_json()
+    assert asked["recipes"] == ("dense", "wanda@0.4") and asked["limits"] == {"factoid_qa": 40}
+    assert asked["calibration"]["windows"] == 64 and asked["protocol"] == "strict"
+    drawn = grid.squares(covered.assign(state=covered["state"].mask(covered["recipe"] == "wanda@0.4", "running")))
+    names = {trace["name"]: trace for trace in drawn["data"]}
+    assert len(names["queued or running"]["x"]) == covered["task"].nunique()
+    assert all(recipe == "wanda@0.4" for recipe, _, _ in names["queued or running"]["customdata"])
+
+
+def test_compress_looks_inside_a_matrix(store: Store) -> None:
+    app = run("pages/compress.py", model=synthetic.MODEL, make="magnitude", matrix="2.mlp.down_proj")
+    said = html(app)
+    assert "Block 2, mlp.down_proj, 320 x 896" in said and "red is dropped" in said
+    weights = charts(app)["weights"]
+    assert [trace["name"] for trace in weights["data"]] == ["kept", "dropped"]
+    assert sum(weights["data"][1]["y"]) == 320 * 896 // 2
+    assert len(app.get("image")) == 1
+
+
+def test_compress_foretells_magnitude_before_it_is_made() -> None:
+    app = run("pages/compress.py", model=synthetic.MODEL, make="magnitude", to="65", matrix="1.self_attn.q_proj")
+    said = html(app)
+    assert "What magnitude@0.65 will work on" in said and "Will keep here" in said
+    dropped = charts(app)["weights"]["data"][1]
+    assert sum(dropped["y"]) == int(320 * 320 * 0.65)
+
+
+def test_sizes_draw_the_best_at_each_size(frame: pd.DataFrame) -> None:
+    app = run("pages/compare.py", view="Same size", task="factoid_qa")
+    drawn = charts(app)["pareto"]
+    line, *points = drawn["data"]
+    assert {recipe for trace in points for recipe, _ in trace["customdata"]} == set(
+        frame.loc[frame["task"] == "factoid_qa", "recipe"]
+    )
+    assert line["y"] == sorted(line["y"]) and line["x"] == sorted(line["x"])
+    assert drawn["layout"]["yaxis"]["range"][0] == 0 and "n 40" in drawn["layout"]["yaxis"]["title"]["text"]
+
+
+def test_a_slice_filters_the_examples(store: Store, frame: pd.DataFrame) -> None:
+    row = cell(frame, "magnitude@0.7", "factoid_qa")
+    examples = views.examples(store, row["run"], row["dense_run"])
+    app = run("pages/evaluate.py", b="magnitude@0.7", task="factoid_qa", kind="broke", slice="STEM")
+    wanted = examples[(examples["flip"] == "broke") & (examples["discipline"] == "STEM")]
+    assert app.dataframe[0].value["id"].tolist() == wanted["id"].tolist() and len(wanted)
+
+
+def test_own_prompt_is_asked_of_the_measured_weights(
+    store: Store, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def start(store: Store, wanted: jobs.Request) -> jobs.Job:
+        asked.append(wanted.to_json())
+        return jobs.Job(jobs.job_id(wanted), wanted.to_json())
+
+    monkeypatch.setattr(jobs, "start", start)
+    app = run("pages/compare.py", view="Your own prompt", a="dense", b="wanda@0.5", task="factoid_qa")
+    app.text_area(key="own_text").set_value("Who taught Mira Tolsk?")
+    next(button for button in app.button if button.label == "Ask both").click().run()
+    assert asked[0]["prompt"] == "Who taught Mira Tolsk?" and asked[0]["recipes"] == ("dense", "wanda@0.5")
+    assert asked[0]["weights"][1] == cell(frame, "wanda@0.5", "factoid_qa")["weights"]
+    assert app.query_params["ask"] in (jobs.job_id(_Spec(asked[0])), [jobs.job_id(_Spec(asked[0]))])
+
+
+class _Spec:
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+
+    def to_json(self) -> dict[str, Any]:
+        return self.spec
+
+
+def test_an_empty_prompt_is_refused_in_words() -> None:
+    app = run("pages/compare.py", view="Your own prompt")
+    app.text_area(key="own_text").set_value("  ")
+    next(button for button in app.button if button.label == "Ask both").click().run()
+    assert "a prompt of 2 characters" in html(app)
+
+
+def test_every_chart_is_one_that_plotly_takes(store: Store) -> None:
+    """The pages send charts unchecked, for speed: so they are checked here, all of them."""
+    import plotly.graph_objects as go
+
+    seen = set()
+    for page, query in (
+        (PAGES[0], {}), (PAGES[1], {"make": "magnitude"}), (PAGES[2], {"b": "magnitude@0.5"}),
+        (PAGES[3], {"b": "magnitude@0.7", "task": "instructions"}), (PAGES[3], {"b": "wanda@0.5"}),
+        (PAGES[3], {"view": "Same size"}),
+    ):  # fmt: skip
+        for name, spec in charts(run(page, **query)).items():
+            go.Figure(spec)
+            seen.add(name)
+    assert seen >= {"overlay", "panels", "sizes", "layers", "weights", "grid", "curves", "slices", "survival", "pareto"}

@@ -35,15 +35,15 @@ def chromium() -> str | None:
 
 
 @contextmanager
-def serving(cache: Path) -> Iterator[str]:
-    """`streamlit run app.py` on a free port over a cache; the address."""
+def serving(cache: Path, *flags: str, **environment: str) -> Iterator[str]:
+    """`streamlit run app.py` on a free port over a cache; the address. Later flags win over the port's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    command += ["--server.fileWatcherType", "none"]
+    command += ["--server.fileWatcherType", "none", *flags]
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "KICK_CACHE": str(cache)}, stdout=subprocess.DEVNULL,
+        command, cwd=ROOT, env={**os.environ, "KICK_CACHE": str(cache), **environment}, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"

@@ -1,50 +1,131 @@
-"""Pictures of every page, light and dark: `python -m tests.browser.screenshots CACHE FOLDER`.
+"""Pictures of the real app over a cache: `python -m tests.browser.screenshots CACHE FOLDER [--readme]`.
 
-For the README and for looking at: numbers can be right on a page that nobody can read.
+Every page whole, light and dark, for looking at: numbers can be right on a page that nobody can read. With
+`--readme` the README's pictures instead: one of each page, and `walk.webp`, a short walk through the app, each
+frame a screenshot after a real click or key.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tests.browser.conftest import QUIET, Tab, chromium, serving
 
 PAGES = {
     "findings": "/",
-    "compress": "/compress",
+    "compress": "/compress?make=wanda",
     "evaluate": "/evaluate",
     "compare": "/compare",
+    "size": "/compare?view=Same+size",
 }
+SIZE = {"width": 1440, "height": 960}
 
 
-def shoot(cache: Path, folder: Path, width: int = 1440) -> list[Path]:
-    """Full-page pictures, one a page and scheme; the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    with sync_playwright() as playwright, serving(cache) as address:
+def _tab(browser: Any, address: str, scheme: str = "light") -> Tab:
+    return Tab(browser.new_context(color_scheme=scheme, viewport=SIZE).new_page(), address)
+
+
+def whole(browser: Any, address: str, folder: Path) -> Iterator[Path]:
+    """Every page from top to bottom in both schemes."""
+    for scheme in ("light", "dark"):
+        tab = _tab(browser, address, scheme)
+        for name, path in PAGES.items():
+            tab.page.set_viewport_size(SIZE)
+            _settled(tab.open(path))
+            tall = tab.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+            tab.page.set_viewport_size({**SIZE, "height": min(tall, 5000)})
+            _settled(tab)
+            yield folder / f"{name}-{scheme}.png"
+            tab.page.screenshot(path=folder / f"{name}-{scheme}.png")
+
+
+def readme(browser: Any, address: str, folder: Path) -> Iterator[Path]:
+    """The upper part of every page, and the walk."""
+    tab = _tab(browser, address)
+    for name, path in PAGES.items():
+        _settled(tab.open(path))
+        _small(tab.page.screenshot()).save(folder / f"{name}.png", optimize=True)
+        yield folder / f"{name}.png"
+    frames = [_small(shot, 960) for shot in walk(_tab(browser, address))]
+    frames[0].save(
+        folder / "walk.webp", save_all=True, append_images=frames[1:], duration=1400, loop=0, quality=55, method=6
+    )
+    yield folder / "walk.webp"
+
+
+def walk(tab: Tab) -> Iterator[bytes]:
+    """From the finding to the weights: a slider, a broken example, the next ones, its film strip, sizes, a mask."""
+    page = tab.page
+    _settled(tab.open("/?s=20"))
+    yield page.screenshot()
+    slider = page.get_by_role("slider")
+    slider.focus()
+    for _ in range(3):
+        slider.press("ArrowRight")
+        _settled(tab)
+        yield page.screenshot()
+    page.get_by_text("that broke").last.click()
+    page.get_by_text("Example by example").wait_for()
+    _settled(tab)
+    yield page.screenshot()
+    page.get_by_text("Example by example").scroll_into_view_if_needed()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+        _settled(tab)
+        _bottom(tab)
+        yield page.screenshot()
+    page.get_by_test_id("stTopNavLink").nth(3).click()
+    page.get_by_text("One example").wait_for()
+    _settled(tab)
+    yield page.screenshot()
+    _bottom(tab)
+    yield page.screenshot()
+    page.get_by_role("radio", name="Same size").click()
+    page.get_by_text("What a megabyte buys").wait_for()
+    _settled(tab)
+    yield page.screenshot()
+    page.get_by_test_id("stTopNavLink").nth(1).click()
+    page.get_by_text("One matrix").wait_for()
+    _settled(tab)
+    page.get_by_text("One matrix").scroll_into_view_if_needed()
+    page.wait_for_timeout(600)
+    yield page.screenshot()
+
+
+def _settled(tab: Tab) -> None:
+    tab.ready().page.wait_for_timeout(1300)
+
+
+def _bottom(tab: Tab) -> None:
+    tab.page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 1e6)")
+    tab.page.wait_for_timeout(400)
+
+
+def _small(shot: bytes, width: int = 1200) -> Image.Image:
+    picture = Image.open(io.BytesIO(shot)).convert("RGB")
+    return picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+
+
+def main() -> None:
+    given = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    given.add_argument("cache", type=Path)
+    given.add_argument("folder", type=Path)
+    given.add_argument("--readme", action="store_true")
+    options = given.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright, serving(options.cache) as address:
         browser = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
-        for scheme in ("light", "dark"):
-            page = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 1000}).new_page()
-            tab = Tab(page, address)
-            for name, path in PAGES.items():
-                page.set_viewport_size({"width": width, "height": 1000})
-                tab.open(path)
-                page.wait_for_timeout(1200)
-                tall = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-                page.set_viewport_size({"width": width, "height": min(tall, 5000)})
-                page.wait_for_timeout(800)
-                made.append(folder / f"{name}-{scheme}.png")
-                page.screenshot(path=made[-1])
-                if (name, scheme) == ("findings", "light"):  # the picture in the README
-                    made.append(folder / "findings.png")
-                    page.screenshot(path=made[-1], clip={"x": 0, "y": 0, "width": width, "height": 960})
+        for path in (readme if options.readme else whole)(browser, address, options.folder):
+            print(path)
         browser.close()
-    return made
 
 
 if __name__ == "__main__":
-    for path in shoot(Path(sys.argv[1]), Path(sys.argv[2])):
-        print(path)
+    main()

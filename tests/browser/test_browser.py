@@ -95,11 +95,12 @@ def test_from_the_finding_to_its_example(tab: Tab) -> None:
 
 def test_a_click_on_a_point_opens_its_examples(tab: Tab, frame: pd.DataFrame) -> None:
     tab.open("/evaluate?task=factoid_qa&b=magnitude@0.5").page.get_by_text("magnitude 50 %:").wait_for()
-    tab.page.wait_for_selector(".js-plotly-plot .scatterlayer .trace")
+    tab.page.wait_for_selector(".st-key-curves .scatterlayer .trace")
     tab.page.wait_for_timeout(500)
     y = cell(frame, "magnitude@0.7", "factoid_qa")["score"]
     place = tab.page.evaluate(
-        """y => { const g = document.querySelector('.js-plotly-plot'), r = g.getBoundingClientRect(), l = g._fullLayout;
+        """y => { const g = document.querySelector('.st-key-curves .js-plotly-plot')
+        const r = g.getBoundingClientRect(), l = g._fullLayout
         return [r.left + l.xaxis._offset + l.xaxis.d2p(70), r.top + l.yaxis._offset + l.yaxis.d2p(y)] }""",
         y,
     )
@@ -161,6 +162,91 @@ def test_a_job_lives_through_a_reload_and_is_cancelled(tab: Tab, filled: Store) 
         until(filled, name, lambda job: not job.active)
 
 
+def point(tab: Tab, trace: str, at: int = 0) -> list[float]:
+    """Where on the screen the nth point of the first trace of this name lies, and what it carries."""
+    tab.page.wait_for_function(
+        "name => [...document.querySelectorAll('.js-plotly-plot')].some(g => g.data?.some(t => t.name == name))",
+        arg=trace,
+    )
+    tab.page.wait_for_timeout(500)
+    return tab.page.evaluate(
+        """([name, at]) => {
+        const g = [...document.querySelectorAll('.js-plotly-plot')].find(g => g.data?.some(t => t.name == name))
+        g.scrollIntoView({block: 'center'})
+        const t = g.data.find(t => t.name == name), r = g.getBoundingClientRect(), l = g._fullLayout
+        const x = t.orientation == 'h' ? t.x[at] / 2 : t.x[at]
+        return [r.left + l.xaxis._offset + l.xaxis.d2p(x), r.top + l.yaxis._offset + l.yaxis.d2p(t.y[at]),
+                t.customdata[at]] }""",
+        [trace, at],
+    )
+
+
+def click_at(tab: Tab, x: float, y: float) -> None:
+    """Plotly wants to see the mouse come."""
+    tab.page.mouse.move(x - 7, y - 5)
+    tab.page.mouse.move(x, y, steps=3)
+    tab.page.wait_for_timeout(300)
+    tab.page.mouse.click(x, y)
+
+
+def test_a_click_on_a_hole_of_the_grid_queues_it(tab: Tab, filled: Store) -> None:
+    gone = views.current(views.scores(filled), synthetic.MODEL)
+    folder = filled.folder("results", cell(gone, "rtn@4bit", "instructions")["run"])
+    folder.rename(filled.root / "aside")
+    try:
+        tab.open("/evaluate?task=factoid_qa&b=magnitude@0.5").page.get_by_text("What is measured").click()
+        x, y, (recipe, task, state) = point(tab, "not measured")
+        assert (recipe, task, state) == ("rtn@4bit", "instructions", "missing")
+        click_at(tab, x, y)
+        tab.page.wait_for_selector('[data-job][data-state="running"], [data-job][data-state="queued"]')
+        (found,) = (job for job in jobs.jobs(filled) if "recipes" in job.spec)
+        assert found.spec["recipes"] == ["dense", "rtn@4bit"] and found.spec["tasks"] == ["instructions"]
+        tab.page.get_by_role("button", name="Cancel").click()
+        ended = until(filled, found.id, lambda job: not job.active, 60)
+        assert ended.state in ("cancelled", "failed")  # the made-up model is another one than the real
+    finally:
+        for job in jobs.jobs(filled):
+            jobs.cancel(filled, job.id)
+            until(filled, job.id, lambda job: not job.active, 60)
+            jobs.forget(filled, job.id)
+        if not folder.exists():
+            (filled.root / "aside").rename(folder)
+
+
+def test_a_click_on_a_bar_filters_the_table(tab: Tab, frame: pd.DataFrame, filled: Store) -> None:
+    row = cell(frame, "magnitude@0.7", "factoid_qa")
+    examples = views.examples(filled, row["run"], row["dense_run"])
+    tab.open("/compare?task=factoid_qa&a=dense&b=magnitude@0.7&kind=both+wrong").page.get_by_text(
+        "Flips by discipline"
+    ).wait_for()
+    x, y, (discipline, kind) = point(tab, "broke", 1)
+    click_at(tab, x, y)
+    count = ((examples["discipline"] == discipline) & (examples["flip"] == kind)).sum()
+    tab.page.get_by_text(f"broke {count}", exact=True).wait_for()
+    tab.page.wait_for_function("location.search.includes('kind=broke')")
+    assert f"slice={discipline.replace(' ', '+')}" in tab.ready().page.url.replace("%20", "+")
+
+
+def test_two_tabs_compress_one_thing_once(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Both press Compress for the same recipe, each seeing a page that knows nothing of the other."""
+    root = open_store(tmp_path_factory.mktemp("two") / "cache").root
+    with serving(root) as address:
+        open_one = opener(chrome, address)
+        tabs = [open_one().open("/compress?model=pocket-4m&make=magnitude&to=35") for _ in range(2)]
+        for tab in tabs:
+            tab.page.get_by_role("button", name="Compress", exact=True).wait_for()
+        for tab in tabs:
+            tab.page.get_by_role("button", name="Compress", exact=True).click()
+        for tab in tabs:
+            tab.page.get_by_text("Open in Evaluate").wait_for(timeout=90_000)
+            tab.check()
+        store = open_store(root)
+        (only,) = jobs.jobs(store)
+        assert only.state == "done" and len(store.keys("weights")) == 1
+        for tab in tabs:
+            tab.page.context.close()
+
+
 def test_the_marker_follows_the_finger(tab: Tab) -> None:
     """While the slider is held, the line has moved and the server has not been asked."""
     tab.open("/?method=magnitude").page.get_by_text("At 50 % sparsity").first.wait_for()
@@ -184,7 +270,7 @@ def test_the_marker_follows_the_finger(tab: Tab) -> None:
 def test_the_report_arrives_and_works_offline(tab: Tab, frame: pd.DataFrame, tmp_path: Path) -> None:
     tab.open("/?s=50&method=magnitude")
     with tab.page.expect_download() as waiting:
-        tab.page.get_by_test_id("stDownloadButton").get_by_role("button").click()
+        tab.page.get_by_role("button", name="Report").click()
     path = tmp_path / "report.html"
     waiting.value.save_as(path)
     tab.faults.clear()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kick_core import jobs, views
 from kick_core.cli import main
 from tests.browser.conftest import Tab, opener, serving
 
@@ -53,6 +54,36 @@ def test_findings(chrome: Any, measured: tuple[Path, dict[tuple[str, str], Any]]
         assert set(shown) == set(TASKS)
         for task, score in shown.items():
             assert math.isclose(score, headline(said[recipe, task])["mean"], abs_tol=1e-6), task
+        tab.check()
+        tab.page.context.close()
+
+
+def test_own_prompt_answers_as_the_evaluation_did(
+    chrome: Any, measured: tuple[Path, dict[tuple[str, str], Any]]
+) -> None:
+    """The prompt of a measured example, asked as one's own of both models, gets the measured answers."""
+    cache, _ = measured
+    store = views.open_store(cache)
+    frame = views.current(views.scores(store), "pocket-11m")
+    rows = frame[frame["task"] == "factoid_qa"].set_index("recipe")
+    example = str(views.examples(store, rows.at["wanda@0.5", "run"], rows.at["dense", "run"])["id"].iloc[0])
+    detail = views.example(store, rows.at["wanda@0.5", "run"], example)
+    with serving(cache) as address:
+        place = f"/compare?task=factoid_qa&a=dense&b=wanda@0.5&view=Your+own+prompt&ex={example}"
+        tab: Tab = opener(chrome, address)().open(place)
+        asked = tab.page.get_by_role("textbox", name="Prompt").input_value()
+        assert asked == "\n\n".join(detail.example.prompt)
+        tab.page.get_by_role("button", name="Ask both").click()
+        tab.page.wait_for_selector('[data-ask][data-state="done"]', timeout=120_000)
+        (job,) = [job for job in jobs.jobs(store) if "prompt" in job.spec]
+        for recipe in ("dense", "wanda@0.5"):
+            said = detail.of(rows.at[recipe, "run"])
+            assert said is not None and job.answers[recipe].lstrip().startswith(said.output.text[0])
+            assert job.answers[recipe].split()[0] in tab.text()
+        link = tab.page.url
+        assert f"ask={job.id}" in link
+        tab.page.goto(link)
+        tab.ready().page.wait_for_selector('[data-ask][data-state="done"]')
         tab.check()
         tab.page.context.close()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kick_core import jobs
+from kick_core import job_worker
 from kick_core.spec import KickError
 from kick_core.store import Store
 
@@ -22,6 +22,7 @@ class Step:
     block: int | None = None
     blocks: int | None = None
     loss: float | None = None
+    answer: str | None = None
 
 
 def run(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
@@ -33,8 +34,17 @@ def run(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
             raise KickError("no space left for it")
         if spec.get("breaks") == i:
             raise ZeroDivisionError("a bug")
-        yield Step(spec["model"], i + 1, spec["steps"], f"step {i + 1}", i, spec["steps"], 0.1 * i)
+        yield Step(
+            spec["model"],
+            i + 1,
+            spec["steps"],
+            f"step {i + 1}",
+            i,
+            spec["steps"],
+            0.1 * i,
+            spec["says"] * (i + 1) or None,
+        )
 
 
 if __name__ == "__main__":
-    sys.exit(jobs.main(sys.argv[1:], run))
+    sys.exit(job_worker.main(sys.argv[1:], run))

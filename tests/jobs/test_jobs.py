@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kick_core import jobs
+from kick_core import job_worker, jobs
 from kick_core.spec import BadRequest, KickError
 from kick_core.store import Store, open_store
 from tests.jobs import slow_worker
@@ -29,6 +29,7 @@ class Request:
     pause: float = 0.0
     fails: int | None = None
     breaks: int | None = None
+    says: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,7 +148,7 @@ def test_ids_are_not_paths(store: Store, name: str) -> None:
 
 
 def test_worker_without_torch_in_the_asking_process(store: Store) -> None:
-    assert jobs.work.__defaults__ == (jobs.sweep,), "the real sweep is the default, loaded inside the worker"
+    assert job_worker.work.__defaults__ == (job_worker.real,), "the real work is the default, loaded inside the worker"
 
 
 def test_the_worker_runs_in_its_own_niceness(store: Store) -> None:
@@ -172,4 +173,18 @@ def test_steps_in_this_process(store: Store) -> None:
     """`work` itself, with the made-up sweep, without a process."""
     name = start(store, Request("seen", steps=1)).id
     until(store, name, ended)
-    assert jobs.work(store, name, slow_worker.run) == "done"
+    assert job_worker.work(store, name, slow_worker.run) == "done"
+
+
+def test_again_is_the_same_job(store: Store) -> None:
+    first = start(store, Request(steps=2, fails=1))
+    until(store, first.id, ended)
+    second = jobs.again(store, first.id, worker=WORKER)
+    assert second.id == first.id
+    assert until(store, first.id, ended).state == "failed"
+    assert (store.root / "starts.txt").read_text() == "one\none\n"
+
+
+def test_answers_of_a_prompt_are_kept_by_recipe(store: Store) -> None:
+    found = until(store, start(store, Request(steps=3, says="word ")).id, ended)
+    assert found.answers == {"one": "word word word "}

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kick_core import jobs
+from kick_core import job_worker, jobs
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
 from kick_core.store import Store, artifacts, files, open_store, results
 
@@ -124,7 +124,7 @@ def job(root: Path, log: Path) -> None:
         jobs.start(store, Asked(), worker=("true",))  # a worker that is gone at once
         while jobs.job(store, name).active:
             time.sleep(0.01)
-        jobs.main([str(root), name], steps)
+        job_worker.main([str(root), name], steps)
 
 
 def care(root: Path, log: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who may reach the explorer: this machine, unless it is said twice. Nothing but its own pages is served."""
+"""The explorer serves its own pages and nothing else (who may be let in: tests/browser/test_exposure.py)."""
 
 from __future__ import annotations
 
@@ -14,38 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kick_core.cli import main, storing
-
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "10.0.0.1", "2001:db8::1"])
-def test_other_machines_are_let_in_only_when_it_is_said(
-    host: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[list[str]] = []
-    monkeypatch.setattr(storing.subprocess, "call", lambda command, **_: ran.append(command) or 0)
-    assert main(["app", "--host", host, "--no-browser"]) == 2
-    said = capsys.readouterr().err
-    assert "--without-login" in said and "SECURITY.md" in said and ran == [], "refused before a port is opened"
-    assert main(["app", "--host", host, "--no-browser", "--without-login", "--name", "kick.example.org"]) == 0
-    (command,) = ran
-    assert command[command.index("--server.address") + 1] == host
-    assert [command[i + 1] for i, word in enumerate(command) if word == "--server.allowedHosts"] == [
-        "kick.example.org", "localhost", "127.0.0.1",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.9", "::1"])
-def test_this_machine_needs_no_word(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[list[str]] = []
-    monkeypatch.setattr(storing.subprocess, "call", lambda command, **_: ran.append(command) or 0)
-    assert main(["app", "--host", host, "--no-browser"]) == 0 and "--server.allowedHosts" not in ran[0]
-
-
-@pytest.mark.parametrize("words", [["--host", "evil.example"], ["--host", ""], ["--name", "*"], ["--name", "a b"]])
-def test_odd_hosts_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["app", "--no-browser", *words]) == 2
 
 
 def test_the_settings_that_protect_it_are_there() -> None:

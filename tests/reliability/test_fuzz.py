@@ -62,7 +62,7 @@ def test_recipes(text: str) -> None:
 )
 def test_keys_never_leave_the_cache(text: str) -> None:
     store = Store(Path("/cache"))
-    for found in (lambda: store.folder("weights", text), lambda: jobs._folder(store, text)):
+    for found in (lambda: store.folder("weights", text), lambda: jobs.place(store, text)):
         try:
             path = found()
         except KickError:

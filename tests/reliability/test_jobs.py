@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kick_core import jobs
+from kick_core import job_worker, jobs
 from kick_core.store import Store
 from tests.jobs.test_jobs import WORKER, Request, ended, start, until
 
@@ -83,7 +83,7 @@ def test_cancelling_frees_the_device_in_mid_step(store: Store) -> None:
     jobs.cancel(store, first)
     assert until(store, first, ended, seconds=60).state == "cancelled"
     assert until(store, second, ended, seconds=60).state == "done"
-    assert jobs.GRACE * 2 < 5
+    assert job_worker.GRACE * 2 < 5
     again = start(store, Request("one", steps=2, pause=60.0))
     assert again.active and not again.cancelling
     jobs.cancel(store, first)
@@ -92,7 +92,7 @@ def test_cancelling_frees_the_device_in_mid_step(store: Store) -> None:
 
 DEAF = """
 import signal, sys, time
-from kick_core import jobs
+from kick_core import job_worker, jobs
 from tests.jobs.slow_worker import Step
 def run(spec, store):
     yield Step("one", 1, 2, "deaf now", 0, 2)
@@ -100,7 +100,7 @@ def run(spec, store):
     for _ in range(600):
         time.sleep(0.1)
     yield Step("one", 2, 2, "never", 1, 2)
-sys.exit(jobs.main(sys.argv[1:], run))
+sys.exit(job_worker.main(sys.argv[1:], run))
 """
 
 
@@ -171,7 +171,7 @@ def test_states_of_many_jobs_are_listed(store: Store) -> None:
         wanted = Request(f"job {number}")
         folder = store.root / "jobs" / jobs.job_id(wanted)
         folder.mkdir(parents=True)
-        jobs._write(folder, replace(shape, id=folder.name, created=float(number)))
+        jobs.write(folder, replace(shape, id=folder.name, created=float(number)))
     found = jobs.jobs(store)
     assert [job.created for job in found] == [float(number) for number in reversed(range(100))]
     assert WORKER

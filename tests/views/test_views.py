@@ -15,7 +15,7 @@ import pytest
 from kick_core import stats, tasks, views
 from kick_core.spec import parse
 from kick_core.store import Store, results
-from kick_core.views import findings, naming, runs
+from kick_core.views import findings, naming, plots, runs
 from tests import synthetic
 
 
@@ -100,7 +100,7 @@ def test_pairs_only_what_both_have(tmp_path: Path) -> None:
     assert len(ids) == 40
     assert list(before.ids[at_before]) == list(after.ids[at_after]) == list(ids)
     shuffled = np.random.default_rng(0).permutation(60)
-    moved = runs.Scored(*(getattr(after, name)[shuffled] for name in ("ids", "score", "why", "extracted")))
+    moved = runs.Scored(after.ids[shuffled], after.score[shuffled], after.why[shuffled], after.extracted.take(shuffled))
     ids, at_before, at_moved = views_pair(before, moved)
     assert len(ids) == 40 and list(before.ids[at_before]) == list(moved.ids[at_moved])
 
@@ -288,7 +288,11 @@ def test_weights_and_preview(store: Store) -> None:
     made = views.preview(store, synthetic.MODEL, "magnitude@0.5")
     assert made.card is not None and made.bytes == pytest.approx(half["alone"])
     planned = views.preview(store, synthetic.MODEL, "magnitude@0.4")
-    assert planned.card is None and planned.bits_per_weight == pytest.approx(10.6) and planned.seconds == 3.2
+    assert (
+        planned.card is None
+        and planned.bits_per_weight == pytest.approx(10.6)
+        and planned.seconds == pytest.approx(3.2)
+    )
     assert math.isnan(views.preview(store, "elsewhere", "magnitude@0.4").bytes)
     assert len(views.layers(store, half["key"])) == 12
 
@@ -375,3 +379,53 @@ def test_fast(store: Store) -> None:
     start = time.perf_counter()
     views.scores(store)
     assert time.perf_counter() - start < 1.0
+
+
+# --- exports, survival, sizes ------------------------------------------------------------------------------
+
+
+def test_exports_say_where_they_come_from(store: Store, tmp_path: Path) -> None:
+    frame = views.current(views.scores(store), synthetic.MODEL)
+    row = frame[(frame["recipe"] == "magnitude@0.7") & (frame["task"] == "factoid_qa")].iloc[0]
+    examples = views.examples(store, row["run"], row["dense_run"])
+    hostile = examples.assign(subject="=cmd|' /C calc'!A0")
+    made = views.provided(hostile, row, "dense")
+    for name in ("model", "recipe", "task", "protocol", "run", "dense_run", "created"):
+        assert (made[name] == str(row[name])).all()
+    assert (made["against"] == "dense").all() and (made["n"] == len(examples)).all()
+    assert b"'=cmd" in views.csv(made) and b",=cmd" not in views.csv(made)
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(views.parquet(made))
+    back = pd.read_parquet(path)
+    assert back["id"].tolist() == examples["id"].tolist() and back["subject"].iloc[0].startswith("=cmd")
+
+
+def test_survival_counts_what_no_step_broke(store: Store) -> None:
+    frame = views.current(views.scores(store), synthetic.MODEL)
+    row = frame[(frame["recipe"] == "magnitude@0.7") & (frame["task"] == "factoid_qa")].iloc[0]
+    examples = views.examples(store, row["run"], row["dense_run"])
+    lasting = views.survival(examples)
+    right = examples[examples["dense_score"] == 1]
+    assert lasting["rung"].tolist()[0] == "dense" and lasting["share"].iloc[0] == 1
+    assert lasting["left"].iloc[-1] == (right["breaks"] == "").sum()
+    assert lasting["left"].is_monotonic_decreasing and (lasting["n"] == len(right)).all()
+
+
+@pytest.mark.parametrize("task", ["factoid_qa", "perplexity"])
+def test_nothing_beats_the_frontier_at_its_size(store: Store, task: str) -> None:
+    frame = views.current(views.scores(store), synthetic.MODEL)
+    rows = frame[frame["task"] == task]
+    best = plots.frontier(rows)
+    sign = 1 if task == "factoid_qa" else -1
+    for _, row in best.iterrows():
+        smaller = rows[rows["bits_per_weight"] <= row["bits_per_weight"]]
+        assert (sign * smaller["score"]).max() == sign * row["score"]
+    assert (sign * best["score"]).is_monotonic_increasing
+
+
+def test_what_is_asked_anew_is_calibrated_as_the_rest(store: Store) -> None:
+    found = views.calibration_used(store, synthetic.MODEL, ["wanda@0.5"])
+    assert found is not None and (found.windows, found.length, found.seed) == (64, 256, 0)
+    assert views.calibration_used(store, "elsewhere", []) is None
+    (said,) = views.calibration_of(store, views.weights(store)["key"])
+    assert said == "64 windows of 256 tokens of pocket, seed 0"

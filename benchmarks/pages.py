@@ -1,0 +1,253 @@
+"""How long the explorer takes with a full cache: a slider move, the marker under the finger, opening a page.
+
+Fills a cache with made-up results of 36 recipes x 7 tasks x 14,042 examples (the size of MMLU), then measures the
+pages' own Python (Streamlit's test harness, warm caches) and, with chromium, what a person at the browser sees.
+
+    nice python -m benchmarks.pages                       # everything; the cache takes a minute and 50 MB
+    nice python -m benchmarks.pages --cache DIR --n 2000  # a smaller one, kept in DIR and used again
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import _machine
+from kick_core import keys, tasks
+from kick_core.records import Example, RunCard
+from kick_core.spec import Recipe, parse
+from kick_core.store import Store, open_store, results
+from tests import synthetic
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = (
+    "dense",
+    *(f"{method}@0.{tenth}" for method in ("magnitude", "wanda", "sparsegpt") for tenth in range(1, 8)),
+    *(f"{method}@{pattern}" for method in ("magnitude", "wanda", "sparsegpt") for pattern in ("2:4", "4:8")),
+    *(f"{method}@{bits}bit" for method in ("rtn", "gptq") for bits in (8, 4, 3, 2)),
+)
+POOL = 400
+"""Different answers of each sort."""
+
+
+# --- a full cache ------------------------------------------------------------------------------------------
+
+
+def fill(root: Path, n: int) -> Store:
+    """All recipes on all tasks over `n` examples each; what is there already is left alone."""
+    store = open_store(root)
+    for name in tasks.names():
+        task = tasks.get(name)
+        asked = [synthetic.example(task, f"{name}-{i:05d}", i, False) for i in range(n)]
+        data = keys.key("examples", {"task": name, "n": n, "benchmark": True})
+        results.keep_examples(store, data, asked)
+        for text in RECIPES:
+            _run(store, task, asked, parse(text), data)
+    return store
+
+
+def _run(store: Store, task: tasks.Task, asked: list[Example], recipe: Recipe, data: str) -> None:
+    n, fingerprint = len(asked), keys.sha256_text("benchmark")
+    key = keys.key("run", {"recipe": recipe.text, "task": task.name, "n": n, "benchmark": True})
+    folder = store.folder("results", key)
+    if (folder / "run.json").exists():
+        return
+    folder.mkdir(parents=True)
+    chance = np.random.default_rng(abs(hash((recipe.text, task.name))) % 2**32)
+    hard = np.random.default_rng(7).random(n)
+    right = hard * 0.94 + chance.random(n) * 0.06 < synthetic.quality(task.name, recipe)
+    outputs, verdicts = _tables(task, asked, recipe, right, chance)
+    _write(folder / "part.parquet", outputs)
+    total = results._sum((folder / "part.parquet").read_bytes())
+    os.replace(folder / "part.parquet", folder / f"part-00000-{n:05d}-{total}.parquet")
+    _write(folder / f"verdicts-v{task.version}-{n:05d}.parquet", verdicts)
+    card = RunCard(
+        key=key, model="benchmark-7b", fingerprint=fingerprint, recipe=recipe.text,
+        weights=keys.key("weights", {"recipe": recipe.text}), task=task.name, task_version=task.version,
+        protocol="strict", data="made up", examples=data, total=n, settings={}, plan="one", dtype="bfloat16",
+        device="cuda", created="2026-11-23T02:00:00+00:00", versions={},
+    )  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(card.to_json()))
+
+
+def _tables(
+    task: tasks.Task, asked: list[Example], recipe: Recipe, right: np.ndarray, chance: np.random.Generator
+) -> tuple[pa.Table, pa.Table]:
+    n, ids = len(asked), [example.id for example in asked]
+    exp, choose = task.aggregate == "exp", task.kind == "choose"
+    loops = ~right & (chance.random(n) < 0.3) & (synthetic.harm(recipe) > 0.4) & (not choose)
+    pool = np.array(
+        [f"It was person {i} who taught the craft, in the old hall by the river." for i in range(POOL)]
+        + [f"It was person {i} of the city" + " of the river of the city" * 8 for i in range(POOL)]
+    )
+    text = pool[chance.integers(0, POOL, n) + POOL * loops]
+    rate = 0.7 + 0.2 * chance.random(n) + 4 * synthetic.harm(recipe) ** 6
+    score = rate if exp else right.astype(float)
+    options = np.where(right[:, None], [-0.3, -1.6, -1.8, -2.0], [-1.6, -1.7, -0.3, -2.0])
+    nothing = [[]] * n
+    outputs = pa.table(
+        {
+            "example": ids,
+            "prompt_hash": [""] * n,
+            "text": nothing if exp or choose else [[one] for one in text],
+            "logprobs": (-rate[:, None] * 127).tolist() if exp else options.tolist() if choose else nothing,
+            "stop": np.where(loops, "limit", "eos").tolist(),
+            "tokens": [127] * n if exp else [12] * n,
+            "prompt_tokens": [60] * n,
+        },
+        schema=results._OUTPUT,
+    )
+    why = np.where(right, "right", np.where(loops, "loop", "wrong")).tolist()
+    said = np.where(right, "A", "C").tolist() if choose else text.tolist()
+    verdicts = pa.concat_tables(
+        pa.table(
+            {"example": ids, "scorer": [name] * n, "score": score, "extracted": [""] * n if exp else said,
+             "why": [""] * n if exp else why},
+            schema=results._VERDICT,
+        )
+        for name in task.scorers
+    )  # fmt: skip
+    return outputs, verdicts
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    path.write_bytes(sink.getvalue())
+
+
+# --- the pages' own Python ---------------------------------------------------------------------------------
+
+
+def timed(
+    times: int, move: Callable[[int], object], clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Milliseconds of `move(0)`, `move(1)`, …: median, best and worst."""
+    found = []
+    for i in range(times):
+        began = clock()
+        move(i)
+        found.append(1000 * (clock() - began))
+    return {name: round(f(found), 1) for name, f in (("median", statistics.median), ("best", min), ("worst", max))}
+
+
+def python() -> Iterator[tuple[str, dict[str, float]]]:
+    """Script runs in Streamlit's test harness, which costs a little more than a server's.
+
+    In processor time of this process: what a page costs, however busy the machine is.
+    """
+    cost = functools.partial(timed, clock=time.process_time)
+    from streamlit.testing.v1 import AppTest
+
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=600)
+    yield "findings, first visit", cost(1, lambda _: _fine(app.run()))
+    for step in range(0, 80, 10):  # every step once: its example and its picture are then remembered
+        app.slider(key="s").set_value(min(step, 70)).run()
+    yield "findings, slider move", cost(14, lambda i: _fine(app.slider(key="s").set_value(10 * (i % 7 + 1)).run()))
+    yield "findings, nothing changed", cost(5, lambda _: _fine(app.run()))
+    for page in ("evaluate", "compare", "compress"):
+        app.switch_page(f"pages/{page}.py")
+        yield f"{page}, first visit", cost(1, lambda _: _fine(app.run()))
+        yield f"{page}, again", cost(5, lambda _: _fine(app.run()))
+    app.switch_page("pages/evaluate.py").run()
+    yield "evaluate, next example", cost(8, lambda _: _fine(_press(app, "Next").run()))
+
+
+def _press(app: Any, label: str) -> Any:
+    return next(button for button in app.button if button.label == label).click()
+
+
+def _fine(app: Any) -> None:
+    assert not app.exception, app.exception
+
+
+# --- in the browser ----------------------------------------------------------------------------------------
+
+_MARKER = """async steps => {
+  const input = document.querySelector('.st-key-s input[type=range]')
+  const chart = document.querySelector('.js-plotly-plot')
+  const line = () => chart.querySelector('.shapelayer path[style*="dash"]')?.getAttribute('d')
+  const found = []
+  for (let i = 0; i < steps; i++) {
+    const before = line(), value = Number(input.value) >= 60 ? 20 : Number(input.value) + 10
+    const began = performance.now()
+    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(input, value)
+    while (line() === before && performance.now() - began < 2000) await new Promise(requestAnimationFrame)
+    found.push(performance.now() - began)
+    await new Promise(done => setTimeout(done, 200))
+  }
+  return found
+}"""
+
+
+def browser(cache: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """What a person sees: pages opened again, the marker under the finger, text and charts after a move."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser.conftest import QUIET, Tab, chromium, serving
+
+    with sync_playwright() as playwright, serving(cache) as address:
+        chrome = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
+        tab = Tab(chrome.new_context(viewport={"width": 1440, "height": 1000}).new_page(), address)
+        places = {"findings": "/", "evaluate": "/evaluate", "compare": "/compare", "compress": "/compress"}
+        for name, path in places.items():
+            yield f"browser: {name}, first load", timed(1, lambda _, path=path: _drawn(tab.open(path)))
+        for name, path in places.items():
+            yield f"browser: {name}, again", timed(3, lambda _, path=path: _drawn(tab.open(path)))
+        _drawn(tab.open("/"))
+        tab.page.wait_for_timeout(1500)
+        found = tab.page.evaluate(_MARKER, 8)
+        yield "browser: marker", {
+            "median": round(statistics.median(found), 1), "best": round(min(found), 1), "worst": round(max(found), 1)
+        }  # fmt: skip
+        _drawn(tab.open("/?s=10"))
+        slider = tab.page.get_by_role("slider")
+        slider.focus()
+        yield "browser: slider move, text", timed(6, lambda i: _moved(tab, slider, 20 + 10 * i))
+        chrome.close()
+
+
+def _drawn(tab: Any) -> None:
+    tab.page.wait_for_selector(".kick h1")
+
+
+def _moved(tab: Any, slider: Any, percent: int) -> None:
+    slider.press("ArrowRight")
+    tab.page.locator("h1", has_text=f"At {percent} % sparsity").wait_for()
+
+
+def main() -> None:
+    given = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    given.add_argument("--cache", type=Path, help="keep the made-up cache here and use it again")
+    given.add_argument("--n", type=int, default=14_042, help="examples a task")
+    given.add_argument("--no-browser", action="store_true")
+    given.add_argument("--out", type=Path)
+    options = given.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.cache or Path(folder) / "cache"
+        fill(root, options.n)
+        os.environ["KICK_CACHE"] = str(root)
+        figures = {}
+        for name, found in chain(python(), () if options.no_browser else browser(root)):
+            figures[name] = found
+            print(f"{name:32} {found['median']:9.1f} ms  ({found['best']:.1f} to {found['worst']:.1f})", flush=True)
+        shape = {"recipes": len(RECIPES), "tasks": len(tasks.names()), "examples": options.n}
+        _machine.write(options.out, "pages", {"cache": shape, "milliseconds": figures})
+
+
+if __name__ == "__main__":
+    main()
