@@ -29,7 +29,7 @@ from typing import Any, Literal, Protocol
 
 from kick_core import keys
 from kick_core.spec import BadRequest, Calibration, KickError
-from kick_core.store import Store
+from kick_core.store import Store, is_key
 from kick_core.store.faults import here
 from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, require_space, seal_json
 
@@ -318,9 +318,8 @@ def forget(store: Store, name: str) -> None:
 
 def place(store: Store, name: str) -> Path:
     """The folder of a job. Raises BadRequest for what cannot be one's id."""
-    digest = name.rpartition("-")[2]
-    if not digest.isalnum() or "/" in name or name.startswith("."):
-        raise BadRequest(f"{name!r} is not a job's id")
+    if not is_key(name):
+        raise BadRequest(f"{name[:80]!r} is not a job's id")
     return store.root / "jobs" / name
 
 

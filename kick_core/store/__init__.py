@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,14 @@ VERSION = 2
 """Of the layout on disk. A newer cache is refused, an older one is migrated when it is opened (see `layout`)."""
 
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of LLM-KICK Explorer.\n"
+
+
+_KEY = re.compile(r"([A-Za-z0-9_][\w.-]{0,150}-)?[A-Za-z0-9]{1,64}", re.ASCII)
+
+
+def is_key(text: str) -> bool:
+    """Whether a text has the form of a key, so that it can be a file's name and nothing else."""
+    return _KEY.fullmatch(text) is not None
 
 
 def default_root() -> Path:
@@ -41,8 +50,8 @@ class Store:
     def folder(self, room: str, key: str) -> Path:
         """`room/ab/<key>`, where ab are the first two digits of the key's hash."""
         digest = key.rpartition("-")[2]
-        if not digest.isalnum() or "/" in key or key.startswith("."):
-            raise BadRequest(f"{key!r} is not a key of this cache: `kick list` shows the keys")
+        if not is_key(key):
+            raise BadRequest(f"{key[:80]!r} is not a key of this cache: `kick list` shows the keys")
         return self.root / room / digest[:2] / key
 
     def lock_path(self, key: str) -> Path:

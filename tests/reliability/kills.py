@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kick_core.cli import arguments  # noqa: F401  once here, not in every child
+from kick_core.cli import arguments, storing  # noqa: F401  once here, not in every child
 from kick_core.cli import main as kick
 from kick_core.spec import KickError
 from kick_core.store import faults
