@@ -6,7 +6,7 @@ ORACLES := .venv-oracles
 PIP := $(BIN)/pip --disable-pip-version-check
 PORT ?= 8501
 
-.PHONY: demo test check bench app oracles clean
+.PHONY: demo test check soak audit bench app oracles clean
 
 # Install, compress and ask the embedded pocket model, open the explorer on 127.0.0.1.
 demo: $(VENV)/.installed
@@ -23,6 +23,17 @@ check: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The long versions of tests/reliability: a thousand aimed kills, a million records, every bit flipped, a queue of
+# a hundred jobs, sweeps killed and shared out, 20,000 inputs to every parser. About an hour on two cores.
+soak: $(VENV)/.tested
+	KICK_FUZZ=20000 $(BIN)/python -m pytest tests/reliability
+	$(BIN)/python -m pytest tests/reliability -m soak
+
+# Known vulnerabilities of the pinned versions. Without the index it says so and is no failure; SECURITY.md answers the
+# one that has no fixed version.
+audit: $(VENV)/.tested
+	$(BIN)/python .ci/audit.py
 
 # What compressing, storing and changing weights costs, at sizes for a CPU (a minute or two).
 bench: $(VENV)/.installed

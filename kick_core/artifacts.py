@@ -6,6 +6,9 @@ without being opened anew.
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,6 +48,7 @@ class OpenModel:
     streamed: bool = False
     wears: str = ""
     _dense: dict[str, Tensor] = field(default_factory=dict)
+    _let_go: Callable[[], object] | None = None
     _resident: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -97,7 +101,21 @@ class OpenModel:
             for block in range(len(decoder_blocks(self.model))):
                 for matrix in self.block_matrices(block):
                     matrix.write(self.base(block, matrix))
+        self.release()
         self.wears = ""
+
+    def _hold(self, store: Store, key: str) -> None:
+        """Keep others from removing what is worn, as long as this model is there."""
+        self.release()
+        handle = artifacts.hold(store, key)
+        if handle is not None:
+            self._let_go = weakref.finalize(self, os.close, handle)
+
+    def release(self) -> None:
+        """What is worn may be removed from the cache; it stays on."""
+        if self._let_go is not None:
+            self._let_go()
+        self._let_go = None
 
     def wear_block(self, block: int, tensors: dict[str, Tensor]) -> None:
         for matrix in self.block_matrices(block):
@@ -105,6 +123,8 @@ class OpenModel:
 
     def wear(self, store: Store, key: str) -> None:
         """Put an artifact's weights on. Raises KickError when it was made from another model."""
+        if self.wears != key or self._let_go is None:
+            self._hold(store, key)
         if self.wears == key:
             return
         card = artifacts.card(store, key)

@@ -32,6 +32,9 @@ HUB = {
 }
 """Repository, revision and file: the first C4 shard and the WikiText-2 train split, as the papers' codes use them."""
 
+LARGEST = 1 << 29
+"""Bytes of a text or JSONL file: it is read and tokenised as a whole."""
+
 _STREAM = 8
 """Documents of a hub source are read until the stream holds this many times the tokens that are asked for."""
 
@@ -108,6 +111,8 @@ def _documents(source: str) -> Iterator[str]:
 
 
 def _local(path: Path) -> Iterator[str]:
+    if (size := path.stat().st_size) > LARGEST:
+        raise BadRequest(f"calibration file {path} has {size:,} bytes, at most {LARGEST:,} are read: give a part of it")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -117,11 +122,21 @@ def _local(path: Path) -> Iterator[str]:
     if path.suffix != ".jsonl":
         yield text
         return
-    for number, line in enumerate(filter(str.strip, text.splitlines()), 1):
-        try:
-            yield str(json.loads(line)["text"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadRequest(f'{path}, line {number}: a JSON object with "text" is expected ({error})') from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield _text_of(path, number, line)
+
+
+def _text_of(path: Path, number: int, line: str) -> str:
+    try:
+        text = json.loads(line)["text"]
+        if not isinstance(text, str):
+            raise TypeError(f"its text is {type(text).__name__}")
+        text.encode()  # JSON can spell halves of characters, which no tokenizer takes
+        return text
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise BadRequest(f'{path}, line {number}: a JSON object with "text" is expected ({reason})') from error
 
 
 def _hub(source: str) -> Iterator[str]:
@@ -143,19 +158,22 @@ def _token_file(path: Path, windows: int, length: int, vocabulary: int) -> Tenso
         raise BadRequest(f"calibration file {path} is not there")
     try:
         if path.suffix == ".npy":
-            ids = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.int64))
+            # mapped: a header that promises more than there is is found out before anything is allocated
+            found = np.load(path, allow_pickle=False, mmap_mode="r")
         else:
-            from safetensors.torch import load_file
+            from safetensors.numpy import load_file
 
-            (ids,) = load_file(path).values()
+            (found,) = load_file(path).values()
+        shape, kind = found.shape, found.dtype.kind
     except Exception as error:
         raise KickError(f"calibration file {path} holds no single array of token ids ({error})") from error
-    if ids.dim() != 2 or ids.dtype.is_floating_point or not len(ids):
+    if len(shape) != 2 or kind not in "iu" or 0 in shape:
         raise BadRequest(
-            f"calibration file {path}: whole numbers [windows, length] are expected, not {tuple(ids.shape)}"
+            f"calibration file {path}: whole numbers [windows, length] are expected, not {found.dtype}{shape}"
         )
+    ids = torch.from_numpy(found[:windows, :length].astype(np.int64))
     if int(ids.min()) < 0 or int(ids.max()) >= vocabulary:
         raise BadRequest(
             f"calibration file {path}: ids from {int(ids.min())} to {int(ids.max())}, vocabulary {vocabulary}"
         )
-    return ids[:windows, :length].to(torch.int64)
+    return ids

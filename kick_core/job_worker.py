@@ -11,6 +11,7 @@ import fcntl
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,9 @@ from kick_core.store import Store, open_store
 
 _TICK = 0.2
 """Seconds between two looks at a lock, and between two states that are written down."""
+GRACE = 2.0
+"""Seconds that a worker gives itself to stop between two steps, and then once more in mid-step, before it just ends."""
+_CANCELLED = "cancelled; what was finished is kept"
 
 
 class Progress(Protocol):
@@ -78,7 +82,7 @@ def work(store: Store, name: str, run: Run = real) -> State:
                 jobs.write(folder, state)
         state = replace(state, state="done", done=state.total, message="done")
     except _Stopped:
-        state = replace(state, state="cancelled", message="cancelled; what was finished is kept")
+        state = replace(state, state="cancelled", message=_CANCELLED)
     except KickError as error:
         state = replace(state, state="failed", message=str(error))
     except Exception as error:
@@ -139,6 +143,21 @@ def _stop_if_asked(folder: Path) -> None:
         raise _Stopped
 
 
+def _watch(store: Store, name: str) -> None:
+    """A step may take minutes: see to it that a cancelled worker is gone, and its device free, after twice GRACE."""
+    folder = jobs.place(store, name)
+    while not (folder / "cancel").exists():
+        time.sleep(_TICK)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    with contextlib.suppress(KickError):
+        left = jobs.job(store, name)
+        if left.active:
+            jobs.write(folder, replace(left, state="cancelled", cancelling=False, message=_CANCELLED))
+    os._exit(1)
+
+
 def _terminate(number: int, frame: object) -> None:
     raise _Stopped
 
@@ -153,6 +172,7 @@ def main(arguments: Sequence[str], run: Run = real) -> int:
     os.set_inheritable(handle, False)
     os.nice(10)
     signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_watch, args=(store, name), daemon=True).start()
     return 0 if work(store, name, run) == "done" else 1
 
 

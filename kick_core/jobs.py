@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -30,15 +29,18 @@ from typing import Any, Literal, Protocol
 
 from kick_core import keys
 from kick_core.spec import BadRequest, Calibration, KickError
-from kick_core.store import Store
-from kick_core.store.files import replace_file
+from kick_core.store import Store, is_key
+from kick_core.store.faults import here
+from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, require_space, seal_json
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ACTIVE: tuple[State, ...] = ("queued", "running")
 
 WORKER = (sys.executable, "-m", "kick_core.job_worker")
 PATIENCE = 10.0
-"""Seconds between the polite request to stop and a signal."""
+"""Seconds between the polite request to stop and a signal from who asks again."""
+ROOM = 1 << 20
+"""Bytes that must be free before a job begins; its worker, who knows the model, asks for what artifacts take."""
 
 
 class Request(Protocol):
@@ -196,16 +198,19 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
     _refuse_if_read_only()
     name = job_id(wanted)
     folder = place(store, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = take(folder / "lock")
+    with no_space_named(folder, 1 << 12):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = take(folder / "lock")
     if handle is None:
         return job(store, name)
     try:
+        require_space(store.root, ROOM)
         for left in ("cancel", "log.txt"):
             (folder / left).unlink(missing_ok=True)
-        replace_file(folder / "spec.json", json.dumps(wanted.to_json()).encode())
+        replace_file(folder / "spec.json", seal_json(wanted.to_json()))
         write(folder, Job(name, wanted.to_json(), created=time.time(), message="starting"))
-        with open(folder / "log.txt", "ab") as log:
+        here("job written")
+        with no_space_named(folder, 1 << 12), open(folder / "log.txt", "ab") as log:
             child = subprocess.Popen(
                 [*worker, str(store.root.resolve()), name, str(handle)],
                 stdin=subprocess.DEVNULL,
@@ -216,6 +221,7 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
                 start_new_session=True,
             )
         _children.append(child)
+        here("worker started")
     finally:
         os.close(handle)
     return job(store, name)
@@ -254,11 +260,11 @@ def job(store: Store, name: str) -> Job:
     _children[:] = [child for child in _children if child.poll() is None]
     alive = _held(folder / "lock")
     try:
-        data = json.loads((folder / "state.json").read_text())
+        data = read_sealed_json(folder / "state.json")
         found = Job(**{**data, "losses": tuple(data["losses"])})
     except FileNotFoundError:
         raise KickError(f"no job {name!r} in {store.root}") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (Damaged, ValueError, TypeError, KeyError) as error:
         raise KickError(f"the state of job {name!r} is damaged ({error})") from error
     if found.active and not alive:
         found = replace(found, state="lost", message="its process is gone; start it again, it goes on where it was")
@@ -292,7 +298,7 @@ def cancel(store: Store, name: str) -> Job:
         return found
     if not flag.exists():
         flag.touch()
-    elif found.pid and time.time() - flag.stat().st_mtime > PATIENCE:
+    elif found.pid and abs(time.time() - flag.stat().st_mtime) > PATIENCE:  # the clock may have been set back
         with contextlib.suppress(ProcessLookupError):
             os.killpg(found.pid, signal.SIGTERM)
     return job(store, name)
@@ -312,12 +318,11 @@ def forget(store: Store, name: str) -> None:
 
 def place(store: Store, name: str) -> Path:
     """The folder of a job. Raises BadRequest for what cannot be one's id."""
-    digest = name.rpartition("-")[2]
-    if not digest.isalnum() or "/" in name or name.startswith("."):
-        raise BadRequest(f"{name!r} is not a job's id")
+    if not is_key(name):
+        raise BadRequest(f"{name[:80]!r} is not a job's id")
     return store.root / "jobs" / name
 
 
 def write(folder: Path, state: Job) -> None:
     """Replace a job's state in one step."""
-    replace_file(folder / "state.json", json.dumps(asdict(state)).encode())
+    replace_file(folder / "state.json", seal_json(asdict(state)))

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+from kick_core.models import templates
 from kick_core.spec import BadRequest
 
 PLAIN_DIALOGUE = "vicuna_v1.1"
@@ -45,8 +46,7 @@ def dialogue(
     messages = [{"role": "user", "content": users[0]}]
     for answer, turn in zip(assistants, users[1:], strict=True):
         messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": turn}]
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)  # type: ignore[assignment]
-    return text
+    return templates.render(tokenizer, messages)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

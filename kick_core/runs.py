@@ -109,6 +109,15 @@ def wanted(loaded: TaskData, limit: int | None) -> tuple[Example, ...]:
     return loaded.examples[:limit]
 
 
+def mend(store: Store, card: RunCard, loaded: TaskData) -> None:
+    """Write again what `kick verify` set aside of a run and its answers tell: card, questions, verdicts."""
+    if results.measured(store, card.key):
+        results.keep_card(store, card)
+        results.keep_examples(store, card.examples, loaded.examples)
+        if results.verdict_file(store, card.key, loaded.task.version) is None:
+            score(store, card.key)
+
+
 def measure(store: Store, ask: Asker, card: RunCard, loaded: TaskData, limit: int | None) -> Iterator[int]:
     """Ask what is not answered yet, keep every batch, seal at the end; yields the number of new outputs.
 

@@ -15,6 +15,8 @@ from fractions import Fraction
 from typing import Literal
 
 Option = bool | int | float | str
+LARGEST = (1 << 31) - 1
+"""Of whole numbers in recipes: no size or seed needs more, and everything can hold it."""
 
 
 class KickError(Exception):
@@ -99,8 +101,8 @@ class IntGrid:
     def __post_init__(self) -> None:
         if self.bits not in range(2, 9):
             raise BadRequest(f"{self.bits} bits are outside 2..8: write e.g. rtn@4bit")
-        if self.group is not None and self.group != -1 and self.group < 1:
-            raise BadRequest(f"group size {self.group} is neither positive nor -1 (one scale per row)")
+        if self.group is not None and self.group != -1 and not 1 <= self.group <= LARGEST:
+            raise BadRequest(f"group size {str(self.group)[:40]} is neither in 1..{LARGEST} nor -1 (one scale per row)")
 
     @property
     def text(self) -> str:
@@ -113,9 +115,9 @@ class IntGrid:
 
 Target = Unstructured | KeepNofM | IntGrid
 
-_RATIO = re.compile(r"-?(\d+(\.\d*)?|\.\d+)")
-_PATTERN = re.compile(r"(\d{1,4}):(\d{1,4})")
-_BITS = re.compile(r"(\d{1,3})bits?")
+_RATIO = re.compile(r"-?(\d+(\.\d*)?|\.\d+)", re.ASCII)
+_PATTERN = re.compile(r"(\d{1,4}):(\d{1,4})", re.ASCII)
+_BITS = re.compile(r"(\d{1,3})bits?", re.ASCII)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -259,19 +259,32 @@ class Sweep:
 
     def run(self, only: Recipe | None = None) -> Iterator[Progress]:
         """Do what is left (of one recipe), yielding progress; the last item has `done` equal to `total`."""
+        if only is None:
+            self.mend()
         cells = self.cells(only)
         total = sum(cell.cost for cell in cells)
         done = 0.0
         yield Progress("", done, total, f"{sum(c.cost == 0 for c in cells)} of {len(cells)} cells are done already")
-        for cell in cells:
-            if cell.cost == 0:
-                continue
-            start = done
-            for progress in self._do(cell, start, total):
-                done = progress.done
-                yield progress
-            done = start + cell.cost
+        try:
+            for cell in cells:
+                if cell.cost == 0:
+                    continue
+                start = done
+                for progress in self._do(cell, start, total):
+                    done = progress.done
+                    yield progress
+                done = start + cell.cost
+        finally:
+            self.shop.opened.release()
         yield Progress("", total, total, "done")
+
+    def mend(self) -> None:
+        """Write again what damage took from measured runs and no model is needed for."""
+        from kick_core import runs
+
+        for recipe in self.recipes:
+            for name, loaded in self.data.items():
+                runs.mend(self.store, self.card(recipe, name), loaded)
 
     def _make_together(self, cell: Cell, start: float, total: float) -> Iterator[Progress]:
         """Dense propagation: the first recipe that looks at data brings all others of the sweep with it."""
@@ -291,7 +304,8 @@ class Sweep:
                 yield Progress(cell.recipe.text, done, total, report.note, report.block, report.blocks, report.loss)
             return
         yield Progress(cell.text, start, total)
-        self.shop.put_on(cell.recipe)
+        for report in self.shop.make(cell.recipe):  # nothing to do, unless it was removed or set aside meanwhile
+            yield Progress(cell.recipe.text, start, total, report.note, report.block, report.blocks, report.loss)
         answered = 0
         for new in self._answers(cell, cell.task):
             answered += new

@@ -60,6 +60,7 @@ def run(sweep: Sweep, workers: int | None = None) -> Iterator[Progress]:
     if processes < 2:
         yield from sweep.run()
         return
+    sweep.mend()
     total = sum(cell.cost for cell in left)
     yield Progress("", 0.0, total, f"{len(left)} cells to do, {processes} processes")
     yield from _shared_out(sweep, recipes, processes, total)

@@ -21,8 +21,9 @@ from kick_core import methods, weights
 from kick_core.artifacts import OpenModel, artifact_key, calibration_facts, dense_key, open_for
 from kick_core.calibration import token_windows
 from kick_core.compression import Walked, make_card, needs_data, walk, walk_many
+from kick_core.models.blocks import decoder_blocks
 from kick_core.records import BlockReport, LayerReport
-from kick_core.spec import DENSE, Calibration, ModelRef, Recipe, parse
+from kick_core.spec import DENSE, Calibration, IntGrid, ModelRef, Recipe, parse
 from kick_core.store import Store, artifacts, open_store
 from kick_core.store.artifacts import Stage
 from kick_core.store.files import require_space
@@ -80,7 +81,7 @@ class Workshop:
         opened, began = self.opened, time.perf_counter()
         opened.remember_dense()
         opened.wear_dense()
-        require_space(self.store.root, self._expected_bytes())
+        require_space(self.store.root, self._expected_bytes(recipe))
         opened.wears = f"unfinished {key}"
         reports, hidden = self._resume(stage, recipe)
         yield from reports
@@ -111,7 +112,7 @@ class Workshop:
                 return
             reports = {recipe: stage.reports() for recipe, stage in ours}
             start = min(len(found) for found in reports.values())
-            require_space(self.store.root, len(ours) * self._expected_bytes())
+            require_space(self.store.root, sum(self._expected_bytes(recipe) for recipe, _ in ours))
             ids = self.ids().to(opened.model.device)
             places = dict(ours)
             for recipe, one in walk_many(opened.model, list(places), ids, start=start, hold=opened.hold):
@@ -159,8 +160,17 @@ class Workshop:
             self.opened.wear_block(report.block, load_file(stage.block_file(report.block)))
         return reports, hidden
 
-    def _expected_bytes(self) -> int:
-        return 2 * max(matrix.read().nbytes for matrix in self.opened.block_matrices(0))
+    def _expected_bytes(self, recipe: Recipe) -> int:
+        """What an artifact takes on disk, with the inputs of the next block beside it while it is made."""
+        model, matrices = self.opened.model, [matrix.read() for matrix in self.opened.block_matrices(0)]
+        count = len(decoder_blocks(model)) * sum(matrix.numel() for matrix in matrices)
+        size, last = matrices[0].element_size(), recipe.then or recipe
+        if isinstance(last.target, IntGrid):
+            bits = last.target.bits + 1.0  # scales and zeros of groups of 64
+        else:
+            bits = 1 + 8 * size * (1 - last.target.sparsity if last.target else 1) * (methods.needs(last) == "gram")
+        hidden = self.ids().numel() * model.config.get_text_config().hidden_size * size if needs_data(recipe) else 0
+        return int(count * bits / 8) + 2 * hidden
 
     def _warnings(self, recipe: Recipe, layers: list[LayerReport]) -> tuple[str, ...]:
         if methods.needs(recipe) != "gram":

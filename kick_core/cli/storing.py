@@ -13,17 +13,25 @@ import time
 import urllib.request
 import webbrowser
 from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from kick_core import jobs
 from kick_core.cli import printing
 from kick_core.spec import BadRequest, KickError, nearest
-from kick_core.store import Store, artifacts, fidelity, judgments, open_store, results
-from kick_core.store.files import free_bytes, replace_file
+from kick_core.store import Store, artifacts, checks, fidelity, judgments, open_store, results
+from kick_core.store.files import free_bytes, is_staged, locked, replace_file
+
+Found = TypeVar("Found")
+
+_ABANDONED = 3600.0
+"""Seconds after which something half written or half deleted belongs to nobody."""
 
 
 def list_all(given: Namespace) -> int:
@@ -42,6 +50,7 @@ def list_all(given: Namespace) -> int:
                 "bits_per_weight": card.bits_per_weight,
                 "sparsity": card.sparsity,
                 "created": card.created,
+                "pinned": artifacts.pinned(store, card.key),
             }
             for card in cards
         ]
@@ -52,8 +61,8 @@ def list_all(given: Namespace) -> int:
     printing.table(
         ("artifact", "model", "recipe", "bits/weight", "on disk", "dense copy"),
         (
-            (c.key[:20], c.model, c.recipe, f"{c.bits_per_weight:.2f}", printing.size(c.bytes),
-             printing.size(c.dense_bytes))
+            (c.key[:20] + (" (pinned)" if artifacts.pinned(store, c.key) else ""), c.model, c.recipe,
+             f"{c.bits_per_weight:.2f}", printing.size(c.bytes), printing.size(c.dense_bytes))
             for c in cards
         ),
     )  # fmt: skip
@@ -74,7 +83,7 @@ def _matching(store: Store, prefix: str) -> tuple[str, str]:
     ]
     if len(found) != 1:
         what = "no key begins" if not found else f"{len(found)} keys begin"
-        raise BadRequest(f"{what} with {prefix!r} in {store.root}: `kick list` shows the keys")
+        raise BadRequest(f"{what} with {prefix[:60]!r} in {store.root}: `kick list` shows the keys")
     return found[0]
 
 
@@ -98,19 +107,8 @@ def show(given: Namespace) -> int:
 def verify(given: Namespace) -> int:
     """`kick verify [--deep]`: exit status 1 when anything is damaged."""
     store = open_store(given.cache)
-    faults: list[str] = []
-    for key in store.keys("weights"):
-        if found := artifacts.verify(store, key, deep=given.deep):
-            faults += [*found, f"{key}: set aside in {artifacts.quarantine(store, key)}; it is made again on demand"]
-    for key in store.keys("results"):
-        if found := results.verify(store, key, deep=given.deep):
-            faults += [*found, *results.set_damage_aside(store, key)]
-    for key in store.keys(fidelity.ROOM):
-        faults += fidelity.set_damage_aside(store, key, deep=given.deep)
-    for room in judgments.ROOMS:
-        for key in store.keys(room):
-            if found := judgments.verify(store, room, key, deep=given.deep):
-                faults += [*found, *judgments.set_damage_aside(store, room, key)]
+    faults = [*_damaged_weights(store, given.deep), *_damaged_results(store, given.deep)]
+    faults += _damaged_rest(store, given.deep)
     if given.json:
         printing.document({"faults": faults})
     else:
@@ -121,34 +119,129 @@ def verify(given: Namespace) -> int:
     return 1 if faults else 0
 
 
+def _damaged_weights(store: Store, deep: bool) -> Iterator[str]:
+    for key in store.keys("weights"):
+        found = artifacts.verify(store, key, deep=deep)
+        if found and store.folder("weights", key).exists():  # else it was removed while we looked
+            yield from found
+            yield f"{key}: set aside in {artifacts.quarantine(store, key)}; it is made again on demand"
+
+
+def _damaged_results(store: Store, deep: bool) -> Iterator[str]:
+    for key in store.keys("results"):
+        if found := results.verify(store, key, deep=deep):
+            yield from (*found, *results.set_damage_aside(store, key))
+
+
+def _damaged_rest(store: Store, deep: bool) -> Iterator[str]:
+    """What other rooms hold, jobs, the memo of fingerprints, staged blocks, databases that no process has open."""
+    rooms = ("examples", fidelity.ROOM, *judgments.ROOMS)
+    folders = [path for room in rooms for path in (store.root / room).glob("??/*")]
+    for folder in (*folders, *(store.root / "jobs").glob("*"), store.root):
+        yield from checks.set_damage_aside(store, folder, deep=deep)
+    nothing: list[str] = []
+    for path in sorted((store.root / "staging").glob("*")):
+        found = _unless_busy(store, path, lambda key: artifacts.Stage(store, key).faults(), nothing)
+        yield from (f"{path.name}: {fault}; it is made again from there" for fault in found)
+    for path in _live(store):
+        found = _unless_busy(store, path, lambda key: checks.database_faults(store.live(key), deep=deep), nothing)
+        yield from (f"{path.name}: {fault}; asked again on demand" for fault in found)
+
+
+def _live(store: Store) -> list[Path]:
+    return sorted(file.parent for file in store.live("x").parent.glob("*/cache.db"))
+
+
+def _unless_busy(store: Store, path: Path, do: Callable[[str], Found], otherwise: Found) -> Found:
+    """What comes of doing something with what is unfinished, under its lock; `otherwise` while a process has that."""
+    try:
+        with locked(store.lock_path(path.name), timeout=0):
+            return do(path.name)
+    except Timeout:
+        return otherwise
+
+
 def collect(given: Namespace) -> int:
-    """`kick gc`: outputs are never removed, nor an artifact that is being made."""
+    """`kick gc`: outputs are never removed, nor an artifact that is pinned, in use or wanted by a job."""
     store = open_store(given.cache)
     removed = [f"unfinished {path.name}" for path in sorted((store.root / "staging").glob("*")) if _drop(store, path)]
+    removed += [f"left over {path.name}" for path in (*_left_over(store), *_sealed_live(store))]
+    kept: list[str] = []
     if given.max_size is not None:
         if given.max_size < 0:
             raise BadRequest(f"--max-size {given.max_size}: a number of bytes from 0 on")
-        cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(card.bytes, 1))
-        total = sum(card.bytes for card in cards)
-        for card in cards:
-            if total > given.max_size:
-                artifacts.remove(store, card.key)
-                removed.append(f"{card.recipe} of {card.model} ({printing.size(card.bytes)})")
-                total -= card.bytes
+        gone, kept = _shrink(store, given.max_size)
+        removed += gone
     if given.json:
-        printing.document({"removed": removed})
+        printing.document({"removed": removed, "kept": kept})
     else:
         print("\n".join(removed) if removed else "nothing to remove")
+        for line in kept:
+            print(f"kept: {line}", file=sys.stderr)
     return 0
 
 
+def _shrink(store: Store, size: int) -> tuple[list[str], list[str]]:
+    """Remove the artifacts that are cheapest to remake until `size` is reached: what went, what had to stay."""
+    removed, kept = [], []
+    cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(card.bytes, 1))
+    wanted = {text for job in jobs.jobs(store) if job.active for text in job.spec.get("recipes", ())}
+    total = sum(card.bytes for card in cards)
+    for card in cards:
+        if total <= size:
+            break
+        name = f"{card.recipe} of {card.model} ({printing.size(card.bytes)})"
+        if artifacts.pinned(store, card.key):
+            kept.append(f"{name} is pinned")
+        elif card.recipe in wanted:
+            kept.append(f"{name} belongs to a job that is running")
+        elif not artifacts.remove(store, card.key):
+            kept.append(f"{name} is in use")
+        else:
+            removed.append(name)
+            total -= card.bytes
+    return removed, kept
+
+
+def _left_over(store: Store) -> Iterator[Path]:
+    """Remove what killed processes had half written or half deleted, long enough ago to be sure of it."""
+    for place, folders, names in os.walk(store.root):
+        for path in (Path(place, name) for name in (*folders, *names)):
+            with suppress(FileNotFoundError):  # others work on the same cache
+                if is_staged(path) and time.time() - path.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    yield path
+
+
+def _sealed_live(store: Store) -> Iterator[Path]:
+    """Remove databases of runs that were killed after their last seal."""
+    for path in _live(store):
+        if _unless_busy(store, path, lambda key: results.drop_live(store, key), False):
+            yield path
+
+
 def _drop(store: Store, staged: Path) -> bool:
-    try:
-        with FileLock(store.lock_path(staged.name), timeout=0):
+    def gone(key: str) -> bool:
+        there = staged.exists()
+        if there:
             shutil.rmtree(staged)
-            return True
-    except Timeout:
-        return False
+        return there
+
+    return _unless_busy(store, staged, gone, False)
+
+
+def pin(given: Namespace) -> int:
+    """`kick pin KEY [--off]`: whatever room is needed, `kick gc` leaves this artifact alone."""
+    store = open_store(given.cache)
+    room, key = _matching(store, given.key)
+    if room != "weights":
+        raise BadRequest(f"{key} is a run: outputs are never removed, so there is nothing to pin")
+    artifacts.pin(store, key, not given.off)
+    if given.json:
+        printing.document({"key": key, "pinned": not given.off})
+    else:
+        print(f"{key}: {'no longer pinned' if given.off else 'pinned'}")
+    return 0
 
 
 def score(given: Namespace) -> int:

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers import logging as transformers_logging
 
 from kick_core.models.quantized import open_quantized, quantization
-from kick_core.models.source import Source
+from kick_core.models.source import Source, opening
 from kick_core.spec import BadRequest, KickError
 
 transformers_logging.disable_progress_bar()
@@ -34,8 +34,9 @@ def open_model(source: Source, dtype: str = "auto", device: str = "auto") -> Pre
     """The dense model, in evaluation mode. Raises KickError when weights and architecture do not match."""
     where = device_of(device)
     if quantization(source) is not None:
-        return open_quantized(source, None if dtype == "auto" else getattr(torch, dtype)).to(where).eval()
-    try:
+        with opening(source):
+            return open_quantized(source, None if dtype == "auto" else getattr(torch, dtype)).to(where).eval()
+    with opening(source):
         model, facts = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -44,8 +45,6 @@ def open_model(source: Source, dtype: str = "auto", device: str = "auto") -> Pre
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise KickError(f"{source.folder} cannot be opened: {_first_line(error)}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found := sorted(map(str, facts[kind])):
             raise KickError(
@@ -60,7 +59,10 @@ def open_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The tokenizer of a model."""
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except BaseException as error:
+        # a panic of the Rust reader is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise KickError(f"{source.folder}: the tokenizer cannot be opened: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -68,5 +70,5 @@ def open_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     return opened
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

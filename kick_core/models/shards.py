@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kick_core.models.blocks import decoder_blocks
-from kick_core.models.source import Source
+from kick_core.models.source import Source, opening
 from kick_core.spec import KickError
 
 
@@ -87,10 +87,11 @@ def open_streamed(source: Source, dtype: torch.dtype | None, device: torch.devic
 
     `resident` brings one block at a time.
     """
-    config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
-    wanted = dtype or config.dtype or torch.float32
-    with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=wanted)
+    with opening(source):
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+        wanted = dtype or config.dtype or torch.float32
+        with init_empty_weights(include_buffers=False):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=wanted)
     shards = Shards(source)
     if not streams(model, shards):
         return None

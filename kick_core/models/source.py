@@ -8,22 +8,35 @@ safetensors only, a shard index may name plain files only, and no code of the fo
 from __future__ import annotations
 
 import json
+import os
 import re
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from kick_core.keys import fingerprint
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import BadRequest, KickError, ModelRef, nearest
 from kick_core.store import Store
-from kick_core.store.files import replace_file
+from kick_core.store.files import Damaged, read_sealed_json, replace_file, seal_json
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt")
+_SHARD = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}\.safetensors", re.ASCII)
+_LARGEST_JSON = 64 << 20
+_OWN = re.compile(r"[\w|-]{1,64}", re.ASCII)
+"""What the library calls attention and the like of its own; a repository with code has a slash in its name."""
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_SIZES = (
+    *_LAYERS, "hidden_size", "n_embd", "d_model", "intermediate_size", "n_inner", "ffn_dim", "vocab_size",
+    "num_attention_heads", "num_key_value_heads", "n_head", "head_dim", "num_experts", "num_local_experts",
+    "moe_intermediate_size", "max_position_embeddings", "n_positions",
+)  # fmt: skip
 ALIASES = {"pocket": "pocket-11m"}
 
 
@@ -50,11 +63,25 @@ def find(ref: ModelRef, store: Store | None = None) -> Source:
     """Find and check a model. Raises BadRequest (nothing such) or KickError (files that cannot be used)."""
     name = ALIASES.get(ref.name, ref.name)
     folder = _folder(name, ref.revision)
+    _check_places(folder)
     _check_config(folder)
     weights = _weight_files(folder)
-    for path in weights:
-        _check_safetensors(path)
+    _check_sizes(folder, weights)
     return Source(name, folder, weights, _identity(folder, weights, store))
+
+
+@contextmanager
+def opening(source: Source) -> Iterator[None]:
+    """A folder may be wrong in ways of which its readers raise anything: here it becomes one line that names it."""
+    try:
+        yield
+    except (KickError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise KickError(f"{source.folder} cannot be opened: {reason}") from error
 
 
 def _folder(name: str, revision: str | None) -> Path:
@@ -109,22 +136,79 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"more than {_LARGEST_JSON >> 20} MB")
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadRequest(f"{path.parent} has no {path.name}: it is not a model folder in hub layout") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise KickError(f"{path} is damaged ({error})") from error
     if not isinstance(data, dict):
         raise KickError(f"{path} is damaged (a JSON object is expected)")
     return data
 
 
+def _check_places(folder: Path) -> None:
+    """Every file must lie in the folder: a link that leads elsewhere would let a model's author choose what is read.
+
+    Snapshots of the hub cache link to the blobs of their own repository, two folders up.
+    """
+    home = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(home)):
+            raise KickError(f"{path} is a link to a place outside its folder: put the file itself there")
+        if not path.is_dir() and not path.is_file():
+            raise KickError(f"{path} is no plain file, or a link to nothing")
+    if (folder / "adapter_config.json").exists():
+        raise KickError(f"{folder} is an adapter that names another model: merge it into its model first")
+
+
 def _check_config(folder: Path) -> None:
+    """What a config may not do: run code, name code to be fetched, or hold what is no number where one is expected."""
     config = _json(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise KickError(f"{folder / 'config.json'} names no model_type")
-    if "auto_map" in config:
-        raise KickError(f"{folder} wants to run code of its own (auto_map): such models are not opened")
+    for name, value in _members(config):
+        if name == "auto_map":
+            raise KickError(f"{folder} wants to run code of its own (auto_map): such models are not opened")
+        if name.endswith("_implementation") and value is not None and not _plain(value):
+            raise KickError(f"{folder} wants to run code from elsewhere ({name}): such models are not opened")
+        if name in _SIZES and not (value is None or isinstance(value, list) or _count(value)):
+            raise KickError(f"{folder / 'config.json'}: {name} is {str(value)[:40]!r}, a whole number is expected")
+    if not isinstance(config.get("quantization_config", {}), dict | None):
+        raise KickError(f"{folder / 'config.json'}: quantization_config is no JSON object")
+
+
+def _members(config: Any) -> Iterator[tuple[str, Any]]:
+    """Every member of a config, and of the configs in it."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            yield name, value
+            yield from _members(value)
+
+
+def _plain(value: Any) -> bool:
+    """Whether an implementation is one of the library's own, not a repository with code."""
+    each = value.values() if isinstance(value, dict) else (value,)
+    return all(one is None or (isinstance(one, str) and _OWN.fullmatch(one) is not None) for one in each)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _check_sizes(folder: Path, weights: Sequence[Path]) -> None:
+    """A config must not ask for more than its weights can fill: everything would be laid out before they are read."""
+    tensors, room = 0, 8 * sum(path.stat().st_size for path in weights)
+    for path in weights:
+        tensors += _tensors(path)
+    for name, value in _members(_json(folder / "config.json")):
+        most = tensors if name in _LAYERS else room
+        if name in _SIZES and isinstance(value, int) and value > most:
+            raise KickError(
+                f"{folder / 'config.json'}: {name} is {value:,}, but the weights are {tensors:,} tensors in "
+                f"{room // 8:,} bytes: they are not of this config"
+            )
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
@@ -136,30 +220,25 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
         other = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".gguf"))
         found = f" ({', '.join(other[:3])} found)" if other else ""
         raise BadRequest(f"{folder} holds no safetensors weights{found}: only safetensors are opened")
-    names = set(_json(index).get("weight_map", {}).values())
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise KickError(f"{index} names {name!r}: shards must be plain .safetensors names in the same folder")
-        if not (folder / name).exists():
-            raise KickError(f"{index} names {name}, which is not there")
-    if not names:
+    named = _json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
         raise KickError(f"{index} names no shard")
-    return tuple(folder / name for name in sorted(names))
+    for name in named.values():
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise KickError(
+                f"{index} names {str(name)[:80]!r}: shards must be plain .safetensors names in the same folder"
+            )
+        if not (folder / name).is_file():
+            raise KickError(f"{index} names {name}, which is not there")
+    return tuple(folder / name for name in sorted(set(named.values())))
 
 
-def _check_safetensors(path: Path) -> None:
-    """The header must be sane and the file as long as the header says; reading it costs no more than that."""
-    size = path.stat().st_size
+def _tensors(path: Path) -> int:
+    """How many tensors a file holds. The library looks at the whole header: lengths, overlaps, gaps, types, sizes."""
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size - 8, 100 << 20):
-                raise ValueError(f"a header of {length} bytes in a file of {size}")
-            header = json.loads(file.read(length))
-        end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
-        if 8 + length + end != size:
-            raise ValueError(f"{size} bytes on disk, {8 + length + end} expected")
-    except (ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
+        with safe_open(path, framework="np") as file:
+            return len(file.keys())
+    except (SafetensorError, OSError, ValueError) as error:
         raise KickError(f"{path} is no whole safetensors file ({error}): download or copy it again") from error
 
 
@@ -182,9 +261,12 @@ def _identity(folder: Path, weights: Sequence[Path], store: Store | None) -> str
     if store is None:
         return fingerprint({*weights, *side})
     memo_path = store.root / "fingerprints.json"
-    memo: dict[str, str] = _json(memo_path) if memo_path.exists() else {}
+    try:
+        memo: dict[str, str] = read_sealed_json(memo_path)
+    except (Damaged, OSError):
+        memo = {}  # only a memo: what it held is hashed again
     before = len(memo)
     found = fingerprint({*weights, *side}, memo=memo)
     if len(memo) != before:
-        replace_file(memo_path, json.dumps(memo, indent=0, sort_keys=True).encode())
+        replace_file(memo_path, seal_json(memo))
     return found

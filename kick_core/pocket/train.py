@@ -120,7 +120,7 @@ def load_rows(folder: Path, mixture: str, count: int) -> Tensor:
         path = text_shards.shard_path(folder, mixture, number)
         while not path.exists():
             time.sleep(0.2)
-        arrays.append(torch.from_numpy(numpy.load(path).astype(numpy.int16)))
+        arrays.append(torch.from_numpy(numpy.load(path, allow_pickle=False).astype(numpy.int16)))
     return torch.cat(arrays)
 
 

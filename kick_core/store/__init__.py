@@ -13,16 +13,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from kick_core.spec import BadRequest, KickError
-from kick_core.store.files import replace_file
+from kick_core.store import layout
+from kick_core.store.files import locked, replace_file
 
-VERSION = 1
-"""Of the layout on disk. A newer cache is refused; an older one is migrated or rebuilt."""
+VERSION = 2
+"""Of the layout on disk. A newer cache is refused, an older one is migrated when it is opened (see `layout`)."""
 
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of LLM-KICK Explorer.\n"
+
+
+_KEY = re.compile(r"([A-Za-z0-9_][\w.-]{0,150}-)?[A-Za-z0-9]{1,64}", re.ASCII)
+
+
+def is_key(text: str) -> bool:
+    """Whether a text has the form of a key, so that it can be a file's name and nothing else."""
+    return _KEY.fullmatch(text) is not None
 
 
 def default_root() -> Path:
@@ -40,8 +50,8 @@ class Store:
     def folder(self, room: str, key: str) -> Path:
         """`room/ab/<key>`, where ab are the first two digits of the key's hash."""
         digest = key.rpartition("-")[2]
-        if not digest.isalnum() or "/" in key or key.startswith("."):
-            raise BadRequest(f"{key!r} is not a key of this cache: `kick list` shows the keys")
+        if not is_key(key):
+            raise BadRequest(f"{key[:80]!r} is not a key of this cache: `kick list` shows the keys")
         return self.root / room / digest[:2] / key
 
     def lock_path(self, key: str) -> Path:
@@ -66,8 +76,13 @@ def open_store(root: Path | str | None = None) -> Store:
         if not version.exists():
             replace_file(path / "CACHEDIR.TAG", _TAG.encode())
             replace_file(version, json.dumps({"layout": VERSION}).encode())
-        found = json.loads(version.read_text())["layout"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = _layout(version)
+        if found in layout.MIGRATIONS:
+            with locked(path / "locks" / "layout.lock"):
+                while (found := _layout(version)) in layout.MIGRATIONS:
+                    layout.MIGRATIONS[found](path)
+                    replace_file(version, json.dumps({"layout": found + 1}).encode())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KickError(f"the cache {path} cannot be opened ({error}); name another with --cache DIR") from error
     if found != VERSION:
         raise KickError(
@@ -75,3 +90,10 @@ def open_store(root: Path | str | None = None) -> Store:
             f"use another folder with --cache DIR or the program's version that made it"
         )
     return Store(path)
+
+
+def _layout(version: Path) -> int:
+    found = json.loads(version.read_text())["layout"]
+    if not isinstance(found, int):
+        raise ValueError(f"{version} names no layout")
+    return found

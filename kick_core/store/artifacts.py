@@ -3,16 +3,23 @@
     weights/ab/<key>/   card.json  manifest.json  block-0000.safetensors …
     staging/<key>/      the same while it grows, and next-input-0003.safetensors (see below)
 
-A killed run leaves its staging folder; the next one trusts the leading blocks that are whole and goes on. The
-inputs of the next block are kept verbatim, because activations that are computed again are not the same
-activations on every machine, and a chain of small differences is not small.
+A killed run leaves its staging folder; the next one trusts the leading blocks that are whole (their sums are in
+their reports) and goes on. The inputs of the next block are kept verbatim, because activations that are computed
+again are not the same activations on every machine, and a chain of small differences is not small. A killed seal is
+finished by whoever comes next.
+
+An artifact that a process wears is held by a shared lock on locks/<key>.use, which ends with the process; `pinned`
+beside the card keeps it too. `remove` respects both.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +27,22 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
-from filelock import FileLock
+from filelock import Timeout
 
 from kick_core.keys import canonical
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import KickError
 from kick_core.store import Store
-from kick_core.store.files import replace_file, sync_folder
+from kick_core.store.faults import here
+from kick_core.store.files import (
+    Damaged,
+    locked,
+    no_space_named,
+    read_sealed_json,
+    replace_file,
+    seal_json,
+    sync_folder,
+)
 
 
 def has(store: Store, key: str) -> bool:
@@ -41,13 +57,18 @@ def card(store: Store, key: str) -> Card:
         return Card.from_json(json.loads(path.read_text()))
     except FileNotFoundError:
         raise KickError(f"no artifact {key!r} in {store.root}: `kick list` shows what is there") from None
-    except ValueError as error:
-        raise KickError(f"the card {path} is damaged ({error}): `kick verify` sets it aside") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"the card {path} is damaged ({error}): `kick verify` sets it aside") from error
 
 
 def cards(store: Store) -> list[Card]:
-    """The cards of all complete artifacts."""
-    return [card(store, key) for key in store.keys("weights") if has(store, key)]
+    """The cards of all complete artifacts that can be read; `kick verify` names the others."""
+    found = []
+    for key in store.keys("weights"):
+        with contextlib.suppress(KickError):  # damaged, or removed while we look
+            if has(store, key):
+                found.append(card(store, key))
+    return found
 
 
 def block_path(store: Store, key: str, block: int) -> Path:
@@ -56,6 +77,10 @@ def block_path(store: Store, key: str, block: int) -> Path:
 
 def _block_name(block: int) -> str:
     return f"block-{block:04d}.safetensors"
+
+
+def _input_name(block: int) -> str:
+    return f"next-input-{block:04d}.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,67 +95,108 @@ class Stage:
         return self.store.root / "staging" / self.key
 
     def reports(self) -> list[BlockReport]:
-        """The reports of the leading blocks that are whole, in order."""
+        """The reports of the leading blocks that are whole, in order. Damage ends the line: the rest is made again."""
         found: list[BlockReport] = []
-        while (path := self.folder / f"block-{len(found):04d}.json").exists():
-            data = json.loads(path.read_text())
+        while self._whole(len(found), _block_name(len(found))):
+            data = self._facts(len(found))["report"]
             layers = tuple(LayerReport.from_json(layer) for layer in data.pop("layers"))
             found.append(BlockReport(**{**data, "layers": layers, "resumed": True}))
         return found
+
+    def _facts(self, block: int) -> dict[str, Any]:
+        """A finished block's report, and the sums of the files that it left."""
+        return read_sealed_json(self.folder / f"block-{block:04d}.json")
+
+    def _whole(self, block: int, name: str) -> bool:
+        """Whether a file that a finished block left is as it was left."""
+        try:
+            return bool(self._facts(block)["sums"].get(name) == _sum(self.folder / name))
+        except (Damaged, OSError, KeyError):
+            return False
+
+    def faults(self) -> list[str]:
+        """Files of finished blocks that are not as they were left."""
+        numbers = [int(path.stem[6:]) for path in sorted(self.folder.glob("block-????.json"))]
+        return [f"{_block_name(n)} is damaged" for n in numbers if not self._whole(n, _block_name(n))] + [
+            f"{_input_name(n + 1)} is damaged"
+            for n in numbers[-1:]
+            if (self.folder / _input_name(n + 1)).exists() and not self._whole(n, _input_name(n + 1))
+        ]
 
     def block_file(self, block: int) -> Path:
         return self.folder / _block_name(block)
 
     def next_input(self, block: int) -> Path | None:
-        """The saved inputs of `block`, if they are there."""
-        path = self.folder / f"next-input-{block:04d}.safetensors"
-        return path if path.exists() else None
+        """The saved inputs of `block`, if they are there, as they were written."""
+        return self.folder / _input_name(block) if self._whole(block - 1, _input_name(block)) else None
 
     def add(self, report: BlockReport, tensors: bytes, next_input: bytes | None) -> None:
         """Keep one finished block. Its report is written last: that is what makes the block whole."""
+        block, files = report.block, {_block_name(report.block): tensors}
         if next_input is not None:
-            replace_file(self.folder / f"next-input-{report.block + 1:04d}.safetensors", next_input)
-        replace_file(self.block_file(report.block), tensors)
-        replace_file(self.folder / f"block-{report.block:04d}.json", json.dumps(report.to_json()).encode())
-        (self.folder / f"next-input-{report.block:04d}.safetensors").unlink(missing_ok=True)
+            files[_input_name(block + 1)] = next_input
+        for name, data in files.items():
+            replace_file(self.folder / name, data)
+        sums = {name: _facts_of(data) for name, data in files.items()}
+        replace_file(self.folder / f"block-{block:04d}.json", seal_json({"report": report.to_json(), "sums": sums}))
+        here("block kept")
+        (self.folder / _input_name(block)).unlink(missing_ok=True)
 
     def bytes(self) -> int:
         """Bytes of all blocks so far."""
         return sum(path.stat().st_size for path in self.folder.glob("block-*.safetensors"))
 
     def seal(self, finished: Card) -> Card:
-        """Commit: manifest and card, then one rename. Drops ours if a whole artifact is there already."""
-        for path in self.folder.iterdir():
-            if path.name.startswith((".", "next-input-")) or path.match("block-*.json"):
-                path.unlink()
+        """Commit: card and manifest, then one rename. Drops ours if a whole artifact is there already."""
         files = {path.name: _sum(path) for path in sorted(self.folder.glob("block-*.safetensors"))}
         replace_file(self.folder / "card.json", json.dumps(finished.to_json(), indent=1).encode())
         files["card.json"] = _sum(self.folder / "card.json")
         replace_file(self.folder / "manifest.json", canonical({"files": files}).encode())
+        self._commit()
+        return finished
+
+    def _commit(self) -> None:
+        """The rest of a seal, from the manifest on: whoever finds one in a staging folder can do it."""
+        kept = {"manifest.json", *_manifest(self.folder)}
+        for path in sorted(self.folder.iterdir()):
+            if path.name not in kept:
+                path.unlink()
+                here("scratch removed")
         final = self.store.folder("weights", self.key)
         final.parent.mkdir(parents=True, exist_ok=True)
+        sync_folder(final.parent.parent)
+        here("before the commit")
         try:
             os.rename(self.folder, final)
         except OSError:
             if not has(self.store, self.key):
                 raise
             shutil.rmtree(self.folder)
+        here("after the commit")
         sync_folder(final.parent)
-        return finished
+
+    def finish(self) -> bool:
+        """Finish the seal that a killed process began; False when there is none, or when it is damaged."""
+        if not (self.folder / "manifest.json").exists():
+            return False
+        if _faults(self.folder, deep=True):
+            (self.folder / "manifest.json").unlink()
+            return False
+        self._commit()
+        return True
 
 
 @contextmanager
 def stage(store: Store, key: str) -> Iterator[Stage | None]:
     """Take the right to make an artifact. Yields None when another process finished it meanwhile."""
-    lock = store.lock_path(key)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with locked(store.lock_path(key)):
         if has(store, key):
             yield None
         else:
             made = Stage(store, key)
-            made.folder.mkdir(parents=True, exist_ok=True)
-            yield made
+            with no_space_named(made.folder, 0):
+                made.folder.mkdir(parents=True, exist_ok=True)
+            yield None if made.finish() else made
 
 
 def _sum(path: Path) -> dict[str, Any]:
@@ -141,22 +207,41 @@ def _sum(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "xxh3_128": digest.hexdigest()}
 
 
+def _facts_of(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """File name -> size and sum. Raises Damaged when this is no manifest of a whole artifact."""
+    try:
+        files = json.loads((folder / "manifest.json").read_text())["files"]
+        names = {_block_name(block) for block in range(len(files) - 1)} | {"card.json"}
+        if set(files) != names or not all(set(facts) == {"bytes", "xxh3_128"} for facts in files.values()):
+            raise ValueError("other files than blocks and a card")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"the manifest cannot be read ({error})") from error
+    return dict(files)
+
+
 def verify(store: Store, key: str, *, deep: bool) -> list[str]:
     """What is wrong with an artifact, in words; empty when nothing is. `deep` reads every byte."""
-    folder = store.folder("weights", key)
+    return [f"{key}: {fault}" for fault in _faults(store.folder("weights", key), deep=deep)]
+
+
+def _faults(folder: Path, *, deep: bool) -> list[str]:
     try:
-        expected = json.loads((folder / "manifest.json").read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
-        return [f"{key}: the manifest cannot be read ({error})"]
+        expected = _manifest(folder)
+    except Damaged as error:
+        return [str(error)]
     faults = []
     for name, facts in expected.items():
         path = folder / name
         if not path.exists():
-            faults.append(f"{key}: {name} is missing")
+            faults.append(f"{name} is missing")
         elif path.stat().st_size != facts["bytes"]:
-            faults.append(f"{key}: {name} has {path.stat().st_size} bytes, {facts['bytes']} expected")
+            faults.append(f"{name} has {path.stat().st_size} bytes, {facts['bytes']} expected")
         elif deep and _sum(path) != facts:
-            faults.append(f"{key}: {name} is damaged (its checksum differs)")
+            faults.append(f"{name} is damaged (its checksum differs)")
     return faults
 
 
@@ -170,9 +255,61 @@ def quarantine(store: Store, key: str) -> Path:
     return aside
 
 
-def remove(store: Store, key: str) -> None:
-    """Delete an artifact; it can be made again from its recipe. Outputs are never removed with it."""
+# --- what must stay ----------------------------------------------------------------------------------------
+
+
+def hold(store: Store, key: str) -> int | None:
+    """Tell that this process needs an artifact: until the descriptor is closed, `remove` refuses. None where no lock
+    can be made (a cache that is only read)."""
+    path = _use(store, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        return None
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle
+
+
+def _use(store: Store, key: str) -> Path:
+    return store.root / "locks" / f"{key}.use"
+
+
+def pin(store: Store, key: str, on: bool = True) -> None:
+    """Keep an artifact whatever room is needed, or no longer."""
+    mark = store.folder("weights", key) / "pinned"
+    if on:
+        replace_file(mark, b"")
+    else:
+        mark.unlink(missing_ok=True)
+
+
+def pinned(store: Store, key: str) -> bool:
+    return (store.folder("weights", key) / "pinned").exists()
+
+
+def remove(store: Store, key: str) -> bool:
+    """Delete an artifact; it can be made again from its recipe. Outputs are never removed with it.
+
+    False, and nothing done, when it is not there, pinned, or in use: being made, or worn by a process.
+    """
+    if pinned(store, key):
+        return False
     folder = store.folder("weights", key)
-    doomed = folder.with_name(f".{folder.name}.gone")
-    os.rename(folder, doomed)
-    shutil.rmtree(doomed)
+    path = _use(store, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked(store.lock_path(key), timeout=0):
+            if not folder.exists():
+                return False
+            doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+            os.rename(folder, doomed)
+            here("artifact gone")
+            shutil.rmtree(doomed)
+            return True
+    except (BlockingIOError, Timeout):
+        return False
+    finally:
+        os.close(handle)

@@ -14,7 +14,6 @@ checksum. All of it can be computed again.
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from kick_core.records import RunCard
 from kick_core.spec import KickError
 from kick_core.store import Store
-from kick_core.store.files import joined, replace_file
+from kick_core.store.files import joined, read_sealed_json, replace_file, seal_json
 from kick_core.store.tables import checksum
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
@@ -67,7 +66,7 @@ def keep_card(store: Store, card: RunCard) -> None:
     """Say what a key stands for, before its first part."""
     path = store.folder(ROOM, card.key) / "run.json"
     if not path.exists():
-        replace_file(path, json.dumps(card.to_json(), indent=1).encode())
+        replace_file(path, seal_json(card.to_json()))
 
 
 def cards(store: Store) -> list[RunCard]:
@@ -76,8 +75,8 @@ def cards(store: Store) -> list[RunCard]:
     for key in store.keys(ROOM):
         if parts(store, key) or texts(store, key):
             try:
-                found.append(RunCard.from_json(json.loads((store.folder(ROOM, key) / "run.json").read_text())))
-            except (OSError, ValueError, TypeError):
+                found.append(RunCard.from_json(read_sealed_json(store.folder(ROOM, key) / "run.json")))
+            except (OSError, KickError, ValueError, TypeError):
                 continue
     return found
 
@@ -144,17 +143,3 @@ def _table(paths: Sequence[Path], key: str) -> pa.Table:
         return pa.concat_tables([pq.read_table(path, page_checksum_verification=True) for path in paths])
     except (OSError, pa.ArrowException) as error:
         raise KickError(f"fidelity {key} is damaged ({error}): `kick verify --deep` sets it aside") from error
-
-
-def set_damage_aside(store: Store, key: str, *, deep: bool) -> list[str]:
-    """Move damaged parts to quarantine; they are computed again on demand. Says what was moved."""
-    moved = []
-    for path in sorted(store.folder(ROOM, key).glob("*-*-*-*.*")):
-        match = next(filter(None, (form.fullmatch(path.name) for form in (_PART, _TOP, _TEXTS))), None)
-        whole = match and path.stat().st_size and (not deep or checksum(path.read_bytes()) == match[3])
-        if not whole and not path.name.startswith("."):
-            aside = store.root / "quarantine" / f"{key}.{path.name}"
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(aside)
-            moved.append(f"{key}: {path.name} is damaged and was set aside in {aside}; it is made again on demand")
-    return moved

@@ -1,17 +1,31 @@
-"""Files that appear whole or not at all: write beside, fsync, rename, fsync the folder."""
+"""Files that appear whole or not at all: write beside, fsync, rename, fsync the folder. JSON that knows its own sum."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import xxhash
+from filelock import FileLock
 
 from kick_core.spec import KickError
+from kick_core.store.faults import here
+
+_STAGED = re.compile(r"\..+\.[0-9a-f]{32}")
+_SEAL = re.compile(rb', "sum": "([0-9a-f]{16})"}')
+_SEAL_LENGTH = len(', "sum": "0123456789abcdef"}')
+
+
+class Damaged(KickError):
+    """A file is not what this program wrote."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -25,19 +39,50 @@ def sync_folder(folder: Path) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put `data` under `path` in one step; a reader sees the old bytes or the new, never a mixture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     with no_space_named(path, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(staged, "xb") as file:
-                file.write(data)
+                file.write(data[: len(data) // 2])
+                file.flush()
+                here(f"{path.name}: half written", writes=True)
+                file.write(data[len(data) // 2 :])
                 file.flush()
                 os.fsync(file.fileno())
+            here(f"{path.name}: written", writes=True)
             os.replace(staged, path)
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
+        here(f"{path.name}: renamed", writes=True)
         sync_folder(path.parent)
+
+
+def seal_json(content: Mapping[str, Any]) -> bytes:
+    """A JSON object whose last member is the XXH3-64 of all bytes before it."""
+    body = json.dumps({**content}, allow_nan=False).encode()[:-1]
+    return body + b', "sum": "%s"}' % xxhash.xxh3_64_hexdigest(body).encode()
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """The object that `seal_json` wrote. Raises Damaged when a bit of it differs, OSError when it is not there."""
+    raw = path.read_bytes()
+    body, seal = raw[:-_SEAL_LENGTH], _SEAL.fullmatch(raw[-_SEAL_LENGTH:])
+    if seal is None or xxhash.xxh3_64_hexdigest(body).encode() != seal[1]:
+        raise Damaged(f"{path} is damaged (its checksum differs)")
+    content: dict[str, Any] = json.loads(body + b"}")
+    return content
+
+
+def sealed(path: Path) -> bool:
+    """Whether the file ends as `seal_json` ends one, damaged or not."""
+    return _SEAL.fullmatch(path.read_bytes()[-_SEAL_LENGTH:]) is not None
+
+
+def is_staged(path: Path) -> bool:
+    """Whether this is a name that `replace_file` writes under before it renames."""
+    return _STAGED.fullmatch(path.name) is not None
 
 
 @contextmanager
@@ -49,6 +94,19 @@ def no_space_named(path: Path, needed: int) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise no_space(path, needed) from error
+
+
+@contextmanager
+def locked(path: Path, *, timeout: float = -1) -> Iterator[None]:
+    """Hold the lock file `path`; the kernel lets go when the process ends. Raises filelock.Timeout."""
+    lock = FileLock(path, timeout=timeout)
+    with no_space_named(path, 0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def no_space(path: Path, needed: int) -> KickError:

@@ -11,8 +11,6 @@ wants to know. The sum in a file's name is its checksum.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 import sqlite3
@@ -23,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock
 
 from kick_core.records import JudgingCard, Question, Reply
 from kick_core.spec import KickError
 from kick_core.store import Store
-from kick_core.store.files import no_space, replace_file
+from kick_core.store.files import Damaged, locked, read_sealed_json, replace_file, seal_json
+from kick_core.store.live import not_written, open_live
 from kick_core.store.plaindisk import DamagedRow, open_cache
 from kick_core.store.tables import checksum, parquet, read
 
@@ -70,10 +68,10 @@ def cards(store: Store) -> list[JudgingCard]:
 
 def _card(path: Path) -> JudgingCard | None:
     try:
-        return JudgingCard.from_json(json.loads(path.read_text()))
+        return JudgingCard.from_json(read_sealed_json(path))
     except FileNotFoundError:
         return None  # killed before the card was written: nothing was asked yet
-    except (ValueError, TypeError) as error:
+    except (Damaged, ValueError, TypeError) as error:
         raise KickError(f"the card {path} is damaged ({error})") from error
 
 
@@ -134,7 +132,7 @@ def keep_questions(store: Store, card: JudgingCard, asked: Sequence[Question]) -
         data = parquet(new, _QUESTION)
         replace_file(folder / f"asked-{checksum(data)}.parquet", data)
     if not (folder / "judging.json").exists():
-        replace_file(folder / "judging.json", json.dumps(card.to_json(), indent=1).encode())
+        replace_file(folder / "judging.json", seal_json(card.to_json()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +148,8 @@ class Recorder:
         """Keep one reply durably; it was paid for."""
         try:
             self.cache.set(reply.key, reply.to_json())
-        except sqlite3.OperationalError as error:
-            raise no_space(Path(self.cache.directory), 1 << 20) from error
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise not_written(Path(self.cache.directory), len(reply.text), error) from error
 
     def seal(self) -> None:
         """Write all recorded replies as one part."""
@@ -178,17 +176,10 @@ def recorder(store: Store, judge: str) -> Iterator[Recorder]:
     """Take the right to ask a judge; another process that asks the same one waits. Seals what was said at the
     end, whatever ended it. After a kill the live database is there, and the next asking seals it.
     """
-    lock = store.lock_path(judge)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with locked(store.lock_path(judge)):
         live = store.live(judge)
-        try:
-            cache = open_cache(live)
-            said = _recorded(cache)
-        except DamagedRow:
-            shutil.rmtree(live)
-            cache = open_cache(live)
-            said = []
+        cache = open_live(store, judge)
+        said = _recorded(cache)
         known = frozenset(replies(store, judge)) | {reply.key for reply in said}
         made = Recorder(store, judge, cache, known)
         try:
@@ -197,29 +188,3 @@ def recorder(store: Store, judge: str) -> Iterator[Recorder]:
             made.seal()
             cache.close()
         shutil.rmtree(live, ignore_errors=True)
-
-
-def verify(store: Store, room: str, key: str, *, deep: bool) -> list[str]:
-    """What is wrong with the files of a judging or a judge, in words. `deep` reads every byte."""
-    return [
-        f"{key}: {path.name} is damaged (its checksum differs)"
-        for path in sealed(store, room, key)
-        if path.stat().st_size == 0 or (deep and not _whole(path))
-    ]
-
-
-def set_damage_aside(store: Store, room: str, key: str) -> list[str]:
-    """Move damaged files to quarantine; what they held is asked again on demand. Says what was moved."""
-    moved = []
-    for path in sealed(store, room, key):
-        if not _whole(path):
-            aside = store.root / "quarantine" / f"{key}.{path.name}"
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, aside)
-            moved.append(f"{key}: {path.name} was set aside in {aside}")
-    return moved
-
-
-def _whole(path: Path) -> bool:
-    match = _SEALED.fullmatch(path.name)
-    return match is not None and checksum(path.read_bytes()) == match[1]

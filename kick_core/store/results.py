@@ -3,35 +3,36 @@
     live/<run>/                        diskcache while the run goes on (this host only)
     results/ab/<run>/run.json          what was asked of whom
     results/ab/<run>/part-00000-00200-<sum>.parquet   outputs of examples 0 … 199, write-once
-    results/ab/<run>/verdicts-v1-00200.parquet        derived: scorers of version 1 over 200 outputs
+    results/ab/<run>/verdicts-v1-00200-<sum>.parquet  derived: scorers of version 1 over 200 outputs
     results/ab/<run>/timings.json      how long each sitting took; apart, so that parts stay reproducible
     examples/ab/<key>/examples-<sum>.parquet          the questions themselves
 
 Examples come in one fixed random order, so any prefix is an unbiased sample and a run can be extended: 64
-outputs today and 200 tomorrow are one run with two parts. The sum in a file's name is its checksum.
+outputs today and 200 tomorrow are one run with two parts. The sum in a file's name is its checksum; JSON ends with its
+own.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock
 
 from kick_core.records import Example, Output, RunCard, Verdict
 from kick_core.spec import KickError
-from kick_core.store import Store
-from kick_core.store.files import joined, no_space, replace_file
-from kick_core.store.plaindisk import DamagedRow, open_cache
+from kick_core.store import Store, checks
+from kick_core.store.faults import here
+from kick_core.store.files import Damaged, joined, locked, read_sealed_json, replace_file, seal_json
+from kick_core.store.live import not_written, open_live
+from kick_core.store.plaindisk import DamagedRow
 from kick_core.store.tables import checksum, parquet, read
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
@@ -76,19 +77,24 @@ _VERDICT = pa.schema(
 
 
 def runs(store: Store) -> list[RunCard]:
-    """The cards of all runs with at least one sealed part."""
-    return [run(store, key) for key in store.keys("results") if parts(store, key)]
+    """The cards of all runs with at least one sealed part; `kick verify` names those that cannot be read."""
+    found = []
+    for key in store.keys("results"):
+        with suppress(KickError):
+            if parts(store, key):
+                found.append(run(store, key))
+    return found
 
 
 def run(store: Store, key: str) -> RunCard:
     """The card of a run. Raises KickError when there is none."""
     path = store.folder("results", key) / "run.json"
     try:
-        return RunCard.from_json(json.loads(path.read_text()))
+        return RunCard.from_json(read_sealed_json(path))
     except FileNotFoundError:
         raise KickError(f"no run {key!r} in {store.root}: `kick list` shows what is there") from None
     except (ValueError, TypeError) as error:
-        raise KickError(f"the run card {path} is damaged ({error})") from error
+        raise Damaged(f"the run card {path} is damaged ({error}): `kick verify` sets it aside") from error
 
 
 def parts(store: Store, key: str) -> list[Path]:
@@ -117,8 +123,8 @@ def examples(store: Store, key: str) -> list[Example]:
 
 def verdict_file(store: Store, key: str, version: int) -> Path | None:
     """The verdicts over everything measured so far, if they were derived with this scorer version."""
-    path = store.folder("results", key) / f"verdicts-v{version}-{measured(store, key):05d}.parquet"
-    return path if path.exists() else None
+    found = sorted(store.folder("results", key).glob(f"verdicts-v{version}-{measured(store, key):05d}-*.parquet"))
+    return found[0] if found else None
 
 
 def verdicts(store: Store, key: str, version: int) -> list[Verdict] | None:
@@ -140,8 +146,8 @@ def timings(store: Store, key: str) -> list[Timing]:
     """The sittings of a run, oldest first."""
     path = store.folder("results", key) / "timings.json"
     try:
-        return [Timing(**row) for row in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
+        return [Timing(**row) for row in read_sealed_json(path)["sittings"]]
+    except (OSError, Damaged, KeyError, TypeError):
         return []  # timings are a comfort: without them a run is as good
 
 
@@ -161,8 +167,9 @@ def keep_examples(store: Store, key: str, found: Sequence[Example]) -> None:
 def keep_verdicts(store: Store, key: str, version: int, found: Sequence[Verdict]) -> None:
     """Keep derived verdicts; older derivations of the same run are dropped."""
     folder = store.folder("results", key)
-    name = f"verdicts-v{version}-{measured(store, key):05d}.parquet"
-    replace_file(folder / name, parquet([verdict.to_json() for verdict in found], _VERDICT))
+    data = parquet([verdict.to_json() for verdict in found], _VERDICT)
+    name = f"verdicts-v{version}-{measured(store, key):05d}-{checksum(data)}.parquet"
+    replace_file(folder / name, data)
     for path in folder.glob("verdicts-*.parquet"):
         if path.name != name:
             path.unlink(missing_ok=True)
@@ -171,7 +178,7 @@ def keep_verdicts(store: Store, key: str, version: int, found: Sequence[Verdict]
 def add_timing(store: Store, key: str, sitting: Timing) -> None:
     """Note how long a sitting took."""
     rows = [asdict(timing) for timing in (*timings(store, key), sitting)]
-    replace_file(store.folder("results", key) / "timings.json", json.dumps(rows).encode())
+    replace_file(store.folder("results", key) / "timings.json", seal_json({"sittings": rows}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +198,7 @@ class Recorder:
         try:
             row = self.cache.get(example)
             return None if row is None else Output.from_json(row)
-        except (DamagedRow, ValueError, TypeError):
+        except (DamagedRow, ValueError, TypeError, AttributeError, sqlite3.DatabaseError):
             return None
 
     def record(self, found: Sequence[Output]) -> None:
@@ -200,8 +207,11 @@ class Recorder:
             with self.cache.transact():
                 for output in found:
                     self.cache.set(output.example, output.to_json())
-        except sqlite3.OperationalError as error:
-            raise no_space(Path(self.cache.directory), 1 << 20) from error
+                    here("output set", writes=True)
+        except (sqlite3.DatabaseError, OSError) as error:
+            size = sum(len(json.dumps(output.to_json())) for output in found)
+            raise not_written(Path(self.cache.directory), size, error) from error
+        here("batch kept")
 
     def seal(self, order: Sequence[str]) -> None:
         """Write the outputs of examples `order` (those after the sealed ones) as one part."""
@@ -216,48 +226,46 @@ class Recorder:
 @contextmanager
 def recorder(store: Store, card: RunCard) -> Iterator[Recorder]:
     """Take the right to add to a run. On a clean leave the live database goes; after a kill it stays."""
-    lock = store.lock_path(card.key)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        path = store.folder("results", card.key) / "run.json"
-        if not path.exists():
-            replace_file(path, json.dumps(card.to_json(), indent=1).encode())
-        live = store.live(card.key)
-        try:
-            cache = open_cache(live)
-        except DamagedRow:
-            shutil.rmtree(live)
-            cache = open_cache(live)
+    with locked(store.lock_path(card.key)):
+        keep_card(store, card)
+        cache = open_live(store, card.key)
         try:
             yield Recorder(store, card.key, cache, measured(store, card.key))
         finally:
             cache.close()
-        shutil.rmtree(live, ignore_errors=True)
+        here("run left")
+        shutil.rmtree(store.live(card.key), ignore_errors=True)
+
+
+def keep_card(store: Store, card: RunCard) -> None:
+    """Write a run's card where there is none, or a damaged one: it says nothing that its caller does not know."""
+    try:
+        run(store, card.key)
+    except KickError:
+        path = store.folder("results", card.key) / "run.json"
+        replace_file(path, seal_json(card.to_json()))
+
+
+def drop_live(store: Store, key: str) -> bool:
+    """Remove an output database that a kill left behind after all that it holds was sealed. The run must be locked."""
+    live = store.live(key)
+    held = checks.database_keys(live)
+    if held is None or not held <= {output.example for output in outputs(store, key)}:
+        return False
+    shutil.rmtree(live)
+    return True
 
 
 def verify(store: Store, key: str, *, deep: bool) -> list[str]:
     """What is wrong with a run's files, in words. `deep` reads every byte."""
-    faults = []
-    for path in sorted(store.folder("results", key).glob("part-*.parquet")):
-        match = _PART.fullmatch(path.name)
-        if match is None:
-            faults.append(f"{key}: {path.name} is not a name of this program")
-        elif path.stat().st_size == 0 or (deep and checksum(path.read_bytes()) != match[3]):
-            faults.append(f"{key}: {path.name} is damaged (its checksum differs)")
-    return faults
+    return [f"{key}: {fault}" for _, fault in checks.faults(store.folder("results", key), deep=deep)]
 
 
 def set_damage_aside(store: Store, key: str) -> list[str]:
-    """Move damaged parts to quarantine; what they held is asked again on demand. Says what was moved."""
-    moved = []
-    for path in sorted(store.folder("results", key).glob("part-*.parquet")):
-        match = _PART.fullmatch(path.name)
-        if match is None or checksum(path.read_bytes()) != match[3]:
-            aside = store.root / "quarantine" / f"{key}.{path.name}"
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, aside)
-            moved.append(f"{key}: {path.name} was set aside in {aside}")
-    if moved:
+    """Move damaged files to quarantine; what they held is derived or asked again on demand. Says what was moved."""
+    found = [path for path, _ in checks.faults(store.folder("results", key), deep=True)]
+    moved = [f"{key}: {path.name} was set aside in {checks.set_aside(store, path)}" for path in found]
+    if any(path.name.startswith("part-") for path in found):
         for path in store.folder("results", key).glob("verdicts-*.parquet"):
             path.unlink(missing_ok=True)
     return moved

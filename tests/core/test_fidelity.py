@@ -10,8 +10,8 @@ from scipy.special import rel_entr
 from kick_core import engine, evaluation, fidelity, runs, tasks
 from kick_core.artifacts import open_for
 from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, parse
+from kick_core.store import checks, results
 from kick_core.store import fidelity as kept
-from kick_core.store import results
 from kick_core.workshop import Workshop
 from tests.tiny import tiny_llama, token_ids
 
@@ -131,8 +131,8 @@ def test_damage_is_set_aside_and_made_again(asked, store):
     (path,) = kept.parts(store, key)
     whole_part = path.read_bytes()
     path.write_bytes(whole_part[:-1])
-    assert kept.set_damage_aside(store, key, deep=False) == []
-    assert "quarantine" in kept.set_damage_aside(store, key, deep=True)[0]
+    assert checks.set_damage_aside(store, store.folder(kept.ROOM, key), deep=False) == []
+    assert "quarantine" in checks.set_damage_aside(store, store.folder(kept.ROOM, key), deep=True)[0]
     assert kept.parts(store, key) == [] and run(asked, store, 3) == 3
     assert kept.parts(store, key)[0].read_bytes() == whole_part
 

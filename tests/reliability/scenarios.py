@@ -1,0 +1,168 @@
+"""What is done to a cache while it is killed: idempotent pieces of work through the store itself, without torch.
+
+Each takes the cache's root and a file in which every piece of *computing* is noted, so that repeats can be counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kick_core import job_worker, jobs
+from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
+from kick_core.store import Store, artifacts, files, open_store, results
+
+KEY = "weights1-" + "ab" * 20
+RUN = "run1-" + "cd" * 20
+EXAMPLES = "examples1-" + "ef" * 20
+WHEN = "2026-11-23T02:00:00+00:00"
+BLOCKS, BATCH = 3, 3
+
+
+def note(log: Path, what: str) -> None:
+    with open(log, "a") as file:
+        file.write(f"{what}\n")
+
+
+def card(key: str = KEY) -> Card:
+    return Card(
+        key=key, model="m", fingerprint="f", recipe="magnitude@0.5", resolved={}, calibration=None, dtype="float32",
+        device="cpu", blocks=BLOCKS, weights=8, zeros=4, bytes=6000, dense_bytes=32, seconds=1.0, created=WHEN,
+        versions={}, layers=(LayerReport("0.q", 2, 4, 4),),
+    )  # fmt: skip
+
+
+def run_card(key: str = RUN) -> RunCard:
+    return RunCard(
+        key=key, model="m", fingerprint="f", recipe="dense", weights="dense1-00", task="factoid_qa", task_version=1,
+        protocol="strict", data="pocket", examples=EXAMPLES, total=12, settings={}, plan="p", dtype="float32",
+        device="cpu", created=WHEN, versions={},
+    )  # fmt: skip
+
+
+def output(name: str) -> Output:
+    return Output(name, "h", (f"the answer to {name}",), stop="eos", tokens=2, prompt_tokens=3)
+
+
+def weights(root: Path, log: Path, key: str = KEY) -> None:
+    """One artifact of three blocks with the inputs of the next ones, as a block walk makes it."""
+    store = open_store(root)
+    with artifacts.stage(store, key) as stage:
+        if stage is None:
+            return
+        done = len(stage.reports())
+        if 0 < done < BLOCKS and stage.next_input(done) is None:
+            done = 0
+        for block in range(done, BLOCKS):
+            note(log, f"block {block}")
+            report = BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4, 0.1),), 0.5, 0.25)
+            stage.add(report, b"%d" % block * 2000, b"next" * 500 if block + 1 < BLOCKS else None)
+        stage.seal(card(key))
+
+
+def outputs(root: Path, log: Path) -> None:
+    """A run of nine outputs in batches of three, then extended to twelve, with its questions and verdicts."""
+    store = open_store(root)
+    names = [f"e{i:02d}" for i in range(12)]
+    for limit in (9, 12):
+        _measure(store, log, names, limit)
+
+
+def _measure(store: Store, log: Path, names: list[str], limit: int) -> None:
+    results.keep_examples(store, EXAMPLES, [Example(name, (f"who is {name}?",), answers=("A",)) for name in names])
+    if results.measured(store, RUN) < limit:
+        with results.recorder(store, run_card()) as recorder:
+            rest = names[recorder.sealed : limit]
+            done = recorder.recorded(rest)
+            left = [name for name in rest if name not in done]
+            for start in range(0, len(left), BATCH):
+                note(log, f"batch of {left[start]}")
+                recorder.record([output(name) for name in left[start : start + BATCH]])
+            recorder.seal(rest)
+            results.add_timing(store, RUN, results.Timing(len(left), 6, 1.0))
+    found = [Verdict(name, "contains", 1.0, name, "right") for name in names[:limit]]
+    results.keep_verdicts(store, RUN, 1, found)
+
+
+@dataclass(frozen=True)
+class Asked:
+    model: str = "m"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Step:
+    cell: str
+    done: float
+    total: float
+    message: str = ""
+    block: int | None = None
+    blocks: int | None = None
+    loss: float | None = None
+
+
+def job(root: Path, log: Path) -> None:
+    """A job is asked for and worked off: the pressing of the button and the worker, in one process."""
+
+    def steps(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
+        for block in range(BLOCKS):
+            key = f"weights1-{block:040d}"
+            if not artifacts.has(store, key):
+                weights(root, log, key)
+            yield Step("cell", block + 1, BLOCKS, "", block, BLOCKS, 0.1)
+
+    store = open_store(root)
+    name = jobs.job_id(Asked())
+    if not any(found.id == name and found.state == "done" for found in jobs.jobs(store)):
+        jobs.start(store, Asked(), worker=("true",))  # a worker that is gone at once
+        while jobs.job(store, name).active:
+            time.sleep(0.01)
+        job_worker.main([str(root), name], steps)
+
+
+def care(root: Path, log: Path) -> None:
+    """Everything else that changes a cache: pinning, setting aside, removing, making again."""
+    store = open_store(root)
+    weights(root, log)
+    if not (store.root / "quarantine" / KEY).exists():
+        artifacts.pin(store, KEY)
+        artifacts.quarantine(store, KEY)
+        weights(root, log)
+    if artifacts.has(store, KEY):
+        artifacts.pin(store, KEY, False)
+        artifacts.remove(store, KEY)
+    weights(root, log)
+
+
+def older(root: Path, log: Path) -> None:
+    """A cache of layout 1 is opened."""
+    open_store(root)
+
+
+def downgrade(root: Path, log: Path) -> None:
+    """Write a cache as the program wrote it when its layout was 1."""
+    outputs(root, log)
+    log.unlink()
+    folder = Store(root).folder("results", RUN)
+    for name in ("run.json", "timings.json"):
+        content = files.read_sealed_json(folder / name)
+        (folder / name).write_text(json.dumps(content.get("sittings", content)))
+    (verdicts,) = folder.glob("verdicts-*")
+    os.replace(verdicts, folder / (verdicts.name[: -len("-0123456789abcdef.parquet")] + ".parquet"))
+    (root / "fingerprints.json").write_text("{}")
+    (root / "VERSION").write_text('{"layout": 1}')
+
+
+SCENARIOS: dict[str, Callable[[Path, Path], None]] = {
+    "weights": weights, "outputs": outputs, "job": job, "care": care, "older": older,
+}  # fmt: skip
+
+BEFORE = {"older": downgrade}
+"""What has to be there first."""
