@@ -85,7 +85,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "tasks": tasks.names(),
         "limit": 200,
-        "limits": {"perplexity": 32, "summarization": 64, "instructions": 64},
+        "limits": {"perplexity": 16, "summarization": 48, "instructions": 48},
         "calibration": Calibration("pocket", windows=32, length=256),
     },
     "paper": {
