@@ -29,6 +29,7 @@ import _machine
 import _reference
 import torch
 from _bench import Bench, batched, rounded
+from transformers import LlamaForCausalLM
 
 from kick_core import weights
 from kick_core.compression import walk, walk_many

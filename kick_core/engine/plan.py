@@ -71,7 +71,7 @@ def plan_for(device: torch.device) -> Plan:
     """The shape policy of a kind of device."""
     if device.type == "cpu":
         return Plan(tokens=16384, rows=64, step=16, shortest=16)
-    return Plan(tokens=65536, rows=256, prompt=16384, row=512, pack=8192, room=128)
+    return Plan(tokens=65536, rows=256, prompt=16384, row=512, pack=16384, room=128)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,12 +58,15 @@ def test_activations_in_host_memory_change_nothing(monkeypatch):
 
 def test_a_device_that_is_too_small_goes_on_and_says_so():
     """Beside the weights there is room for a few windows of a forward, not for the usual eight."""
-    model = tiny_llama(hidden=2048, layers=2).to(torch.bfloat16).cuda()
-    ids = token_ids(16, 512)
+    model, ids = tiny_llama(hidden=2048, layers=2).to(torch.bfloat16).cuda(), token_ids(16, 512)
+    before = {name: p.detach().clone().cpu() for name, p in model.named_parameters()}
+    torch.cuda.reset_peak_memory_stats()
+    list(walk(model, parse("wanda@0.5"), ids))
+    still, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_reserved()
+    model.load_state_dict(before, strict=False)
     torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    used = torch.cuda.memory_allocated()
-    torch.cuda.set_per_process_memory_fraction((used + 640 * 2**20) / total)
+    room = still + 0.65 * (peak - still)
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
     try:
         reports = [w.report for w in walk(model, parse("wanda@0.5"), ids)]
     finally:
