@@ -3,7 +3,7 @@
 No streamlit, no torch. Everything a screen shows comes from here, so pages and command line cannot disagree.
 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
-(the finding) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to dense) · `weights`,
+(the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to dense) · `weights`,
 `preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) · `difference`, `heat` (texts) ·
 `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
@@ -26,6 +26,7 @@ from kick_core.views.examples import (
     strip,
     survival,
     versus,
+    words_between,
 )
 from kick_core.views.findings import (
     IN_CONTEXT,
@@ -52,8 +53,10 @@ from kick_core.views.made import (
 from kick_core.views.naming import label, rung
 from kick_core.views.noise import noise
 from kick_core.views.report import report
-from kick_core.views.runs import asked_name, ladder, stamp, task_titles, unread
-from kick_core.views.scores import DENSE, NOT_MEASURED, current, scores
+from kick_core.views.runs import OFFICIAL, POCKET, asked_name, kind_of_data, ladder, stamp, task_titles, unread
+from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
+from kick_core.views.sentences import shown
+from kick_core.views.whole import details
 from kick_core.views.words import Piece, Warm, difference, heat, repetition
 
 __all__ = [
@@ -63,6 +66,8 @@ __all__ = [
     "IN_CONTEXT",
     "KNOWLEDGE",
     "NOT_MEASURED",
+    "OFFICIAL",
+    "POCKET",
     "POCKETS",
     "RULE",
     "Answer",
@@ -84,7 +89,9 @@ __all__ = [
     "coverage",
     "csv",
     "current",
+    "data_kinds",
     "default_root",
+    "details",
     "difference",
     "example",
     "examples",
@@ -93,6 +100,7 @@ __all__ = [
     "heat",
     "judge_controls",
     "judgings",
+    "kind_of_data",
     "label",
     "ladder",
     "layers",
@@ -104,12 +112,14 @@ __all__ = [
     "percent",
     "pick",
     "preview",
+    "protocols",
     "provided",
     "repetition",
     "report",
     "rung",
     "said",
     "scores",
+    "shown",
     "stamp",
     "strip",
     "survival",
@@ -120,4 +130,5 @@ __all__ = [
     "until_divergence",
     "versus",
     "weights",
+    "words_between",
 ]

@@ -246,11 +246,13 @@ def at_home(model: str) -> bool:
 COVERAGE = ("recipe", "label", "kind", "severity", "task", "title", "n", "wanted", "total", "state", "run")
 
 
-def coverage(store: Store, model: str, *, more: Iterable[str] = (), protocol: str | None = None) -> pd.DataFrame:
+def coverage(
+    store: Store, model: str, *, more: Iterable[str] = (), protocol: str | None = None, data: str | None = None
+) -> pd.DataFrame:
     """Every task under every recipe that has a run or an artifact (or is named in `more`): how much is measured.
 
-    `protocol`: only what was asked under it counts. `wanted` is what the best-measured recipe has of that task;
-    `state` is done, partial or missing.
+    `protocol` and `data` ("pocket" or "official"): only what was asked so counts. `wanted` is what the best-measured
+    recipe has of that task; `state` is done, partial or missing.
     """
     known = runs.asked(store)
     names = runs.model_names(known)
@@ -258,7 +260,9 @@ def coverage(store: Store, model: str, *, more: Iterable[str] = (), protocol: st
         run
         for run in known
         if model in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])
-        and protocol in (None, run.card.protocol)
+        and runs.is_result(run)
+        and (protocol is None or runs.answers_to(run, protocol))
+        and data in (None, runs.kind_of_data(run.card.data))
     ]
     recipes = {run.recipe.text: run.recipe for run in among}
     recipes |= {card.recipe: parse(card.recipe) for card in cards(store) if card.model == model}
