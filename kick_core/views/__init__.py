@@ -3,11 +3,12 @@
 No streamlit, no torch. Everything a screen shows comes from here, so pages and command line cannot disagree.
 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
-(the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to dense) · `weights`,
-`preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) · `difference`, `heat` (texts) ·
+(the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to
+dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `strip`, `by` (answers) · `difference`, `heat` (texts) ·
 `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
+from kick_core.stats import Interval
 from kick_core.store import Store, default_root, open_store
 from kick_core.views.closeness import BOUNDS, bootstrap, fidelity, texts, until_divergence
 from kick_core.views.examples import (
@@ -36,13 +37,14 @@ from kick_core.views.findings import (
     headline,
     percent,
 )
-from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
+from kick_core.views.judgments import JUDGED, Said, judge_controls, judgings, said, to_judge
 from kick_core.views.made import (
     POCKETS,
     Preview,
     at_home,
     calibration_of,
     calibration_used,
+    command,
     coverage,
     layers,
     methods_known,
@@ -64,6 +66,7 @@ __all__ = [
     "DENSE",
     "FLIPS",
     "IN_CONTEXT",
+    "JUDGED",
     "KNOWLEDGE",
     "NOT_MEASURED",
     "OFFICIAL",
@@ -73,6 +76,7 @@ __all__ = [
     "Answer",
     "Claim",
     "Detail",
+    "Interval",
     "Piece",
     "Preview",
     "Said",
@@ -86,6 +90,7 @@ __all__ = [
     "calibration_of",
     "calibration_used",
     "claims",
+    "command",
     "coverage",
     "csv",
     "current",

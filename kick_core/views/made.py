@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -18,6 +19,7 @@ from kick_core.models import source
 from kick_core.records import Card
 from kick_core.spec import Calibration, KickError, Recipe, parse
 from kick_core.store import Store, results
+from kick_core.tasks import POCKET
 from kick_core.views import matrices, naming, runs
 
 POCKETS = ("pocket-11m", "pocket-4m")
@@ -234,6 +236,31 @@ def calibration_used(store: Store, model: str, recipes: Iterable[str]) -> Calibr
         return None
     names = {field.name for field in fields(Calibration)}
     return Calibration(**{name: value for name, value in card.calibration.items() if name in names})
+
+
+def command(
+    store: Store, model: str, recipe: str, task: str, *more: str, protocol: str = "strict", data: str = POCKET
+) -> str:
+    """The command that measures a cell like its neighbours: the same data, protocol and calibration.
+
+    `more` are further words of it; `data` is what a card names, a folder perhaps.
+    """
+    words = ["kick", "sweep", model, "--recipe", recipe, "--task", task, *more]
+    words += [] if protocol == "strict" else ["--protocol", protocol]
+    words += [] if data == POCKET else ["--data", data]
+    return shlex.join([*words, *_calibration_flags(store, model, recipe)])
+
+
+def _calibration_flags(store: Store, model: str, recipe: str) -> list[str]:
+    """What `kick` must be told to meet the same artifact again; nothing for methods that look at no data."""
+    found = parse(recipe)
+    looks = found.target is not None and methods.needs(found) != "nothing"
+    used = calibration_used(store, model, [recipe]) if looks else None
+    if used is None:
+        return []
+    usual, flags = asdict(Calibration()), {"source": "--calibration"}
+    told = {name: value for name, value in asdict(used).items() if value != usual[name]}
+    return [word for name, value in told.items() for word in (flags.get(name, f"--{name}"), str(value))]
 
 
 def at_home(model: str) -> bool:

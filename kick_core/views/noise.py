@@ -40,6 +40,7 @@ NOISE = {
     "dtype": "str",
     "device": "str",
     "run": "str",
+    "dense_run": "str",
     "fingerprint": "str",
 }
 
@@ -89,6 +90,7 @@ def _about(run: Asked, dense: Asked, scorer: str, names: dict[str, str]) -> dict
         "dtype": card.dtype,
         "device": card.device,
         "run": card.key,
+        "dense_run": dense.key,
         "fingerprint": card.fingerprint,
     }
 

@@ -49,14 +49,14 @@ def report(store: Store, model: str, protocol: str | None = None, data: str | No
         "<h2>What it looks like</h2>",
         *_broken(store, frame, methods),
     ]
-    data = {
+    shown = {
         "states": states,
         "overlay": {name: plots.overlay(frame, name) for name in methods},
         "panels": plots.panels(frame) if methods else None,
         "colour": plots.MARKER,
         "only": headline(frame, str(frame["recipe"].iloc[-1])) if len(frame) else "Nothing has been measured.",
     }
-    return _page("".join(body), data)
+    return _page("".join(body), shown)
 
 
 def _states(frame: pd.DataFrame, method: str) -> list[dict[str, Any]]:
