@@ -32,18 +32,16 @@ def _derived(store: Store, card: RunCard) -> list[Verdict]:
 def details(store: Store, key: str, closed: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """A run's tables beyond its scores: failures, letters, calibration, subjects, use of the context … Writes nothing.
 
-    `closed` is the closed-book run of the same weights, for telling what an open-book answer was read from.
+    `closed` is the closed-book run of the same weights, for telling what an open-book answer was read from; it
+    tells nothing where it was asked other questions, as in the pocket world.
     """
     card = results.run(store, key)
     task = tasks.get(card.task, card.data)
     verdicts = results.verdicts(store, key, task.version) or _derived(store, card)
-    return _details.details(
-        task,
-        results.examples(store, card.examples),
-        results.outputs(store, key),
-        verdicts,
-        _known(store, closed) if closed else None,
-    )
+    outputs = results.outputs(store, key)
+    known = _known(store, closed) if closed else {}
+    shared = known if any(output.example in known for output in outputs) else None
+    return _details.details(task, results.examples(store, card.examples), outputs, verdicts, shared)
 
 
 def _known(store: Store, key: str) -> dict[str, bool]:

@@ -18,12 +18,13 @@ from pages.parts.safe import show  # noqa: E402
 def choose(known: list[str], head: st.delta_generator.DeltaGenerator) -> tuple[pd.DataFrame, str, str, int]:
     """The controls in one row, and above them the sentence that they change."""
     several = len(known) > 1
-    places = list(st.columns([4, 6, 12] if several else [6, 15], gap="medium", vertical_alignment="center"))
+    widths = [4, 6, 10, 5] if several else [6, 13, 5]
+    places = list(st.columns(widths, gap="medium", vertical_alignment="center"))
     with places[0]:
         model = controls.model(known)
     if several:
         places.pop(0)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with places[-1]:
         if len(data.protocols(model)) > 1:
             controls.protocol(model)
         controls.kind_of_data(model)

@@ -28,8 +28,8 @@ _KEYS = {
 def details(store: Store, run_key: str, dense_key: str = "") -> dict[str, pd.DataFrame]:
     """The tables of a run by name, with dense's values in `dense_*` columns; without a dense run those are missing.
 
-    Of two runs that were asked different numbers of examples each table counts all of its own. Open-book answers
-    count as remembered where the same weights answer closed-book, if those were asked on the same data.
+    Each column counts all that its own run was asked. Open-book answers count as remembered where the same weights
+    answer the same question closed-book.
     """
     mine = _tables(store, run_key)
     base = _tables(store, dense_key) if dense_key and dense_key != run_key else None

@@ -6,7 +6,7 @@ Both are worked out only while they are open. What was not measured says so, wit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -32,7 +32,8 @@ def more(row: pd.Series) -> None:
     if not fold.open:
         return
     with fold:
-        show(cards.scorers(data.scorers(row["run"]), row["scorer"]))
+        if scorers := cards.scorers(data.scorers(row["run"]), row["scorer"]):
+            show(scorers)
         _closer(row)
         if row["task"] in views.JUDGED and row["kind"] != "dense":
             _judges(row)
@@ -164,16 +165,18 @@ def whole(row: pd.Series) -> None:
     with fold:
         found = data.details(row)
         if row["protocol"] == "paper" and not row["headline"]:
-            note(
-                "Reasons, groups and use of the context are by the strict scorer; the last table sets both side by side."
-            )
+            note("Reasons, groups and use of the context are by the strict scorer; the last table has both.")
         places = st.columns(3, gap="large")
         with places[0]:
             _ends(found)
+        groups = [name for name in found if name.startswith("by_")]
         with places[1]:
             _reads(found)
+            if "letters" not in found:
+                _groups(found, groups[:1])
+                groups = groups[1:]
         with places[2]:
-            _groups(found)
+            _groups(found, groups)
         _protocols(found, row)
 
 
@@ -206,7 +209,7 @@ def _reads(found: dict[str, pd.DataFrame]) -> None:
         asked = bool(found["context"]["closed_book_asked"].iloc[0])
         heading(
             "Use of the context",
-            "" if asked else "The closed book was not asked: all right answers count as retrieved.",
+            "" if asked else "These questions were not asked closed-book: what is right counts as retrieved.",
         )
         told = found["context"].assign(
             answer_in_context=[
@@ -217,13 +220,12 @@ def _reads(found: dict[str, pd.DataFrame]) -> None:
         show(_compared(told[told["n"] > 0], "answer_in_context", columns, "Answer stands"))
 
 
-def _groups(found: dict[str, pd.DataFrame]) -> None:
+def _groups(found: dict[str, pd.DataFrame], names: Iterable[str]) -> None:
     """Scores by group: over questions (micro) and over groups (macro)."""
-    for name, table_ in found.items():
-        if name.startswith("by_"):
-            words = name.removeprefix("by_").replace("_lm_eval", ", as lm-eval groups").replace("_", " ")
-            heading(f"By {words}")
-            show(tag("div", _compared(table_, "group", {"n": ("n", _count), "mean": ("mean", _share)}), cls="tall"))
+    for name in names:
+        words = name.removeprefix("by_").replace("_lm_eval", ", as lm-eval groups").replace("_", " ")
+        heading(f"By {words}")
+        show(tag("div", _compared(found[name], "group", {"n": ("n", _count), "mean": ("mean", _share)}), cls="tall"))
 
 
 def _protocols(found: dict[str, pd.DataFrame], row: pd.Series) -> None:
@@ -268,7 +270,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Child]], *, said: int = 
     return tag("div", tag("table", tag("thead", top), tag("tbody", body)), cls="scroll")
 
 
-def _compared(frame: pd.DataFrame, by: str, columns: dict[str, tuple[str, Form]], head: str = "") -> Safe:
+def _compared(frame: pd.DataFrame, by: str, columns: Mapping[str, tuple[str, Form]], head: str = "") -> Safe:
     """One row a group, dense → this in every column where dense is known."""
     lines = [
         (str(row[by]), *(_both(row, name, form) for name, (_, form) in columns.items() if _any(frame, name)))
@@ -279,7 +281,7 @@ def _compared(frame: pd.DataFrame, by: str, columns: dict[str, tuple[str, Form]]
     return table((head or ("dense → this" if known else ""), *heads), lines)
 
 
-def _turned(frame: pd.DataFrame, facts: dict[str, tuple[str, Form]]) -> Safe:
+def _turned(frame: pd.DataFrame, facts: Mapping[str, tuple[str, Form]]) -> Safe:
     """A table of one row, a fact a line; facts that are nothing in both are left out."""
     row = frame.iloc[0].to_dict()
     lines = [
