@@ -81,6 +81,17 @@ def make(
     return store
 
 
+def disagree(store: Store, run: str) -> str:
+    """Turn the published verdict on one wrong answer of a run into right; the example's id."""
+    card = results.run(store, run)
+    task = tasks.get(card.task, card.data)
+    kept = results.verdicts(store, run, card.task_version) or []
+    lost = next(verdict.example for verdict in kept if verdict.scorer == task.headline and verdict.score == 0)
+    turned = [replace(v, score=1.0) if (v.example, v.scorer) == (lost, task.published) else v for v in kept]
+    results.keep_verdicts(store, run, card.task_version, turned)
+    return lost
+
+
 def harm(recipe: Recipe) -> float:
     """How far a recipe goes on the scale of plain sparsity."""
     milder = 0.92 if recipe.method == "wanda" else 1.0

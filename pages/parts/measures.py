@@ -125,11 +125,8 @@ def _judges(row: pd.Series) -> None:
     heading("Judges", "" if judgings.empty else "1 to 10; pairwise the share of wins. A judge counts if controls hold.")
     if judgings.empty:
         note("No judge has been shown these answers. With OPENAI_BASE_URL and OPENAI_API_KEY set, this asks one:")
-        name = views.asked_name(row["model"])
-        st.code(
-            f"kick judge {name} {row['recipe']} --task {row['task']} --judge MODEL --plan", language="bash",
-            wrap_lines=True,
-        )  # fmt: skip
+        asked = f"kick judge {row['run'][:20]} --task {row['task']} --judge MODEL"
+        st.code(asked, language="bash", wrap_lines=True)
         return
     lines = [
         (f"{one['judge']} · {one['style']}{' · as published' if one['as_published'] else ''}",
@@ -225,7 +222,8 @@ def _groups(found: dict[str, pd.DataFrame], names: Iterable[str]) -> None:
     for name in names:
         words = name.removeprefix("by_").replace("_lm_eval", ", as lm-eval groups").replace("_", " ")
         heading(f"By {words}")
-        show(tag("div", _compared(found[name], "group", {"n": ("n", _count), "mean": ("mean", _share)}), cls="tall"))
+        told = _compared(found[name], "group", {"n": ("n", _count), "mean": ("mean", _share)})
+        show(tag("div", told, cls="tall", tabindex="0", role="region", **{"aria-label": f"By {words}"}))
 
 
 def _protocols(found: dict[str, pd.DataFrame], row: pd.Series) -> None:
