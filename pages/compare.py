@@ -28,12 +28,10 @@ def choose(known: list[str]) -> tuple[pd.DataFrame, str, str, str]:
         model = controls.model(known)
     with places[4]:
         under = controls.protocol(model)
+        controls.kind_of_data(model)
     frame = data.current(model, under)
     if frame.empty:
-        empty(
-            f"{model} has not been asked anything under the protocol {under}.",
-            f"kick sweep {model} --preset demo --protocol {under}",
-        )
+        grid.nothing(model, under)
     with places[3]:
         task = controls.task(frame)
     with places[0]:
@@ -47,7 +45,7 @@ def choose(known: list[str]) -> tuple[pd.DataFrame, str, str, str]:
 
 def compared(one: pd.Series, other: pd.Series) -> None:
     """The numbers of A against B, then one example in full."""
-    examples = data.examples(other["run"], one["run"])
+    examples = data.examples(other, one["run"])
     if examples.empty:
         note("These two have no judged example in common.")
         return
@@ -62,7 +60,7 @@ def compared(one: pd.Series, other: pd.Series) -> None:
         note("No example is of this kind.")
         return
     name = browser.pick(shown, other, str(one["recipe"]), ("A", "B"))
-    detail = data.detail(other["run"], name)
+    detail = data.detail(other, name)
     ladder = other if other["kind"] != "dense" else one
     steps = views.strip(store(), detail, ladder["run"])
     broke = next((step.rung for step in steps[1:] if steps[0].right and step.right is False), None)

@@ -7,7 +7,7 @@ ensure()
 import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
-from pages.parts import answers, browser, cards, charts, controls, data, grid, job_cards  # noqa: E402
+from pages.parts import answers, browser, cards, charts, controls, data, grid, job_cards, measures  # noqa: E402
 from pages.parts.frame import empty, heading, moved, note, provenance, title  # noqa: E402
 from pages.parts.safe import show  # noqa: E402
 
@@ -48,10 +48,6 @@ def summary(row: pd.Series) -> None:
     show(cards.sentence(row))
     if row["kind"] != "dense" and row["broke"] == row["broke"]:
         show(answers.flips(row))
-    more = cards.scorers(data.scorers(row["run"]))
-    if more:
-        with st.expander("More measures"):
-            show(more)
 
 
 def choose(known: list[str]) -> tuple[pd.DataFrame, str, str]:
@@ -63,12 +59,10 @@ def choose(known: list[str]) -> tuple[pd.DataFrame, str, str]:
         model = controls.model(known)
     with right:
         under = controls.protocol(model)
+        controls.kind_of_data(model)
     frame = data.current(model, under)
     if frame.empty:
-        empty(
-            f"{model} has not been asked anything under the protocol {under}.",
-            f"kick sweep {model} --preset demo --protocol {under}",
-        )
+        grid.nothing(model, under)
     with left:
         task = controls.task(frame)
     with middle:
@@ -100,6 +94,8 @@ def page() -> None:
         chart(frame, task, row)
     with right:
         summary(row)
+    measures.more(row)
+    measures.whole(row)
     if row["kind"] == "dense":
         note("This is the dense model. Choose a compressed recipe to see which examples broke.")
     elif not row["dense_run"]:

@@ -18,13 +18,16 @@ from pages.parts.safe import show  # noqa: E402
 def choose(known: list[str], head: st.delta_generator.DeltaGenerator) -> tuple[pd.DataFrame, str, str, int]:
     """The controls in one row, and above them the sentence that they change."""
     several = len(known) > 1
-    places = list(st.columns([4, 6, 12] if several else [6, 15], gap="medium", vertical_alignment="center"))
+    widths = [4, 6, 10, 5] if several else [6, 13, 5]
+    places = list(st.columns(widths, gap="medium", vertical_alignment="center"))
     with places[0]:
         model = controls.model(known)
     if several:
         places.pop(0)
-    if len(data.protocols(model)) > 1:
-        controls.protocol(model)
+    with places[-1]:
+        if len(data.protocols(model)) > 1:
+            controls.protocol(model)
+        controls.kind_of_data(model)
     frame = data.current(model)
     names = controls.pruners(frame)
     recipe, method, percent = str(frame["recipe"].iloc[-1]), "", 0
@@ -39,7 +42,7 @@ def choose(known: list[str], head: st.delta_generator.DeltaGenerator) -> tuple[p
         with words:
             title(views.headline(frame, recipe), provenance(frame))
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
-            share(model, data.protocol(model))
+            share(model, data.protocol(model), data.kind(model))
     return frame, recipe, method, percent
 
 
@@ -73,12 +76,12 @@ def broken(frame: pd.DataFrame, recipe: str) -> None:
         row = data.cell(frame, recipe, task)
         if row is None or not row["dense_run"] or not row["broke"] > 0:
             continue
-        name = data.broken(row["run"], row["dense_run"])
+        name = data.broken(row)
         if name is None:
             continue
         rule = f"{row['title']}: of the {row['broke']:.0f} answers that broke, {views.RULE}."
         heading("What it looks like", rule)
-        answers.short(data.detail(row["run"], name), row["run"], row["dense_run"])
+        answers.short(data.detail(row, name), row["run"], row["dense_run"])
         st.page_link(
             "pages/evaluate.py",
             label=f"See the {row['broke']:.0f} that broke",

@@ -60,21 +60,36 @@ def make(
     with_verdicts: bool = True,
     weights: bool = True,
     limit: dict[str, int] | None = None,
+    data: str = "pocket",
 ) -> Store:
-    """Fill a cache. `limit` shortens single tasks; `hostile` puts attacks into every text a page may show."""
+    """Fill a cache. `limit` shortens single tasks; `data` is what cards name; `hostile` puts attacks into every text
+    that a page may show.
+    """
     store = open_store(root)
     for name in task_names or tasks.names():
-        task = tasks.get(name)
+        task = tasks.get(name, data)
         asked = _examples(task, (limit or {}).get(name, n), hostile)
-        data = keys.key("examples", {"task": name, "ids": [e.id for e in asked], "hostile": hostile})
-        results.keep_examples(store, data, asked)
+        named = {"task": name, "ids": [e.id for e in asked], "hostile": hostile}
+        kept = keys.key("examples", named if data == "pocket" else {**named, "data": data})
+        results.keep_examples(store, kept, asked)
         for text in recipes:
-            _run(store, task, asked, parse(text), model, data, hostile, with_verdicts)
+            _run(store, task, asked, parse(text), model, kept, hostile, with_verdicts, data)
     if weights:
         for text in recipes:
             if text != "dense":
                 _artifact(store, parse(text), model)
     return store
+
+
+def disagree(store: Store, run: str) -> str:
+    """Turn the published verdict on one wrong answer of a run into right; the example's id."""
+    card = results.run(store, run)
+    task = tasks.get(card.task, card.data)
+    kept = results.verdicts(store, run, card.task_version) or []
+    lost = next(verdict.example for verdict in kept if verdict.scorer == task.headline and verdict.score == 0)
+    turned = [replace(v, score=1.0) if (v.example, v.scorer) == (lost, task.published) else v for v in kept]
+    results.keep_verdicts(store, run, card.task_version, turned)
+    return lost
 
 
 def harm(recipe: Recipe) -> float:
@@ -127,16 +142,17 @@ def _run(
     asked: Sequence[Example],
     recipe: Recipe,
     model: str,
-    data: str,
+    kept: str,
     hostile: bool,
     with_verdicts: bool,
+    data: str,
 ) -> None:
     fingerprint = keys.sha256_text(model)
-    facts = {"model": fingerprint, "recipe": recipe.text, "task": task.name, "data": data}
+    facts = {"model": fingerprint, "recipe": recipe.text, "task": task.name, "data": kept}
     card = RunCard(
         key=keys.key("run", facts), model=model, fingerprint=fingerprint, recipe=recipe.text,
         weights=keys.key("weights", {"recipe": recipe.text, "model": model}), task=task.name,
-        task_version=task.version, protocol="strict", data="pocket", examples=data, total=len(asked) * 2,
+        task_version=task.version, protocol="strict", data=data, examples=kept, total=len(asked) * 2,
         settings={"seed": 0, "windows": 128}, plan="packed-1", dtype="float32", device="cpu",
         created="2026-11-23T02:00:00+00:00", versions={"torch": "2.13"},
     )  # fmt: skip

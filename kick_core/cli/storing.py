@@ -24,6 +24,7 @@ from filelock import Timeout
 
 from kick_core import jobs
 from kick_core.cli import printing
+from kick_core.records import RunCard
 from kick_core.spec import BadRequest, KickError, nearest
 from kick_core.store import Store, artifacts, checks, fidelity, judgments, open_store, results
 from kick_core.store.files import free_bytes, is_staged, locked, replace_file
@@ -68,9 +69,14 @@ def list_all(given: Namespace) -> int:
     )  # fmt: skip
     printing.table(
         ("run", "model", "recipe", "task", "n", "of"),
-        ((c.key[:16], c.model, c.recipe, c.task, str(n), str(c.total)) for c, n in runs),
+        ((c.key[:16], c.model, _asked(c), c.task, str(n), str(c.total)) for c, n in runs),
     )
     return 0
+
+
+def _asked(card: RunCard) -> str:
+    """The recipe, marked where it was asked again for the evaluator's noise."""
+    return f"{card.recipe} (noise floor)" if "again" in card.settings else card.recipe
 
 
 def _matching(store: Store, prefix: str) -> tuple[str, str]:

@@ -3,11 +3,12 @@
 No streamlit, no torch. Everything a screen shows comes from here, so pages and command line cannot disagree.
 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
-(the finding) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to dense) · `weights`,
-`preview`, `coverage` (the cache) · `examples`, `example`, `strip`, `by` (answers) · `difference`, `heat` (texts) ·
-`judgings`, `judge_controls`, `said`, `to_judge` (judges).
+(the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to
+dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
+`difference`, `heat` (texts) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
+from kick_core.stats import Interval
 from kick_core.store import Store, default_root, open_store
 from kick_core.views.closeness import BOUNDS, bootstrap, fidelity, texts, until_divergence
 from kick_core.views.examples import (
@@ -26,6 +27,7 @@ from kick_core.views.examples import (
     strip,
     survival,
     versus,
+    words_between,
 )
 from kick_core.views.findings import (
     IN_CONTEXT,
@@ -35,13 +37,14 @@ from kick_core.views.findings import (
     headline,
     percent,
 )
-from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
+from kick_core.views.judgments import JUDGED, Said, judge_controls, judgings, said, to_judge
 from kick_core.views.made import (
     POCKETS,
     Preview,
     at_home,
     calibration_of,
     calibration_used,
+    command,
     coverage,
     layers,
     methods_known,
@@ -52,8 +55,10 @@ from kick_core.views.made import (
 from kick_core.views.naming import label, rung
 from kick_core.views.noise import noise
 from kick_core.views.report import report
-from kick_core.views.runs import asked_name, ladder, stamp, task_titles, unread
-from kick_core.views.scores import DENSE, NOT_MEASURED, current, scores
+from kick_core.views.runs import OFFICIAL, POCKET, asked_name, kind_of_data, ladder, stamp, task_titles, unread
+from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
+from kick_core.views.sentences import shown
+from kick_core.views.whole import details
 from kick_core.views.words import Piece, Warm, difference, heat, repetition
 
 __all__ = [
@@ -61,13 +66,17 @@ __all__ = [
     "DENSE",
     "FLIPS",
     "IN_CONTEXT",
+    "JUDGED",
     "KNOWLEDGE",
     "NOT_MEASURED",
+    "OFFICIAL",
+    "POCKET",
     "POCKETS",
     "RULE",
     "Answer",
     "Claim",
     "Detail",
+    "Interval",
     "Piece",
     "Preview",
     "Said",
@@ -81,10 +90,13 @@ __all__ = [
     "calibration_of",
     "calibration_used",
     "claims",
+    "command",
     "coverage",
     "csv",
     "current",
+    "data_kinds",
     "default_root",
+    "details",
     "difference",
     "example",
     "examples",
@@ -93,6 +105,7 @@ __all__ = [
     "heat",
     "judge_controls",
     "judgings",
+    "kind_of_data",
     "label",
     "ladder",
     "layers",
@@ -104,12 +117,14 @@ __all__ = [
     "percent",
     "pick",
     "preview",
+    "protocols",
     "provided",
     "repetition",
     "report",
     "rung",
     "said",
     "scores",
+    "shown",
     "stamp",
     "strip",
     "survival",
@@ -120,4 +135,5 @@ __all__ = [
     "until_divergence",
     "versus",
     "weights",
+    "words_between",
 ]

@@ -19,7 +19,7 @@ from kick_core import stats
 from kick_core.records import Example, Output
 from kick_core.spec import KickError
 from kick_core.store import Store, results
-from kick_core.views import naming, runs, words
+from kick_core.views import naming, paired, runs, sentences, words
 from kick_core.views.runs import Asked, Scored
 from kick_core.views.scores import RIGHT, pair
 
@@ -209,6 +209,14 @@ def versus(frame: pd.DataFrame) -> Versus:
     )
 
 
+def words_between(store: Store, run_key: str, other_key: str, scorer: str, name: str) -> str:
+    """How a run differs from another one by a scorer, in words; `name` is what the other is called there."""
+    run, other = runs.one(store, run_key), runs.one(store, other_key)
+    row = paired.numbers(store, run, scorer, _scored(store, run, scorer), _scored(store, other, scorer))
+    about = {"kind": "", "p_holm": math.nan, "higher_is_better": run.task.higher_is_better}
+    return sentences.sentence(row | about, name)
+
+
 def survival(frame: pd.DataFrame) -> pd.DataFrame:
     """Of the answers that were right under dense, how many no recipe of the method up to each step has broken.
 
@@ -230,7 +238,7 @@ def survival(frame: pd.DataFrame) -> pd.DataFrame:
 
 def provided(frame: pd.DataFrame, row: pd.Series, against: str) -> pd.DataFrame:
     """An `examples` frame for export: on every line stands where it came from, `row` being its `scores` row."""
-    names = ("model", "recipe", "task", "protocol", "data", "dtype", "device", "created", "run", "dense_run")
+    names = ("model", "recipe", "task", "scorer", "protocol", "data", "dtype", "device", "created", "run", "dense_run")
     facts = {name: str(row[name]) for name in names}
     return frame.assign(against=against, n=len(frame), **facts)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kick_core import stats
+from kick_core import stats, tasks
 from kick_core.judging import Control, Outcome, outcome
 from kick_core.judging.wording import METRICS
 from kick_core.models.source import ALIASES
@@ -23,6 +23,9 @@ from kick_core.spec import BadRequest, KickError, nearest, parse
 from kick_core.store import Store, judgments
 from kick_core.views import naming, runs
 from kick_core.views.runs import Asked
+
+JUDGED = tuple(name for name in tasks.names() if tasks.get(name).kind == "dialogue")
+"""Tasks whose answers a judge can be shown."""
 
 COLUMNS = {
     "model": "str",

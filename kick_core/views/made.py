@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -18,6 +19,7 @@ from kick_core.models import source
 from kick_core.records import Card
 from kick_core.spec import Calibration, KickError, Recipe, parse
 from kick_core.store import Store, results
+from kick_core.tasks import POCKET
 from kick_core.views import matrices, naming, runs
 
 POCKETS = ("pocket-11m", "pocket-4m")
@@ -236,6 +238,31 @@ def calibration_used(store: Store, model: str, recipes: Iterable[str]) -> Calibr
     return Calibration(**{name: value for name, value in card.calibration.items() if name in names})
 
 
+def command(
+    store: Store, model: str, recipe: str, task: str, *more: str, protocol: str = "strict", data: str = POCKET
+) -> str:
+    """The command that measures a cell like its neighbours: the same data, protocol and calibration.
+
+    `more` are further words of it; `data` is what a card names, a folder perhaps.
+    """
+    words = ["kick", "sweep", model, "--recipe", recipe, "--task", task, *more]
+    words += [] if protocol == "strict" else ["--protocol", protocol]
+    words += [] if data == POCKET else ["--data", data]
+    return shlex.join([*words, *_calibration_flags(store, model, recipe)])
+
+
+def _calibration_flags(store: Store, model: str, recipe: str) -> list[str]:
+    """What `kick` must be told to meet the same artifact again; nothing for methods that look at no data."""
+    found = parse(recipe)
+    looks = found.target is not None and methods.needs(found) != "nothing"
+    used = calibration_used(store, model, [recipe]) if looks else None
+    if used is None:
+        return []
+    usual, flags = asdict(Calibration()), {"source": "--calibration"}
+    told = {name: value for name, value in asdict(used).items() if value != usual[name]}
+    return [word for name, value in told.items() for word in (flags.get(name, f"--{name}"), str(value))]
+
+
 def at_home(model: str) -> bool:
     """Whether a model's files are on this machine, so that it can be compressed and asked without a network."""
     return source.local(model) is not None
@@ -246,11 +273,13 @@ def at_home(model: str) -> bool:
 COVERAGE = ("recipe", "label", "kind", "severity", "task", "title", "n", "wanted", "total", "state", "run")
 
 
-def coverage(store: Store, model: str, *, more: Iterable[str] = (), protocol: str | None = None) -> pd.DataFrame:
+def coverage(
+    store: Store, model: str, *, more: Iterable[str] = (), protocol: str | None = None, data: str | None = None
+) -> pd.DataFrame:
     """Every task under every recipe that has a run or an artifact (or is named in `more`): how much is measured.
 
-    `protocol`: only what was asked under it counts. `wanted` is what the best-measured recipe has of that task;
-    `state` is done, partial or missing.
+    `protocol` and `data` ("pocket" or "official"): only what was asked so counts. `wanted` is what the best-measured
+    recipe has of that task; `state` is done, partial or missing.
     """
     known = runs.asked(store)
     names = runs.model_names(known)
@@ -258,7 +287,9 @@ def coverage(store: Store, model: str, *, more: Iterable[str] = (), protocol: st
         run
         for run in known
         if model in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])
-        and protocol in (None, run.card.protocol)
+        and runs.is_result(run)
+        and (protocol is None or runs.answers_to(run, protocol))
+        and data in (None, runs.kind_of_data(run.card.data))
     ]
     recipes = {run.recipe.text: run.recipe for run in among}
     recipes |= {card.recipe: parse(card.recipe) for card in cards(store) if card.model == model}

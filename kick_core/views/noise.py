@@ -15,8 +15,7 @@ import pandas as pd
 from kick_core import stats
 from kick_core.store import Store
 from kick_core.views import paired, runs
-from kick_core.views.runs import Asked
-from kick_core.views.scores import AGAIN
+from kick_core.views.runs import AGAIN, Asked
 
 NOISE = {
     "model": "str",
@@ -41,6 +40,7 @@ NOISE = {
     "dtype": "str",
     "device": "str",
     "run": "str",
+    "dense_run": "str",
     "fingerprint": "str",
 }
 
@@ -56,7 +56,7 @@ def noise(store: Store, model: str | None = None) -> pd.DataFrame:
     rows = []
     for run in among:
         if AGAIN in run.card.settings and model in (None, run.card.model, run.card.fingerprint):
-            rows += _rows(store, run, [other for other in among if AGAIN not in other.card.settings], names)
+            rows += _rows(store, run, [other for other in among if runs.is_result(other)], names)
     frame = pd.DataFrame(rows, columns=list(NOISE)).astype(NOISE)
     return frame.sort_values(["model", "task"], kind="stable").reset_index(drop=True)
 
@@ -90,6 +90,7 @@ def _about(run: Asked, dense: Asked, scorer: str, names: dict[str, str]) -> dict
         "dtype": card.dtype,
         "device": card.device,
         "run": card.key,
+        "dense_run": dense.key,
         "fingerprint": card.fingerprint,
     }
 

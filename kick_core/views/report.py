@@ -25,14 +25,14 @@ from kick_core.views.runs import task_titles
 from kick_core.views.scores import NOT_MEASURED, current, scores
 
 
-def report(store: Store, model: str, protocol: str | None = None) -> str:
-    """The report on one model under one protocol (the one it was asked under most), as HTML.
+def report(store: Store, model: str, protocol: str | None = None, data: str | None = None) -> str:
+    """The report on one model under one protocol (the one it was asked under most) on one kind of data, as HTML.
 
     About 5 MB, nearly all of it plotly.js.
     """
     measured = scores(store, model)
     asked_most = str(measured["protocol"].mode().iloc[0]) if len(measured) else None
-    frame = current(measured, model, protocol or asked_most)
+    frame = current(measured, model, protocol or asked_most, data)
     methods = [str(name) for name in frame.loc[frame["kind"] == "ratio", "method"].value_counts().index]
     states = {name: _states(frame, name) for name in methods}
     body = [
@@ -49,14 +49,14 @@ def report(store: Store, model: str, protocol: str | None = None) -> str:
         "<h2>What it looks like</h2>",
         *_broken(store, frame, methods),
     ]
-    data = {
+    shown = {
         "states": states,
         "overlay": {name: plots.overlay(frame, name) for name in methods},
         "panels": plots.panels(frame) if methods else None,
         "colour": plots.MARKER,
         "only": headline(frame, str(frame["recipe"].iloc[-1])) if len(frame) else "Nothing has been measured.",
     }
-    return _page("".join(body), data)
+    return _page("".join(body), shown)
 
 
 def _states(frame: pd.DataFrame, method: str) -> list[dict[str, Any]]:
@@ -147,9 +147,9 @@ def _broken(store: Store, frame: pd.DataFrame, methods: list[str]) -> Iterable[s
         if mine.empty:
             continue
         row = min(plots.each(mine), key=lambda row: abs(row["sparsity"] - 0.5))
-        table = examples(store, str(row["run"]), str(row["dense_run"]))
+        table = examples(store, str(row["run"]), str(row["dense_run"]), str(row["scorer"]))
         name = pick(table.loc[table["flip"] == "broke", "id"].tolist())
-        detail = example(store, str(row["run"]), str(name))
+        detail = example(store, str(row["run"]), str(name), str(row["scorer"]))
         before, after = detail.of(str(row["dense_run"])), detail.of(str(row["run"]))
         if before and after:
             asked = str(detail.example.meta.get("question") or "\n\n".join(detail.example.prompt))[-800:]

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +27,12 @@ from kick_core.records import Example, Output, RunCard
 from kick_core.spec import BadRequest, KickError, Recipe, parse
 from kick_core.store import Store, results
 from kick_core.views import naming
+
+AGAIN = "again"
+"""The setting of a run that asked dense a second time to measure the evaluator's own noise; it is no result."""
+
+POCKET, OFFICIAL = DATA = (tasks.POCKET, "official")
+"""The two kinds of data that a task has: the pocket world's, and the benchmark's own, from the hub or a folder."""
 
 KEPT = 1024
 """Files remembered. 36 recipes x 7 tasks x (verdicts, outputs) are 504."""
@@ -110,6 +116,35 @@ def alike(run: Asked) -> tuple[str, ...]:
         card.fingerprint, card.task, str(card.task_version), card.protocol, card.examples, card.dtype,
         settings,
     )  # fmt: skip
+
+
+def is_result(run: Asked) -> bool:
+    """Whether a run measured a recipe, and not the evaluator's own noise."""
+    return AGAIN not in run.card.settings
+
+
+def kind_of_data(data: str) -> str:
+    """Of which kind the data is that a card names: "pocket" or "official"."""
+    return POCKET if data == POCKET else OFFICIAL
+
+
+def answers_to(run: Asked, protocol: str) -> bool:
+    """Whether a run was asked as a protocol asks. What both ask alike was run once, as "strict"."""
+    return run.card.protocol == protocol or (protocol == "paper" and asked_alike(run))
+
+
+def asked_alike(run: Asked) -> bool:
+    """Whether both protocols put this run's questions alike to this model, so that it counts for both.
+
+    Where they differ in the room for a few-shot prompt alone, a model of a small context sees no difference.
+    """
+    strict, paper = run.task.strict, run.task.paper
+    if paper is None or paper == strict:
+        return True
+    context = run.card.settings.get("context")
+    if context is None or replace(paper, room=strict.room) != strict:
+        return False
+    return min(strict.room or context, context) == min(paper.room or context, context)
 
 
 def dense_of(run: Asked, among: Iterable[Asked]) -> Asked | None:

@@ -37,6 +37,7 @@ COLUMNS = {
     "title": "str",
     "scorer": "str",
     "headline": "bool",
+    "published": "bool",
     "higher_is_better": "bool",
     "n": "int",
     "total": "int",
@@ -72,6 +73,7 @@ COLUMNS = {
     "dense_run": "str",
     "weights": "str",
     "protocol": "str",
+    "shared": "bool",
     "data": "str",
     "dtype": "str",
     "device": "str",
@@ -82,9 +84,6 @@ COLUMNS = {
 
 DENSE = "dense"
 
-AGAIN = "again"
-"""In a run's settings: dense asked a second time to measure the evaluator's own noise (`noise`); not a result."""
-
 
 def scores(store: Store, model: str | None = None) -> pd.DataFrame:
     """All measured scores, dense included. `model` keeps one model (by its name or fingerprint).
@@ -93,8 +92,10 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
     of the mean negative log-probability per token, its share kept is dense / compressed, its difference is
     compressed - dense. `clusters` are the independent groups that the n examples form; `changed` is the share of
     answers that are another answer now; `needed` the examples that a verdict would take; `words` says it all.
+    `headline` marks the scorer that the strict protocol reports, `published` the paper's; `shared` a run that both
+    ask alike.
     """
-    among = [run for run in runs.asked(store) if AGAIN not in run.card.settings]
+    among = [run for run in runs.asked(store) if runs.is_result(run)]
     names = runs.model_names(among)
     rows = [
         row
@@ -112,19 +113,43 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
     return frame.sort_values(by, kind="stable").drop(columns=["_task", "_dense", "_kind"]).reset_index(drop=True)
 
 
-def current(frame: pd.DataFrame, model: str, protocol: str | None = None) -> pd.DataFrame:
-    """What the pages draw: one model, one protocol, headline scorers, the newest run of each recipe and task."""
-    mine = frame[(frame["model"] == model) & frame["headline"]]
+def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: str | None = None) -> pd.DataFrame:
+    """What the pages draw: one model on one kind of data, the newest run of each recipe and task.
+
+    `data` is "pocket" or "official" (the first of `data_kinds` unless it is given): numbers on both make no curve.
+    `protocol` chooses runs asked in its way and the scorer that it reports; a run that both ask alike counts for
+    both, and its `protocol` here is the one that was chosen. Without one, every run's strict headline scorer.
+    """
+    mine = frame[frame["model"] == model]
+    kinds = mine["data"].map(runs.kind_of_data)
+    mine = mine[kinds == (data or next(iter(data_kinds(frame, model)), runs.POCKET))]
+    reported = "published" if protocol == "paper" else "headline"
+    mine = mine[mine[reported]]
     if protocol is not None:
-        mine = mine[mine["protocol"] == protocol]
+        asked = mine["protocol"] == protocol
+        mine = mine[asked | mine["shared"] if protocol == "paper" else asked].assign(protocol=protocol)
     newest = mine.sort_values("created", kind="stable").drop_duplicates(["recipe", "task"], keep="last")
     return newest.sort_index().reset_index(drop=True)
+
+
+def data_kinds(frame: pd.DataFrame, model: str) -> list[str]:
+    """The kinds of data that a model was asked on, the pocket world's first."""
+    found = set(frame.loc[frame["model"] == model, "data"].map(runs.kind_of_data))
+    return [kind for kind in runs.DATA if kind in found]
+
+
+def protocols(frame: pd.DataFrame, model: str) -> list[str]:
+    """The protocols that a model was asked under, the one asked most first; what both ask alike counts for both."""
+    mine = frame[frame["model"] == model]
+    found = [str(name) for name in mine["protocol"].value_counts().index]
+    return list(dict.fromkeys([*found, *(["paper"] if mine["shared"].any() else [])]))
 
 
 def _holm(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Adjusted within one model, task and scorer: "which of these recipes differs from dense?"."""
     adjusted = np.full(len(frame), math.nan)
-    for places in frame.groupby(["fingerprint", "task", "scorer", "protocol"], sort=False).indices.values():
+    by = ["fingerprint", "task", "scorer", "protocol", frame["data"].map(runs.kind_of_data)]
+    for places in frame.groupby(by, sort=False).indices.values():
         adjusted[places] = stats.holm(frame["p"].iloc[places].tolist())
     return adjusted
 
@@ -138,6 +163,7 @@ def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dic
     rows = []
     for scorer, mine in found.items():
         row = {**about, "scorer": scorer, "headline": scorer == run.task.headline}
+        row["published"] = scorer == run.task.headline_of("paper")
         other = None if run.recipe.target is None else base.get(scorer)
         row |= paired.numbers(store, run, scorer, mine, other)
         if run.recipe.target is None:
@@ -167,6 +193,7 @@ def _about(run: Asked, dense: Asked | None, model: str) -> dict[str, Any]:
         "dense_run": dense.key if dense else "",
         "weights": card.weights,
         "protocol": card.protocol,
+        "shared": runs.asked_alike(run),
         "data": card.data,
         "dtype": card.dtype,
         "device": card.device,

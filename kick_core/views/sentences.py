@@ -17,32 +17,42 @@ _MOST = 10_000_000
 """Beyond so many examples the number that would be needed is not worth naming."""
 
 
-def sentence(row: Mapping[Any, Any]) -> str:
-    """A row's difference from dense and its verdict, e.g. "worse by 1.0 pp (95 % CI 0.5 to 1.4), p = 2e-05;
-    cannot tell at n = 200 whether 95 % of dense is kept: about n = 1,900 would be needed".
+def sentence(row: Mapping[Any, Any], against: str = "dense") -> str:
+    """A row's difference from dense (or from what its numbers are `against`) and its verdict.
+
+    E.g. "worse by 1.0 pp (95 % CI 0.5 to 1.4), p = 2e-05; cannot tell at n = 200 whether 95 % of dense is kept:
+    about n = 1,900 would be needed".
     """
     if row["kind"] == "dense":
         return "dense"
     if not row["paired"]:
-        return "not measured: no dense answers to the same examples"
-    return "; ".join(part for part in (difference(row), kept(row)) if part)
+        return f"not measured: no {against} answers to the same examples"
+    return "; ".join(part for part in (difference(row, against), kept(row, against)) if part)
 
 
-def difference(row: Mapping[Any, Any]) -> str:
+def shown(row: Mapping[Any, Any]) -> bool:
+    """Whether a difference is shown at all: the interval and the test, or the verdict, say that there is one."""
+    if row["paired"] < 2 or math.isnan(row["diff_low"]):
+        return False
+    apart = row["p"] < ALPHA and (row["diff_low"] > 0 or row["diff_high"] < 0)
+    return row["verdict"] == "not matching" or bool(apart)
+
+
+def difference(row: Mapping[Any, Any], against: str = "dense") -> str:
     """Whether a row differs from dense, by how much, and how sure that is."""
     if row["paired"] < 2 or math.isnan(row["diff_low"]):
-        return f"cannot tell at n = {row['paired']} whether it differs from dense"
+        return f"cannot tell at n = {row['paired']} whether it differs from {against}"
     value, low, high = _in_units(row)
-    if row["verdict"] != "not matching" and not (row["p"] < ALPHA and (low > 0 or high < 0)):
+    if not shown(row):
         most = max(abs(low), abs(high))
         return f"no difference shown (could be up to {_amount(row, most)})" + _chance(row)
     size = (low, high) if value > 0 else (-high, -low)
     return f"{_direction(row, value)} by {_amount(row, abs(value))} ({_bounds(row, *size)})" + _chance(row)
 
 
-def kept(row: Mapping[Any, Any]) -> str:
+def kept(row: Mapping[Any, Any], against: str = "dense") -> str:
     """The verdict "matching" in words; nothing where there is no score to keep."""
-    share = f"{100 * (1 - MARGIN):.0f} % of dense"
+    share = f"{100 * (1 - MARGIN):.0f} % of {against}"
     match row["verdict"]:
         case "matching":
             return f"matching: at least {share} is kept"

@@ -21,7 +21,7 @@ WHYS = ("wrong", "no answer", "empty", "loop", "cut off", "rejected")
 
 def browse(row: pd.Series) -> None:
     """Filters, table and the open example of one `scores` row."""
-    frame = data.examples(row["run"], row["dense_run"])
+    frame = data.examples(row, row["dense_run"])
     if frame.empty:
         note("Dense and this recipe have no judged example in common.")
         return
@@ -32,7 +32,7 @@ def browse(row: pd.Series) -> None:
     if shown.empty:
         return
     name = pick(shown, row, "dense")
-    answers.opened(data.detail(row["run"], name), row["run"], row["dense_run"])
+    answers.opened(data.detail(row, name), row["run"], row["dense_run"])
 
 
 def pick(shown: pd.DataFrame, row: pd.Series, against: str, names: tuple[str, str] = ("dense", "compressed")) -> str:

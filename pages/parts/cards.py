@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from kick_core.views import NOT_MEASURED, Claim, percent
+from kick_core.views import NOT_MEASURED, Claim, percent, shown
 from kick_core.views.plots import Row, each, task_colour
 from pages.parts.safe import TONE, Safe, chip, many, tag
 
@@ -29,7 +29,7 @@ def metric(row: Row) -> Safe:
         "div",
         tag("div", tag("span", cls="dot", style=f"background:{task_colour(row['task'])}"), row["title"], cls="name"),
         tag("div", number(row), cls="value"),
-        tag("div", "dense" if dense else _change(row), cls=f"change {_tone(row)}"),
+        tag("div", "dense" if dense else _change(row), cls=f"change {_tone(row)}", title=words(row["words"])),
         tag("div", f"{number(row, 'low')} to {number(row, 'high')} · n {row['n']}", cls="quiet"),
         cls="card",
         **{"data-task": str(row["task"]), "data-score": f"{row['score']:.6f}", "data-recipe": str(row["recipe"])},
@@ -46,6 +46,8 @@ def _change(row: Row) -> str:
         return "no dense run to compare"
     if not row["dense_score"]:
         return "dense scores nothing"
+    if not shown(row):
+        return "no difference shown"
     relative = row["score"] / row["dense_score"] - 1
     if math.isinf(relative) or relative > 99:
         return "▲ beyond measure"
@@ -111,40 +113,52 @@ def sentence(row: pd.Series) -> Safe:
     head = tag("h2", f"{row['label']}: {number(row)}", tag("span", " "), chip(row["verdict"]))
     if row["kind"] == "dense":
         return tag("div", head, tag("p", f"The reference. {number(row, 'low')} to {number(row, 'high')}.", cls="quiet"))
-    if row["verdict"] == NOT_MEASURED:
-        return tag("div", head, tag("p", "There is no dense run over the same examples.", cls="quiet"))
-    said = f"Dense {_dense(row)}. Keeps {percent(row['share_kept'])} of it [{percent(row['share_low'])}, "
-    said += f"{percent(row['share_high'])}] over {row['paired']} paired examples"
+    told = tag("p", words(row["words"]), style="margin:.3rem 0 0")
+    if not row["paired"]:
+        return tag("div", head, told)
+    said = f"Dense {_dense(row)} over {row['paired']:,} paired examples"
+    if row["clusters"] < row["n"]:
+        said += f" on {row['clusters']:,} passages"
+    if not math.isnan(row["share_kept"]):
+        said += (
+            f"; keeps {percent(row['share_kept'])} of it [{percent(row['share_low'])}, {percent(row['share_high'])}]"
+        )
     if not math.isnan(row["chance"]):
         said += f"; blind guessing gives {percent(row['chance'])}"
-    if not math.isnan(row["p_holm"]):
-        p = "below 0.0001" if row["p_holm"] < 0.0001 else f"{row['p_holm']:.4f}"
-        said += f"; p {p} after Holm's correction over all recipes"
-    return tag("div", head, tag("p", said + ".", cls="quiet", style="margin:.3rem 0 .7rem"))
+    if not math.isnan(row["changed"]):
+        said += f"; {percent(row['changed'])} of the answers are another answer now "
+        said += f"[{percent(row['changed_low'])}, {percent(row['changed_high'])}]"
+    return tag("div", head, told, tag("p", said + ".", cls="quiet", style="margin:.3rem 0 .7rem"))
+
+
+def words(sentence: str) -> str:
+    """A sentence of `scores` as one of its own."""
+    return sentence[:1].upper() + sentence[1:] + "."
 
 
 def _dense(row: pd.Series) -> str:
     return percent(row["dense_score"], 1) if row["higher_is_better"] else f"{row['dense_score']:.2f}"
 
 
-def scorers(rows: pd.DataFrame) -> Safe:
-    """What every scorer of the task says of one run, with intervals and n."""
+def scorers(rows: pd.DataFrame, reported: str) -> Safe:
+    """What every scorer of the task says of one run, with interval and n, and in words; `reported` is drawn."""
     if len(rows) < 2:
         return Safe("")
     lines = [
         tag(
             "tr",
-            tag("td", str(row["scorer"]).replace("_", " ") + (" (headline)" if row["headline"] else "")),
+            tag("td", str(row["scorer"]).replace("_", " ") + (" (drawn)" if row["scorer"] == reported else "")),
             tag("td", _plain(row["dense_score"])),
             tag(
                 "td", _plain(row["score"]), tag("span", f" {_plain(row['low'])} to {_plain(row['high'])}", cls="quiet")
             ),
-            tag("td", "" if math.isnan(row["diff_low"]) else f"{row['diff_low']:+.3f} to {row['diff_high']:+.3f}"),
             tag("td", str(row["n"])),
+            tag("td", "" if row["kind"] == "dense" else row["words"], cls="said"),
         )
         for row in each(rows)
     ]
-    heads = (tag("th", name) for name in ("Scorer", "dense", "this", "95 %", "difference, 95 %", "n"))
+    heads = [tag("th", name) for name in ("Scorer", "dense", "this, 95 %", "n")]
+    heads.append(tag("th", "against dense", cls="said"))
     table = tag("table", tag("tr", *heads), *lines)
     return tag("div", table, cls="scroll")
 

@@ -26,13 +26,13 @@ BUILDERS: dict[str, Callable[..., Chart]] = {
 
 def chart(name: str, frame: pd.DataFrame, *words: str | int) -> Chart:
     """A chart over a `current` frame, remembered until the cache changes; without its marker."""
-    about = (str(frame["model"].iloc[0]), str(frame["protocol"].iloc[0]))
+    about = tuple(str(frame[name].iloc[0]) for name in ("model", "protocol", "data"))
     return _built(data.place(), stamp(), name, about, words, frame)
 
 
 @st.cache_data(show_spinner=False, max_entries=256)
 def _built(
-    root: str, stamp: str, name: str, about: tuple[str, str], words: tuple[str | int, ...], _frame: pd.DataFrame
+    root: str, stamp: str, name: str, about: tuple[str, ...], words: tuple[str | int, ...], _frame: pd.DataFrame
 ) -> Chart:
     return BUILDERS[name](_frame, *words)
 

@@ -1,4 +1,4 @@
-"""The controls that pages share. Their keys are the names in the URL: model, method, s, task, kind, a, b.
+"""The controls that pages share. Their keys are the names in the URL: model, protocol, data, method, s, task, a, b.
 
 Where an option's label is its value, `bind="query-params"` keeps the URL: it writes a moved widget at once, reads
 it back on a deep link and refuses what is no option; what it lets through is put right here (s between two
@@ -36,6 +36,17 @@ def protocol(model: str) -> str:
     return str(linked("protocol", known, start, lambda key, names: st.segmented_control(
         "Protocol", names, required=True, format_func=unmarked, key=key, persist_state="session",
         help="strict: a fixed rule judges every answer. paper: prompts and scoring as in LLM-KICK's own code.",
+    )))  # fmt: skip
+
+
+def kind_of_data(model: str) -> str:
+    """The pocket world's data or the benchmarks' own; asked only of a model that was asked on both."""
+    known = data.kinds(model)
+    if len(known) < 2:
+        return data.kind(model)
+    return str(linked("data", known, known[0], lambda key, names: st.segmented_control(
+        "Data", names, required=True, format_func=unmarked, key=key, persist_state="session",
+        help="pocket: the pocket models' own world. official: the benchmarks that LLM-KICK is made of.",
     )))  # fmt: skip
 
 

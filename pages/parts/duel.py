@@ -8,7 +8,7 @@ import streamlit as st
 from kick_core import views
 from kick_core.views import percent
 from kick_core.views.plots import Chart, plain
-from pages.parts import answers
+from pages.parts import answers, data
 from pages.parts.browser import slicing
 from pages.parts.charts import draw
 from pages.parts.frame import heading
@@ -24,7 +24,7 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
     found = views.versus(examples)
     left, middle, right = st.columns([4, 4, 4], gap="medium")
     with left:
-        show(_words(found, a, b), answers.matrix(*found.table, "A", "B"))
+        show(_words(found, a, b, data.between(b, a, "A")), answers.matrix(*found.table, "A", "B"))
     with middle:
         column = slicing(examples)
         slices = views.by(examples, column)
@@ -48,17 +48,14 @@ def _take() -> None:
         st.session_state["slice"], st.session_state["kind"] = points[0]["customdata"]
 
 
-def _words(found: views.Versus, a: pd.Series, b: pd.Series) -> Safe:
-    p = "below 0.0001" if found.p < 0.0001 else f"{found.p:.4f}"
-    sure = "more than chance" if found.p < 0.05 else "could be chance"
+def _words(found: views.Versus, a: pd.Series, b: pd.Series, words: str) -> Safe:
     return tag(
         "div",
         tag("h2", f"{percent(found.before, 1)} → {percent(found.after, 1)}, "
                   f"but {percent(found.table.share, 1)} of the answers changed sides"
             if found.table.broke and found.table.fixed else f"{percent(found.before, 1)} → {percent(found.after, 1)}"),
-        tag("p", f"A {a['label']}, B {b['label']}. Difference {100 * found.difference.value:+.1f} points "
-                 f"[{100 * found.difference.low:+.1f}, {100 * found.difference.high:+.1f}], {found.test} p {p}: {sure} "
-                 f"at n {found.table.n:,}.", cls="quiet", style="margin:.3rem 0 .6rem"),
+        tag("p", f"B against A: {words}.", style="margin:.3rem 0 0"),
+        tag("p", f"A {a['label']}, B {b['label']}, n {found.table.n:,}.", cls="quiet", style="margin:.2rem 0 .6rem"),
     )  # fmt: skip
 
 

@@ -119,6 +119,7 @@ def provenance(rows: pd.DataFrame) -> Safe:
         f"data {_each(rows['data'])}",
         f"n {_range(rows['n'])} of {_range(rows['total'])} a task",
         f"protocol {_each(rows['protocol'])}, greedy",
+        *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
         *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
         f"{_each(rows['dtype'])} on {_each(rows['device'])}",
         "95 % intervals",
@@ -147,7 +148,7 @@ def moved(model: str) -> None:
         note(f"{model} is not on this machine: a job fetches it from the hub when it needs it.")
 
 
-def share(model: str, protocol: str) -> None:
+def share(model: str, protocol: str, kind: str) -> None:
     """What to take along: the address of what is on the page, and a report that works offline."""
     with st.popover("Share", icon=":material/link:"):
         note("Whoever runs this explorer over the same cache sees with this address what you see.")
@@ -155,7 +156,7 @@ def share(model: str, protocol: str) -> None:
         st.code(f"{place}?{urlencode(st.query_params.to_dict())}", language=None, wrap_lines=True)
     st.download_button(
         "Report",
-        data=lambda: views.report(store(), model, protocol).encode(),
+        data=lambda: views.report(store(), model, protocol, kind).encode(),
         file_name="llm-kick-report.html",
         mime="text/html",
         on_click="ignore",

@@ -28,11 +28,11 @@ STATES = {
 
 def coverage(model: str) -> pd.DataFrame:
     """`views.coverage` with what the jobs are at: a cell that a job was asked for and is not done is running."""
-    frame, here = data.coverage(model), (views.asked_name(model), data.protocol(model))
+    frame, here = data.coverage(model), (views.asked_name(model), data.protocol(model), data.named(model))
     busy = {
         (recipe, task)
         for job in jobs.jobs(store())
-        if job.active and (job.spec.get("model"), job.spec.get("protocol")) == here
+        if job.active and (job.spec.get("model"), job.spec.get("protocol"), job.spec.get("data")) == here
         for recipe in job.spec.get("recipes", ())
         for task in job.spec.get("tasks", ())
     }
@@ -49,7 +49,7 @@ def said(frame: pd.DataFrame) -> str:
 def wanted(model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame) -> jobs.Request:
     """A request that fills cells like the rest of the grid: the same calibration, as many examples, this protocol."""
     counts = {task: int(n) for task, n in zip(covered["task"], covered["wanted"], strict=True) if n}
-    more = {"protocol": data.protocol(model)}
+    more = {"protocol": data.protocol(model), "data": data.named(model)}
     name = views.asked_name(model)
     calibration = views.calibration_used(store(), name, recipes)
     return jobs.request(
@@ -62,10 +62,24 @@ def gap(model: str, recipe: str, task: str) -> NoReturn:
     """A cell that a page would show is empty: what is missing, and the button and the command that fill it."""
     job_cards.button("Measure it now", wanted(model, [recipe], [task], coverage(model)), key="gap", primary=True)
     job_cards.live(ended=0)
-    under = "" if data.protocol(model) == "strict" else f" --protocol {data.protocol(model)}"
+    empty(f"{recipe} has not been asked this task.", command(model, recipe, task))
+
+
+def command(model: str, recipe: str, task: str, *more: str) -> str:
+    """The command that measures a cell, or `more` of it, like the rest of the page."""
+    asked = {"protocol": data.protocol(model), "data": data.named(model)}
+    return views.command(store(), views.asked_name(model), recipe, task, *more, **asked)
+
+
+def nothing(model: str, protocol: str) -> NoReturn:
+    """A model that was asked nothing in the chosen way."""
+    told, named = "", data.named(model)
+    if len(data.kinds(model)) > 1:
+        told = f" on {data.kind(model)} data"
+    more = "" if named == views.POCKET else f" --data {named}"
     empty(
-        f"{recipe} has not been asked this task.",
-        f"kick sweep {views.asked_name(model)} --recipe {recipe} --task {task}{under}",
+        f"{model} has not been asked anything under the protocol {protocol}{told}.",
+        f"kick sweep {views.asked_name(model)} --preset demo --protocol {protocol}{more}",
     )
 
 

@@ -75,7 +75,7 @@ def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
 def _open_example(row: pd.Series) -> str:
     """The prompt of the example that was open, to begin with; a word of it changed shows more than a blank page."""
     try:
-        return answers.prompt(data.detail(str(row["run"]), st.query_params.get("ex", "")))
+        return answers.prompt(data.detail(row, st.query_params.get("ex", "")))
     except KickError:
         return ""
 

@@ -8,18 +8,22 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import asdict
+from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from kick_core import jobs, views
-from kick_core.spec import BadRequest
+from kick_core import jobs, sweep, views
+from kick_core.cli import main
+from kick_core.spec import BadRequest, Calibration
 from kick_core.store import Store
 from tests import synthetic
+from tests.judge.server import FakeJudge
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("pages/home.py", "pages/compress.py", "pages/evaluate.py", "pages/compare.py")
@@ -118,7 +122,7 @@ def test_overlay_traces_are_the_frame(frame: pd.DataFrame) -> None:
 def test_rising_perplexity_is_red() -> None:
     said = html(run(s="70", method="magnitude"))
     card = said.split('data-task="perplexity"')[1].split("data-task")[0]
-    assert 'class="change bad">▲' in card
+    assert 'class="change bad"' in card and ">▲ " in card
 
 
 def test_evaluate_shows_broken_examples_first(store: Store, frame: pd.DataFrame) -> None:
@@ -161,7 +165,14 @@ def test_compare_shows_the_flip_matrix(frame: pd.DataFrame) -> None:
     said = html(app)
     for word in ("both_right", "broke", "fixed", "both_wrong"):
         assert f"<b>{row[word]:.0f}</b>" in said
-    assert "exact McNemar" in said and said.count('class="frame') == 3
+    assert f"B against A: {row['words']}." in said and said.count('class="frame') == 3
+
+
+def test_any_two_recipes_are_compared_in_words(store: Store, frame: pd.DataFrame) -> None:
+    a, b = (cell(frame, recipe, "factoid_qa") for recipe in ("magnitude@0.3", "magnitude@0.7"))
+    said = html(run("pages/compare.py", a=a["recipe"], b=b["recipe"], task="factoid_qa"))
+    words = views.words_between(store, b["run"], a["run"], "contains", "A")
+    assert f"B against A: {words}." in said and "of A is kept" in words and "worse by" in words
 
 
 def test_compare_of_a_recipe_with_itself_says_so() -> None:
@@ -299,11 +310,55 @@ def test_a_job_that_died_can_be_started_again(store: Store, tmp_path: Path, monk
     assert asked == [folder.name]
 
 
-def test_nothing_measured_under_a_protocol(store: Store) -> None:
+def test_nothing_measured_under_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.make(tmp_path, recipes=("dense", "magnitude@0.5"), task_names=("factoid_qa",), n=8, data="official")
+    monkeypatch.setenv("KICK_CACHE", str(tmp_path))
     for page in PAGES[2:]:
         app = run(page, protocol="paper")
         assert "under the protocol paper" in html(app)
-        assert "kick sweep pocket-11m --preset demo --protocol paper" in [code.value for code in app.code]
+        wanted = "kick sweep pocket-11m --preset demo --protocol paper --data official"
+        assert wanted in [code.value for code in app.code]
+
+
+def test_the_papers_scorer_of_a_run_that_both_protocols_ask_alike(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = views.open_store(shutil.copytree(store.root, tmp_path / "cache"))
+    scores = views.scores(copy)
+    key = cell(views.current(scores, synthetic.MODEL), "magnitude@0.5", "retrieval_qa_closed")["run"]
+    lost = synthetic.disagree(copy, key)
+    monkeypatch.setenv("KICK_CACHE", str(copy.root))
+    asked = {"task": "retrieval_qa_closed", "b": "magnitude@0.5", "whole": "true"}
+    for protocol, scorer in (("strict", "exact_match"), ("paper", "exact_match_as_published")):
+        row = cell(views.current(views.scores(copy), synthetic.MODEL, protocol), "magnitude@0.5", asked["task"])
+        app = run("pages/evaluate.py", protocol=protocol, **asked)
+        said = html(app)
+        assert row["scorer"] == scorer and f"scored by {scorer.replace('_', ' ')}" in said
+        assert f"magnitude 50 %: {views.percent(row['score'], 1)}" in said and f"protocol {protocol}" in said
+        assert f"<b>{row['both_right']:.0f}</b>" in said
+        assert said.count(f"ex={lost}") == 1 and "strict wrong, as published right" in said
+    link = next(part for part in said.split('"') if part.startswith("?") and f"ex={lost}" in part)
+    there = run("pages/evaluate.py", **{name: value[0] for name, value in parse_qs(unescape(link[1:])).items()})
+    assert f">{lost} · " in html(there)
+
+
+def test_pocket_and_official_data_are_two_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"recipes": ("dense", "magnitude@0.5"), "task_names": ("factoid_qa",)}
+    synthetic.make(tmp_path, n=8, **made)
+    folder = str(tmp_path / "benchmarks")
+    store = synthetic.make(tmp_path, n=12, data=folder, **made)
+    monkeypatch.setenv("KICK_CACHE", str(tmp_path))
+    assert views.data_kinds(views.scores(store), synthetic.MODEL) == ["pocket", "official"]
+    for page in (PAGES[0], *PAGES[2:]):
+        assert "data pocket" in html(run(page)) and "n 8 of 16" in html(run(page))
+        other = html(run(page, data="official"))
+        assert f"data {folder}" in other and "n 12 of 24" in other
+    app = run("pages/evaluate.py", data="official", task="factoid_qa", b="magnitude@0.5", more="true")
+    assert (
+        f"kick sweep pocket-11m --recipe magnitude@0.5 --task factoid_qa --limit 12 --fidelity --noise-floor "
+        f"--data {folder}" in [code.value for code in app.code]
+    )
+    assert len(charts(app)["curves"]["data"][0]["x"]) == 2
 
 
 def test_the_protocol_switch_shows_the_other_runs(
@@ -442,3 +497,78 @@ def test_every_chart_is_one_that_plotly_takes(store: Store) -> None:
             go.Figure(spec)
             seen.add(name)
     assert seen >= {"overlay", "panels", "sizes", "layers", "weights", "grid", "curves", "slices", "survival", "pareto"}
+
+
+# --- measures beside the score -----------------------------------------------------------------------------
+
+
+def test_a_chosen_cell_is_told_in_words(frame: pd.DataFrame) -> None:
+    for recipe in ("magnitude@0.3", "magnitude@0.7"):
+        row = cell(frame, recipe, "factoid_qa")
+        said = unescape(html(run("pages/evaluate.py", b=recipe, task="factoid_qa")))
+        assert row["words"][1:] + "." in said and f"{views.percent(row['changed'])} of the answers" in said
+
+
+def test_folds_are_worked_out_when_they_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "details", lambda *_: pytest.fail("the fold is closed"))
+    assert "Close to dense" not in html(run("pages/evaluate.py", b="magnitude@0.5", task="factoid_qa"))
+
+
+def test_what_was_not_measured_names_its_command(frame: pd.DataFrame) -> None:
+    app = run("pages/evaluate.py", b="wanda@0.5", task="factoid_qa", more="true")
+    assert html(app).count("not measured") >= 7
+    wanted = (
+        "kick sweep pocket-11m --recipe wanda@0.5 --task factoid_qa --limit 40 --fidelity --noise-floor "
+        "--windows 64 --length 256"
+    )
+    assert wanted in [code.value for code in app.code]
+    judged = run("pages/evaluate.py", b="wanda@0.5", task="instructions", more="true")
+    key = cell(frame, "wanda@0.5", "instructions")["run"]
+    assert f"kick judge {key[:20]} --task instructions --judge MODEL" in [code.value for code in judged.code]
+
+
+def test_whole_run_tables_are_the_views(store: Store, frame: pd.DataFrame) -> None:
+    for task in ("multiple_choice", "factoid_qa", "perplexity"):
+        row = cell(frame, "magnitude@0.7", task)
+        said = html(run("pages/evaluate.py", b="magnitude@0.7", task=task, whole="true"))
+        found = views.details(store, row["run"], row["dense_run"])
+        for one in found.get("failures", pd.DataFrame()).to_dict("records"):
+            line = f"<b>{one['count']:.0f}</b>"
+            assert f">{one['why']}</td>" in said and f"{one['dense_count']:.0f} → </span>{line}" in said
+        assert ("expected calibration error" in said) == ("letters" in found) == (task == "multiple_choice")
+        assert all(f"By {name[3:]}" in said for name in found if name.startswith("by_"))
+
+
+def test_closeness_of_a_real_sweep(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = views.open_store(tmp_path)
+    asked = sweep.Request(
+        model=str(tiny_folder), recipes=("dense", "magnitude@0.5"), tasks=("factoid_qa",), limit=4, device="cpu",
+        calibration=Calibration(windows=2, length=16), fidelity=True, noise_floor=True,
+    )  # fmt: skip
+    for _ in sweep.run(asked, kept):
+        pass
+    monkeypatch.setenv("KICK_CACHE", str(tmp_path))
+    app = run("pages/evaluate.py", b="magnitude@0.5", task="factoid_qa", more="true")
+    said = html(app)
+    close, read, noise = views.fidelity(kept).iloc[0], views.texts(kept).iloc[0], views.noise(kept)
+    for value in (f"{close['kl']:.3g}", views.percent(close["same"], 1), f"{read['lost']:.3g}", views.BOUNDS):
+        assert value in unescape(said)
+    assert noise.loc[noise["headline"], "words"].iloc[0] in said
+    table = said.split("Close to dense")[1].partition("</table>")[0]
+    assert "Noise floor" in table and "not measured" not in table
+    assert not [code.value for code in app.code if code.value.startswith("kick")]
+
+
+def test_judges_are_shown_with_their_controls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = synthetic.make(tmp_path, recipes=("dense", "wanda@0.5"), task_names=["instructions"], n=6, weights=False)
+    with FakeJudge(lambda prompt: "Rating: [[7]]") as fake:
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        line = ["judge", synthetic.MODEL, "wanda@0.5", "--task", "instructions", "--judge", "judge-1"]
+        assert main([*line, "--cache", str(tmp_path), "--json"]) == 0
+    monkeypatch.setenv("KICK_CACHE", str(tmp_path))
+    said = unescape(html(run("pages/evaluate.py", b="wanda@0.5", task="instructions", more="true")))
+    judged, controls = views.judgings(kept).iloc[0], views.judge_controls(kept)
+    assert "judge-1 · mt-bench" in said and f"dense {judged['dense_score']:.2f}" in said and len(controls)
+    for about, holds in zip(controls["about"], controls["holds"], strict=True):
+        assert about in said and holds in said

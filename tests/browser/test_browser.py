@@ -227,6 +227,21 @@ def test_a_click_on_a_bar_filters_the_table(tab: Tab, frame: pd.DataFrame, fille
     assert f"slice={discipline.replace(' ', '+')}" in tab.ready().page.url.replace("%20", "+")
 
 
+def test_a_disagreement_opens_its_example(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = synthetic.make(
+        tmp_path_factory.mktemp("disagree"), recipes=("dense", "wanda@0.5"), task_names=["retrieval_qa_closed"], n=30
+    )
+    frame = views.current(views.scores(store), synthetic.MODEL)
+    name = synthetic.disagree(store, str(frame.loc[frame["recipe"] == "wanda@0.5", "run"].iloc[0]))
+    with serving(store.root) as address:
+        tab = opener(chrome, address)().open("/evaluate?b=wanda@0.5")
+        tab.page.get_by_text("What else the answers say").click()
+        tab.page.get_by_role("link", name=name).click()
+        tab.page.get_by_text(f"{name} · ").wait_for()
+        assert f"ex={name}" in tab.ready().page.url and "whole=true" in tab.page.url
+        tab.check()
+
+
 def test_two_tabs_compress_one_thing_once(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Both press Compress for the same recipe, each seeing a page that knows nothing of the other."""
     root = open_store(tmp_path_factory.mktemp("two") / "cache").root

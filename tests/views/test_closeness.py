@@ -99,6 +99,12 @@ def test_dense_again_is_noise_and_no_result(swept: Store) -> None:
         assert a.example == b.example and a.logprobs == pytest.approx(b.logprobs, abs=1e-3)
 
 
+def test_noise_runs_fill_no_cell(swept: Store) -> None:
+    model = views.models(swept)[0]
+    again = set(views.noise(swept)["run"])
+    assert len(again) == 3 and not again & set(views.coverage(swept, model)["run"])
+
+
 def test_changed_answers_by_hand(swept: Store) -> None:
     row = next(
         row for row in views.scores(swept).to_dict("records")
