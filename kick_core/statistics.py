@@ -98,8 +98,12 @@ class Inputs:
     notes: list[str] = field(default_factory=list)
     _calls: dict[int, list[Call]] = field(default_factory=dict)
 
-    def outputs(self, block: nn.Module, index: int) -> Iterator[tuple[slice, Tensor]]:
-        """Run a block over all windows: the rows of every batch and what comes out for them."""
+    def outputs(self, block: nn.Module, index: int, *, again: bool = True) -> Iterator[tuple[slice, Tensor]]:
+        """Run a block over all windows: the rows of every batch and what comes out for them.
+
+        Out of memory, the batch is tried `again` when there is more room; or it ends there, for callers that must
+        let go of what they hold and begin anew.
+        """
         start = 0
         while start < len(self.hidden):
             part = self.hidden[start : start + self.batch].to(self.device)
@@ -113,6 +117,8 @@ class Inputs:
                 continue
             # outside the handler: its traceback would keep the failed forward's tensors alive
             self._relieve(len(part), failed)
+            if not again:
+                return
 
     def prepare(self) -> None:
         """Make the calls for the batches to come: making one asks the first block a token, which nobody may count."""
@@ -222,12 +228,12 @@ def _attempt(
     before, early = inputs.relieved, None
     outputs = torch.empty_like(inputs.hidden) if keep else None
     with eager_experts(model), watched_inputs(block, see):
-        for rows, output in inputs.outputs(block, index):
-            if inputs.relieved != before:
-                return None
+        for rows, output in inputs.outputs(block, index, again=False):
             early = output if early is None else early
             if outputs is not None:
                 outputs[rows] = output
+    if inputs.relieved != before:
+        return None
     for name, tally in tallies.items():
         require_finite(tally.norms, f"block {index}: the input of {name}")
     # matrices that share a tally share what is worked out from it
