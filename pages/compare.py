@@ -10,7 +10,7 @@ import streamlit as st  # noqa: E402
 from kick_core import views  # noqa: E402
 from pages.parts import answers, browser, cards, controls, data, duel, grid, own_prompt, sized  # noqa: E402
 from pages.parts.frame import empty, heading, moved, note, provenance, store, title  # noqa: E402
-from pages.parts.safe import show  # noqa: E402
+from pages.parts.safe import show, tag  # noqa: E402
 
 ANSWERS, SIZE, OWN = VIEWS = ("Answers", "Same size", "Your own prompt")
 
@@ -51,6 +51,8 @@ def compared(one: pd.Series, other: pd.Series) -> None:
         return
     if examples["flip"].eq("").all():
         show(cards.sentence(other))
+        if one["kind"] != "dense":
+            show(tag("p", f"B against A: {data.between(other, one, 'A')}."))
         note("Perplexity has no right or wrong, so nothing flips. Choose another task to compare answers.")
         return
     duel.overview(examples, one, other)

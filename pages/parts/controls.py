@@ -1,4 +1,6 @@
-"""The controls that pages share. Their keys are the names in the URL: model, protocol, data, method, s, task, a, b.
+"""The controls that pages share.
+
+Their keys are the names in the URL: model, protocol, data, method, s, task, kind, a, b.
 
 Where an option's label is its value, `bind="query-params"` keeps the URL: it writes a moved widget at once, reads
 it back on a deep link and refuses what is no option; what it lets through is put right here (s between two
