@@ -194,7 +194,7 @@ def _compress_block(
             raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
         loss = _relative_loss(dense, matrix.name, weight, result.weight) if dense and seen.tokens else None
         matrix.write(result.weight)
-        zeros = int((result.weight == 0).sum())
+        zeros = result.weight.numel() - int(result.weight.count_nonzero())
         seconds = time.perf_counter() - began
         layers.append(LayerReport(matrix.name, weight.shape[0], weight.shape[1], zeros, loss, seconds, result.note))
         results[matrix.name] = result

@@ -63,14 +63,25 @@ def test_a_device_that_is_too_small_goes_on_and_says_so():
     torch.cuda.reset_peak_memory_stats()
     list(walk(model, parse("wanda@0.5"), ids))
     still, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_reserved()
-    model.load_state_dict(before, strict=False)
-    torch.cuda.empty_cache()
-    room = still + 0.65 * (peak - still)
-    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
-    try:
-        reports = [w.report for w in walk(model, parse("wanda@0.5"), ids)]
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
+    reports = []
+    for share in (
+        0.95,
+        0.9,
+        0.85,
+        0.8,
+        0.75,
+        0.7,
+    ):  # what else needs room is the library's: find where batches do not fit
+        model.load_state_dict(before, strict=False)
+        torch.cuda.empty_cache()
+        room = still + share * (peak - still)
+        torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+        try:
+            reports = [w.report for w in walk(model, parse("wanda@0.5"), ids)]
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        if reports[0].note:
+            break
     assert "out of memory" in reports[0].note
     assert all(layer.zeros == layer.rows * (layer.cols // 2) for r in reports for layer in r.layers)
 
