@@ -58,7 +58,7 @@ def test_activations_in_host_memory_change_nothing(monkeypatch):
 
 def test_a_device_that_is_too_small_goes_on_and_says_so():
     """Beside the weights there is room for a few windows of a forward, not for the usual eight."""
-    model, ids = tiny_llama(hidden=2048, layers=2).to(torch.bfloat16).cuda(), token_ids(16, 512)
+    model, ids = tiny_llama(hidden=512, layers=2).to(torch.bfloat16).cuda(), token_ids(64, 512)
     before = {name: p.detach().clone().cpu() for name, p in model.named_parameters()}
     torch.cuda.reset_peak_memory_stats()
     list(walk(model, parse("wanda@0.5"), ids))
