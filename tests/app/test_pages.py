@@ -22,6 +22,7 @@ from kick_core import jobs, sweep, views
 from kick_core.cli import main
 from kick_core.spec import BadRequest, Calibration
 from kick_core.store import Store
+from kick_core.store.files import seal_json
 from tests import synthetic
 from tests.judge.server import FakeJudge
 
@@ -303,7 +304,7 @@ def test_a_job_that_died_can_be_started_again(store: Store, tmp_path: Path, monk
     folder = copy.root / "jobs" / jobs.job_id(wanted)
     folder.mkdir(parents=True)
     state = jobs.Job(folder.name, wanted.to_json(), state="running", message="block 3")
-    (folder / "state.json").write_text(json.dumps(asdict(state)))
+    (folder / "state.json").write_bytes(seal_json(asdict(state)))
     monkeypatch.setenv("KICK_CACHE", str(copy.root))
     app = run("pages/compress.py")
     assert f'data-job="{folder.name}" data-state="lost"' in html(app) and "start it again" in html(app)
