@@ -19,7 +19,10 @@ PRUNERS = ("magnitude", "wanda", "sparsegpt")
 WINDOWS = (1, 4, 16, 64, 128)
 """Calibration windows of the ablation (figure 7). The published Wanda code cannot take more than 128."""
 
-NAMES = ("table2", "table3", "calibration-size", "small-dense", "disciplines", "perplexity-vs-tasks")
+SHOTS = (0, 1, 2, 3, 5)
+"""Worked examples before a question (figure 14)."""
+
+NAMES = ("table2", "table3", "calibration-size", "small-dense", "k-shot", "disciplines", "perplexity-vs-tasks")
 
 
 def requests(name: str, base: Request, store: Store, small: str | None = None) -> tuple[Request, ...]:
@@ -31,6 +34,8 @@ def requests(name: str, base: Request, store: Store, small: str | None = None) -
         case "calibration-size":
             named = replace(base, recipes=_calibrated(), tasks=("multiple_choice",))
             return tuple(replace(named, calibration=replace(base.calibration, windows=n)) for n in WINDOWS)
+        case "k-shot":
+            return _few_shots(base)
         case "small-dense":
             return _small_dense(base, store, small)
         case _ if name in NAMES:
@@ -50,6 +55,17 @@ def base(model: str, data: str = "pocket") -> Request:
 
 def _calibrated() -> tuple[str, ...]:
     return ("dense", *(f"{method}@{level}" for method in ("wanda", "sparsegpt") for level in ("0.5", "0.7")))
+
+
+def _few_shots(base: Request) -> tuple[Request, ...]:
+    if base.data == "pocket":
+        raise BadRequest(
+            "k-shot needs questions with worked examples before them, which the pocket world has not: ask MMLU with "
+            "--data official, or --data DIR for a folder that holds it"
+        )
+    grid = ("dense", *(f"wanda@{level}" for level in ("0.3", "0.5", "0.6", "0.7")))
+    asked = replace(base, recipes=grid, tasks=("multiple_choice",))
+    return tuple(replace(asked, shots=shots) for shots in SHOTS)
 
 
 # --- small and dense against large and sparse ------------------------------------------------------------------

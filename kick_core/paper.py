@@ -97,6 +97,10 @@ CLAIMS = {
         '46.16 % is (13 - 7) / 13. Equal non-zeros would need 49.48 % of the prunable weights: the paper\'s "7B" keeps '
         "7.16 G weights, and with their mask they take 15.9 GB where the dense 7B takes 13.5 GB.",
     ),
+    "k-shot": (
+        "Figure 14 (MMLU, Wanda): the number of shots matters little when dense and much at high sparsity; 2 to 3 "
+        "shots are enough. The figure prints no values.",
+    ),
     "disciplines": (
         "Figure 3 (MMLU): matching to 20 to 40 % sparsity, never for N:M; humanities and social sciences fall more "
         "than STEM. The figure prints no values.",

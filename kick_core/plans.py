@@ -154,6 +154,7 @@ def _path(store: Store, request: Request) -> Path:
         "data": request.data,
         "files": _state(Path(request.data)),
         "protocol": request.protocol,
+        "shots": request.shots,
         "program": _program(),
     }
     return store.root / "plans" / f"{keys.key('plan', about)}.json"

@@ -41,8 +41,10 @@ class TaskData:
     facts: dict[str, Any]
 
 
-def task_data(task: Task, ask: Asker, data: str = POCKET, protocol: str = "strict") -> TaskData:
-    """Load a task's examples and name them by their content."""
+def task_data(
+    task: Task, ask: Asker, data: str = POCKET, protocol: str = "strict", shots: int | None = None
+) -> TaskData:
+    """Load a task's examples and name them by their content. `shots` keeps fewer of a few-shot prompt."""
     way = task.asking(protocol)
     alike = way.load is task.strict.load and ask.settings(way) == ask.settings(task.strict)
     found = evaluation.examples(task, ask, data, protocol)
@@ -50,6 +52,8 @@ def task_data(task: Task, ask: Asker, data: str = POCKET, protocol: str = "stric
     for example in found:
         digest.update(canonical(example.to_json()).encode())
     key = keys.key("examples", {"task": task.name, "content": digest.hexdigest()})
+    if shots is not None and shots < max(len(example.prompt) - 2 for example in found):
+        way = replace(way, shots=shots)
     facts = running.facts(found) if way.kind == "perplexity" else {}
     return TaskData(task, way, found, key, data, "strict" if alike else protocol, facts)
 

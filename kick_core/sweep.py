@@ -51,6 +51,7 @@ class Request:
     revision: str | None = None
     fidelity: bool = False
     noise_floor: bool = False
+    shots: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -194,7 +195,9 @@ class Sweep:
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
         if request.fidelity and _TEXT not in request.tasks:
             asked.append(tasks.get(_TEXT, request.data))
-        loaded = {task.name: runs.task_data(task, self.ask, request.data, request.protocol) for task in asked}
+        loaded = {
+            task.name: runs.task_data(task, self.ask, request.data, request.protocol, request.shots) for task in asked
+        }
         self.text: TaskData | None = loaded[_TEXT] if request.fidelity else None
         self.data: dict[str, TaskData] = {name: loaded[name] for name in request.tasks}
 

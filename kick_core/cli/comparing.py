@@ -59,7 +59,7 @@ def _swept(request: Request, store: Store, processes: int | None) -> Swept:
     opened = Sweep(request, store)
     printing.bar(workers.run(opened, processes))
     runs = {(recipe.text, task): opened.card(recipe, task).key for recipe in opened.recipes for task in opened.data}
-    return Swept(opened.shop.opened.source.name, request.calibration.windows, runs)
+    return Swept(opened.shop.opened.source.name, request.calibration.windows, runs, request.shots)
 
 
 def _beside(name: str, store: Store, sweeps: list[Swept]) -> tuple[pd.DataFrame, list[str]]:
@@ -71,6 +71,8 @@ def _beside(name: str, store: Store, sweeps: list[Swept]) -> tuple[pd.DataFrame,
             return reproduced.printed(store, sweeps[0], paper.TABLE3), []
         case "calibration-size":
             return reproduced.calibration_size(store, sweeps), []
+        case "k-shot":
+            return reproduced.few_shots(store, sweeps), []
         case "small-dense":
             return reproduced.small_dense(store, *sweeps), [_EQUAL]
         case "disciplines":

@@ -64,7 +64,7 @@ class Asker:
             length = f"{way.times_prompt} x prompt" if way.times_prompt else way.new_tokens
             base |= {"new_tokens": length, "stop": list(way.stop), "decoding": decoding(way)}
         if way.kind == "choose":
-            base |= {"room": self.room(way)}
+            base |= {"room": self.room(way)} | ({} if way.shots is None else {"shots": way.shots})
         if way.kind == "perplexity":
             base |= {"window": self.context if way.unit == "word" else self.window, "variant": _VARIANTS[way.unit]}
         if way.faults:

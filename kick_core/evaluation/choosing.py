@@ -43,7 +43,7 @@ def choose(ask: Asker, way: Asking, wanted: Set[str], among: Sequence[Example]) 
 
 def _all_shown(ask: Asker, way: Asking, among: Sequence[Example]) -> list[_Shown]:
     """All questions as token ids; a sweep asks many models the same ones, so they are kept with the asker."""
-    key = (id(among), ask.room(way))
+    key = (id(among), ask.room(way), way.shots)
     if key not in ask.prepared:
         ask.prepared[key] = (among, shown(ask, way, among))
     found: list[_Shown] = ask.prepared[key][1]
@@ -52,7 +52,8 @@ def _all_shown(ask: Asker, way: Asking, among: Sequence[Example]) -> list[_Shown
 
 def shown(ask: Asker, way: Asking, among: Sequence[Example]) -> list[_Shown]:
     """Each question with as many shots as there is room for; the first ones stay."""
-    left = [max(0, len(example.prompt) - 2) for example in among]
+    there = [max(0, len(example.prompt) - 2) for example in among]
+    left = there if way.shots is None else [min(count, way.shots) for count in there]
     found: list[_Shown | None] = [None] * len(among)
     while open_ones := [i for i, one in enumerate(found) if one is None]:
         texts = [_text(among[i], left[i]) for i in open_ones]

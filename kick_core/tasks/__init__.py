@@ -63,7 +63,8 @@ class Asking:
     `kind`: free text after a raw prompt, a dialogue, the options' log-probabilities, or running text.
     `load(data)` gives the examples in one fixed order. `new_tokens` bounds an answer; `times_prompt` instead
     bounds it by a multiple of the prompt's tokens. `room` bounds a few-shot prompt, whose shots are dropped one by
-    one while it is longer (None: the model's context). `template`: the prompt as it is, the tokenizer's own
+    one while it is longer (None: the model's context); `shots` keeps fewer than there are (None: all).
+    `template`: the prompt as it is, the tokenizer's own
     chat template (Vicuna's where it has none), or always Vicuna's. `unit` is what a perplexity counts: tokens of
     windows, or words of pages. `temperatures` samples instead of decoding
     greedily: category of the example -> temperature, "" for all others; 0 is greedy. `faults` names what is
@@ -76,6 +77,7 @@ class Asking:
     times_prompt: int = 0
     stop: tuple[str, ...] = ()
     room: int | None = None
+    shots: int | None = None
     template: Template = "raw"
     unit: Literal["token", "word"] = "token"
     temperatures: Mapping[str, float] = field(default_factory=dict)

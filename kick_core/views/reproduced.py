@@ -29,11 +29,13 @@ LONG = "large"
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """A sweep that is done: its model, its calibration windows, and the run of each (recipe, task)."""
+    """A sweep that is done: its model, its calibration windows, the run of each (recipe, task), and how many shots
+    were shown where that was asked for."""
 
     model: str
     windows: int
     runs: Mapping[tuple[str, str], str]
+    shots: int | None = None
 
     def recipes(self, task: str) -> list[str]:
         """The recipes that were asked a task, dense first, then by method and from mild to harsh."""
@@ -100,6 +102,20 @@ def calibration_size(store: Store, sweeps: Sequence[Swept], task: str = "multipl
             gain = "fewest windows" if run == fewest else sentences.difference(compared(store, run, fewest))
             rows.append({"recipe": recipe, "windows": swept.windows, **row, "gain": gain})
     return pd.DataFrame(rows, columns=["recipe", "windows", *OURS, "gain"])
+
+
+def few_shots(store: Store, sweeps: Sequence[Swept], task: str = "multiple_choice") -> pd.DataFrame:
+    """Figure 14: a score by the number of shots, beside dense with as many, and its difference from no shots."""
+    ordered = sorted(sweeps, key=lambda one: one.shots or 0)
+    rows = []
+    for recipe in ordered[0].recipes(task):
+        none = ordered[0].runs[recipe, task]
+        for swept in ordered:
+            run = swept.runs[recipe, task]
+            row = _ours(compared(store, run, swept.runs["dense", task]))
+            gain = "no shots" if run == none else sentences.difference(compared(store, run, none))
+            rows.append({"recipe": recipe, "shots": swept.shots, **row, "gain": gain})
+    return pd.DataFrame(rows, columns=["recipe", "shots", *OURS, "gain"])
 
 
 def small_dense(store: Store, small: Swept, large: Swept) -> pd.DataFrame:

@@ -119,8 +119,8 @@ def alike(run: Asked) -> tuple[str, ...]:
 
 
 def is_result(run: Asked) -> bool:
-    """Whether a run measured a recipe, and not the evaluator's own noise."""
-    return AGAIN not in run.card.settings
+    """Whether a run measured a recipe as its task is asked: not the evaluator's own noise, not with fewer shots."""
+    return AGAIN not in run.card.settings and "shots" not in run.card.settings
 
 
 def kind_of_data(data: str) -> str:

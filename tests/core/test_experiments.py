@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from kick_core import experiments, paper, sweep
+from kick_core import experiments, paper, sweep, views
 from kick_core.artifacts import open_for
 from kick_core.cli import main
 from kick_core.spec import BadRequest, Calibration, ModelRef, parse
+from kick_core.store import open_store, results
 from kick_core.sweep import PRESETS, Request
+from tests import official
 from tests.tiny import save_tiny
 
 ROW = re.compile(r"\|[^|\n]*\| (magnitude|SparseGPT|Wanda) \|((?: [\d.]+ \|){6})")
@@ -46,7 +48,8 @@ def test_every_printed_number_has_its_cell():
 
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_every_recipe_of_an_experiment_is_one(name, store):
-    for request in experiments.requests(name, experiments.base("pocket"), store):
+    data = "official" if name == "k-shot" else "pocket"
+    for request in experiments.requests(name, experiments.base("pocket", data), store):
         assert request.parsed()[0].text == "dense" and request.tasks
         assert request.calibration.length == 256, "the demo's cells are shared"
 
@@ -191,3 +194,29 @@ def test_a_preset_of_several_sweeps_is_an_experiment(tiny_folder, cache, capsys,
     ]
     assert main(words) == 0
     assert len(json.loads(capsys.readouterr().out)["plans"]) == 2
+
+
+def test_k_shot_asks_with_fewer_examples_and_leaves_the_main_runs_alone(tiny_folder, tmp_path, capsys, monkeypatch):
+    """Zero shots are the bare question, five are the task itself, whose runs the tables of other commands show."""
+    folder = official.mmlu(tmp_path / "mmlu", {"astronomy": 6, "virology": 5})
+    monkeypatch.setattr(experiments, "SHOTS", (0, 2, 5))
+    words = ["--model", str(tiny_folder), "--data", str(folder), "--calibration", "pocket", "--windows", "2"]
+    words += ["--length", "16", "--cache", str(tmp_path / "cache"), "--workers", "1", "--json"]
+    assert main(["reproduce", "k-shot", *words]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["recipe"], row["shots"]) for row in rows[:6]] == [
+        ("dense", 0), ("dense", 2), ("dense", 5), ("wanda@0.3", 0), ("wanda@0.3", 2), ("wanda@0.3", 5)
+    ]  # fmt: skip
+    assert rows[0]["gain"] == "no shots" and rows[0]["n"] == 11
+    store = open_store(tmp_path / "cache")
+    used = {}
+    for key in store.keys("results"):
+        outputs = results.outputs(store, key)
+        used.setdefault(results.run(store, key).settings.get("shots"), set()).update(o.shots_used for o in outputs)
+    assert used == {0: {0}, 2: {2}, None: {5}}
+    assert views.scores(store)["recipe"].nunique() == 5 and len(set(views.scores(store)["run"])) == 5
+
+
+def test_k_shot_on_the_pocket_world_is_refused(store):
+    with pytest.raises(BadRequest, match="--data official"):
+        experiments.requests("k-shot", experiments.base("pocket"), store)
