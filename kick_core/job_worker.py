@@ -17,10 +17,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kick_core import jobs
 from kick_core.jobs import Job, State
+from kick_core.records import Progress
 from kick_core.spec import KickError
 from kick_core.store import Store, open_store
 
@@ -29,25 +30,6 @@ _TICK = 0.2
 GRACE = 2.0
 """Seconds that a worker gives itself to stop between two steps, and then once more in mid-step, before it just ends."""
 _CANCELLED = "cancelled; what was finished is kept"
-
-
-class Progress(Protocol):
-    """One step of a sweep; `kick_core.sweep.Progress` is one. One of a prompt has its `answer` so far, too."""
-
-    @property
-    def cell(self) -> str: ...
-    @property
-    def done(self) -> float: ...
-    @property
-    def total(self) -> float: ...
-    @property
-    def message(self) -> str: ...
-    @property
-    def block(self) -> int | None: ...
-    @property
-    def blocks(self) -> int | None: ...
-    @property
-    def loss(self) -> float | None: ...
 
 
 Run = Callable[[Mapping[str, Any], Store], Iterator[Progress]]
@@ -125,7 +107,7 @@ def _steps(folder: Path, state: Job, steps: Iterator[Progress]) -> Iterator[Job]
         losses = () if fresh else state.losses
         if moved and step.loss is not None:
             losses = (*losses, step.loss)
-        said: str | None = getattr(step, "answer", None)
+        said = step.answer
         answers = state.answers if said is None else {**state.answers, step.cell: said}
         state = replace(
             state, cell=step.cell, done=step.done, total=step.total, message=step.message, block=step.block,

@@ -124,6 +124,23 @@ class BlockReport(_Json):
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a sweep is, or an answer to a prompt of one's own (`answer`: the text so far).
+
+    `done` and `total` are in units of work; a cell is one recipe or one task of it.
+    """
+
+    cell: str
+    done: float
+    total: float
+    message: str = ""
+    block: int | None = None
+    blocks: int | None = None
+    loss: float | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Card(_Json):
     """The card of a finished weight artifact: what it is, where it came from and what it weighs.
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from kick_core import methods, tasks
+from kick_core.records import Progress
 from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, Recipe, nearest, parse
 from kick_core.store import Store, results
 from kick_core.store import fidelity as kept
@@ -131,19 +132,6 @@ def preset(name: str, model: str) -> Request:
     if name not in PRESETS:
         raise nearest(name, PRESETS, "preset")
     return Request(model=model, **PRESETS[name])
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a sweep is. `done` and `total` are in units of work; a cell is one recipe or one task of it."""
-
-    cell: str
-    done: float
-    total: float
-    message: str = ""
-    block: int | None = None
-    blocks: int | None = None
-    loss: float | None = None
 
 
 Work = Literal["make", "ask", "again", "fidelity", "texts"]

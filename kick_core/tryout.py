@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from kick_core import methods
-from kick_core.records import BlockReport
+from kick_core.records import BlockReport, Progress
 from kick_core.spec import BadRequest, Calibration, Dtype, ModelRef, parse
 from kick_core.store import Store, artifacts
 
@@ -65,20 +65,6 @@ class Prompt:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         given = {**data, "calibration": Calibration(**data["calibration"])}
         return cls(**{**given, "recipes": tuple(data["recipes"]), "weights": tuple(data["weights"])})
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One token more, or one block of an artifact that had to be made first. `answer` is the text so far."""
-
-    cell: str
-    done: float
-    total: float
-    message: str = ""
-    block: int | None = None
-    blocks: int | None = None
-    loss: float | None = None
-    answer: str | None = None
 
 
 def run(asked: Prompt, store: Store) -> Iterator[Progress]:

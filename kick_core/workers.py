@@ -15,9 +15,10 @@ from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from kick_core.records import Progress
 from kick_core.spec import BadRequest, KickError, parse
 from kick_core.store import Store, open_store
-from kick_core.sweep import Progress, Request, Sweep
+from kick_core.sweep import Request, Sweep
 
 LARGE = 1 << 30
 """Bytes of weights from which a second copy of the model is not made without being asked for."""

@@ -15,10 +15,9 @@ from kick_core import judging, tasks, views
 from kick_core.cli import printing
 from kick_core.judging import Caller, Endpoint, Failure, Forecast, Judge, Judging, Pair, Price, Style
 from kick_core.judging.wording import settings
-from kick_core.records import Reply
+from kick_core.records import Progress, Reply
 from kick_core.spec import KickError, nearest
 from kick_core.store import Store, judgments, open_store, results
-from kick_core.sweep import Progress
 
 
 def judge(given: Namespace) -> int:

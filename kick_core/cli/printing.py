@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kick_core.sweep import Progress
+from kick_core.records import Progress
 
 
 def bar(progress: Iterable[Progress]) -> None:

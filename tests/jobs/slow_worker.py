@@ -5,27 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from kick_core import job_worker
+from kick_core.records import Progress
 from kick_core.spec import KickError
 from kick_core.store import Store
 
 
-@dataclass
-class Step:
-    cell: str
-    done: float
-    total: float
-    message: str
-    block: int | None = None
-    blocks: int | None = None
-    loss: float | None = None
-    answer: str | None = None
-
-
-def run(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
+def run(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
     with open(store.root / "starts.txt", "a") as file:
         file.write(f"{spec['model']}\n")
     for i in range(spec["steps"]):
@@ -34,7 +22,7 @@ def run(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
             raise KickError("no space left for it")
         if spec.get("breaks") == i:
             raise ZeroDivisionError("a bug")
-        yield Step(
+        yield Progress(
             spec["model"],
             i + 1,
             spec["steps"],

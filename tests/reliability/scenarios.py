@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kick_core import job_worker, jobs
-from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
+from kick_core.records import BlockReport, Card, Example, LayerReport, Output, Progress, RunCard, Verdict
 from kick_core.store import Store, artifacts, files, open_store, results
 
 KEY = "weights1-" + "ab" * 20
@@ -97,26 +97,15 @@ class Asked:
         return asdict(self)
 
 
-@dataclass
-class Step:
-    cell: str
-    done: float
-    total: float
-    message: str = ""
-    block: int | None = None
-    blocks: int | None = None
-    loss: float | None = None
-
-
 def job(root: Path, log: Path) -> None:
     """A job is asked for and worked off: the pressing of the button and the worker, in one process."""
 
-    def steps(spec: Mapping[str, Any], store: Store) -> Iterator[Step]:
+    def steps(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
         for block in range(BLOCKS):
             key = f"weights1-{block:040d}"
             if not artifacts.has(store, key):
                 weights(root, log, key)
-            yield Step("cell", block + 1, BLOCKS, "", block, BLOCKS, 0.1)
+            yield Progress("cell", block + 1, BLOCKS, "", block, BLOCKS, 0.1)
 
     store = open_store(root)
     name = jobs.job_id(Asked())

@@ -93,13 +93,13 @@ def test_cancelling_frees_the_device_in_mid_step(store: Store) -> None:
 DEAF = """
 import signal, sys, time
 from kick_core import job_worker, jobs
-from tests.jobs.slow_worker import Step
+from kick_core.records import Progress
 def run(spec, store):
-    yield Step("one", 1, 2, "deaf now", 0, 2)
+    yield Progress("one", 1, 2, "deaf now", 0, 2)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     for _ in range(600):
         time.sleep(0.1)
-    yield Step("one", 2, 2, "never", 1, 2)
+    yield Progress("one", 2, 2, "never", 1, 2)
 sys.exit(job_worker.main(sys.argv[1:], run))
 """
 
