@@ -189,7 +189,10 @@ def streamed(bench: Bench) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         bench.model(layers).save_pretrained(folder)
         # opened from its files too: rotary tables that are made on the device itself have other last bits
-        whole = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval().to(bench.device)
+        whole = LlamaForCausalLM.from_pretrained(
+            folder, dtype=torch.bfloat16, use_safetensors=True, trust_remote_code=False
+        )
+        whole = whole.eval().to(bench.device)
         source: Any = SimpleNamespace(folder=Path(folder), weight_files=sorted(Path(folder).glob("*.safetensors")))
         wanted = [done.results for done in walk(whole, recipe, ids)]
         del whole
