@@ -50,7 +50,8 @@ def inverse_factor(gram: Tensor, damp: float) -> Factor:
     diagonal = gram.diagonal().masked_fill(dead, 1)
     mean = diagonal.mean()
     tried: list[str] = []
-    steps = [min(1.0, damp * 10**power) for power in range(8) if power == 0 or damp * 10 ** (power - 1) < 1]
+    least = damp or 0.001  # tenfold nothing is nothing
+    steps = [damp, *(min(1.0, least * 10**power) for power in range(1, 8) if least * 10 ** (power - 1) < 1)]
     for dtype in (torch.float32, torch.float64):
         for amount in steps:
             upper = _factor(gram, diagonal, float(amount * mean), dtype)

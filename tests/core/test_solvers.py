@@ -181,6 +181,12 @@ def test_a_singular_matrix_is_retried_openly_or_refused():
         inverse_factor(negative, 0.01)
 
 
+def test_no_damping_is_retried_with_some():
+    gram = torch.ones(8, 8)  # rank one
+    found = inverse_factor(gram, 0.0)
+    assert found.note.startswith("Cholesky needed damping 0.01") and torch.isfinite(found.upper).all()
+
+
 def test_factor_is_the_factor_of_the_inverse():
     _, inputs = problem()
     rows = inputs.reshape(-1, 64)
