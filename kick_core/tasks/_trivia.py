@@ -27,8 +27,17 @@ from kick_core.tasks._official import (
     require,
     text_of,
 )
-from kick_core.tasks._scorers import stands_in
+from kick_core.tasks._scorers import contains, exact_match, exact_match_as_published, f1, stands_in, substring
 from kick_core.wording import CLOSED, OPEN
+
+SCORERS = {
+    "exact_match": exact_match,
+    "contains": contains,
+    "f1": f1,
+    "substring": substring,
+    "exact_match_as_published": exact_match_as_published,
+}
+"""How short answers are judged, closed and open book alike."""
 
 PAPER_COUNT = 2000
 EVIDENCE = 3072

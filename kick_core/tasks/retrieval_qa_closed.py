@@ -5,7 +5,6 @@ from __future__ import annotations
 from kick_core.records import Example
 from kick_core.tasks import Asking, Task, _trivia
 from kick_core.tasks._pocket import meta, rows
-from kick_core.tasks._scorers import contains, exact_match, exact_match_as_published, f1, substring
 from kick_core.wording import CLOSED
 
 
@@ -21,21 +20,13 @@ def _load(data: str) -> tuple[Example, ...]:
     )
 
 
-_SCORERS = {
-    "exact_match": exact_match,
-    "contains": contains,
-    "f1": f1,
-    "substring": substring,
-    "exact_match_as_published": exact_match_as_published,
-}
-
 TASK = Task(
     name="retrieval_qa_closed",
     title="Closed-book QA",
     about="questions without evidence; share of exact matches after the official TriviaQA normalisation",
     version=2,
     strict=Asking("generate", _load, new_tokens=12, stop=("\n",)),
-    scorers=_SCORERS,
+    scorers=_trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )
@@ -50,7 +41,7 @@ OFFICIAL = Task(
     paper=Asking(
         "generate", _trivia.closed_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)
     ),
-    scorers=_SCORERS,
+    scorers=_trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )

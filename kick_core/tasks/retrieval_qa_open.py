@@ -9,7 +9,6 @@ from __future__ import annotations
 from kick_core.records import Example
 from kick_core.tasks import Asking, Task, _trivia
 from kick_core.tasks._pocket import meta, rows
-from kick_core.tasks._scorers import contains, exact_match, exact_match_as_published, f1, substring
 from kick_core.wording import OPEN
 
 
@@ -25,21 +24,13 @@ def _load(data: str) -> tuple[Example, ...]:
     )
 
 
-_SCORERS = {
-    "exact_match": exact_match,
-    "contains": contains,
-    "f1": f1,
-    "substring": substring,
-    "exact_match_as_published": exact_match_as_published,
-}
-
 TASK = Task(
     name="retrieval_qa_open",
     title="Open-book QA",
     about="questions with evidence in the prompt; share of exact matches after the official normalisation",
     version=2,
     strict=Asking("generate", _load, new_tokens=12, stop=("\n",)),
-    scorers=_SCORERS,
+    scorers=_trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )
@@ -54,7 +45,7 @@ OFFICIAL = Task(
     paper=Asking(
         "generate", _trivia.open_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)
     ),
-    scorers=_SCORERS,
+    scorers=_trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )

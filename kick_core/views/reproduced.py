@@ -90,32 +90,28 @@ def _is_long(example: Example) -> bool:
 
 def calibration_size(store: Store, sweeps: Sequence[Swept], task: str = "multiple_choice") -> pd.DataFrame:
     """Figure 7: a score by the number of calibration windows, and its difference from the fewest windows."""
-    ordered = sorted(sweeps, key=lambda one: one.windows)
-    rows = []
-    for recipe in ordered[0].recipes(task):
-        if recipe == "dense":
-            continue
-        fewest = ordered[0].runs[recipe, task]
-        for swept in ordered:
-            run = swept.runs[recipe, task]
-            row = _ours(compared(store, run, swept.runs["dense", task]))
-            gain = "fewest windows" if run == fewest else sentences.difference(compared(store, run, fewest))
-            rows.append({"recipe": recipe, "windows": swept.windows, **row, "gain": gain})
+    ordered = {one.windows: one for one in sorted(sweeps, key=lambda one: one.windows)}
+    rows = [row for row in _steps(store, ordered, task, "windows", "fewest windows") if row["recipe"] != "dense"]
     return pd.DataFrame(rows, columns=["recipe", "windows", *OURS, "gain"])
 
 
 def few_shots(store: Store, sweeps: Sequence[Swept], task: str = "multiple_choice") -> pd.DataFrame:
     """Figure 14: a score by the number of shots, beside dense with as many, and its difference from no shots."""
-    ordered = sorted(sweeps, key=lambda one: one.shots or 0)
-    rows = []
-    for recipe in ordered[0].recipes(task):
-        none = ordered[0].runs[recipe, task]
-        for swept in ordered:
+    ordered = {one.shots or 0: one for one in sorted(sweeps, key=lambda one: one.shots or 0)}
+    return pd.DataFrame(_steps(store, ordered, task, "shots", "no shots"), columns=["recipe", "shots", *OURS, "gain"])
+
+
+def _steps(store: Store, ordered: Mapping[int, Swept], task: str, name: str, least: str) -> list[dict[str, Any]]:
+    """One row a recipe and step: beside dense at that step, and its difference from the first step (`least`)."""
+    first, rows = next(iter(ordered.values())), []
+    for recipe in first.recipes(task):
+        for step, swept in ordered.items():
             run = swept.runs[recipe, task]
             row = _ours(compared(store, run, swept.runs["dense", task]))
-            gain = "no shots" if run == none else sentences.difference(compared(store, run, none))
-            rows.append({"recipe": recipe, "shots": swept.shots, **row, "gain": gain})
-    return pd.DataFrame(rows, columns=["recipe", "shots", *OURS, "gain"])
+            begun = first.runs[recipe, task]
+            gain = least if run == begun else sentences.difference(compared(store, run, begun))
+            rows.append({"recipe": recipe, name: step, **row, "gain": gain})
+    return rows
 
 
 def small_dense(store: Store, small: Swept, large: Swept) -> pd.DataFrame:
