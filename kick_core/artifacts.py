@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -135,7 +134,7 @@ class OpenModel:
         self.remember_dense()
         self.wears = key
         for block in range(card.blocks):
-            self.wear_block(block, load_file(artifacts.block_path(store, key, block)))
+            self.wear_block(block, artifacts.tensors(store, key, block, "pt"))
 
     def hold(self, block: int) -> AbstractContextManager[None]:
         """Have a block's weights in memory while it is worked on."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -145,7 +145,7 @@ def _with_grids(
     write = gptq_tensors if form == GPTQ else packed_tensors
     paths = {id(module): name for name, module in model.named_modules()}
     for number, block in enumerate(decoder_blocks(model)):
-        stored = load_file(artifacts.block_path(shop.store, key, number))
+        stored = artifacts.tensors(shop.store, key, number, "pt")
         linears = dict(block.named_modules())
         for matrix in matrices(block):
             module = linears.get(matrix.name)

@@ -144,7 +144,8 @@ class Progress:
 class Card(_Json):
     """The card of a finished weight artifact: what it is, where it came from and what it weighs.
 
-    `bytes` are on disk, `dense_bytes` what a dense copy of the same linears would take, `weights` the number
+    `bytes` are those of its files as they were made (`store.artifacts.sizes` tells what they take on disk now, where
+    artifacts may share them), `dense_bytes` what a dense copy of the same linears would take, `weights` the number
     of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
     files were quantized already.
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from kick_core import methods, tasks
 from kick_core.records import Progress
 from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, Recipe, nearest, parse
-from kick_core.store import Store, results
+from kick_core.store import Store, ladders, results
 from kick_core.store import fidelity as kept
 
 if TYPE_CHECKING:
@@ -267,7 +267,15 @@ class Sweep:
                 done = start + cell.cost
         finally:
             self.shop.opened.release()
+        if only is None:
+            yield from self.share(total)
         yield Progress("", total, total, "done")
+
+    def share(self, total: float) -> Iterator[Progress]:
+        """Let nested masks share their files, once all of them are made: nothing but their size on disk changes."""
+        keys = {self.shop.key(recipe) for recipe in self.recipes if recipe != DENSE}
+        for done in ladders.share(self.store, keys):
+            yield Progress("", total, total, f"{done.masks} masks as one", done.block, done.blocks)
 
     def mend(self) -> None:
         """Write again what damage took from measured runs and no model is needed for."""

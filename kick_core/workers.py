@@ -65,6 +65,7 @@ def run(sweep: Sweep, workers: int | None = None) -> Iterator[Progress]:
     total = sum(cell.cost for cell in left)
     yield Progress("", 0.0, total, f"{len(left)} cells to do, {processes} processes")
     yield from _shared_out(sweep, recipes, processes, total)
+    yield from sweep.share(total)
     yield Progress("", total, total, "done")
 
 

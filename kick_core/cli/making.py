@@ -28,8 +28,10 @@ def compress(given: Namespace) -> int:
     if given.json:
         printing.document({"artifacts": [_card(card) for card in cards]})
     else:
+        stored = artifacts.sizes(store)
         printing.table(
-            ("recipe", "key", "sparsity", "bits/weight", "on disk", "dense copy"), (_card_row(card) for card in cards)
+            ("recipe", "key", "sparsity", "bits/weight", "on disk", "dense copy"),
+            (_card_row(card, stored) for card in cards),
         )
     for warning in sorted({f"{card.recipe}: {warning}" for card in cards for warning in card.warnings}):
         print(f"kick: {warning}", file=sys.stderr)
@@ -48,13 +50,13 @@ def _card(card: Card) -> dict[str, Any]:
     return card.to_json() | {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity}
 
 
-def _card_row(card: Card) -> tuple[str, ...]:
+def _card_row(card: Card, stored: Mapping[str, int]) -> tuple[str, ...]:
     return (
         card.recipe,
         card.key,
         f"{card.sparsity:.4f}",
-        f"{card.bits_per_weight:.2f}",
-        printing.size(card.bytes),
+        f"{printing.bits(card, stored):.2f}",
+        printing.size(stored.get(card.key, 0)),
         printing.size(card.dense_bytes),
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
-from kick_core.records import Progress
+from kick_core.records import Card, Progress
 
 
 def bar(progress: Iterable[Progress]) -> None:
@@ -48,6 +48,11 @@ def _plain(data: Any) -> Any:
             return [_plain(value) for value in data]
         case _:
             return data
+
+
+def bits(card: Card, stored: Mapping[str, int]) -> float:
+    """Bits that an artifact takes a weight, of the bytes that all artifacts take on disk."""
+    return 8 * stored.get(card.key, 0) / card.weights if card.weights else 0.0
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -26,7 +26,7 @@ from kick_core import jobs
 from kick_core.cli import printing
 from kick_core.records import RunCard
 from kick_core.spec import BadRequest, KickError, nearest
-from kick_core.store import Store, artifacts, checks, fidelity, judgments, open_store, results
+from kick_core.store import Store, artifacts, checks, fidelity, judgments, ladders, open_store, results
 from kick_core.store.files import free_bytes, is_staged, locked, replace_file
 
 Found = TypeVar("Found")
@@ -38,7 +38,7 @@ _ABANDONED = 3600.0
 def list_all(given: Namespace) -> int:
     """`kick list`"""
     store = open_store(given.cache)
-    cards = artifacts.cards(store)
+    cards, stored = artifacts.cards(store), artifacts.sizes(store)
     runs = [(card, results.measured(store, card.key)) for card in results.runs(store)]
     if given.json:
         made = [
@@ -46,9 +46,9 @@ def list_all(given: Namespace) -> int:
                 "key": card.key,
                 "model": card.model,
                 "recipe": card.recipe,
-                "bytes": card.bytes,
+                "bytes": stored.get(card.key, 0),
                 "dense_bytes": card.dense_bytes,
-                "bits_per_weight": card.bits_per_weight,
+                "bits_per_weight": printing.bits(card, stored),
                 "sparsity": card.sparsity,
                 "created": card.created,
                 "pinned": artifacts.pinned(store, card.key),
@@ -63,7 +63,7 @@ def list_all(given: Namespace) -> int:
         ("artifact", "model", "recipe", "bits/weight", "on disk", "dense copy"),
         (
             (c.key[:20] + (" (pinned)" if artifacts.pinned(store, c.key) else ""), c.model, c.recipe,
-             f"{c.bits_per_weight:.2f}", printing.size(c.bytes), printing.size(c.dense_bytes))
+             f"{printing.bits(c, stored):.2f}", printing.size(stored.get(c.key, 0)), printing.size(c.dense_bytes))
             for c in cards
         ),
     )  # fmt: skip
@@ -99,7 +99,8 @@ def show(given: Namespace) -> int:
     room, key = _matching(store, given.key)
     if room == "weights":
         card = artifacts.card(store, key)
-        printing.document(card.to_json() | {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity})
+        told = {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity}
+        printing.document(card.to_json() | told | {"stored_bytes": artifacts.sizes(store).get(key, 0)})
     elif room == "judgments":
         from kick_core import views
 
@@ -168,20 +169,26 @@ def _unless_busy(store: Store, path: Path, do: Callable[[str], Found], otherwise
 
 
 def collect(given: Namespace) -> int:
-    """`kick gc`: outputs are never removed, nor an artifact that is pinned, in use or wanted by a job."""
+    """`kick gc`: outputs are never removed, nor an artifact that is pinned, in use or wanted by a job.
+
+    What stays takes as little room as it can: nested masks go into files that they share.
+    """
     store = open_store(given.cache)
     removed = [f"unfinished {path.name}" for path in sorted((store.root / "staging").glob("*")) if _drop(store, path)]
     removed += [f"left over {path.name}" for path in (*_left_over(store), *_sealed_live(store))]
     kept: list[str] = []
+    saved = _share(store)
     if given.max_size is not None:
         if given.max_size < 0:
             raise BadRequest(f"--max-size {given.max_size}: a number of bytes from 0 on")
         gone, kept = _shrink(store, given.max_size)
         removed += gone
     if given.json:
-        printing.document({"removed": removed, "kept": kept})
+        printing.document({"removed": removed, "kept": kept, "saved": saved})
     else:
         print("\n".join(removed) if removed else "nothing to remove")
+        if saved:
+            print(f"{printing.size(saved)} saved: nested masks share their files now")
         for line in kept:
             print(f"kept: {line}", file=sys.stderr)
     return 0
@@ -189,14 +196,33 @@ def collect(given: Namespace) -> int:
 
 def _shrink(store: Store, size: int) -> tuple[list[str], list[str]]:
     """Remove the artifacts that are cheapest to remake until `size` is reached: what went, what had to stay."""
-    removed, kept = [], []
-    cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(card.bytes, 1))
+    removed: list[str] = []
+    while True:
+        gone, kept = _remove(store, size)
+        removed += gone
+        if not gone:
+            return removed, kept
+        _share(store)  # what stays of a series takes more than its part of the shared files: look again
+
+
+def _share(store: Store) -> int:
+    """Let nested masks share their files; how many bytes less artifacts take."""
+    before = sum(artifacts.sizes(store).values())
+    for _ in ladders.share(store):
+        pass
+    return before - sum(artifacts.sizes(store).values())
+
+
+def _remove(store: Store, size: int) -> tuple[list[str], list[str]]:
+    removed, kept, stored = [], [], artifacts.sizes(store)
+    cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(stored.get(card.key, 0), 1))
     wanted = {text for job in jobs.jobs(store) if job.active for text in job.spec.get("recipes", ())}
-    total = sum(card.bytes for card in cards)
+    total = sum(stored.values())
     for card in cards:
         if total <= size:
             break
-        name = f"{card.recipe} of {card.model} ({printing.size(card.bytes)})"
+        mine = stored.get(card.key, 0)
+        name = f"{card.recipe} of {card.model} ({printing.size(mine)})"
         if artifacts.pinned(store, card.key):
             kept.append(f"{name} is pinned")
         elif card.recipe in wanted:
@@ -205,7 +231,7 @@ def _shrink(store: Store, size: int) -> tuple[list[str], list[str]]:
             kept.append(f"{name} is in use")
         else:
             removed.append(name)
-            total -= card.bytes
+            total -= mine
     return removed, kept
 
 

@@ -8,6 +8,10 @@ their reports) and goes on. The inputs of the next block are kept verbatim, beca
 again are not the same activations on every machine, and a chain of small differences is not small. A killed seal is
 finished by whoever comes next.
 
+Artifacts whose masks are nested may share one file a block (see `ladders`): their block-*.safetensors are hard links
+to it. The manifest goes on telling what each of them was made of, so that a key stands for the same bytes however
+they are kept.
+
 An artifact that a process wears is held by a shared lock on locks/<key>.use, which ends with the process; `pinned`
 beside the card keeps it too. `remove` respects both.
 """
@@ -20,11 +24,12 @@ import json
 import os
 import shutil
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 from filelock import Timeout
@@ -32,7 +37,7 @@ from filelock import Timeout
 from kick_core.keys import canonical
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import KickError
-from kick_core.store import Store
+from kick_core.store import Store, levels
 from kick_core.store.faults import here
 from kick_core.store.files import (
     Damaged,
@@ -73,6 +78,36 @@ def cards(store: Store) -> list[Card]:
 
 def block_path(store: Store, key: str, block: int) -> Path:
     return store.folder("weights", key) / _block_name(block)
+
+
+def tensors(store: Store, key: str, block: int, framework: str = "np", only: str | None = None) -> dict[str, Any]:
+    """The tensors of a block (of `only` one linear): arrays, or torch's with "pt". However the masks are kept, every
+    reader gets them as the artifact was made. Raises Damaged, and FileNotFoundError where there is no such block."""
+    return levels.tensors(block_path(store, key, block), key, framework, only)
+
+
+def as_made(store: Store, key: str, block: int) -> bytes:
+    """A block's file as it was made, checked against its sum in the manifest. Raises Damaged, FileNotFoundError."""
+    path = block_path(store, key, block)
+    facts, data = _manifest(path.parent)[path.name], path.read_bytes()
+    if len(data) != facts["bytes"]:
+        data = levels.unfold(data, key)
+    if _facts_of(data) != facts:
+        raise Damaged(f"{path} is damaged (its checksum differs): `kick verify --deep` sets it aside")
+    return data
+
+
+def sizes(store: Store) -> dict[str, int]:
+    """Bytes that the blocks of every artifact take on disk; those that share a file take an equal part of it each."""
+    found: list[tuple[str, os.stat_result]] = []
+    for key in store.keys("weights"):
+        with contextlib.suppress(FileNotFoundError):  # removed while we look
+            found += [(key, path.stat()) for path in store.folder("weights", key).glob("block-*.safetensors")]
+    sharing = Counter((facts.st_dev, facts.st_ino) for _, facts in found)
+    total: defaultdict[str, float] = defaultdict(float)
+    for key, facts in found:
+        total[key] += facts.st_size / sharing[facts.st_dev, facts.st_ino]
+    return {key: round(size) for key, size in total.items()}
 
 
 def _block_name(block: int) -> str:
@@ -200,11 +235,16 @@ def stage(store: Store, key: str) -> Iterator[Stage | None]:
 
 
 def _sum(path: Path) -> dict[str, Any]:
-    digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return {"bytes": path.stat().st_size, "xxh3_128": digest.hexdigest()}
+        return _sum_of(file)
+
+
+def _sum_of(file: BinaryIO) -> dict[str, Any]:
+    digest, size = xxhash.xxh3_128(), 0
+    while chunk := file.read(1 << 22):
+        digest.update(chunk)
+        size += len(chunk)
+    return {"bytes": size, "xxh3_128": digest.hexdigest()}
 
 
 def _facts_of(data: bytes) -> dict[str, Any]:
@@ -235,23 +275,39 @@ def _faults(folder: Path, *, deep: bool) -> list[str]:
         return [str(error)]
     faults = []
     for name, facts in expected.items():
-        path = folder / name
-        if not path.exists():
-            faults.append(f"{name} is missing")
-        elif path.stat().st_size != facts["bytes"]:
-            faults.append(f"{name} has {path.stat().st_size} bytes, {facts['bytes']} expected")
-        elif deep and _sum(path) != facts:
-            faults.append(f"{name} is damaged (its checksum differs)")
+        try:
+            with open(folder / name, "rb") as file:  # once: it may be replaced by a shared one while we look
+                fault = _fault(file, facts, folder.name, deep)
+        except FileNotFoundError:
+            fault = "is missing"
+        if fault:
+            faults.append(f"{name} {fault}")
     return faults
+
+
+def _fault(file: BinaryIO, facts: dict[str, Any], key: str, deep: bool) -> str:
+    size = os.fstat(file.fileno()).st_size
+    shared = None if size == facts["bytes"] else levels.size(file, key)
+    if size != (expected := facts["bytes"] if shared is None else shared):
+        return f"has {size} bytes, {expected} expected"
+    if not deep:
+        return ""
+    file.seek(0)
+    try:
+        found = _sum_of(file) if shared is None else _facts_of(levels.unfold(file.read(), key))
+    except Damaged:
+        found = None
+    return "" if found == facts else "is damaged (its checksum differs)"
 
 
 def quarantine(store: Store, key: str) -> Path:
     """Set a damaged artifact aside; it is made again on demand."""
     aside = store.root / "quarantine" / key
     aside.parent.mkdir(parents=True, exist_ok=True)
-    if aside.exists():
-        shutil.rmtree(aside)
-    os.rename(store.folder("weights", key), aside)
+    with locked(store.lock_path(key)):  # not while its files are replaced by shared ones
+        if aside.exists():
+            shutil.rmtree(aside)
+        os.rename(store.folder("weights", key), aside)
     return aside
 
 

@@ -18,7 +18,7 @@ from kick_core import methods, tasks
 from kick_core.models import source
 from kick_core.records import Card
 from kick_core.spec import Calibration, KickError, Recipe, parse
-from kick_core.store import Store, results
+from kick_core.store import Store, artifacts, results
 from kick_core.tasks import POCKET
 from kick_core.views import matrices, naming, runs
 
@@ -70,10 +70,15 @@ def weights(store: Store, model: str | None = None) -> pd.DataFrame:
     """One row per compressed artifact: what it is and what it weighs.
 
     Two sizes, not to be mixed up. `bytes` is what the cache stores: for methods that only choose weights, one
-    bit each, because the kept values are the dense model's. `alone` (bytes) and `bits_per_weight` are what the
+    bit each or less, because the kept values are the dense model's and nested masks share a file. `alone` (bytes) and `bits_per_weight` are what the
     compressed linears need without the dense model at hand; `share` is that beside `dense_bytes`.
     """
-    rows = [_weighed(card) for card in cards(store) if model in (None, card.model, card.fingerprint)]
+    stored = artifacts.sizes(store)
+    rows = [
+        _weighed(card) | {"bytes": stored.get(card.key, card.bytes)}
+        for card in cards(store)
+        if model in (None, card.model, card.fingerprint)
+    ]
     frame = pd.DataFrame(rows, columns=list(WEIGHTS)).astype(WEIGHTS)
     order = sorted(
         frame.index, key=lambda at: (frame.at[at, "model"], naming.order(parse(str(frame.at[at, "recipe"]))))
@@ -96,7 +101,6 @@ def _weighed(card: Card) -> dict[str, Any]:
         "alone": bits * card.weights / 8,
         "share": bits / _dense_bits(card),
         "dense_bytes": card.dense_bytes,
-        "bytes": card.bytes,
         "weights": card.weights,
         "seconds": card.seconds,
         "calibration": _calibration(card.calibration),
@@ -142,8 +146,8 @@ def layers(store: Store, key: str) -> pd.DataFrame:
 class Preview:
     """What a recipe would make of a model. `card` when it was made already; numbers are nan when unknown.
 
-    `bytes` and `bits_per_weight` are what the compressed linears need alone, by the recipe; `seconds` what
-    making it took, or the median of the same method's artifacts, of this model if there are such.
+    `bytes` and `bits_per_weight` are what the compressed linears need alone, by the recipe; `stored` the bytes of a
+    made one in the cache, which may share files with others; `seconds` what making it took, or the median of the same method's artifacts, of this model if there are such.
     """
 
     recipe: Recipe
@@ -152,6 +156,7 @@ class Preview:
     dense_bytes: float
     bits_per_weight: float
     seconds: float
+    stored: float = math.nan
 
 
 def preview(store: Store, model: str, text: str, calibration: Calibration | None = None) -> Preview:
@@ -169,7 +174,8 @@ def preview(store: Store, model: str, text: str, calibration: Calibration | None
         return Preview(recipe, None, math.nan, math.nan, math.nan, math.nan)
     bits = naming.bits_per_weight(recipe, 8 * dense_bytes / weights)
     seconds = card.seconds if card else _estimate(recipe, mine, known, weights)
-    return Preview(recipe, card, bits * weights / 8, dense_bytes, bits, seconds)
+    stored = artifacts.sizes(store).get(card.key, math.nan) if card else math.nan
+    return Preview(recipe, card, bits * weights / 8, dense_bytes, bits, seconds, stored)
 
 
 def _weight(model: str, like: Card | None) -> tuple[int, int]:
