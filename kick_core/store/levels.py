@@ -95,7 +95,8 @@ def size(file: BinaryIO, key: str) -> int | None:
     if key not in _keys(header):
         return None
     try:
-        return file.tell() + max(int(fact["data_offsets"][1]) for name, fact in header.items() if name != "__metadata__")
+        ends = [int(fact["data_offsets"][1]) for name, fact in header.items() if name != "__metadata__"]
+        return file.tell() + max(ends)
     except (KeyError, IndexError, TypeError, ValueError):
         return None
 

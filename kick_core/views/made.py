@@ -70,8 +70,9 @@ def weights(store: Store, model: str | None = None) -> pd.DataFrame:
     """One row per compressed artifact: what it is and what it weighs.
 
     Two sizes, not to be mixed up. `bytes` is what the cache stores: for methods that only choose weights, one
-    bit each or less, because the kept values are the dense model's and nested masks share a file. `alone` (bytes) and `bits_per_weight` are what the
-    compressed linears need without the dense model at hand; `share` is that beside `dense_bytes`.
+    bit each or less, because the kept values are the dense model's and nested masks share a file. `alone` (bytes)
+    and `bits_per_weight` are what the compressed linears need without the dense model at hand; `share` is that
+    beside `dense_bytes`.
     """
     stored = artifacts.sizes(store)
     rows = [
@@ -147,7 +148,8 @@ class Preview:
     """What a recipe would make of a model. `card` when it was made already; numbers are nan when unknown.
 
     `bytes` and `bits_per_weight` are what the compressed linears need alone, by the recipe; `stored` the bytes of a
-    made one in the cache, which may share files with others; `seconds` what making it took, or the median of the same method's artifacts, of this model if there are such.
+    made one in the cache, which may share files with others; `seconds` what making it took, or the median of the
+    same method's artifacts, of this model if there are such.
     """
 
     recipe: Recipe

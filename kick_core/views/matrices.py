@@ -1,8 +1,8 @@
 """One weight matrix looked at without torch: which weights a recipe kept, how large those were that it dropped.
 
 Dense weights are read straight from the model's safetensors files, a few rows at a time from mapped files, and of
-an artifact's file one matrix's mask, so that a page can show a matrix of any size at once. What lies in a file under another
-name or fused with others is not guessed at: the answer is None, and the page says so.
+an artifact's file one matrix's mask, so that a page can show a matrix of any size at once. What lies in a file under
+another name or fused with others is not guessed at: the answer is None, and the page says so.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ def every_place(kind: str, *scenarios: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["kill", "full"])
 def test_every_place(kind: str) -> None:
-    """Weights, sealing, outputs and the migration of an older cache: same bytes, one block or batch repeated."""
-    for name, told in every_place(kind, "weights", "outputs", "older").items():
+    """Weights, outputs, an older cache, masks into shared files and out: same bytes, one block or batch repeated."""
+    for name, told in every_place(kind, "weights", "outputs", "older", "shared", "alone").items():
         assert told["wrong"] == {}, name
         assert told["most_repeated"] <= 1 and told["places"] >= 9, name
 
