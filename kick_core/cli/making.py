@@ -50,7 +50,7 @@ def _card(card: Card) -> dict[str, Any]:
     return card.to_json() | {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity}
 
 
-def _card_row(card: Card, stored: Mapping[str, int]) -> tuple[str, ...]:
+def _card_row(card: Card, stored: Mapping[str, float]) -> tuple[str, ...]:
     return (
         card.recipe,
         card.key,

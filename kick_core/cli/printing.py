@@ -50,7 +50,7 @@ def _plain(data: Any) -> Any:
             return data
 
 
-def bits(card: Card, stored: Mapping[str, int]) -> float:
+def bits(card: Card, stored: Mapping[str, float]) -> float:
     """Bits that an artifact takes a weight, of the bytes that all artifacts take on disk."""
     return 8 * stored.get(card.key, 0) / card.weights if card.weights else 0.0
 

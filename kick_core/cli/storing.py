@@ -46,7 +46,7 @@ def list_all(given: Namespace) -> int:
                 "key": card.key,
                 "model": card.model,
                 "recipe": card.recipe,
-                "bytes": stored.get(card.key, 0),
+                "bytes": round(stored.get(card.key, 0)),
                 "dense_bytes": card.dense_bytes,
                 "bits_per_weight": printing.bits(card, stored),
                 "sparsity": card.sparsity,
@@ -100,7 +100,7 @@ def show(given: Namespace) -> int:
     if room == "weights":
         card = artifacts.card(store, key)
         told = {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity}
-        printing.document(card.to_json() | told | {"stored_bytes": artifacts.sizes(store).get(key, 0)})
+        printing.document(card.to_json() | told | {"stored_bytes": round(artifacts.sizes(store).get(key, 0))})
     elif room == "judgments":
         from kick_core import views
 
@@ -210,7 +210,7 @@ def _share(store: Store) -> int:
     before = sum(artifacts.sizes(store).values())
     for _ in ladders.share(store):
         pass
-    return before - sum(artifacts.sizes(store).values())
+    return round(before - sum(artifacts.sizes(store).values()))
 
 
 def _remove(store: Store, size: int) -> tuple[list[str], list[str]]:
@@ -219,7 +219,7 @@ def _remove(store: Store, size: int) -> tuple[list[str], list[str]]:
     wanted = {text for job in jobs.jobs(store) if job.active for text in job.spec.get("recipes", ())}
     total = sum(stored.values())
     for card in cards:
-        if total <= size:
+        if round(total) <= size:
             break
         mine = stored.get(card.key, 0)
         name = f"{card.recipe} of {card.model} ({printing.size(mine)})"

@@ -97,7 +97,7 @@ def as_made(store: Store, key: str, block: int) -> bytes:
     return data
 
 
-def sizes(store: Store) -> dict[str, int]:
+def sizes(store: Store) -> dict[str, float]:
     """Bytes that the blocks of every artifact take on disk; those that share a file take an equal part of it each."""
     found: list[tuple[str, os.stat_result]] = []
     for key in store.keys("weights"):
@@ -107,7 +107,7 @@ def sizes(store: Store) -> dict[str, int]:
     total: defaultdict[str, float] = defaultdict(float)
     for key, facts in found:
         total[key] += facts.st_size / sharing[facts.st_dev, facts.st_ino]
-    return {key: round(size) for key, size in total.items()}
+    return dict(total)
 
 
 def _block_name(block: int) -> str:

@@ -109,7 +109,7 @@ def _shared_well(paths: Mapping[str, Path], named: Mapping[str, set[str]]) -> bo
     """Whether all have one file already, with no more bits a weight than they need."""
     inodes = {(facts.st_dev, facts.st_ino) for facts in map(os.stat, paths.values())}
     there = next(iter(named.values()))
-    return len(inodes) == 1 and there >= set(paths) and len(there).bit_length() == len(paths).bit_length() > 1
+    return len(inodes) == 1 and there >= set(paths) and len(there).bit_length() == len(paths).bit_length() < len(paths)
 
 
 def _beside(path: Path) -> Path:
