@@ -275,7 +275,7 @@ class Sweep:
         """Let nested masks share their files, once all of them are made: nothing but their size on disk changes."""
         keys = {self.shop.key(recipe) for recipe in self.recipes if recipe != DENSE}
         for done in ladders.share(self.store, keys):
-            yield Progress("", total, total, f"{done.masks} masks as one", done.block, done.blocks)
+            yield Progress("", total, total, f"{done.masks} nested masks as one", done.block, done.blocks)
 
     def mend(self) -> None:
         """Write again what damage took from measured runs and no model is needed for."""

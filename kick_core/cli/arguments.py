@@ -210,7 +210,9 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--deep", action="store_true", help="read every byte")
     command.set_defaults(command=storing.verify)
     command = _command(
-        commands, "gc", "Make room: unfinished leftovers, then the artifacts that are cheapest to remake."
+        commands,
+        "gc",
+        "Make room: unfinished leftovers, nested masks into shared files, then artifacts, cheapest to remake first.",
     )
     command.add_argument("--max-size", type=int, metavar="BYTES", help="keep at most so many bytes of weights")
     command.set_defaults(command=storing.collect)

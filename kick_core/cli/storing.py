@@ -197,12 +197,11 @@ def collect(given: Namespace) -> int:
 def _shrink(store: Store, size: int) -> tuple[list[str], list[str]]:
     """Remove the artifacts that are cheapest to remake until `size` is reached: what went, what had to stay."""
     removed: list[str] = []
-    while True:
-        gone, kept = _remove(store, size)
+    kept: dict[str, str] = {}
+    while gone := _remove(store, size, kept):
         removed += gone
-        if not gone:
-            return removed, kept
         _share(store)  # what stays of a series takes more than its part of the shared files: look again
+    return removed, list(kept.values())
 
 
 def _share(store: Store) -> int:
@@ -213,8 +212,9 @@ def _share(store: Store) -> int:
     return round(before - sum(artifacts.sizes(store).values()))
 
 
-def _remove(store: Store, size: int) -> tuple[list[str], list[str]]:
-    removed, kept, stored = [], [], artifacts.sizes(store)
+def _remove(store: Store, size: int, kept: dict[str, str]) -> list[str]:
+    """Remove until `size` is reached, each artifact taken by its part of the disk: what went. `kept` notes what must stay."""
+    removed, stored = [], artifacts.sizes(store)
     cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(stored.get(card.key, 0), 1))
     wanted = {text for job in jobs.jobs(store) if job.active for text in job.spec.get("recipes", ())}
     total = sum(stored.values())
@@ -224,15 +224,16 @@ def _remove(store: Store, size: int) -> tuple[list[str], list[str]]:
         mine = stored.get(card.key, 0)
         name = f"{card.recipe} of {card.model} ({printing.size(mine)})"
         if artifacts.pinned(store, card.key):
-            kept.append(f"{name} is pinned")
+            kept[card.key] = f"{name} is pinned"
         elif card.recipe in wanted:
-            kept.append(f"{name} belongs to a job that is running")
+            kept[card.key] = f"{name} belongs to a job that is running"
         elif not artifacts.remove(store, card.key):
-            kept.append(f"{name} is in use")
+            kept[card.key] = f"{name} is in use"
         else:
             removed.append(name)
             total -= mine
-    return removed, kept
+            kept.pop(card.key, None)
+    return removed
 
 
 def _left_over(store: Store) -> Iterator[Path]:

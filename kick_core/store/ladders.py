@@ -18,13 +18,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import Timeout
-
 from kick_core.records import Card
 from kick_core.spec import KickError, Unstructured, parse
 from kick_core.store import Store, artifacts, levels
 from kick_core.store.faults import here
-from kick_core.store.files import Damaged, free_bytes, locked, no_space_named, replace_file, sync_folder
+from kick_core.store.files import free_bytes, locked, replace_file, sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +61,12 @@ def _alike(card: Card) -> str:
 def share(store: Store, among: Collection[str] | None = None) -> Iterator[Shared]:
     """Let every series share its files where that takes less room (`among`: only those with one of these keys).
 
-    What is damaged, busy or removed meanwhile is left as it is, and so is everything when there is no room for a
-    block more. Raises KickError when the disk is full in the middle; nothing is lost then.
+    What is damaged, busy, removed meanwhile or not ours to change is left as it is, and so is the rest when there is
+    no room for a block more: nothing depends on it.
     """
     for keys in find(store):
         if among is None or not set(among).isdisjoint(keys):
-            with suppress(Timeout, Damaged, FileNotFoundError):
+            with suppress(KickError, OSError):
                 yield from _share(store, keys)
 
 
@@ -77,7 +75,6 @@ def _share(store: Store, keys: Sequence[str]) -> Iterator[Shared]:
         for key in keys:  # neither removed nor made again while their files are replaced
             held.enter_context(locked(store.lock_path(key), timeout=0))
         blocks, changed = artifacts.card(store, keys[0]).blocks, False
-        held.enter_context(no_space_named(store.root, 0))
         for block in range(blocks):
             changed |= _share_block({key: artifacts.block_path(store, key, block) for key in keys}, store, block)
             yield Shared(len(keys), block, blocks)
