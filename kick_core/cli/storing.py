@@ -213,7 +213,7 @@ def _share(store: Store) -> int:
 
 
 def _remove(store: Store, size: int, kept: dict[str, str]) -> list[str]:
-    """Remove until `size` is reached, each artifact taken by its part of the disk: what went. `kept` notes what must stay."""
+    """Remove until `size` is reached, by each one's part of shared files: what went. `kept` notes what has to stay."""
     removed, stored = [], artifacts.sizes(store)
     cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(stored.get(card.key, 0), 1))
     wanted = {text for job in jobs.jobs(store) if job.active for text in job.spec.get("recipes", ())}

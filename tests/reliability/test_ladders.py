@@ -126,6 +126,12 @@ def test_collecting_ends_at_the_size_that_was_asked_for(five: Store, kick: Kick,
     assert on_disk(five) <= size and len(there) >= left and sound(five, *there)
 
 
+def test_what_had_to_stay_is_told_also_when_there_was_room_elsewhere(five: Store, kick: Kick) -> None:
+    kick("pin", SERIES[0])
+    said = kick("gc", "--max-size", str(2 * artifacts.card(five, SERIES[0]).bytes))
+    assert len(said["removed"]) == 3 and len(said["kept"]) == 1 and "is pinned" in said["kept"][0]
+
+
 def test_gc_shares_what_a_sweep_left(store: Store, kick: Kick) -> None:
     scenarios.series(store)
     before = on_disk(store)
@@ -159,6 +165,17 @@ def test_no_room_for_a_block_more_leaves_everything(store: Store, monkeypatch: p
     before = inodes(store)
     monkeypatch.setattr(ladders, "free_bytes", lambda _: 100)
     assert [*ladders.share(store)] and inodes(store) == before
+
+
+def test_a_cache_of_somebody_else_is_left_as_it_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenarios.series(store)
+    before = inodes(store)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(ladders, "replace_file", refuse)
+    assert [*ladders.share(store)] == [] and inodes(store) == before and sound(store, *SERIES)
 
 
 def test_every_flipped_bit_is_found_where_it_changes_a_mask(five: Store) -> None:
