@@ -212,7 +212,7 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(
         commands,
         "gc",
-        "Make room: unfinished leftovers, nested masks into shared files, then artifacts, cheapest to remake first.",
+        "Make room: leftovers go, nested masks share files, then artifacts go that are cheapest to remake.",
     )
     command.add_argument("--max-size", type=int, metavar="BYTES", help="keep at most so many bytes of weights")
     command.set_defaults(command=storing.collect)

@@ -80,10 +80,10 @@ def block_path(store: Store, key: str, block: int) -> Path:
     return store.folder("weights", key) / _block_name(block)
 
 
-def tensors(store: Store, key: str, block: int, framework: str = "np", only: str | None = None) -> dict[str, Any]:
-    """The tensors of a block (of `only` one linear): arrays, or torch's with "pt". However the masks are kept, every
-    reader gets them as the artifact was made. Raises Damaged, and FileNotFoundError where there is no such block."""
-    return levels.tensors(block_path(store, key, block), key, framework, only)
+def tensors(store: Store, key: str, block: int, framework: str, mask_of: str | None = None) -> dict[str, Any]:
+    """The tensors of a block as the artifact was made, however its masks are kept: torch's ("pt") or arrays ("np"; of
+    masks, `mask_of` one linear). Raises Damaged, and FileNotFoundError where there is no such block."""
+    return levels.tensors(block_path(store, key, block), key, framework, mask_of)
 
 
 def as_made(store: Store, key: str, block: int) -> bytes:

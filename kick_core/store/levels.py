@@ -47,18 +47,18 @@ def above(levels: Any, level: int) -> Any:
     return found
 
 
-def tensors(path: Path, key: str, framework: str = "np", only: str | None = None) -> dict[str, Any]:
-    """The tensors of a block's file as the artifact `key` was made of them; `only` one linear's.
+def tensors(path: Path, key: str, framework: str, mask_of: str | None = None) -> dict[str, Any]:
+    """The tensors of a block's file as the artifact `key` was made of them: from a shared one, this artifact's masks.
 
-    `framework` "pt" or "np". From a shared file the masks of this artifact. Raises Damaged.
+    `framework` "pt" or "np". `mask_of` a linear: no more than its mask is read. Raises Damaged.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework) as file:
             ladder = (file.metadata() or {}).get(_LADDER)
-            names = [name for name in file.keys() if only in (None, name.rpartition(".")[0])]  # noqa: SIM118
-            found = {name: file.get_tensor(name) for name in names}
+            wanted = file.keys() if mask_of is None else {f"{mask_of}.mask", f"{mask_of}.levels"} & {*file.keys()}
+            found = {name: file.get_tensor(name) for name in wanted}
     except SafetensorError as error:
         raise Damaged(f"{path} is no whole safetensors file ({error}): `kick verify --deep` sets it aside") from error
     if ladder is None:

@@ -127,7 +127,7 @@ def dense(model: str, block: int, name: str, shape: tuple[int, int] | None = Non
 def kept(store: Store, key: str, block: int, name: str, cols: int, step: int = 1) -> Bools | None:
     """Which weights of a matrix an artifact kept, rows of [out, in]; None where it pruned nothing."""
     try:
-        packed = artifacts.tensors(store, key, block, only=name).get(f"{name}.mask")
+        packed = artifacts.tensors(store, key, block, "np", mask_of=name).get(f"{name}.mask")
     except FileNotFoundError:
         return None
     if packed is None:

@@ -94,7 +94,7 @@ def test_series_of_other_models_and_calibrations_stay_apart(store, tmp_path, tin
     with pytest.raises(KickError, match="made from another model"):
         shop.opened.wear(store, keys[1][0])
     with pytest.raises(KickError, match="does not tell which"):
-        levels.tensors(artifacts.block_path(store, keys[0][0], 0), keys[1][0])
+        levels.tensors(artifacts.block_path(store, keys[0][0], 0), keys[1][0], "pt")
 
 
 def test_what_shares_files_is_exported_and_listed(store, tmp_path, tiny_folder, capsys):
@@ -107,6 +107,17 @@ def test_what_shares_files_is_exported_and_listed(store, tmp_path, tiny_folder, 
     }
     shop = Workshop(store, open_for(ModelRef(str(tiny_folder)), store, "cpu"), Calibration())
     assert export(shop, parse(MAGNITUDE[2]), tmp_path / "out", "dense").difference == 0.0
+
+
+def test_a_mask_beside_bfloat16_values_is_shown(store, tmp_path):
+    from tests.tiny import save_tiny
+
+    folder = save_tiny(tmp_path / "half", dtype=torch.bfloat16)
+    shop, _ = sweep(folder, store, ("sparsegpt@0.5",))
+    shop.put_on(parse("sparsegpt@0.5"))
+    for matrix in matrices(decoder_blocks(shop.opened.model)[1]):
+        kept = looks.kept(store, shop.key(parse("sparsegpt@0.5")), 1, matrix.name, matrix.read().shape[1])
+        assert kept is not None and not matrix.read()[~torch.from_numpy(kept)].any()
 
 
 def test_weights_that_are_not_numbers_are_refused_before_anything_is_shared(store, tiny_folder):

@@ -64,7 +64,7 @@ def test_twelve_masks_take_four_bits_a_weight(tmp_path):
         (mask,) = levels.tensors(path, f"k{n}", "pt").values()
         assert torch.equal(weights.unpack_bits(mask, 1, 512).bool(), order >= n * 10_000)
     with pytest.raises(KickError, match="does not tell which"):
-        levels.tensors(path, "another")
+        levels.tensors(path, "another", "np")
     with pytest.raises(KickError, match="no file of nested masks with those of another"):
         levels.unfold(packed, "another")
 
@@ -85,7 +85,7 @@ def test_methods_that_only_choose_are_nested_on_the_same_statistics(tmp_path, me
     path = tmp_path / "block-0000.safetensors"
     path.write_bytes(packed)
     for ratio, result in made.items():
-        tensors = levels.tensors(path, ratio, "pt", only="q")
+        tensors = levels.tensors(path, ratio, "pt", mask_of="q")
         assert torch.equal(bits_of(weights.decode("q", base, tensors)), bits_of(result.weight)), ratio
         assert levels.unfold(packed, ratio) == files[ratio]
 
@@ -121,6 +121,6 @@ def test_any_bytes_are_refused_in_words(tmp_path_factory, data):
     assert levels.keys(path) == [] and levels.pack({"k": data}) is None
     with path.open("rb") as file:
         assert levels.size(file, "k") is None
-    for read in (lambda: levels.unfold(data, "k"), lambda: levels.tensors(path, "k")):
+    for read in (lambda: levels.unfold(data, "k"), lambda: levels.tensors(path, "k", "np")):
         with pytest.raises(KickError):
             read()

@@ -56,7 +56,7 @@ def sound(store: Store, *keys: str) -> bool:
         for block in range(BLOCKS):
             made = mask_file(SERIES.index(key), block)
             assert artifacts.as_made(store, key, block) == made
-            found = artifacts.tensors(store, key, block)
+            found = artifacts.tensors(store, key, block, "np")
             data = b"".join(found[name].tobytes() for name in sorted(found))
             assert made.endswith(data) and sorted(found) == ["mlp.up.mask", "self_attn.q.mask"]
     return True
@@ -232,7 +232,7 @@ def test_another_artifacts_shared_file_is_damage(five: Store) -> None:
     os.link(foreign, path)
     assert "bytes" in artifacts.verify(five, scenarios.KEY, deep=False)[0]
     with pytest.raises(artifacts.Damaged, match="does not tell which"):
-        artifacts.tensors(five, scenarios.KEY, 0)
+        artifacts.tensors(five, scenarios.KEY, 0, "np")
 
 
 def test_what_is_busy_is_left_for_another_time(store: Store) -> None:
@@ -258,10 +258,10 @@ def test_readers_see_the_same_masks_at_any_time(five: Store) -> None:
     writer = multiprocessing.get_context("spawn").Process(target=_share_and_make, args=(five.root, 25))
     writer.start()
     reads = 0
-    expected = [artifacts.tensors(five, SERIES[0], block) for block in range(BLOCKS)]
+    expected = [artifacts.tensors(five, SERIES[0], block, "np") for block in range(BLOCKS)]
     while writer.is_alive():
         for block, wanted in enumerate(expected):
-            found = artifacts.tensors(five, SERIES[0], block)
+            found = artifacts.tensors(five, SERIES[0], block, "np")
             assert all(np.array_equal(found[name], mask) for name, mask in wanted.items())
         assert artifacts.verify(five, SERIES[1], deep=bool(reads % 2)) == []
         reads += 1
