@@ -1,6 +1,6 @@
 """LLM-KICK's experiments as sweeps: which models, recipes and tasks, with which calibrations.
 
-An experiment is one sweep or several (several calibrations, two models). All run through the same cells as any other
+An experiment is one sweep or several (several calibrations, two models or more). All run through the same cells as any other
 sweep, so what is there is not done again. What the pocket models share with `kick sweep --preset demo` they share in
 calibration and numbers of examples too.
 """
@@ -22,7 +22,12 @@ WINDOWS = (1, 4, 16, 64, 128)
 SHOTS = (0, 1, 2, 3, 5)
 """Worked examples before a question (figure 14)."""
 
-NAMES = ("table2", "table3", "calibration-size", "small-dense", "k-shot", "disciplines", "perplexity-vs-tasks")
+NAMES = (
+    "table2", "table3", "calibration-size", "small-dense", "k-shot", "disciplines", "perplexity-vs-tasks", "families",
+)  # fmt: skip
+
+FAMILY = ("pocket-11m", "pocket-4m")
+"""The models that `families` compares where none is named."""
 
 
 def requests(name: str, base: Request, store: Store, small: str | None = None) -> tuple[Request, ...]:

@@ -146,9 +146,13 @@ def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument(
         "name",
         metavar="NAME",
-        help="table2, table3, calibration-size, small-dense, k-shot, disciplines or perplexity-vs-tasks",
+        help="table2, table3, calibration-size, small-dense, k-shot, disciplines, perplexity-vs-tasks or families",
     )
-    command.add_argument("--model", default="pocket", help="pocket, a folder in hub layout, or a hub id")
+    command.add_argument(
+        "--model", action="append", default=[], dest="models", metavar="M",
+        help="pocket (the default), a folder in hub layout, or a hub id; families: may be repeated",
+    )  # fmt: skip
+    command.add_argument("--tuned-from", metavar="BASE", help="families: the model that --model was tuned from; kept")
     command.add_argument("--small", metavar="MODEL", help="small-dense: the smaller model, which stays dense")
     command.add_argument("--revision", help="of a hub model")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")

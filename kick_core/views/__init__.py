@@ -5,7 +5,7 @@ No streamlit, no torch. Everything a screen shows comes from here, so pages and 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
 (the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to
 dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
-`difference`, `heat` (texts) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
+`difference`, `heat` (texts) · `families`, `gaps`, `robustness` (several models) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
 from kick_core.stats import Interval
@@ -29,6 +29,7 @@ from kick_core.views.examples import (
     versus,
     words_between,
 )
+from kick_core.views.families import Kin, Robustness, calibrations, families, gaps, related, robustness
 from kick_core.views.findings import (
     IN_CONTEXT,
     KNOWLEDGE,
@@ -77,8 +78,10 @@ __all__ = [
     "Claim",
     "Detail",
     "Interval",
+    "Kin",
     "Piece",
     "Preview",
+    "Robustness",
     "Said",
     "Store",
     "Versus",
@@ -89,6 +92,7 @@ __all__ = [
     "by",
     "calibration_of",
     "calibration_used",
+    "calibrations",
     "claims",
     "command",
     "coverage",
@@ -100,7 +104,9 @@ __all__ = [
     "difference",
     "example",
     "examples",
+    "families",
     "fidelity",
+    "gaps",
     "headline",
     "heat",
     "judge_controls",
@@ -119,8 +125,10 @@ __all__ = [
     "preview",
     "protocols",
     "provided",
+    "related",
     "repetition",
     "report",
+    "robustness",
     "rung",
     "said",
     "scores",
