@@ -1,6 +1,6 @@
 """LLM-KICK's experiments as sweeps: which models, recipes and tasks, with which calibrations.
 
-An experiment is one sweep or several (several calibrations, two models or more). All run through the same cells as any other
+An experiment is one sweep or several (several calibrations, two models). All run through the same cells as any other
 sweep, so what is there is not done again. What the pocket models share with `kick sweep --preset demo` they share in
 calibration and numbers of examples too.
 """

@@ -5,7 +5,8 @@ No streamlit, no torch. Everything a screen shows comes from here, so pages and 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
 (the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to
 dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
-`difference`, `heat` (texts) · `families`, `gaps`, `robustness` (several models) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
+`difference`, `heat` (texts) · `families`, `gaps`, `robustness` (several models) · `judgings`,
+`judge_controls`, `said`, `to_judge` (judges).
 """
 
 from kick_core.stats import Interval

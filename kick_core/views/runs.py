@@ -65,8 +65,10 @@ class Asked:
 
 
 def stamp(store: Store) -> str:
-    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes, or is said
-    to be tuned from another model."""
+    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes.
+
+    Also when the user says which model was tuned from which.
+    """
     newest, count = 0, 0
     for room in ("results", "weights", "examples", "judgments", "replies"):
         for path in (store.root / room).glob("??/*"):
