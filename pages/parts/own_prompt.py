@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import jobs, views
-from kick_core.views import told
 from kick_core.jobs import Job
 from kick_core.spec import BadRequest, KickError
+from kick_core.views import told
 from pages.parts import answers, data
 from pages.parts.frame import heading, note, store
 from pages.parts.safe import TONE, Safe, show, tag
