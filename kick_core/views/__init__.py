@@ -56,10 +56,10 @@ from kick_core.views.made import (
 )
 from kick_core.views.naming import label, rung
 from kick_core.views.noise import noise
-from kick_core.views.report import report
 from kick_core.views.runs import OFFICIAL, POCKET, asked_name, kind_of_data, ladder, stamp, task_titles, unread
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
 from kick_core.views.sentences import shown
+from kick_core.views.story import report
 from kick_core.views.whole import details
 from kick_core.views.words import Piece, Warm, difference, heat, repetition
 

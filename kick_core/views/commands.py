@@ -128,3 +128,10 @@ def closer(store: Store, frame: pd.DataFrame) -> list[str]:
         rows = frame[(frame["recipe"] == "dense") & frame["task"].isin(tasks)]
         lines += [f"{line} --noise-floor" for line in sweeps(store, rows)]
     return lines
+
+
+def report(model: str, protocol: str, data: str) -> str:
+    """The command that writes the report on a model."""
+    words = ["kick", "report", "report.html", "--model", model]
+    words += [] if protocol == "strict" else ["--protocol", protocol]
+    return shlex.join([*words, *([] if data == runs.POCKET else ["--data", data])])
