@@ -225,6 +225,10 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "report", "Write what was found of a model as one HTML file that works offline.")
     command.add_argument("file", metavar="FILE.html")
     command.add_argument("--model", help="which model (default: the one measured most)")
+    command.add_argument(
+        "--data", metavar="DATA", help="pocket, official or a folder (default: pocket where it was asked)"
+    )
+    command.add_argument("--protocol", help="strict or paper (default: the one asked under most)")
     command.set_defaults(command=storing.report)
     command = _command(commands, "doctor", "What this machine offers, and what is missing.")
     command.set_defaults(command=storing.doctor)

@@ -130,6 +130,17 @@ def closer(store: Store, frame: pd.DataFrame) -> list[str]:
     return lines
 
 
+def wrapped(line: str, width: int = 96) -> str:
+    """A long command over several lines, as a shell reads it."""
+    lines = [""]
+    for word in shlex.split(line):
+        told = shlex.quote(word)
+        if lines[-1] and len(lines[-1]) + len(told) > width:
+            lines.append("   ")
+        lines[-1] += f" {told}" if lines[-1] else told
+    return " \\\n".join(lines)
+
+
 def report(model: str, protocol: str, data: str) -> str:
     """The command that writes the report on a model."""
     words = ["kick", "report", "report.html", "--model", model]

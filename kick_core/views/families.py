@@ -68,15 +68,20 @@ FAMILIES = {
 
 
 def families(
-    store: Store, data: str | None = None, protocol: str = "strict", only: Iterable[str] | None = None
+    store: Store,
+    data: str | None = None,
+    protocol: str = "strict",
+    only: Iterable[str] | None = None,
+    measured: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One row per recipe, task and model, of what at least two models were asked; dense is in every row.
 
-    `data` is "pocket" or "official" (the pocket world's where anything was asked of it), `only` keeps these models.
+    `data` is "pocket" or "official" (the pocket world's where anything was asked of it), `only` keeps these models;
+    `measured` is a `scores` frame of all models where there is one already.
     `same` names the resolved recipe; `tokens` what it was calibrated on. Sorted by recipe from mild to harsh within
     a method, task, model.
     """
-    measured = scores(store)
+    measured = scores(store) if measured is None else measured
     names = [name for name in measured["model"].unique() if only is None or name in set(only)]
     asked = set(measured.loc[measured["model"].isin(names), "data"].map(runs.kind_of_data))
     kind = data or next((kind for kind in runs.DATA if kind in asked), POCKET)

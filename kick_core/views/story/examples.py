@@ -27,7 +27,7 @@ HOW = (
 def broken(story: Story) -> list[Safe]:
     """The examples; nothing where no answer broke."""
     boxes = [_box(story, number, row, name) for number, (row, name) in enumerate(chosen(story), 1)]
-    return [quiet(HOW), *boxes] if boxes else []
+    return [quiet(HOW), tag("div", *boxes, cls="pair")] if boxes else []
 
 
 def chosen(story: Story) -> list[tuple[Row, str]]:

@@ -11,7 +11,7 @@ import pandas as pd
 from kick_core.records import Card, RunCard
 from kick_core.store import Store
 from kick_core.views import made, runs
-from kick_core.views.findings import KNOWLEDGE, percent
+from kick_core.views.findings import KNOWLEDGE, Claim, claims, percent
 from kick_core.views.markup import Child, Safe, many, tag
 from kick_core.views.plots import Chart, Row, each
 from kick_core.views.scores import NOT_MEASURED, current, scores
@@ -21,16 +21,22 @@ MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?"}
 """Beside the colours, for those who print in black or do not see them."""
 
 
+SHORT = 14
+"""Rows of a table that is not broken over two sheets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """One model under one protocol on one kind of data. `frame` is what the pages show of it, `cards` its artifacts
-    and `asked` its runs, both by key and only those behind the frame."""
+    and `asked` its runs, both by key and only those behind the frame. `measured` are the scores of all models."""
 
     store: Store
     model: str
     protocol: str
     data: str
     frame: pd.DataFrame
+    measured: pd.DataFrame
+    claims: tuple[Claim, ...]
     cards: dict[str, Card]
     asked: dict[str, RunCard]
 
@@ -69,15 +75,15 @@ Section = Callable[[Story], Sequence[Safe]]
 
 def gather(store: Store, model: str, protocol: str | None = None, data: str | None = None) -> Story:
     """Everything that is known of a model; `protocol` is the one that it was asked under most where none is named."""
-    measured = scores(store, model)
-    most = measured["protocol"].value_counts()
+    measured = scores(store)
+    most = measured.loc[measured["model"] == model, "protocol"].value_counts()
     chosen = protocol or (str(most.index[0]) if len(most) else "strict")
     frame = current(measured, model, chosen, data)
     kind = data or (runs.kind_of_data(str(frame["data"].iloc[0])) if len(frame) else runs.POCKET)
     weights = set(frame["weights"])
     cards = {card.key: card for card in made.cards(store) if card.key in weights}
     asked = {key: runs.one(store, key).card for key in dict.fromkeys(frame["run"])}
-    return Story(store, model, chosen, kind, frame, cards, asked)
+    return Story(store, model, chosen, kind, frame, measured, tuple(claims(frame)), cards, asked)
 
 
 # --- pieces --------------------------------------------------------------------------------------------------
@@ -95,17 +101,15 @@ def table(
     heads: Sequence[Child], rows: Iterable[Sequence[Child | tuple[Child, str]]], caption: str, cls: str = ""
 ) -> Safe:
     """A table with a caption; the first cell of a row names it. A cell with a class comes as (content, class)."""
+    lines = [[_cell(cell) for cell in row] for row in rows]
     body = many(
-        tag(
-            "tr",
-            tag("th", *_cell(row[0])[:1], scope="row"),
-            *(tag("td", text, cls=kind) for text, kind in map(_cell, row[1:])),
-        )
-        for row in rows
+        tag("tr", tag("th", line[0][0], scope="row"), *(tag("td", text, cls=kind) for text, kind in line[1:]))
+        for line in lines
     )
     top = tag("tr", *(tag("th", head, scope="col") for head in heads))
     inner = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", body), cls=cls)
-    return tag("div", inner, cls="wide", tabindex="0", role="region", **{"aria-label": caption})
+    kind = "wide" if len(lines) > SHORT else "wide short"
+    return tag("div", inner, cls=kind, tabindex="0", role="region", **{"aria-label": caption})
 
 
 def _cell(cell: Child | tuple[Child, str]) -> tuple[Child, str]:
@@ -148,6 +152,12 @@ def kept(row: Row) -> str:
 def token(verdict: Any) -> str:
     """A verdict as the name of a class."""
     return str(verdict).replace(" ", "-")
+
+
+def short(key: str) -> str:
+    """The beginning of a key, which is enough for `kick show`."""
+    kind, _, digest = key.partition("-")
+    return f"{kind}-{digest[:8]}"
 
 
 def cells(frame: pd.DataFrame) -> dict[tuple[str, str], Row]:

@@ -6,10 +6,12 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from kick_core.views import plots
+import pandas as pd
+
+from kick_core.views import commands, plots
 from kick_core.views.closeness import BOUNDS, fidelity, texts
 from kick_core.views.families import calibrations, families, gaps, related, robustness
-from kick_core.views.findings import KNOWLEDGE, SIZE, claims, headline, percent
+from kick_core.views.findings import KNOWLEDGE, SIZE, headline, percent
 from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
 from kick_core.views.plots import each
@@ -47,9 +49,8 @@ def abstract(story: Story) -> list[Safe]:
     ]
     if story.pruners:
         lines.append(_furthest(story))
-    found = claims(frame)
     words = ("holds", "does not hold", "cannot tell", "not measured")
-    counted = [(word, sum(claim.verdict == word for claim in found)) for word in words]
+    counted = [(word, sum(claim.verdict == word for claim in story.claims)) for word in words]
     told = ", ".join(f"{count} “{word}”" for word, count in counted if count)
     lines.append(f"The paper's three claims, put to these data: {told}.")
     floor = noise(story.store, str(frame["fingerprint"].iloc[0]))
@@ -145,7 +146,7 @@ def verdicts(story: Story) -> list[Safe]:
             quiet(found.rule),
             cls="claim",
         )
-        for found in claims(story.frame)
+        for found in story.claims
     ]
 
 
@@ -254,8 +255,14 @@ def close(story: Story) -> list[Safe]:
         parts.append(
             table(["Task", "dense against dense, in other batches"], rows, "The evaluator's own noise", "words")
         )
-    missing = [name for name, found in (("fidelity", near), ("noise-floor", floor)) if found.empty]
-    return [*parts, *(quiet(f"Not measured here; kick sweep … --{name} measures it.") for name in missing)]
+    missing = [flag for flag, found in (("--fidelity", near), ("--noise-floor", floor)) if found.empty]
+    if missing:
+        first = commands.sweeps(story.store, story.frame)[0]
+        parts += [
+            quiet("This measures what is missing here:"),
+            tag("pre", commands.wrapped(f"{first} {' '.join(missing)}")),
+        ]
+    return parts
 
 
 def _near(row: plots.Row) -> list[Child]:
@@ -271,7 +278,7 @@ def _read(row: plots.Row) -> list[Child]:
 
 def others(story: Story) -> list[Safe]:
     """The same recipes on other models of this cache, and base beside tuned; nothing where no recipe is shared."""
-    frame = families(story.store, story.data, story.protocol)
+    frame = families(story.store, story.data, story.protocol, measured=story.measured)
     mine = frame[frame["same"].isin(frame.loc[frame["model"] == story.model, "same"])]
     mine = mine[mine["task"].isin(story.titles)]
     if mine.empty:
@@ -284,7 +291,7 @@ def others(story: Story) -> list[Safe]:
     parts = [
         quiet("Each model's share of its own dense score; brackets are 95 % intervals."),
         table(["Recipe and task", *names], rows, "The same recipe on several models"),
-        bullets(sorted({f"{rows['label'].iloc[0]}: {calibrations(rows)}" for _, rows in mine.groupby("same")})),
+        bullets(_calibrated(mine)),
     ]
     for pair in related(story.store, mine):
         if story.model in (pair.tuned, pair.base):
@@ -294,6 +301,14 @@ def others(story: Story) -> list[Safe]:
                 quiet(word.rule),
             ]
     return parts
+
+
+def _calibrated(mine: pd.DataFrame) -> list[str]:
+    """How far the models were calibrated alike, recipes of which the same is to be said together."""
+    told: dict[str, list[str]] = {}
+    for _, rows in mine.groupby("same", sort=False):
+        told.setdefault(calibrations(rows), []).append(str(rows["label"].iloc[0]))
+    return [f"{', '.join(labels)}: {words}" for words, labels in told.items()]
 
 
 def _beside(row: plots.Row | None) -> Child | tuple[Child, str]:

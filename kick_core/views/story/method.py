@@ -18,10 +18,7 @@ from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
 from kick_core.views.plots import Row, each
 from kick_core.views.scores import NOT_MEASURED
-from kick_core.views.story.facts import Story, bullets, kept, quiet, said, score, table
-
-KEY = 22
-"""Characters of a key that are told: enough for `kick show`."""
+from kick_core.views.story.facts import Story, bullets, kept, quiet, said, score, short, table
 
 
 def subject(story: Story) -> list[Safe]:
@@ -180,7 +177,7 @@ def _made(story: Story, row: Row) -> list[Child]:
     noted = tag("small", f" {'; '.join(card.warnings)}") if card.warnings else ""
     return [
         tag("span", row["label"], noted),
-        card.key[:KEY],
+        short(card.key),
         calibrated(card.calibration),
         f"{card.bytes / 1e6:.2f} MB",
         f"{card.seconds:.1f} s",
@@ -194,13 +191,14 @@ def reproduce(story: Story) -> list[Safe]:
     if story.frame.empty:
         return []
     lines = [*commands.sweeps(story.store, story.frame), *commands.closer(story.store, story.frame)]
+    lines.append(commands.report(story.model, story.protocol, story.data))
     name = str(story.frame["fingerprint"].iloc[0])[:16]
     return [
         said(
             "In an empty cache these commands give the keys of this report again, on the same kind of device, with the "
             f"versions above and with a model whose files have the fingerprint {name}…"
         ),
-        tag("pre", "\n".join([*lines, commands.report(story.model, story.protocol, story.data)]), cls="commands"),
+        tag("pre", "\n".join(map(commands.wrapped, lines))),
         quiet("kick show KEY tells everything of a run or an artifact; kick verify --deep reads every byte behind it."),
     ]
 
@@ -225,5 +223,5 @@ def _number(row: Row) -> list[Child]:
         blank["fixed"],
         "–" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.2g}",
         str(row["verdict"]),
-        row["run"][:KEY],
+        short(row["run"]),
     ]

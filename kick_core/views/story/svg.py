@@ -41,7 +41,7 @@ def draw(chart: Chart, title: str, *, width: float = 760, height: float | None =
         legend[0],
     ]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(frame.height)}" role="img" '
+        f'<svg viewBox="0 0 {_n(width)} {_n(frame.height)}" role="img" '
         f'font-size="{_n(SIZE)}" {_slide(axes)}><title>{_text(title)}</title>{"".join(parts)}</svg>'
     )
 
