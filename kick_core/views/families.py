@@ -42,6 +42,7 @@ FAMILIES = {
     "scorer": "str",
     "higher_is_better": "bool",
     "n": "int",
+    "total": "int",
     "paired": "int",
     "score": "float",
     "low": "float",
