@@ -184,7 +184,7 @@ def test_a_model_without_sparsities_has_no_slider(tmp_path: Path) -> None:
 
 def test_dense_alone_and_nothing_at_all_are_told(tmp_path: Path) -> None:
     store = synthetic.make(tmp_path, recipes=("dense",), task_names=("perplexity",), n=5)
-    assert "under 1 recipes" in Read(views.report(store, synthetic.MODEL)).text
+    assert "asked 1 task under 1 recipe, dense" in Read(views.report(store, synthetic.MODEL)).text
     assert "Nothing has been measured." in views.report(store, "nobody")
 
 

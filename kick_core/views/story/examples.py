@@ -14,7 +14,7 @@ from kick_core.views.story.facts import Story, quiet
 from kick_core.views.words import heat
 
 COUNT = 12
-LONGEST = 700
+LONGEST = 500
 """Characters of an answer; what is longer is cut, and says so."""
 
 HOW = (
@@ -27,7 +27,7 @@ HOW = (
 def broken(story: Story) -> list[Safe]:
     """The examples; nothing where no answer broke."""
     boxes = [_box(story, number, row, name) for number, (row, name) in enumerate(chosen(story), 1)]
-    return [quiet(HOW), tag("div", *boxes, cls="pair")] if boxes else []
+    return [quiet(HOW), *boxes] if boxes else []
 
 
 def chosen(story: Story) -> list[tuple[Row, str]]:

@@ -43,8 +43,8 @@ def abstract(story: Story) -> list[Safe]:
         return [said("Nothing has been measured.")]
     recipes, answers = frame["recipe"].nunique(), int(frame["n"].sum() + frame["unjudged"].sum())
     lines = [
-        f"{story.model} was asked {len(story.titles)} tasks under {recipes} recipes, the uncompressed model among "
-        f"them: {answers:,} answers, every one kept.",
+        f"{story.model} was asked {_counted(len(story.titles), 'task')} under {_counted(recipes, 'recipe')}, dense "
+        f"among them: {answers:,} answers, every one kept.",
         *(headline(frame, recipe) for recipe in _telling(story)),
     ]
     if story.pruners:
@@ -57,6 +57,10 @@ def abstract(story: Story) -> list[Safe]:
     if len(floor):
         lines.append(_noise_said(story, floor.to_dict("records")))
     return [tag("p", " ".join(line for line in lines if line), cls="abstract")]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _telling(story: Story) -> list[str]:
