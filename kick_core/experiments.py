@@ -22,7 +22,12 @@ WINDOWS = (1, 4, 16, 64, 128)
 SHOTS = (0, 1, 2, 3, 5)
 """Worked examples before a question (figure 14)."""
 
-NAMES = ("table2", "table3", "calibration-size", "small-dense", "k-shot", "disciplines", "perplexity-vs-tasks")
+NAMES = (
+    "table2", "table3", "calibration-size", "small-dense", "k-shot", "disciplines", "perplexity-vs-tasks", "families",
+)  # fmt: skip
+
+FAMILY = ("pocket-11m", "pocket-4m")
+"""The models that `families` compares where none is named."""
 
 
 def requests(name: str, base: Request, store: Store, small: str | None = None) -> tuple[Request, ...]:

@@ -109,5 +109,9 @@ CLAIMS = {
         'Figure 1: perplexity shows "no significant variation up to 45 to 60 %" where knowledge is lost at 25 to 30 %. '
         "The figure prints no values.",
     ),
+    "families": (
+        "The paper measures Vicuna 7B and 13B, which are tuned for dialogue, and leaves other families to later work: "
+        "it prints nothing to compare with.",
+    ),
 }
 """What the paper says of each experiment, in its words or ours."""

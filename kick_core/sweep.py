@@ -118,6 +118,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "tasks": ("multiple_choice",),
     },
+    "families": {
+        "recipes": ("dense", "magnitude@0.5", "wanda@0.3", "wanda@0.5", "wanda@2:4", "gptq@4bit"),
+        "tasks": ("perplexity", "factoid_qa", "multiple_choice", "retrieval_qa_closed", "retrieval_qa_open"),
+    },
     "perplexity-vs-tasks": {
         "recipes": ("dense", *(f"{m}@{level}" for m in _PRUNERS for level in _LEVELS)),
         "tasks": ("perplexity", "factoid_qa", "multiple_choice", "retrieval_qa_closed"),

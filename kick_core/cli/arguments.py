@@ -146,9 +146,13 @@ def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument(
         "name",
         metavar="NAME",
-        help="table2, table3, calibration-size, small-dense, k-shot, disciplines or perplexity-vs-tasks",
+        help="table2, table3, calibration-size, small-dense, k-shot, disciplines, perplexity-vs-tasks or families",
     )
-    command.add_argument("--model", default="pocket", help="pocket, a folder in hub layout, or a hub id")
+    command.add_argument(
+        "--model", action="append", default=[], dest="models", metavar="M",
+        help="pocket (the default), a folder in hub layout, or a hub id; families: may be repeated",
+    )  # fmt: skip
+    command.add_argument("--tuned-from", metavar="BASE", help="families: the model that --model was tuned from; kept")
     command.add_argument("--small", metavar="MODEL", help="small-dense: the smaller model, which stays dense")
     command.add_argument("--revision", help="of a hub model")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -223,6 +227,10 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "report", "Write what was found of a model as one HTML file that works offline.")
     command.add_argument("file", metavar="FILE.html")
     command.add_argument("--model", help="which model (default: the one measured most)")
+    command.add_argument(
+        "--data", metavar="DATA", help="pocket, official or a folder (default: pocket where it was asked)"
+    )
+    command.add_argument("--protocol", help="strict or paper (default: the one asked under most)")
     command.set_defaults(command=storing.report)
     command = _command(commands, "doctor", "What this machine offers, and what is missing.")
     command.set_defaults(command=storing.doctor)

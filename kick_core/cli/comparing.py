@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from kick_core import experiments, paper, workers
-from kick_core.cli import planning, printing
-from kick_core.cli.requests import calibration
+from kick_core.cli import planning, printing, relatives
+from kick_core.cli.requests import base_request
+from kick_core.spec import BadRequest
 from kick_core.store import Store, open_store
 from kick_core.sweep import Request, Sweep
 from kick_core.views import reproduced
@@ -19,8 +19,13 @@ from kick_core.views.reproduced import Swept
 
 def reproduce(given: Namespace) -> int:
     """`kick reproduce NAME --model M`"""
+    if given.name == "families":
+        return relatives.compare(given)
+    if len(given.models) > 1 or getattr(given, "tuned_from", None):
+        raise BadRequest(f"{given.name} is about one model: several, and --tuned-from, are for families")
     store = open_store(given.cache)
-    requests = experiments.requests(given.name, _base(given), store, given.small)
+    base = base_request(given, (given.models or ["pocket"])[0])
+    requests = experiments.requests(given.name, base, store, given.small)
     if given.plan:
         return planning.tell(requests, store, as_json=given.json)
     sweeps = [_swept(request, store, given.workers) for request in requests]
@@ -32,27 +37,13 @@ def reproduce(given: Namespace) -> int:
         printing.document(about | {"differs": differs, "ours": notes, "rows": rows})
         return 0
     print(f"{given.name}, after {paper.SOURCE}")
-    _list("the paper:", about["paper"])
+    printing.lines("the paper:", about["paper"])
     printing.table(
         [_HEADERS.get(name, name) for name in _shown(frame)], (_row(row) for row in frame.to_dict("records"))
     )
-    _list("here:", notes)
-    _list("what differs:", differs)
+    printing.lines("here:", notes)
+    printing.lines("what differs:", differs)
     return 0
-
-
-def _base(given: Namespace) -> Request:
-    named = experiments.base(given.model, given.data)
-    return replace(
-        named,
-        calibration=calibration(given, named.calibration),
-        limit=given.limit or named.limit,
-        limits={} if given.limit else named.limits,
-        protocol=given.protocol,
-        device=given.device,
-        dtype=given.dtype,
-        revision=given.revision,
-    )
 
 
 def _swept(request: Request, store: Store, processes: int | None) -> Swept:
@@ -116,8 +107,3 @@ def _cell(name: str, row: dict[Any, Any]) -> str:
             return f"{value:.4g}" if name == "paper" else f"{value:.3f}"
         case _:
             return str(value)
-
-
-def _list(title: str, lines: list[str]) -> None:
-    for at, line in enumerate(lines):
-        print(f"{title if at == 0 else ' ' * len(title)} {line}")

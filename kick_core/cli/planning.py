@@ -21,7 +21,7 @@ def sweep(given: Namespace) -> int:
     if given.preset in experiments.NAMES and given.preset not in PRESETS:
         from kick_core.cli import comparing
 
-        return comparing.reproduce(Namespace(**vars(given), name=given.preset, small=None))
+        return comparing.reproduce(Namespace(**vars(given), name=given.preset, small=None, models=[given.model]))
     if given.plan:
         return plan(given)
     from kick_core.cli import making

@@ -67,6 +67,12 @@ def _aligned(cell: str, width: int) -> str:
     return cell.rjust(width) if cell[:1].isdigit() or cell[:1] in "-+" else cell.ljust(width)
 
 
+def lines(title: str, said: Sequence[str]) -> None:
+    """Sentences under a title that stands beside the first."""
+    for at, line in enumerate(said):
+        print(f"{title if at == 0 else ' ' * len(title)} {clean(line)}")
+
+
 def clean(text: str) -> str:
     """Names of files and models are untrusted: no control characters reach the terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

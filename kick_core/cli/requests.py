@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import replace
 
+from kick_core import experiments
 from kick_core import sweep as sweeping
 from kick_core.spec import BadRequest, Calibration
 from kick_core.sweep import Request
@@ -55,4 +56,19 @@ def sweep_request(given: Namespace) -> Request:
         revision=given.revision,
         fidelity=given.fidelity,
         noise_floor=given.noise_floor,
+    )
+
+
+def base_request(given: Namespace, model: str) -> Request:
+    """How `kick reproduce` asks a model: as its experiment does, changed by what else was said."""
+    named = experiments.base(model, given.data)
+    return replace(
+        named,
+        calibration=calibration(given, named.calibration),
+        limit=given.limit or named.limit,
+        limits={} if given.limit else named.limits,
+        protocol=given.protocol,
+        device=given.device,
+        dtype=given.dtype,
+        revision=given.revision,
     )

@@ -296,17 +296,27 @@ def report(given: Namespace) -> int:
     from kick_core import views
 
     store, file = open_store(given.cache), Path(given.file)
-    known = list(views.scores(store)["model"].value_counts().index)
+    measured = views.scores(store)
+    known = list(measured["model"].value_counts().index)
     if not known:
         raise KickError(f"nothing is measured in {store.root}: `kick sweep pocket --preset demo` fills it")
     if given.model is not None and given.model not in known:
         raise nearest(given.model, known, "measured model")
     if file.suffix != ".html":
         raise BadRequest(f"{file} does not end in .html: the report is one HTML file")
-    page = views.report(store, given.model or known[0]).encode()
+    model = given.model or known[0]
+    kinds, protocols = views.data_kinds(measured, model), views.protocols(measured, model)
+    data = kinds[0] if given.data is None else views.kind_of_data(given.data)
+    if data not in kinds:
+        raise BadRequest(f"{model} was not asked on data {given.data!r}: it was asked on {' and '.join(kinds)}")
+    protocol = given.protocol or protocols[0]
+    if protocol not in protocols:
+        raise BadRequest(f"{model} was not asked under protocol {protocol!r}: only {' and '.join(protocols)}")
+    page = views.report(store, model, protocol, data).encode()
     replace_file(file.resolve(), page)
     if given.json:
-        printing.document({"file": str(file), "bytes": len(page), "model": given.model or known[0]})
+        about = {"file": str(file), "bytes": len(page), "model": model, "protocol": protocol, "data": data}
+        printing.document(about)
     else:
         print(f"{file}: {printing.size(len(page))}")
     return 0

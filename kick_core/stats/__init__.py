@@ -12,6 +12,7 @@ Standard library and numpy only; scipy and statsmodels are the oracles of the te
 from kick_core.stats.bootstrap import bootstrap_difference
 from kick_core.stats.clusters import clustered_difference, clustered_p, clustered_ratio, clustered_score
 from kick_core.stats.distributions import incomplete_beta, normal_quantile, student_p, student_quantile
+from kick_core.stats.gaps import Ratio, ratio_correlation, share_gap
 from kick_core.stats.pairs import (
     Flips,
     changed,
@@ -34,6 +35,7 @@ __all__ = [
     "Interval",
     "Loop",
     "Match",
+    "Ratio",
     "Repetition",
     "bootstrap_difference",
     "changed",
@@ -58,11 +60,13 @@ __all__ = [
     "paired_p",
     "perplexity",
     "perplexity_kept",
+    "ratio_correlation",
     "ratio_of_means",
     "ratio_of_sums",
     "repeats",
     "repetition",
     "score",
+    "share_gap",
     "smallest_detectable",
     "student_p",
     "student_quantile",

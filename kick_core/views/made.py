@@ -104,7 +104,7 @@ def _weighed(card: Card) -> dict[str, Any]:
         "dense_bytes": card.dense_bytes,
         "weights": card.weights,
         "seconds": card.seconds,
-        "calibration": _calibration(card.calibration),
+        "calibration": calibrated(card.calibration),
         "device": card.device,
         "dtype": card.dtype,
         "warnings": len(card.warnings),
@@ -113,7 +113,8 @@ def _weighed(card: Card) -> dict[str, Any]:
     }
 
 
-def _calibration(facts: Mapping[str, Any] | None) -> str:
+def calibrated(facts: Mapping[str, Any] | None) -> str:
+    """A calibration as a card tells it, in words."""
     if not facts:
         return "none"
     said = f"{facts.get('windows', '?')} windows of {facts.get('length', '?')} tokens of {facts.get('source', '?')}"
@@ -229,7 +230,7 @@ def methods_known() -> list[methods.MethodCard]:
 def calibration_of(store: Store, keys: Iterable[str]) -> list[str]:
     """The calibrations, in words, of those of these artifacts that looked at data."""
     wanted = set(keys)
-    return sorted({_calibration(card.calibration) for card in cards(store) if card.key in wanted and card.calibration})
+    return sorted({calibrated(card.calibration) for card in cards(store) if card.key in wanted and card.calibration})
 
 
 def calibration_used(store: Store, model: str, recipes: Iterable[str]) -> Calibration | None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from kick_core import tasks
 from kick_core.records import Example, Output, RunCard
 from kick_core.spec import BadRequest, KickError, Recipe, parse
-from kick_core.store import Store, results
+from kick_core.store import Store, kin, results
 from kick_core.views import naming
 
 AGAIN = "again"
@@ -65,12 +65,17 @@ class Asked:
 
 
 def stamp(store: Store) -> str:
-    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes."""
+    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes.
+
+    Also when the user says which model was tuned from which.
+    """
     newest, count = 0, 0
     for room in ("results", "weights", "examples", "judgments", "replies"):
         for path in (store.root / room).glob("??/*"):
             newest = max(newest, path.stat().st_mtime_ns)
             count += 1
+    for path in store.root.glob(kin.FILE):
+        newest, count = max(newest, path.stat().st_mtime_ns), count + 1
     return f"{count}-{newest}"
 
 

@@ -221,3 +221,27 @@ def _detail(root: str, stamp: str, run: str, example: str, scorer: str) -> views
 def detail(row: pd.Series, example: str) -> views.Detail:
     """One example in full, judged by the row's scorer."""
     return _detail(place(), stamp(), row["run"], example, row["scorer"])
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _families(root: str, stamp: str, kind: str, protocol: str) -> pd.DataFrame:
+    return views.families(store(), kind, protocol, measured=_scores(root, stamp))
+
+
+def families(model: str) -> pd.DataFrame:
+    """What several models share, on the kind of data and under the protocol that are shown of this one."""
+    return _families(place(), stamp(), kind(model), protocol(model))
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _kin(root: str, stamp: str, kind: str, protocol: str) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:
+    frame, found = _families(root, stamp, kind, protocol), []
+    for pair in views.related(store(), frame):
+        gaps = views.gaps(store(), frame, pair.tuned, pair.base)
+        found.append((pair, gaps, views.robustness(gaps, pair.tuned, pair.base)))
+    return found
+
+
+def kin(model: str) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:
+    """The pairs of base and tuned among them, cell by cell and in one word."""
+    return _kin(place(), stamp(), kind(model), protocol(model))

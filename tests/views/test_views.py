@@ -338,21 +338,6 @@ def test_recipe_words() -> None:
     assert findings.KNOWLEDGE[0] in tasks.names()
 
 
-def test_report_holds_the_same_sentences(store: Store, frame: pd.DataFrame) -> None:
-    page = views.report(store, synthetic.MODEL)
-    now = views.current(frame, synthetic.MODEL)
-    for recipe in ("dense", "magnitude@0.5", "wanda@0.3"):
-        assert views.headline(now, recipe) in page
-    for claim in views.claims(now):
-        assert claim.text in page
-    assert "https://" not in page.split("<script>")[0] and "default-src 'none'" in page
-
-
-def test_report_of_a_model_without_sparsities(tmp_path: Path) -> None:
-    store = synthetic.make(tmp_path, recipes=("dense", "rtn@4bit"), task_names=("factoid_qa",), n=5)
-    assert "rtn keeps" in views.report(store, synthetic.MODEL)
-
-
 # --- texts and speed ---------------------------------------------------------------------------------------
 
 
