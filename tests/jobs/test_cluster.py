@@ -202,7 +202,9 @@ def test_where_it_runs_is_kept(store: Store) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "lustre", "fuse.sshfs"])
-def test_no_database_on_a_network_disk(store: Store, monkeypatch: pytest.MonkeyPatch, kind: str, tmp_path: Path) -> None:
+def test_no_database_on_a_network_disk(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kind: str, tmp_path: Path
+) -> None:
     there = SimpleNamespace(mountpoint=str(store.root.parent), fstype=kind)
     root = SimpleNamespace(mountpoint="/", fstype="ext4")
     monkeypatch.setattr(live.psutil, "disk_partitions", lambda all: [root, there])
