@@ -204,7 +204,7 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
     folder = place(store, name)
     with no_space_named(folder, 1 << 12):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = take(folder / "lock")
+        handle = _take_from_ended(store, name)
     if handle is None:
         return job(store, name)
     try:
@@ -242,6 +242,17 @@ def take(path: Path) -> int | None:
             time.sleep(0.01)
     os.close(handle)
     return None
+
+
+def _take_from_ended(store: Store, name: str) -> int | None:
+    """As `take`; but a worker that has said its last word is waited for, because it takes its time to end."""
+    path = place(store, name) / "lock"
+    until = time.monotonic() + PATIENCE
+    while (handle := take(path)) is None and time.monotonic() < until:
+        with contextlib.suppress(KickError):
+            if job(store, name).active:
+                return None
+    return handle
 
 
 def _held(path: Path) -> bool:

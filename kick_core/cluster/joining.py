@@ -86,9 +86,13 @@ def joined(address: str, job: str, workers: int | None) -> Iterator[Cluster]:
 
         try:
             ray.init(**how, configure_logging=False, log_to_driver=True)
+        except SystemExit:  # Ray's own answer to SIGTERM, which would end a job without a word; ours says what happened
+            signal.signal(signal.SIGTERM, handler)
+            signal.raise_signal(signal.SIGTERM)
+            raise
         except Exception as error:
             raise _not_joined(address, error) from error
-        signal.signal(signal.SIGTERM, handler)  # Ray sets its own, which would end a job without a word
+        signal.signal(signal.SIGTERM, handler)
         try:
             yield Cluster(ray, "this machine" if address == LOCAL else address)
         finally:

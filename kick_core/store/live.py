@@ -37,7 +37,7 @@ def refuse_network(folder: Path) -> None:
     if kind.startswith(NETWORK):
         raise KickError(
             f"{folder} is on a network disk ({kind}), and the outputs of a run that goes on are a database that must "
-            f"not be there: set KICK_LOCAL_CACHE to a folder of this machine; what is finished goes to the cache as ever"
+            f"not be there: set KICK_LOCAL_CACHE to a folder of this machine; finished runs go to the cache as ever"
         )
 
 
