@@ -30,7 +30,6 @@ _OBJECTS = 80 << 20
 """Bytes of Ray's object store, about the least that it takes: progress is all that goes through it."""
 _KNOCK = 5.0
 """Seconds to wait for an answer at an address; Ray alone would try for minutes."""
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Other = TypeVar("Other")
 
@@ -104,7 +103,8 @@ def _start(job: str, workers: int | None) -> Iterator[dict[str, Any]]:
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
         os.environ.pop(name, None)
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    _listen_on_loopback()
+    # Ray replaces 127.0.0.1 by the machine's address, and then listens on all, unless it takes itself for alone
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     # short, because Unix sockets lie in it; named by the job, so that what a killed driver left is taken away
     place = Path("/tmp") / f"kick-ray-{os.getuid()}-{job[-12:]}"
     shutil.rmtree(place, ignore_errors=True)
@@ -121,11 +121,6 @@ def _start(job: str, workers: int | None) -> Iterator[dict[str, Any]]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _listen_on_loopback() -> None:
-    """Ray replaces 127.0.0.1 by the machine's address, and then listens on all, unless it takes itself for alone."""
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-
-
 def _given(address: str) -> dict[str, Any]:
     """How a cluster of others is joined. Raises KickError without a token, and when nothing answers."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -135,8 +130,6 @@ def _given(address: str) -> dict[str, Any]:
             f"into RAY_AUTH_TOKEN"
         )
     host, _, port = address.rpartition(":")
-    if host in _LOOPBACK:
-        _listen_on_loopback()
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
     except OSError as error:

@@ -103,7 +103,6 @@ def test_no_token_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_at_an_address_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x" * 64)
-    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     with pytest.raises(KickError, match=r"nothing answers at 127\.0\.0\.1:1"):
         joining._given("127.0.0.1:1")
 

@@ -52,6 +52,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "KICK_LOCAL_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # also a given cluster stays on 127.0.0.1
 
 
 def until(store: Store, name: str, true: Callable[[jobs.Job], bool]) -> jobs.Job:
@@ -127,7 +128,6 @@ def head(folder: Path, **more: str) -> Iterator[tuple[str, str]]:
     token = secrets.token_hex(32)
     environment = {
         **os.environ, **more, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token,
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }  # fmt: skip
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", "--num-cpus=2"]
     command += ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
@@ -159,10 +159,10 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_every_worker_is_killed_again_and_again(
     store: Store, request_: Request, alone: dict[str, object], short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each process of the cluster dies at its 30th place between two writes, in a block or a batch; a wrong token does
+    """Each process of the cluster dies at its 50th place between two writes, in a block or a batch; a wrong token does
     not even get in."""
     local = short / "live"
-    with head(short, KICK_FAULT="kill:30", KICK_LOCAL_CACHE=str(local)) as (address, token):
+    with head(short, KICK_FAULT="kill:50", KICK_LOCAL_CACHE=str(local)) as (address, token):
         monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         refused = jobs.start(store, cluster.spread(request_, address, workers=2))
         found = until(store, refused.id, ended)
