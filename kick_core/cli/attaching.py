@@ -118,6 +118,10 @@ def _report_of(store: Store, found: jobs.Job, as_json: bool) -> None:
 def _report(request: sweep.Request, known: dict[str, Any], store: Store, as_json: bool) -> int:
     from kick_core.cli import making
 
+    if not request.tasks:
+        keys = [known["artifacts"][recipe.text] for recipe in request.parsed() if recipe.target]
+        making.artifacts_made(store, keys, as_json)
+        return 0
     return making.report(request, known, store, tuple(recipe.text for recipe in request.parsed()), as_json)
 
 

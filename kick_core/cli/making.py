@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,14 @@ def compress(given: Namespace) -> int:
     """`kick compress MODEL RECIPE...`"""
     store = open_store(given.cache)
     opened = _run(request(given, tuple(given.recipes)), store)
-    cards = [artifacts.card(store, opened.shop.key(recipe)) for recipe in opened.recipes if recipe.target]
-    if given.json:
+    artifacts_made(store, [opened.shop.key(recipe) for recipe in opened.recipes if recipe.target], given.json)
+    return 0
+
+
+def artifacts_made(store: Store, keys: Sequence[str], as_json: bool) -> None:
+    """Print the cards of those that are there, and on standard error what they warn of."""
+    cards = [artifacts.card(store, key) for key in keys if artifacts.has(store, key)]
+    if as_json:
         printing.document({"artifacts": [_card(card) for card in cards]})
     else:
         printing.table(
@@ -33,7 +39,6 @@ def compress(given: Namespace) -> int:
         )
     for warning in sorted({f"{card.recipe}: {warning}" for card in cards for warning in card.warnings}):
         print(f"kick: {warning}", file=sys.stderr)
-    return 0
 
 
 def _run(request: Request, store: Store, processes: int | None = 1) -> Sweep:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,9 @@ RETRIES = 3
 """How often a recipe is begun again after its worker died."""
 _POLL = 1.0
 """Seconds without news after which the driver says that it lives."""
+
+_TELL = 0.2
+"""Seconds between two reports of the driver, however many tasks speak."""
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +121,7 @@ def run(spread: Spread, store: Store) -> Iterator[Progress]:
     yield Progress("", 0.0, 1.0, f"joining {joining.called(spread.address)}")
     with joining.joined(spread.address, job, spread.workers) as cluster:
         request = replace(spread.request, device=cluster.device(spread.request.device, spread.gpus))
-        team = _Team(cluster, spread, _order(request, store, job, local=spread.address == LOCAL))
+        team = _Team(cluster, spread, _order(request, store, job, spread, cluster))
         known = plans.recall(store, request)
         if known is None:
             yield from team.work([_Task(request.recipes, plan=True)])
@@ -135,13 +139,14 @@ def _keep(store: Store, job: str, known: dict[str, Any]) -> None:
     replace_file(_note(store, job), json.dumps(known, sort_keys=True).encode())
 
 
-def _order(request: Request, store: Store, job: str, *, local: bool) -> dict[str, Any]:
+def _order(request: Request, store: Store, job: str, spread: Spread, cluster: Cluster) -> dict[str, Any]:
     """What every task is told."""
     return {
         "request": request.to_json(),
         "root": str(store.root.resolve()),
         "job": job,
-        "local": local,
+        "local": spread.address == LOCAL,
+        "cores": cluster.cores(request.device, spread.gpus, spread.workers),
         "versions": provenance.versions(),
     }
 
@@ -191,7 +196,7 @@ class _Team:
         """Work tasks off, at most `workers` at once; yields at least every second."""
         waiting = deque(found)
         most = self.spread.workers or len(found)
-        last = Progress("", 0.0, 1.0)
+        last, told_at = Progress("", 0.0, 1.0), 0.0
         while waiting or self._running:
             while waiting and len(self._running) < most:
                 self._begin(waiting.popleft())
@@ -200,7 +205,9 @@ class _Team:
                 last = told or last
                 if task.ended:
                     self._running.remove(task)
-            done = sum(task.share for task in found if not task.plan) / len(found)
+            if time.monotonic() - told_at < _TELL:
+                continue
+            told_at, done = time.monotonic(), sum(task.share for task in found if not task.plan) / len(found)
             yield replace(last, done=done, total=1.0, message=self._said(last), where=self.where())
 
     def _begin(self, task: _Task) -> None:

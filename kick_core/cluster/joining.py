@@ -180,13 +180,22 @@ class Cluster:
             raise KickError(f"a task shall get {gpus} GPUs, and no node of {self.address} has more than {most}")
         return "cuda"
 
+    def cores(self, device: str, gpus: int, workers: int | None) -> int:
+        """The cores that a task gets: its GPUs' share of their node; without GPUs one, or `workers`' share of all."""
+        found = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        if device == "cuda":
+            shares = [one.get("CPU", 0) * gpus / one["GPU"] for one in found if one.get("GPU")]
+            return max(1, int(min(shares, default=1)))
+        cores = [one.get("CPU", 0) for one in found]
+        return max(1, int(min(*cores, sum(cores) // workers, sum(cores)))) if workers else 1
+
     def begin(self, work: Callable[..., Any], order: Mapping[str, Any], gpus: int, node: str) -> Any:
         """Hand out one task; it runs where there is room, on `node` if that still lives. Returns what it will say."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         beside = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)} if node else {}
         # Ray repeats nothing by itself: a repeated stream must say the same again, and a task that resumes does not
-        options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0, "num_returns": "streaming"} | beside
+        options = {"num_cpus": order["cores"], "num_gpus": gpus, "max_retries": 0, "num_returns": "streaming"} | beside
         return self.ray.remote(work).options(**options).remote(dict(order))
 
     def news(self, streams: Sequence[Any], seconds: float, beside: Sequence[Other]) -> list[Other]:

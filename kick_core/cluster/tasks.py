@@ -23,7 +23,7 @@ from kick_core.store import Store, open_store
 
 Said = dict[str, Any]
 
-_PAUSE = 0.2
+_PAUSE = 0.5
 """Seconds between two reports."""
 
 
@@ -41,6 +41,7 @@ def _told(order: Mapping[str, Any], steps: Iterator[Said]) -> Iterator[Said]:
     import ray
 
     context = ray.get_runtime_context()
+    os.environ["OMP_NUM_THREADS"] = str(order["cores"])  # for libraries that are loaded from here on
     yield {"at": {"node": context.get_node_id(), "host": provenance.host()}}
     try:
         yield from steps
@@ -62,8 +63,11 @@ def _planned(order: Mapping[str, Any]) -> Iterator[Said]:
 
 def _swept(order: Mapping[str, Any]) -> Iterator[Said]:
     store = _store(order)
+    import torch
+
     from kick_core import sweep
 
+    torch.set_num_threads(order["cores"])
     told = 0.0
     for progress in sweep.run(sweep.Request.from_json(order["request"]), store):
         if time.monotonic() - told > _PAUSE:

@@ -134,6 +134,21 @@ def test_the_device_follows_from_the_nodes() -> None:
         _of([0], "this machine").device("cuda", 1)
 
 
+def test_cores_are_a_tasks_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(*nodes: dict[str, float]) -> joining.Cluster:
+        there = [{"Alive": True, "Resources": resources} for resources in nodes]
+        return joining.Cluster(SimpleNamespace(nodes=lambda: there), "10.0.0.7:6379")
+
+    host = {"CPU": 64.0, "GPU": 8.0}
+    assert of(host).cores("cuda", 1, None) == 8
+    assert of(host, {"CPU": 4.0}).cores("cuda", 4, None) == 32
+    assert of({"CPU": 4.0}).cores("cuda", 1, None) == 1, "nodes with GPUs are still to come"
+    assert of({"CPU": 16.0}).cores("cpu", 1, None) == 1
+    assert of({"CPU": 16.0}, {"CPU": 16.0}).cores("cpu", 1, 4) == 8
+    assert of({"CPU": 16.0}, {"CPU": 16.0}).cores("cpu", 1, 1) == 16, "a task stays on one node"
+    assert of({"CPU": 2.0}).cores("cpu", 1, 5) == 1
+
+
 def test_a_done_sweep_starts_no_ray(
     store: Store, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
