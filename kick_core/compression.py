@@ -281,7 +281,7 @@ def make_card(
     decoder: str = "",
 ) -> Card:
     """The card of what a walk did. `layers` carry their block's number in front of their name."""
-    from kick_core.provenance import now, versions
+    from kick_core.provenance import host, now, versions
 
     weights = sum(layer.rows * layer.cols for layer in layers)
     return Card(
@@ -304,4 +304,5 @@ def make_card(
         layers=tuple(layers),
         warnings=warnings,
         decoder=decoder,
+        host=host(),
     )

@@ -74,10 +74,14 @@ def forecast(request: Request, store: Store) -> Forecast:
     opened = known is None
     if known is None:
         known = plans.remember(store, Sweep(request, store, plan_only=True))
-    planner = _Planner(request, store, known, _Rates(store, known))
     model = known["model"]
-    lines = tuple(line for recipe in request.parsed() for line in planner.lines(recipe))
-    return Forecast(model["name"], model["fingerprint"], lines, free_bytes(store.root), opened)
+    return Forecast(model["name"], model["fingerprint"], lines(request, store, known), free_bytes(store.root), opened)
+
+
+def lines(request: Request, store: Store, known: dict[str, Any]) -> tuple[Line, ...]:
+    """Every cell of a sweep whose keys are `known` (`plans.recall`), with what is left of it. Opens nothing."""
+    planner = _Planner(request, store, known, _Rates(store, known))
+    return tuple(line for recipe in request.parsed() for line in planner.lines(recipe))
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ def _model(sweep: Sweep) -> dict[str, Any]:
         "name": opened.source.name,
         "fingerprint": opened.source.fingerprint,
         "dtype": opened.dtype,
+        "decoder": opened.decoder,
         "device": opened.model.device.type,
         "window": sweep.ask.window,
         "calibration": calibration.windows * (calibration.length or min(2048, opened.source.context)),
@@ -149,7 +150,7 @@ def _path(store: Store, request: Request) -> Path:
     about = {
         "model": source.fingerprint,
         "dtype": request.dtype,
-        "device": _device(request.device),
+        "device": device(request.device),
         "calibration": {**request.to_json()["calibration"], "file": _state(Path(request.calibration.source))},
         "data": request.data,
         "files": _state(Path(request.data)),
@@ -187,7 +188,7 @@ _DRIVERS = ("nvidia0", "nvidiactl", "dxg", "kfd")
 """Without one of these in /dev no Linux offers torch a device."""
 
 
-def _device(name: str) -> str:
+def device(name: str) -> str:
     """The kind of device that a name means. Asks torch only where there may be more than a CPU."""
     if name != "auto" or (sys.platform == "linux" and not any(os.path.exists(f"/dev/{d}") for d in _DRIVERS)):
         return "cpu" if name == "auto" else name.partition(":")[0]

@@ -127,7 +127,8 @@ class BlockReport(_Json):
 class Progress:
     """Where a sweep is, or an answer to a prompt of one's own (`answer`: the text so far).
 
-    `done` and `total` are in units of work; a cell is one recipe or one task of it.
+    `done` and `total` are in units of work; a cell is one recipe or one task of it. `where` names the machines at work
+    when it is not this one alone.
     """
 
     cell: str
@@ -138,6 +139,7 @@ class Progress:
     blocks: int | None = None
     loss: float | None = None
     answer: str | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ class Card(_Json):
     `bytes` are those of its files as they were made (`store.artifacts.sizes` tells what they take on disk now, where
     artifacts may share them), `dense_bytes` what a dense copy of the same linears would take, `weights` the number
     of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
-    files were quantized already.
+    files were quantized already. `host` is the machine that sealed it; older cards name none.
     """
 
     key: str
@@ -169,6 +171,7 @@ class Card(_Json):
     layers: tuple[LayerReport, ...] = ()
     warnings: tuple[str, ...] = ()
     decoder: str = ""
+    host: str = ""
 
     @property
     def bits_per_weight(self) -> float:

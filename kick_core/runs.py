@@ -15,7 +15,7 @@ from typing import Any
 from kick_core import evaluation, keys
 from kick_core.evaluation import Asker, running
 from kick_core.keys import canonical
-from kick_core.provenance import now, versions
+from kick_core.provenance import host, now, versions
 from kick_core.records import Example, RunCard
 from kick_core.scoring import score
 from kick_core.spec import BadRequest, Recipe
@@ -141,7 +141,7 @@ def measure(store: Store, ask: Asker, card: RunCard, loaded: TaskData, limit: in
             recorder.record(batch)
             tokens += sum(output.tokens + output.prompt_tokens for output in batch)
             yield len(batch)
-        sitting = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - began)
+        sitting = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - began, host())
         if rest:
             recorder.seal([example.id for example in rest])
             results.add_timing(store, card.key, sitting)

@@ -67,8 +67,10 @@ def _command(commands: argparse._SubParsersAction[ArgumentParser], name: str, ab
     return made
 
 
-def _model(command: ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="pocket, pocket-4m, a folder in hub layout, or a hub id")
+def _model(command: ArgumentParser, *, needed: bool = True) -> None:
+    count = None if needed else "?"
+    about = "pocket, pocket-4m, a folder in hub layout, or a hub id"
+    command.add_argument("model", metavar="MODEL", nargs=count, help=about)
     command.add_argument("--revision", help="of a hub model")
     command.add_argument(
         "--device",
@@ -129,16 +131,31 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "sweep", "Do a whole grid of recipes and tasks; done cells cost nothing.")
-    _model(command)
+    _model(command, needed=False)
     command.add_argument("--preset", help="demo, paper, or what `kick reproduce` knows")
     command.add_argument("--plan", action="store_true", help="do nothing; say what it would cost")
     command.add_argument("--recipe", action="append", default=[], dest="recipes", metavar="R", help="may be repeated")
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
+    _cluster(command)
     _asking(command)
     _closer(command)
     _calibration(command, windows=None)
     command.set_defaults(command=planning.sweep)
+
+
+def _cluster(command: ArgumentParser) -> None:
+    group = command.add_argument_group(
+        "on a cluster (extra ray)",
+        "The sweep becomes a job that goes on without this terminal: Ctrl-C leaves it, --attach comes back.",
+    )
+    group.add_argument(
+        "--ray", metavar="ADDRESS",
+        help="HOST:PORT of a Ray cluster, or auto: RAY_ADDRESS if it is set, else all of this machine",
+    )  # fmt: skip
+    group.add_argument("--gpus-per-task", type=int, metavar="K", help="GPUs that one recipe gets (default 1)")
+    group.add_argument("--attach", metavar="ID", help="show a job's progress; one whose process is gone goes on")
+    group.add_argument("--stop", metavar="ID", help="stop a job; what it finished is kept")
 
 
 def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:

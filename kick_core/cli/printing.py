@@ -78,6 +78,11 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
+def clean_text(text: str) -> str:
+    """The same of what a model wrote, whose lines stay lines."""
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
 def size(count: float) -> str:
     """Bytes in words."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import asdict
 from html import unescape
@@ -312,6 +313,21 @@ def test_a_job_that_died_can_be_started_again(store: Store, tmp_path: Path, monk
     monkeypatch.setattr(jobs, "again", lambda store, name: asked.append(name))
     app.button(key=f"again-{folder.name}").click().run()
     assert asked == [folder.name]
+
+
+def test_a_job_on_a_cluster_says_where_it_runs(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = views.open_store(shutil.copytree(store.root, tmp_path / "cache"))
+    spec = jobs.request(synthetic.MODEL, ["wanda@0.45"]).to_json() | {"cluster": {"address": "10.0.0.7:6379"}}
+    name = "job1-" + "ab" * 20
+    folder = copy.root / "jobs" / name
+    folder.mkdir(parents=True)
+    where = "Ray, 10.0.0.7:6379: 2 tasks on node<b>1"
+    state = jobs.Job(name, spec, state="running", updated=time.time(), host="elsewhere", where=where)
+    (folder / "state.json").write_bytes(seal_json(asdict(state)))
+    monkeypatch.setenv("KICK_CACHE", str(copy.root))
+    said = html(run("pages/compress.py"))
+    assert f'data-job="{name}" data-state="running"' in said
+    assert "Ray, 10.0.0.7:6379: 2 tasks on node&lt;b&gt;1" in said
 
 
 def test_nothing_measured_under_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
