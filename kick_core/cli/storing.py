@@ -26,7 +26,7 @@ from kick_core import jobs
 from kick_core.cli import printing
 from kick_core.records import RunCard
 from kick_core.spec import BadRequest, KickError, nearest
-from kick_core.store import Store, artifacts, checks, fidelity, judgments, open_store, results
+from kick_core.store import Store, artifacts, checkpoints, checks, fidelity, judgments, open_store, results
 from kick_core.store.files import free_bytes, is_staged, locked, replace_file
 
 Found = TypeVar("Found")
@@ -171,7 +171,8 @@ def collect(given: Namespace) -> int:
     """`kick gc`: outputs are never removed, nor an artifact that is pinned, in use or wanted by a job."""
     store = open_store(given.cache)
     removed = [f"unfinished {path.name}" for path in sorted((store.root / "staging").glob("*")) if _drop(store, path)]
-    removed += [f"left over {path.name}" for path in (*_left_over(store), *_sealed_live(store))]
+    left = (*_left_over(store), *_sealed_live(store), *checkpoints.collect(store))
+    removed += [f"left over {path.name}" for path in left]
     kept: list[str] = []
     if given.max_size is not None:
         if given.max_size < 0:
