@@ -169,7 +169,7 @@ def _tensors(shop: Workshop, recipe: Recipe, form: str, target: IntGrid | None) 
 
     An open model wears the recipe already; of a streamed one each block puts it on while it is in memory.
     """
-    opened, model = shop.opened, shop.opened.model
+    model = shop.opened.model
     blocks = decoder_blocks(model)
     inside = f"{path_of(model, blocks)}."
     tied = set(_tied(model))
@@ -228,7 +228,7 @@ def _stored_grid(name: str, stored: dict[str, Tensor], cols: int, target: IntGri
 
 
 def _save_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path) -> None:
-    """Write tensors as they come, a file whenever `SHARD` bytes are together; the files are named when all are there."""
+    """Write tensors as they come, a file whenever `SHARD` bytes are together; files are named when all are there."""
     shards: list[list[str]] = []
     total = held = 0
     some: dict[str, Tensor] = {}

@@ -12,6 +12,7 @@ from kick_core import experiments
 from kick_core.cli import printing
 from kick_core.cli.requests import sweep_request
 from kick_core.forecast import Forecast, Line, forecast
+from kick_core.spec import BadRequest
 from kick_core.store import Store, open_store
 from kick_core.sweep import PRESETS, Request
 
@@ -19,6 +20,8 @@ from kick_core.sweep import PRESETS, Request
 def sweep(given: Namespace) -> int:
     """`kick sweep MODEL --preset demo` or `--recipe R --task T`; with `--plan` nothing is done."""
     if given.preset in experiments.NAMES and given.preset not in PRESETS:
+        if given.engine != "kick" or given.device_map:
+            raise BadRequest(f"--preset {given.preset} is an experiment of several sweeps: it asks the open model only")
         from kick_core.cli import comparing
 
         return comparing.reproduce(Namespace(**vars(given), name=given.preset, small=None))

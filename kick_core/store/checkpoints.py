@@ -47,4 +47,3 @@ def collect(store: Store) -> list[Path]:
         except Timeout:
             continue
     return gone
-
