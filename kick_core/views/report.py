@@ -93,6 +93,7 @@ def _provenance(frame: pd.DataFrame, calibrations: list[str]) -> str:
         "protocol": frame["protocol"],
         "number format": frame["dtype"],
         "device": frame["device"],
+        "engine": frame["engine"],
         "n a task": frame["n"],
         "measured": frame["created"].str[:10],
     }
