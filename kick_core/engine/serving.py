@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -57,9 +56,9 @@ print(json.dumps({"vllm": plain or cpu, "kind": kind, "torch": version("torch"),
 """
 
 _SERVE = """
-import os, runpy, signal, sys, threading
+import os, runpy, signal, threading
 def follow():
-    sys.stdin.buffer.read()  # until whoever started us is gone, however that came
+    os.read(0, 1)  # nothing ever comes, until whoever started us is gone, however that came
     os.killpg(0, signal.SIGKILL)
 threading.Thread(target=follow, daemon=True).start()
 runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
@@ -132,11 +131,11 @@ def settings(found: Installed, dtype: str, context: int, asked: Mapping[str, Any
 
 
 class Server:
-    """A running server. `complete` asks it; many threads may."""
+    """A running server. `complete` asks it; many threads may, each over a connection that nobody else uses then."""
 
     def __init__(self, process: subprocess.Popen[bytes], place: Path) -> None:
         self._process, self._place = process, place
-        self._own = threading.local()
+        self._idle: list[_Line] = []
 
     @property
     def path(self) -> str:
@@ -151,23 +150,28 @@ class Server:
         return choice
 
     def ask(self, how: str, where: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
-        """One request over this thread's connection; an old one that the server has closed is opened again."""
+        """One request; over a connection that the server has closed meanwhile it is sent once more."""
         content = None if body is None else json.dumps(body).encode()
-        for again in (False, True):
-            line: _Line | None = getattr(self._own, "line", None)
-            fresh = line is None
-            if line is None:
-                line = self._own.line = _Line(self.path)
+        while True:
+            try:
+                line, old = self._idle.pop(), True
+            except IndexError:
+                line, old = _Line(self.path), False
             try:
                 line.request(how, where, content, {"Content-Type": "application/json"})
                 answer = line.getresponse()
-                return answer.status, answer.read()
+                found = answer.status, answer.read()
             except (OSError, http.client.HTTPException) as error:
-                self._own.line = None
                 line.close()
-                if again or fresh or self._process.poll() is not None:
+                if not old or self._process.poll() is not None:
                     raise KickError(f"the vLLM server does not answer ({error}): {self.last_words()}") from error
-        raise AssertionError("unreachable")
+                continue
+            self._idle.append(line)
+            return found
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
 
     def last_words(self) -> str:
         """The last error that the server logged, in one line."""
@@ -205,6 +209,7 @@ def serve(found: Installed, folder: Path, dtype: str, context: int, asked: Mappi
         _wait(server, process)
         yield server
     finally:
+        server.close()
         _end(process)
         shutil.rmtree(place, ignore_errors=True)
 

@@ -3,6 +3,9 @@
 import json
 import os
 import subprocess
+import sys
+import time
+import venv
 from collections import Counter
 
 import pytest
@@ -121,13 +124,12 @@ def test_a_server_that_does_not_start_says_why(tmp_path):
 def test_a_server_ends_with_whoever_started_it(tmp_path):
     """Also when that one is killed: its children read a pipe that then ends."""
     python = stand_in(tmp_path / "sleeper", "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)")
-    starter = (
-        "import subprocess, sys, time\nfrom kick_core.engine import serving\n"
-        f"p = subprocess.Popen([{str(python)!r}, '-c', serving._SERVE], stdin=subprocess.PIPE, start_new_session=True)\n"
-        "time.sleep(600)"
-    )
-    import sys
-
+    starter = f"""
+import subprocess, sys, time
+from kick_core.engine import serving
+server = subprocess.Popen([{str(python)!r}, "-c", serving._SERVE], stdin=subprocess.PIPE, start_new_session=True)
+time.sleep(600)
+"""
     parent = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
     parent.kill()
@@ -137,8 +139,6 @@ def test_a_server_ends_with_whoever_started_it(tmp_path):
 
 
 def gone(process):
-    import time
-
     for _ in range(200):
         try:
             os.kill(process, 0)
@@ -162,8 +162,6 @@ def test_no_vllm_is_a_plain_refusal(store, monkeypatch, tmp_path):
 
 
 def empty(place):
-    import venv
-
     venv.create(place / "empty", symlinks=True)
     return place / "empty" / "bin" / "python"
 
@@ -177,10 +175,8 @@ def test_settings_that_are_not_passed_on(text):
 def test_recorded_answers_are_what_the_interface_sends():
     said = json.loads(vllm_recorded.RECORDED.read_text())
     assert len(said) == 2  # dense and pruned weights
-    for choices in said.values():
-        assert all(
-            {"text", "logprobs", "finish_reason", "token_ids", "prompt_logprobs"} <= c.keys() for c in choices.values()
-        )
+    for choice in (choice for choices in said.values() for choice in choices.values()):
+        assert {"text", "logprobs", "finish_reason", "token_ids", "prompt_logprobs"} <= choice.keys()
 
 
 @pytest.mark.slow
