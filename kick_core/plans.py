@@ -37,6 +37,8 @@ SAMPLE = 64
 
 def recall(store: Store, request: Request) -> dict[str, Any] | None:
     """What is known of a sweep, when it is all of it; opens neither weights nor tokenizer, and needs no torch."""
+    if request.hosted:  # which vLLM there is, or how much memory, is seen only by looking
+        return None
     path = _path(store, request)
     try:
         known: dict[str, Any] = json.loads(path.read_text())
@@ -156,6 +158,7 @@ def _path(store: Store, request: Request) -> Path:
         "files": _state(Path(request.data)),
         "protocol": request.protocol,
         "shots": request.shots,
+        "host": [request.engine, request.device_map, request.max_memory],
         "program": _program(),
     }
     return store.root / "plans" / f"{keys.key('plan', about)}.json"

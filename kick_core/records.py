@@ -198,7 +198,8 @@ class RunCard(_Json):
     `protocol` says how it was asked, not how it is scored: "strict" also where both protocols ask alike.
     `weights` is the artifact's key, or the dense model's. `plan` names the shape policy, so that dense and
     variants are known to have been asked alike. `total` is the number of examples the task has in all. `decoder`
-    opened the model where its files were quantized already.
+    opened the model where its files were quantized already. `settings["engine"]` is there where another engine than
+    this package's was asked; `placed` says which part of the model lay where, when it was not all in one place.
     """
 
     key: str
@@ -219,6 +220,7 @@ class RunCard(_Json):
     created: str
     versions: dict[str, str]
     decoder: str = ""
+    placed: dict[str, str] = field(default_factory=dict)
 
 
 # --- judging -----------------------------------------------------------------------------------------------

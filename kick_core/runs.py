@@ -80,9 +80,9 @@ def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, *, ag
         "task": loaded.task.name,
         "examples": loaded.key,
         "settings": settings,
-        "plan": ask.plan.text,
+        "plan": ask.plan_text,
         "protocol": loaded.protocol,
-        "device": opened.model.device.type,
+        "device": ask.engine.device,
     }
     return RunCard(
         key=keys.key("run", identity),
@@ -97,12 +97,13 @@ def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, *, ag
         examples=loaded.key,
         total=len(loaded.examples),
         settings=settings,
-        plan=ask.plan.text,
+        plan=ask.plan_text,
         dtype=opened.dtype,
-        device=opened.model.device.type,
+        device=ask.engine.device,
         created=now(),
         versions=versions(),
         decoder=opened.decoder,
+        placed=dict(ask.engine.placed),
     )
 
 

@@ -7,7 +7,8 @@ was, because every cell keeps its own progress. Progress is yielded, never print
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from kick_core import methods, tasks
@@ -18,6 +19,7 @@ from kick_core.store import fidelity as kept
 
 if TYPE_CHECKING:
     from kick_core.evaluation import Asker
+    from kick_core.hosting import Host
     from kick_core.runs import TaskData
     from kick_core.workshop import Workshop
 
@@ -36,7 +38,9 @@ class Request:
     """What a sweep shall do. Texts, as the user wrote them; `limits` overrules `limit` for single tasks.
 
     `fidelity` compares every recipe's distributions with dense's on the perplexity windows; `noise_floor` asks dense
-    a second time in other batches, for what the evaluator alone changes.
+    a second time in other batches, for what the evaluator alone changes. `engine` answers: `kick`, or `vllm` with its
+    settings after commas; `device_map` "auto" spreads the model that is asked over all devices, memory and disk, of
+    which it takes `max_memory` at most (`0=20GiB,cpu=60GiB`).
     """
 
     model: str
@@ -53,6 +57,9 @@ class Request:
     fidelity: bool = False
     noise_floor: bool = False
     shots: int | None = None
+    engine: str = "kick"
+    device_map: str | None = None
+    max_memory: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +70,11 @@ class Request:
         for name in ("recipes", "tasks"):
             given[name] = tuple(given.get(name, ()))
         return cls(**{**given, "calibration": Calibration(**given.get("calibration", {}))})
+
+    @property
+    def hosted(self) -> bool:
+        """Whether somebody else is asked than the open model that wears artifacts."""
+        return self.engine != "kick" or self.device_map is not None
 
     def limit_of(self, task: str) -> int | None:
         return self.limits.get(task, self.limit)
@@ -165,15 +177,20 @@ class Sweep:
     """An open sweep: the model, its calibration, every task's examples. Opened once, planned, then run."""
 
     def __init__(self, request: Request, store: Store, *, plan_only: bool = False) -> None:
-        """Opens the model; its blocks stay on disk when nothing but planning is wanted."""
+        """Opens the model; its blocks stay on disk when it is not this very model that is asked."""
         recipes = request.parsed()
+        if request.hosted and request.fidelity:
+            raise BadRequest(
+                "--fidelity compares whole distributions, which only the open model gives: leave --engine and "
+                "--device-map out, or --fidelity"
+            )
         tasks.protocol_of(request.protocol)
         asked = [tasks.get(name, request.data) for name in request.tasks]
         for task in asked:
             limit = request.limit_of(task.name)
             if limit is not None and limit < 1:
                 raise BadRequest(f"limit {limit} for {task.name}: at least 1 example is needed")
-        from kick_core import evaluation, runs
+        from kick_core import evaluation, hosting, runs
         from kick_core.artifacts import open_for
         from kick_core.workshop import Workshop
 
@@ -181,10 +198,17 @@ class Sweep:
         reference = ModelRef(request.model, request.revision, request.dtype)  # type: ignore[arg-type]
         self.shop: Workshop = Workshop(
             store,
-            open_for(reference, store, request.device, streamed=plan_only or not self._asks(request)),
+            open_for(reference, store, request.device, streamed=plan_only or request.hosted or not self._asks(request)),
             request.calibration,
         )
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
+        self.host: Host | None = hosting.host_for(
+            request.engine, request.device_map, request.max_memory, self.shop, self.ask
+        )
+        if self.host:
+            self.ask = replace(self.ask, other=self.host.engine)
+        self._seats = ExitStack()
+        self._seat: tuple[Recipe, Asker] | None = None
         if request.fidelity and _TEXT not in request.tasks:
             asked.append(tasks.get(_TEXT, request.data))
         loaded = {
@@ -270,6 +294,7 @@ class Sweep:
                     yield progress
                 done = start + cell.cost
         finally:
+            self._leave()
             self.shop.opened.release()
         if only is None:
             yield from self.share(total)
@@ -315,6 +340,19 @@ class Sweep:
             share = min(1.0, answered / cell.count)
             yield Progress(cell.text, start + cell.cost * share, total)
 
+    def _seated(self, recipe: Recipe) -> Asker:
+        """Whom to ask for a recipe's answers; a host keeps its seat from task to task."""
+        if self.host is None:
+            return self.ask
+        if self._seat is None or self._seat[0] != recipe:
+            self._leave()
+            self._seat = recipe, self._seats.enter_context(self.host.seated(self.shop, recipe, self.ask))
+        return self._seat[1]
+
+    def _leave(self) -> None:
+        self._seat = None
+        self._seats.close()
+
     def _answers(self, cell: Cell, task: str) -> Iterator[int]:
         """Do an asking cell; yields how many examples were done at a time."""
         from kick_core import fidelity, runs
@@ -334,10 +372,9 @@ class Sweep:
                     pass
             yield from dense_text.measure(self.store, self.shop, cell.recipe, self.ask, loaded, dense.key, limit)
             return
-        again = cell.work == "again"
-        ask = runs.asked_otherwise(self.ask) if again else self.ask
+        again, ask = cell.work == "again", self._seated(cell.recipe)
         card = self.card(cell.recipe, task, again=again)
-        yield from runs.measure(self.store, ask, card, self.data[task], limit)
+        yield from runs.measure(self.store, runs.asked_otherwise(ask) if again else ask, card, self.data[task], limit)
 
 
 def run(request: Request, store: Store) -> Iterator[Progress]:

@@ -31,8 +31,12 @@ def count_for(sweep: Sweep, asked: int | None) -> int:
     if asked is not None:
         if asked < 1:
             raise BadRequest(f"--workers {asked}: at least 1")
+        if sweep.host and asked > 1:
+            raise BadRequest(f"--workers {asked}: what --engine or --device-map names takes the machine for itself")
         return asked
     model = sweep.shop.opened.model
+    if sweep.host:
+        return 1
     if (gpus := len(devices_for(sweep.request.device))) > 1 and sweep.shop.calibration.propagate != "dense":
         return gpus
     small = model.device.type == "cpu" and sum(p.nbytes for p in model.parameters()) < LARGE

@@ -103,6 +103,16 @@ def _asking(command: ArgumentParser) -> None:
     )
 
 
+def _hosts(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--engine", default="kick", metavar="E", help="who answers: kick, or vllm[,NAME=VALUE…] (see KICK_VLLM)"
+    )
+    command.add_argument(
+        "--device-map", metavar="auto", help="ask a model that no GPU holds: over all GPUs, memory and disk"
+    )
+    command.add_argument("--max-memory", default="", metavar="M", help="what a device map may take: 0=20GiB,cpu=60GiB")
+
+
 def _closer(command: ArgumentParser) -> None:
     command.add_argument("--fidelity", action="store_true", help="compare whole distributions with dense: KL, top-1")
     command.add_argument(
@@ -124,6 +134,7 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
     command.add_argument("--task", action="append", required=True, dest="tasks", metavar="T", help="may be repeated")
     _asking(command)
+    _hosts(command)
     _closer(command)
     _calibration(command)
     command.set_defaults(command=making.evaluate)
@@ -139,6 +150,7 @@ def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
     _cluster(command)
     _asking(command)
+    _hosts(command)
     _closer(command)
     _calibration(command, windows=None)
     command.set_defaults(command=planning.sweep)

@@ -47,6 +47,8 @@ def _run(request: Request, store: Store, processes: int | None = 1) -> Sweep:
     opened = Sweep(request, store)
     if opened.shop.opened.decoder:
         print(f"kick: {request.model} is quantized already; decoder: {opened.shop.opened.decoder}", file=sys.stderr)
+    if opened.host and opened.host.warning:
+        print(f"kick: {opened.host.warning}", file=sys.stderr)
     printing.bar(workers.run(opened, processes))
     return opened
 

@@ -30,6 +30,8 @@ def sweep(given: Namespace) -> int:
     if given.preset in experiments.NAMES and given.preset not in PRESETS:
         if given.ray:
             raise BadRequest(f"preset {given.preset} is several sweeps, and --ray runs one: name recipes and tasks")
+        if given.engine != "kick" or given.device_map:
+            raise BadRequest(f"--preset {given.preset} is an experiment of several sweeps: it asks the open model only")
         from kick_core.cli import comparing
 
         return comparing.reproduce(Namespace(**vars(given), name=given.preset, small=None, models=[given.model]))

@@ -26,7 +26,17 @@ from kick_core import jobs
 from kick_core.cli import printing
 from kick_core.records import RunCard
 from kick_core.spec import BadRequest, KickError, nearest
-from kick_core.store import Store, artifacts, checks, fidelity, judgments, ladders, open_store, results
+from kick_core.store import (
+    Store,
+    artifacts,
+    checkpoints,
+    checks,
+    fidelity,
+    judgments,
+    ladders,
+    open_store,
+    results,
+)
 from kick_core.store.files import free_bytes, is_staged, locked, replace_file
 
 Found = TypeVar("Found")
@@ -175,7 +185,8 @@ def collect(given: Namespace) -> int:
     """
     store = open_store(given.cache)
     removed = [f"unfinished {path.name}" for path in sorted((store.root / "staging").glob("*")) if _drop(store, path)]
-    removed += [f"left over {path.name}" for path in (*_left_over(store), *_sealed_live(store))]
+    left = (*_left_over(store), *_sealed_live(store), *checkpoints.collect(store))
+    removed += [f"left over {path.name}" for path in left]
     kept: list[str] = []
     saved = _share(store)
     if given.max_size is not None:

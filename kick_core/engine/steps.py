@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from kick_core.engine.plan import Ids, Plan, logits_of, padded, round_up
+from kick_core.models import mapped
 
 Chooser = Callable[[Tensor, Tensor], Tensor]
 
@@ -308,7 +309,11 @@ Steps = SlotSteps | LibrarySteps
 
 
 def steps_for(model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None, *, whole: bool) -> Steps:
-    """The steps that this model can take. `whole` fixes their shape; see `SlotSteps`."""
-    if plain_cache(model) and model.config._attn_implementation in ("sdpa", "eager"):
+    """The steps that this model can take. `whole` fixes their shape; see `SlotSteps`.
+
+    The library's cache follows layers that lie on several devices; slots, and graphs of a step, do not.
+    """
+    apart = mapped.spread(getattr(model, "hf_device_map", {}))
+    if not apart and plain_cache(model) and model.config._attn_implementation in ("sdpa", "eager"):
         return SlotSteps(model, plan, filler, choose, whole)
     return LibrarySteps(model, plan, filler, choose)

@@ -287,7 +287,8 @@ def coverage(
 ) -> pd.DataFrame:
     """Every task under every recipe that has a run or an artifact (or is named in `more`): how much is measured.
 
-    `protocol` and `data` ("pocket" or "official"): only what was asked so counts. `wanted` is what the best-measured
+    `protocol` and `data` ("pocket" or "official"): only what was asked so counts, and by the engine that was asked
+    most, as `current` has it. `wanted` is what the best-measured
     recipe has of that task; `state` is done, partial or missing.
     """
     known = runs.asked(store)
@@ -297,8 +298,11 @@ def coverage(
         for run in known
         if model in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])
         and runs.is_result(run)
-        and (protocol is None or runs.answers_to(run, protocol))
         and data in (None, runs.kind_of_data(run.card.data))
+    ]
+    engine = runs.asked_most(map(runs.engine_of, among))
+    among = [
+        run for run in among if runs.engine_of(run) == engine and (protocol is None or runs.answers_to(run, protocol))
     ]
     recipes = {run.recipe.text: run.recipe for run in among}
     recipes |= {card.recipe: parse(card.recipe) for card in cards(store) if card.model == model}

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -126,6 +127,19 @@ def alike(run: Asked) -> tuple[str, ...]:
 def is_result(run: Asked) -> bool:
     """Whether a run measured a recipe as its task is asked: not the evaluator's own noise, not with fewer shots."""
     return AGAIN not in run.card.settings and "shots" not in run.card.settings
+
+
+def engine_of(run: Asked) -> str:
+    """Which engine answered, for people: this package's, `vllm 0.33.0`, or over which devices a model was spread."""
+    about = run.card.settings.get("engine")
+    own = "kick" if "layers" not in run.card.settings else f"kick, layers {run.card.settings['layers']}"
+    return own if about is None else f"{about['name']} {about['version']}"
+
+
+def asked_most(engines: Iterable[str]) -> str:
+    """Of the engines of some runs the one that most have; this package's where two have as many."""
+    counted = Counter(engines)
+    return max(counted, key=lambda name: (counted[name], name == "kick"), default="kick")
 
 
 def kind_of_data(data: str) -> str:

@@ -77,6 +77,7 @@ COLUMNS = {
     "data": "str",
     "dtype": "str",
     "device": "str",
+    "engine": "str",
     "seed": "str",
     "created": "str",
     "fingerprint": "str",
@@ -114,7 +115,10 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
 
 
 def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: str | None = None) -> pd.DataFrame:
-    """What the pages draw: one model on one kind of data, the newest run of each recipe and task.
+    """What the pages draw: one model on one kind of data, asked by one engine, the newest run of each recipe and task.
+
+    The engine is the one that was asked most: numbers of two make no curve, and one recipe's are compared with dense
+    within an engine only.
 
     `data` is "pocket" or "official" (the first of `data_kinds` unless it is given): numbers on both make no curve.
     `protocol` chooses runs asked in its way and the scorer that it reports; a run that both ask alike counts for
@@ -123,6 +127,7 @@ def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: 
     mine = frame[frame["model"] == model]
     kinds = mine["data"].map(runs.kind_of_data)
     mine = mine[kinds == (data or next(iter(data_kinds(frame, model)), runs.POCKET))]
+    mine = mine[mine["engine"] == runs.asked_most(mine.drop_duplicates("run")["engine"])]
     reported = "published" if protocol == "paper" else "headline"
     mine = mine[mine[reported]]
     if protocol is not None:
@@ -148,7 +153,7 @@ def protocols(frame: pd.DataFrame, model: str) -> list[str]:
 def _holm(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Adjusted within one model, task and scorer: "which of these recipes differs from dense?"."""
     adjusted = np.full(len(frame), math.nan)
-    by = ["fingerprint", "task", "scorer", "protocol", frame["data"].map(runs.kind_of_data)]
+    by = ["fingerprint", "task", "scorer", "protocol", "engine", frame["data"].map(runs.kind_of_data)]
     for places in frame.groupby(by, sort=False).indices.values():
         adjusted[places] = stats.holm(frame["p"].iloc[places].tolist())
     return adjusted
@@ -197,6 +202,7 @@ def _about(run: Asked, dense: Asked | None, model: str) -> dict[str, Any]:
         "data": card.data,
         "dtype": card.dtype,
         "device": card.device,
+        "engine": runs.engine_of(run),
         "seed": str(card.settings.get("seed", "")),
         "created": card.created,
         "fingerprint": card.fingerprint,

@@ -31,6 +31,7 @@ def subject(story: Story) -> list[Safe]:
         "fingerprint of its files": str(frame["fingerprint"].iloc[0])[:16],
         "number format": _each(frame["dtype"]),
         "device": _each(frame["device"]),
+        "engine": _each(frame["engine"]),
         "protocol": f"{story.protocol}, greedy unless a task says otherwise",
         "data": _each(frame["data"]),
     }
