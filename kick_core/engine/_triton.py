@@ -19,7 +19,6 @@ from torch import Tensor
 PROGRAMS = 256
 """Rows times heads are cut into parts along the cache until there are about so many programs: two a multiprocessor."""
 
-DOT, WARPS, STAGES = False, 4, 3
 COLUMNS = 64
 """Columns of the cache that a program reads at a time."""
 
@@ -57,19 +56,12 @@ def _attend(
         key = tl.load(keys + column[:, None] * key_column + at[None, :], mask=there, other=0.0)
         value = tl.load(values + column[:, None] * value_column + at[None, :], mask=there, other=0.0)
         bias = tl.load(mask_ptr + row * mask_row + column, mask=column < upto, other=-1e30).to(tl.float32)
-        if PADDED == 1:
-            score = tl.sum(key.to(tl.float32) * query.to(tl.float32), axis=1)[None, :]
-        else:
-            score = tl.dot(query, tl.trans(key), input_precision="ieee")
-        score = score * scale + bias[None, :]
+        score = tl.dot(query, tl.trans(key), input_precision="ieee") * scale + bias[None, :]
         higher = tl.maximum(most, tl.max(score, axis=1))
         shrink = tl.exp(most - higher)
         weight = tl.exp(score - higher[:, None])
         total = total * shrink + tl.sum(weight, axis=1)
-        if PADDED == 1:
-            seen = tl.sum(tl.trans(weight) * value.to(tl.float32), axis=0)[None, :]
-        else:
-            seen = tl.dot(weight.to(value.dtype), value, input_precision="ieee")
+        seen = tl.dot(weight.to(value.dtype), value, input_precision="ieee")
         found = found * shrink[:, None] + seen
         most = higher
     if SPLITS == 1:
@@ -119,8 +111,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: flo
             query, keys, values, mask, found, told, scale,
             query.stride(0), query.stride(1), *keys.stride()[:3], *values.stride()[:3], mask.stride(0),
             heads, width, COLUMNS=columns, EACH=each,
-            GROUP=group, PADDED=1 if group == 1 and not DOT else max(16, triton.next_power_of_2(group)),
-            WIDTH=max(16, triton.next_power_of_2(width)), BLOCK=COLUMNS, SCAN=256, SPLITS=splits, num_warps=WARPS, num_stages=STAGES,
+            GROUP=group, PADDED=max(16, triton.next_power_of_2(group)),
+            WIDTH=max(16, triton.next_power_of_2(width)), BLOCK=COLUMNS, SCAN=256, SPLITS=splits, num_warps=4, num_stages=2,
         )  # fmt: skip
         if splits > 1:
             _joined[(rows * heads,)](
@@ -130,34 +122,167 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: flo
     return out
 
 
+@triton.jit
+def _put(key_ptr, value_ptr, all_keys_ptr, all_values_ptr, where_ptr, key_row, key_pair, value_row, value_pair,
+         row_step, pair_step, column_step, width, WIDTH: tl.constexpr):  # fmt: skip
+    row, pair = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    at = tl.arange(0, WIDTH)
+    place = row * row_step + pair * pair_step + tl.load(where_ptr + row) * column_step + at
+    key = tl.load(key_ptr + row * key_row + pair * key_pair + at, mask=at < width)
+    value = tl.load(value_ptr + row * value_row + pair * value_pair + at, mask=at < width)
+    tl.store(all_keys_ptr + place, key, mask=at < width)
+    tl.store(all_values_ptr + place, value, mask=at < width)
+
+
+def put(keys: Tensor, values: Tensor, all_keys: Tensor, all_values: Tensor, where: Tensor) -> None:
+    """Write one token's keys and values [rows, key heads, 1, width] into a cache [rows, key heads, columns, width],
+    each row at its column `where` [rows]."""
+    rows, pairs, _, width = keys.shape
+    with torch.cuda.device_of(keys):
+        _put[(rows, pairs)](
+            keys, values, all_keys, all_values, where, *keys.stride()[:2], *values.stride()[:2],
+            *all_keys.stride()[:3], width, WIDTH=triton.next_power_of_2(width), num_warps=1,
+        )  # fmt: skip
+
+
 # --- one row times a matrix ----------------------------------------------------------------------------------
+
+INPUTS, WARPS = 2048, 4
+"""Inputs of one output that a program reads at a time, and its warps."""
 
 
 @triton.jit
-def _one_row(row_ptr, weight_ptr, bias_ptr, out_ptr, outputs, stride,
-             INPUTS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, BIASED: tl.constexpr):  # fmt: skip
-    output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    column = tl.arange(0, IN)
-    sums = tl.zeros((OUT, IN), tl.float32)
-    places = weight_ptr + output.to(tl.int64)[:, None] * stride + column[None, :]
-    for start in range(0, INPUTS, IN):
+def _sum_of(row_ptr, weight_ptr, INPUTS: tl.constexpr, PART: tl.constexpr):
+    column = tl.arange(0, PART)
+    sums = tl.zeros((PART,), tl.float32)
+    for start in range(0, INPUTS, PART):
         there = start + column < INPUTS
-        row = tl.load(row_ptr + start + column, mask=there, other=0.0).to(tl.float32)
-        part = tl.load(places + start, mask=(output < outputs)[:, None] & there[None, :], other=0.0)
-        sums += part.to(tl.float32) * row[None, :]
-    found = tl.sum(sums, axis=1)
+        value = tl.load(row_ptr + start + column, mask=there, other=0.0).to(tl.float32)
+        sums += tl.load(weight_ptr + start + column, mask=there, other=0.0).to(tl.float32) * value
+    return tl.sum(sums, axis=0)
+
+
+@triton.jit
+def _one_row(row_ptr, weight_ptr, bias_ptr, out_ptr, stride,
+             INPUTS: tl.constexpr, PART: tl.constexpr, BIASED: tl.constexpr):  # fmt: skip
+    output = tl.program_id(0).to(tl.int64)
+    found = _sum_of(row_ptr, weight_ptr + output * stride, INPUTS, PART)
     if BIASED:
-        found += tl.load(bias_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
-    tl.store(out_ptr + output, found, mask=output < outputs)
+        found += tl.load(bias_ptr + output).to(tl.float32)
+    tl.store(out_ptr + output, found)
 
 
-def one_row(row: Tensor, weight: Tensor, bias: Tensor | None = None, tile: tuple[int, int, int] = (4, 1024, 4)) -> Tensor:
+@triton.jit
+def _silu_times(gate, up, dtype: tl.constexpr):
+    """silu(gate) * up, rounded to `dtype` after each step, as modules that do one after the other round."""
+    gate = gate.to(dtype).to(tl.float32)
+    return (gate / (1.0 + tl.exp(-gate))).to(dtype).to(tl.float32) * up.to(dtype).to(tl.float32)
+
+
+@triton.jit
+def _one_row_gated(row_ptr, gate_ptr, up_ptr, out_ptr, gate_stride, up_stride,
+                   INPUTS: tl.constexpr, PART: tl.constexpr):  # fmt: skip
+    output = tl.program_id(0).to(tl.int64)
+    gate = _sum_of(row_ptr, gate_ptr + output * gate_stride, INPUTS, PART)
+    up = _sum_of(row_ptr, up_ptr + output * up_stride, INPUTS, PART)
+    tl.store(out_ptr + output, _silu_times(gate, up, out_ptr.dtype.element_ty))
+
+
+def one_row(row: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`row` [..., inputs] (one row in all) times `weight` [outputs, inputs], as `F.linear`, summed up in float32."""
     outputs, inputs = weight.shape
     out = torch.empty(*row.shape[:-1], outputs, dtype=row.dtype, device=row.device)
     with torch.cuda.device_of(row):
-        _one_row[(triton.cdiv(outputs, tile[0]),)](
-            row.contiguous(), weight, weight if bias is None else bias, out, outputs, weight.stride(0),
-            INPUTS=inputs, OUT=tile[0], IN=tile[1], BIASED=bias is not None, num_warps=tile[2],
+        _one_row[(outputs,)](
+            row.contiguous(), weight, weight if bias is None else bias, out, weight.stride(0),
+            INPUTS=inputs, PART=min(INPUTS, triton.next_power_of_2(inputs)), BIASED=bias is not None, num_warps=WARPS,
         )  # fmt: skip
     return out
+
+
+def one_row_gated(row: Tensor, gate: Tensor, up: Tensor) -> Tensor:
+    """silu(row G^T) * (row U^T) for one row, `gate` and `up` [outputs, inputs]."""
+    outputs, inputs = gate.shape
+    out = torch.empty(*row.shape[:-1], outputs, dtype=row.dtype, device=row.device)
+    with torch.cuda.device_of(row):
+        _one_row_gated[(outputs,)](
+            row.contiguous(), gate, up, out, gate.stride(0), up.stride(0),
+            INPUTS=inputs, PART=min(INPUTS, triton.next_power_of_2(inputs)), num_warps=WARPS,
+        )  # fmt: skip
+    return out
+
+
+# --- element by element --------------------------------------------------------------------------------------
+
+
+@triton.jit(do_not_specialize=["count"])
+def _gated(gate_ptr, up_ptr, out_ptr, count, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    gate, up = tl.load(gate_ptr + at, mask=at < count, other=0.0), tl.load(up_ptr + at, mask=at < count, other=0.0)
+    tl.store(out_ptr + at, _silu_times(gate, up, out_ptr.dtype.element_ty), mask=at < count)
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, of one shape."""
+    gate, up = gate.contiguous(), up.contiguous()
+    out = torch.empty_like(gate)
+    with torch.cuda.device_of(gate):
+        _gated[(triton.cdiv(gate.numel(), 1024),)](gate, up, out, gate.numel(), BLOCK=1024, num_warps=4)
+    return out
+
+
+@triton.jit
+def _normed(value_ptr, weight_ptr, out_ptr, width, epsilon, WIDTH: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * width
+    at = tl.arange(0, WIDTH)
+    value = tl.load(value_ptr + row + at, mask=at < width, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + at, mask=at < width, other=0.0).to(tl.float32)
+    scaled = value * tl.rsqrt(tl.sum(value * value, axis=0) / width + epsilon)
+    tl.store(out_ptr + row + at, weight * scaled.to(out_ptr.dtype.element_ty).to(tl.float32), mask=at < width)
+
+
+def normed(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """RMS normalisation over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467), as Llama rounds it."""
+    values, width = values.contiguous(), values.shape[-1]
+    out, padded = torch.empty_like(values), triton.next_power_of_2(width)
+    with torch.cuda.device_of(values):
+        _normed[(values.numel() // width,)](
+            values, weight, out, width, epsilon, WIDTH=padded, num_warps=min(8, max(1, padded // 256))
+        )
+    return out
+
+
+@triton.jit
+def _turned(query_ptr, key_ptr, cos_ptr, sin_ptr, new_query_ptr, new_key_ptr, query_row, query_head, key_row, key_head,
+            cos_row, sin_row, heads, pairs, width, WIDTH: tl.constexpr):  # fmt: skip
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    at = tl.arange(0, WIDTH)
+    inside, half = at < width, width // 2
+    other = tl.where(at < half, at + half, at - half)
+    cos = tl.load(cos_ptr + row * cos_row + at, mask=inside, other=0.0).to(tl.float32)
+    sin = tl.load(sin_ptr + row * sin_row + at, mask=inside, other=0.0).to(tl.float32)
+    if head < heads:
+        given, made = query_ptr + row * query_row + head * query_head, new_query_ptr + (row * heads + head) * width
+    else:
+        head -= heads
+        given, made = key_ptr + row * key_row + head * key_head, new_key_ptr + (row * pairs + head) * width
+    value = tl.load(given + at, mask=inside, other=0.0).to(tl.float32)
+    across = tl.load(given + other, mask=inside, other=0.0).to(tl.float32)
+    dtype = new_query_ptr.dtype.element_ty
+    along = (value * cos).to(dtype).to(tl.float32)
+    across = (tl.where(at < half, -across, across) * sin).to(dtype).to(tl.float32)
+    tl.store(made + at, along + across, mask=inside)
+
+
+def turned(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) for one token a row, its halves being the pairs:
+    `query` and `key` [rows, heads, 1, width], `cos` and `sin` [rows, 1, width]."""
+    (rows, heads, _, width), pairs = query.shape, key.shape[1]
+    new_query = torch.empty(rows, heads, 1, width, dtype=query.dtype, device=query.device)
+    new_key = torch.empty(rows, pairs, 1, width, dtype=key.dtype, device=key.device)
+    with torch.cuda.device_of(query):
+        _turned[(rows, heads + pairs)](
+            query, key, cos, sin, new_query, new_key, *query.stride()[:2], *key.stride()[:2],
+            cos.stride(0), sin.stride(0), heads, pairs, width, WIDTH=triton.next_power_of_2(width), num_warps=1,
+        )  # fmt: skip
+    return new_query, new_key

@@ -220,13 +220,10 @@ class _Packer:
         for group, row in needed.items():
             if group not in self.prefixes:
                 self.prefixes[group] = self._read_prefix(row)
-        runs = [(group, len(list(same))) for group, same in groupby(rows, key=lambda row: row.group)]
-        cache = DynamicCache(config=self.model.config)
+        runs = [(self.prefixes[group], len(list(same))) for group, same in groupby(rows, key=lambda row: row.group)]
+        cache, buffers = DynamicCache(config=self.model.config), dict[Any, Tensor]()
         cache.layers = [
-            _SharedLayer(
-                *(torch.cat([self.prefixes[g][n][side].expand(c, -1, -1, -1) for g, c in runs]) for side in (0, 1))
-            )
-            for n in range(len(cache.layers))
+            _SharedLayer([(kept[n], count) for kept, count in runs], buffers) for n in range(len(cache.layers))
         ]
         return cache
 
@@ -260,15 +257,31 @@ class _Packer:
 
 
 class _SharedLayer(DynamicLayer):
-    """A cache layer that lends its keys and values and keeps nothing."""
+    """A cache layer that lends keys and values of prefixes [1, heads, room, width], each to so many rows, and keeps
+    nothing: a forward's own stand behind them in `buffers`, which serve one layer after the other."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, runs: Sequence[tuple[tuple[Tensor, Tensor], int]], buffers: dict[Any, Tensor]) -> None:
         super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
+        self.runs, self.buffers = runs, buffers
+        self.keys, self.values = runs[0][0]
+        self.lazy_initialization(self.keys, self.values)
+        self.keys, self.values = runs[0][0]  # tell how much is there
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
+        return self._behind(0, key_states), self._behind(1, value_states)
+
+    def _behind(self, side: int, states: Tensor) -> Tensor:
+        rows, heads, length, width = states.shape
+        room = self.keys.shape[-2]
+        name = side, heads, width, states.dtype
+        if name not in self.buffers:
+            self.buffers[name] = states.new_empty(rows, heads, room + length, width)
+        whole, at = self.buffers[name], 0
+        for kept, count in self.runs:
+            whole[at : at + count, :, :room] = kept[side]
+            at += count
+        whole[:, :, room:] = states
+        return whole
 
 
 def scored(first: Tensor, options: Sequence[Options], rest: Sequence[Sequence[float]]) -> list[Scored]:

@@ -22,7 +22,7 @@ WIDEST = 256
 LARGEST_PATTERN = 32
 """The largest M of an N:M pattern that is chosen inside the kernel (it compares all pairs of a group)."""
 
-TILE_ROWS, TILE_WARPS = 16, 4
+TILE_ROWS, TILE_WARPS = 8, 2
 """Rows of one program and the warps that share them."""
 
 
@@ -110,6 +110,8 @@ def sweep_tile(
     `codes` [rows, columns] float32 takes the codes of `grid` = (scales [rows, groups], zeros, each column's group int32 [columns], the largest
     code).
     """
+    if upper.stride(1) != 1 or block.stride(1) != 1:
+        raise ValueError("the sweep's kernel reads along rows: columns must lie side by side")
     count, columns = block.shape
     none = block  # stands for a pointer that is not used
     kept = none if keep is None else keep.view(torch.uint8)
@@ -144,9 +146,10 @@ def _key(score, live):
 @triton.jit
 def _place(at, stride, COLUMNS: tl.constexpr):
     """Where the scores `at` of a row lie: side by side, or as parts of COLUMNS that are `stride` apart."""
-    if COLUMNS == 0:
-        return at
-    return (at // COLUMNS).to(tl.int64) * stride + at % COLUMNS
+    place = at.to(tl.int64)
+    if COLUMNS > 0:
+        place = (at // COLUMNS).to(tl.int64) * stride + at % COLUMNS
+    return place
 
 
 @triton.jit
