@@ -171,7 +171,7 @@ def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:
 
 
 SOLVED_ON = {"cuda": "cuda 2"}
-"""How a kind of device solves, where that is not as ever: raised when the factor or the sums get other last bits there."""
+"""How a kind of device solves, where that is not as ever: raised when factors or sums get other last bits there."""
 
 
 def artifact_key(opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None) -> str:

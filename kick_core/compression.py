@@ -280,19 +280,16 @@ def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
     return replace(moved(there, weight.device), note=note)
 
 
-def _relative_loss(
-    dense: statistics.Dense, name: str, weight: Tensor, compressed: CompressedMatrix
-) -> Tensor | None:
+def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: CompressedMatrix) -> Tensor | None:
     """‖(W-Ŵ)X‖² / ‖WX‖² of one matrix, where its Gram matrix was made: a float32 scalar."""
     seen = dense.seen[name]
     if seen.gram is None:
         return None
     if name not in dense.energies:  # the same for every recipe
         dense.energies[name] = output_energy(weight, seen.gram, seen.factors).clamp(min=1e-30)
-    if compressed.updated:
-        lost = compressed.weight.float() - weight.float()
-    else:
-        lost = compressed.weight - weight  # weights are what they were, or gone: exact in their own dtype
+    # where nothing was updated, weights are what they were, or gone: the change is exact in their own dtype
+    wide = torch.float32 if compressed.updated else weight.dtype
+    lost = compressed.weight.to(wide) - weight.to(wide)
     return (output_energy(lost, seen.gram, seen.factors) / dense.energies[name]).clamp(min=0)
 
 

@@ -1,8 +1,8 @@
-"""Kernels for a step of decoding on a GPU, written in Triton: attention of one query over a cache, and small ones.
+"""Kernels for a model's forward on a GPU, written in Triton: attention of one query over a cache, and small ones.
 
-Imported only where there is a CUDA device. A step reads every weight and the whole cache once, so that is what its
-time should be made of: attention reads no column that the mask hides behind the last visible one, one row is multiplied
-without the tensor cores' padding, and what the model computes element by element is one kernel.
+Imported only where there is a CUDA device. A step of decoding reads every weight and the whole cache once, so that is
+what its time should be made of: attention reads no column that the mask hides behind the last visible one, one row is
+multiplied without the tensor cores' padding, and what a module computes element by element is one kernel.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -18,6 +18,9 @@ from torch import Tensor
 
 PROGRAMS = 256
 """Rows times heads are cut into parts along the cache until there are about so many programs: two a multiprocessor."""
+
+MOST = 16
+"""Parts that one program joins afterwards."""
 
 COLUMNS = 64
 """Columns of the cache that a program reads at a time."""
@@ -36,9 +39,7 @@ def _attend(
     mine = tl.arange(0, PADDED)
     first = head * GROUP + mine
     inside = (mine < GROUP)[:, None] & (at < width)[None, :]
-    query = tl.load(
-        query_ptr + row * query_row + first[:, None] * query_head + at[None, :], mask=inside, other=0.0
-    )
+    query = tl.load(query_ptr + row * query_row + first[:, None] * query_head + at[None, :], mask=inside, other=0.0)
     # columns up to the last one that is seen at all
     upto = tl.full((), 0, tl.int32)
     for start in range(0, COLUMNS, SCAN):
@@ -97,9 +98,9 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: flo
     rows, heads, _, width = query.shape
     pairs, columns = keys.shape[1], keys.shape[2]
     group = heads // pairs
-    splits = max(1, min(-(-columns // COLUMNS), PROGRAMS // (rows * pairs), 16))
-    each = -(-(-(-columns // COLUMNS)) // splits) * COLUMNS
-    splits = -(-columns // each)
+    steps = triton.cdiv(columns, COLUMNS)
+    each = triton.cdiv(steps, max(1, min(steps, PROGRAMS // (rows * pairs), MOST))) * COLUMNS
+    splits = triton.cdiv(columns, each)
     out = torch.empty(rows, 1, heads, width, dtype=query.dtype, device=query.device)
     told = found = out
     if splits > 1:
@@ -112,7 +113,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: flo
             query.stride(0), query.stride(1), *keys.stride()[:3], *values.stride()[:3], mask.stride(0),
             heads, width, COLUMNS=columns, EACH=each,
             GROUP=group, PADDED=max(16, triton.next_power_of_2(group)),
-            WIDTH=max(16, triton.next_power_of_2(width)), BLOCK=COLUMNS, SCAN=256, SPLITS=splits, num_warps=4, num_stages=2,
+            WIDTH=max(16, triton.next_power_of_2(width)), BLOCK=COLUMNS, SCAN=256, SPLITS=splits,
+            num_warps=4, num_stages=2,
         )  # fmt: skip
         if splits > 1:
             _joined[(rows * heads,)](
@@ -253,19 +255,22 @@ def normed(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 @triton.jit
-def _turned(query_ptr, key_ptr, cos_ptr, sin_ptr, new_query_ptr, new_key_ptr, query_row, query_head, key_row, key_head,
-            cos_row, sin_row, heads, pairs, width, WIDTH: tl.constexpr):  # fmt: skip
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+def _turned(query_ptr, key_ptr, cos_ptr, sin_ptr, new_query_ptr, new_key_ptr,
+            query_row, query_head, query_token, key_row, key_head, key_token, cos_row, cos_token, sin_row, sin_token,
+            tokens, heads, pairs, width, WIDTH: tl.constexpr):  # fmt: skip
+    place, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row, token = place // tokens, place % tokens
     at = tl.arange(0, WIDTH)
     inside, half = at < width, width // 2
     other = tl.where(at < half, at + half, at - half)
-    cos = tl.load(cos_ptr + row * cos_row + at, mask=inside, other=0.0).to(tl.float32)
-    sin = tl.load(sin_ptr + row * sin_row + at, mask=inside, other=0.0).to(tl.float32)
+    cos = tl.load(cos_ptr + row * cos_row + token * cos_token + at, mask=inside, other=0.0).to(tl.float32)
+    sin = tl.load(sin_ptr + row * sin_row + token * sin_token + at, mask=inside, other=0.0).to(tl.float32)
     if head < heads:
-        given, made = query_ptr + row * query_row + head * query_head, new_query_ptr + (row * heads + head) * width
+        given = query_ptr + row * query_row + head * query_head + token * query_token
+        made = new_query_ptr + (place * heads + head) * width
     else:
-        head -= heads
-        given, made = key_ptr + row * key_row + head * key_head, new_key_ptr + (row * pairs + head) * width
+        given = key_ptr + row * key_row + (head - heads) * key_head + token * key_token
+        made = new_key_ptr + (place * pairs + head - heads) * width
     value = tl.load(given + at, mask=inside, other=0.0).to(tl.float32)
     across = tl.load(given + other, mask=inside, other=0.0).to(tl.float32)
     dtype = new_query_ptr.dtype.element_ty
@@ -275,14 +280,15 @@ def _turned(query_ptr, key_ptr, cos_ptr, sin_ptr, new_query_ptr, new_key_ptr, qu
 
 
 def turned(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864) for one token a row, its halves being the pairs:
-    `query` and `key` [rows, heads, 1, width], `cos` and `sin` [rows, 1, width]."""
-    (rows, heads, _, width), pairs = query.shape, key.shape[1]
-    new_query = torch.empty(rows, heads, 1, width, dtype=query.dtype, device=query.device)
-    new_key = torch.empty(rows, pairs, 1, width, dtype=key.dtype, device=key.device)
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864), a row's halves being the pairs: `query` and `key`
+    [rows, heads, tokens, width], `cos` and `sin` [rows or 1, tokens, width]. The results lie token by token."""
+    (rows, heads, tokens, width), pairs = query.shape, key.shape[1]
+    new_query = torch.empty(rows, tokens, heads, width, dtype=query.dtype, device=query.device)
+    new_key = torch.empty(rows, tokens, pairs, width, dtype=key.dtype, device=key.device)
+    angles = [part for t in (cos, sin) for part in (t.stride(0) if len(t) > 1 else 0, t.stride(1))]
     with torch.cuda.device_of(query):
-        _turned[(rows, heads + pairs)](
-            query, key, cos, sin, new_query, new_key, *query.stride()[:2], *key.stride()[:2],
-            cos.stride(0), sin.stride(0), heads, pairs, width, WIDTH=triton.next_power_of_2(width), num_warps=1,
+        _turned[(rows * tokens, heads + pairs)](
+            query, key, cos, sin, new_query, new_key, *query.stride()[:3], *key.stride()[:3], *angles,
+            tokens, heads, pairs, width, WIDTH=triton.next_power_of_2(width), num_warps=1,
         )  # fmt: skip
-    return new_query, new_key
+    return new_query.transpose(1, 2), new_key.transpose(1, 2)

@@ -1,8 +1,8 @@
-"""Decoding on a GPU in fewer kernels: what stands in for a model's own operations while a step is taken.
+"""A forward on a GPU in fewer kernels: what stands in for a model's own operations while it is asked.
 
-A step reads all weights and the cache once; what else it does should be short. Nothing here knows an architecture by
-name: what looks like an RMS norm, a gated MLP or rotary positions is tried on random numbers first, and left as it is
-where the stand-in gives something else.
+A step of decoding reads all weights and the cache once, a pack multiplies; what else they do should be short. Nothing
+here knows an architecture by name: what looks like an RMS norm, a gated MLP or rotary positions is tried on random
+numbers first, and left as it is where the stand-in gives something else.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ AttentionInterface.register(ATTENTION, _attention)
 
 
 class StandIns:
-    """What is put in place of a model's modules and functions, for steps of so many rows."""
+    """What is put in place of a model's modules and functions, for forwards of so many tokens at least."""
 
-    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, tokens: int) -> None:
         self.forwards: list[tuple[nn.Module, Callable[..., Tensor]]] = []
         draw = torch.Generator(model.device).manual_seed(0)
         given = partial(torch.randn, generator=draw, device=model.device, dtype=model.dtype)
@@ -54,8 +54,8 @@ class StandIns:
         for module in model.modules():
             if "forward" in module.__dict__ or module in inside:  # somebody else's already
                 continue
-            found = _norm(module, given) or _gated_mlp(module, rows, given)
-            if found is None and rows == 1 and _plain_linear(module):
+            found = _norm(module, given) or _gated_mlp(module, tokens, given)
+            if found is None and tokens == 1 and _plain_linear(module):
                 found = partial(_linear, module)
             if found is not None:
                 self.forwards.append((module, found))
@@ -114,7 +114,7 @@ def _norm(module: nn.Module, given: Callable[..., Tensor]) -> Callable[..., Tens
     return normed if weight.dim() == 1 and _alike(normed(values), module(values)) else None
 
 
-def _gated_mlp(module: nn.Module, rows: int, given: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
+def _gated_mlp(module: nn.Module, tokens: int, given: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
     parts: list[Any] = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
     act = getattr(module, "act_fn", None)
     if act is None or not all(map(_plain_linear, parts)):
@@ -125,12 +125,12 @@ def _gated_mlp(module: nn.Module, rows: int, given: Callable[..., Tensor]) -> Ca
     from kick_core.engine import _triton
 
     def mlp(values: Tensor) -> Tensor:
-        if rows == 1 and values.numel() == gate.in_features:
+        if tokens == 1 and values.numel() == gate.in_features:
             return _linear(down, _triton.one_row_gated(values, gate.weight, up.weight))
         linear = nn.functional.linear
         return linear(_triton.gated(linear(values, gate.weight), linear(values, up.weight)), down.weight, down.bias)
 
-    values = given(rows, 1, gate.in_features)
+    values = given(tokens, 1, gate.in_features)
     sound = _alike(nn.functional.silu(values), act(values)) and _alike(mlp(values), module(values))
     return mlp if sound else None
 
@@ -140,14 +140,14 @@ def _rotary(function: Callable[..., Any], given: Callable[..., Tensor]) -> Calla
     from kick_core.engine import _triton
 
     def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> Any:
-        one = q.dim() == k.dim() == 4 and cos.dim() == 3 and q.shape[2] == k.shape[2] == cos.shape[1] == 1
-        whole = one and cos.shape == sin.shape == (len(q), 1, q.shape[-1]) and q.shape[-1] == k.shape[-1]
-        alike = q.dtype == k.dtype == cos.dtype == sin.dtype and q.stride(-1) == k.stride(-1) == 1
-        if args or kwargs or not whole or not alike:
+        usual = q.dim() == k.dim() == 4 and q.shape[2:] == k.shape[2:] and len(q) == len(k)
+        whole = usual and cos.shape == sin.shape and cos.shape in [(rows, *q.shape[2:]) for rows in (1, len(q))]
+        alike = len({t.dtype for t in (q, k, cos, sin)}) == len({t.stride(-1) for t in (q, k, cos, sin)}) == 1
+        if args or kwargs or not whole or not alike or q.stride(-1) != 1:
             return function(q, k, cos, sin, *args, **kwargs)
         return _triton.turned(q, k, cos, sin)
 
-    query, key, angles = given(2, 4, 1, 32), given(2, 2, 1, 32), given(2, 1, 16).repeat(1, 1, 2)
+    query, key, angles = given(2, 4, 3, 32), given(2, 2, 3, 32), given(2, 3, 16).repeat(1, 1, 2)
     try:
         wanted = function(query, key, angles.cos(), angles.sin())
     except (TypeError, RuntimeError):  # another family's arguments

@@ -25,8 +25,8 @@ class Plan:
     `tokens` bounds rows x length of one batch, `rows` its rows; prompts are padded to `shortest` or to multiples of
     `step`, and read at most `prompt` tokens at a time before decoding. A pack has rows of `row` tokens, `pack`
     tokens in all, after shared prefixes that are padded to multiples of `room`; so are the caches of decoding.
-    `kernels` lets decoding use our own (see `fused`); `compiled` instead lets torch.compile fuse the small operations
-    of decoding on CUDA: a minute per shape, for long runs.
+    `kernels` lets packs and decoding use our own (see `fused`); `compiled` instead lets torch.compile fuse the small
+    operations of decoding on CUDA: a minute per shape, for long runs.
     `notes` collects what departed from the plan: it is no part of the plan's identity, and whoever stores a run
     stores it too.
     """
@@ -49,7 +49,7 @@ class Plan:
         return (
             f"padded to {self.shortest} or multiples of {self.step}, {self.rows} rows, {self.tokens} tokens, "
             f"prompts by {self.prompt}; options in packs of {self.pack} tokens, rows of {self.row}, prefixes padded "
-            f"to {self.room}" + ("; decoding compiled" if self.compiled else "; decoding by kernels" if self.kernels else "")
+            f"to {self.room}" + "; by kernels" * self.kernels + "; decoding compiled" * self.compiled
         )
 
     def length(self, tokens: int) -> int:

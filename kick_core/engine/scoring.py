@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from kick_core.engine import fused
 from kick_core.engine.packing import Layout, Row, branches, digest, pack_layout
 from kick_core.engine.plan import Ids, Padded, Plan, batches, in_parts, logits_of, padded, rows_matter
 
@@ -103,7 +105,8 @@ def _in_packs(
     filler: int,
 ) -> Iterator[dict[int, Scored]]:
     layout = pack_layout(prompts, options, plan)
-    packer = _Packer(model, prompts, options, layout, filler, {})
+    stand_ins = fused.StandIns(model, plan.step) if plan.kernels else None
+    packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins)
     for rows, count in _shapes(layout, plan):
         some = [row for row in rows if asked.intersection(row.items)]
         for start in range(0, len(some), count):
@@ -154,6 +157,7 @@ class _Packer:
     layout: Layout
     filler: int
     prefixes: dict[int, list[tuple[Tensor, Tensor]]]
+    stand_ins: fused.StandIns | None
 
     def scores(self, part: Sequence[Row], count: int) -> dict[int, Scored]:
         """Score all questions of these rows in one forward of `count` rows, or of as many as there are."""
@@ -168,9 +172,11 @@ class _Packer:
             copies = torch.arange(count).clamp(max=len(part) - 1)
             inputs, kept = {name: tensor[copies.to(tensor.device)] for name, tensor in inputs.items()}, kept[copies]
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()} | {"use_cache": bool(part[0].room)}
-        if part[0].room:
-            inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
-        return self._read(logits_of(self.model, inputs, kept.to(device)).log_softmax(-1), places.first)
+        with self.stand_ins.in_place() if self.stand_ins else nullcontext():
+            if part[0].room:
+                inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
+            logits = logits_of(self.model, inputs, kept.to(device))
+        return self._read(logits.log_softmax(-1), places.first)
 
     def _places(self, rows: Sequence[Row]) -> _Places:
         shape = (len(rows), rows[0].length)

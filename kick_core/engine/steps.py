@@ -176,7 +176,9 @@ class SlotSteps:
         self.all_number = torch.zeros(1, dtype=torch.int64, device=device)
         self.all_mask = torch.zeros(rows, 1, 1, room, dtype=kept_dtype or self.model.dtype, device=device)
         self.all_chances = torch.zeros(rows, room, device=device)
-        self.cache.layers = [_SlotLayer(rows, room, kept_dtype, self.all_where, self.kernels) for _ in self.cache.layers]
+        self.cache.layers = [
+            _SlotLayer(rows, room, kept_dtype, self.all_where, self.kernels) for _ in self.cache.layers
+        ]
 
     def _read(self, prompts: Sequence[Ids], rows: int) -> Tensor:
         """Put all prompts into the cache; float32 logits of the tokens after them [rows, vocabulary]."""

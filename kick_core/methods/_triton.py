@@ -107,8 +107,8 @@ def sweep_tile(
 
     `block` and `errors` [rows, columns] and `upper` [columns, columns] are float32, with columns side by side, and
     `errors` is contiguous. `keep` [rows, columns] bool is the mask, which `pattern` = (N, M) chooses on the way.
-    `codes` [rows, columns] float32 takes the codes of `grid` = (scales [rows, groups], zeros, each column's group int32 [columns], the largest
-    code).
+    `codes` [rows, columns] float32 takes the codes of `grid` = (scales [rows, groups], zeros, each column's group
+    int32 [columns], the largest code).
     """
     if upper.stride(1) != 1 or block.stride(1) != 1:
         raise ValueError("the sweep's kernel reads along rows: columns must lie side by side")

@@ -9,7 +9,7 @@ import torch
 from kick_core import engine
 from kick_core.engine import fused
 from kick_core.engine.steps import SlotSteps, steps_for
-from tests.core.engine_cases import PLAN, ids, merged
+from tests.core.engine_cases import PLAN, ids, merged, options, questions
 from tests.core.test_families import make
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
@@ -29,13 +29,19 @@ def made(family):
     return model
 
 
+def told(name, plain, used):
+    return lambda *args: used.add(name) or plain(*args)
+
+
 def texts(model, prompts, plan):
     return merged(
         engine.greedy(model, prompts, new_tokens=3, ends=frozenset(), stops=lambda _: False, plan=plan, filler=0)
     )
 
 
-@pytest.mark.parametrize("family, rows", [("Llama", 1), *((f, 2) for f in ("Llama", "Qwen3", "Phi3", "GPT2", "Mixtral"))])
+@pytest.mark.parametrize(
+    "family, rows", [("Llama", 1), *((f, 2) for f in ("Llama", "Qwen3", "Phi3", "GPT2", "Mixtral"))]
+)
 def test_the_text_is_that_of_the_families_own_operations(family, rows, monkeypatch):
     monkeypatch.setattr("kick_core.engine.decoding.rows_matter", lambda _: True)
     model, prompts = made(family), [ids(3 + 7 * n % 23, n) for n in range(rows)]
@@ -45,12 +51,7 @@ def test_the_text_is_that_of_the_families_own_operations(family, rows, monkeypat
     from kick_core.engine import _triton
 
     for name in ("attend", "put", "normed", "turned", "gated", "one_row", "one_row_gated"):
-
-        def watched(*args, name=name, plain=getattr(_triton, name)):
-            used.add(name)
-            return plain(*args)
-
-        monkeypatch.setattr(_triton, name, watched)
+        monkeypatch.setattr(_triton, name, told(name, getattr(_triton, name), used))
     assert texts(model, prompts, plan) == wanted
     assert {"attend", "put"} <= used
     expected = {
@@ -62,6 +63,19 @@ def test_the_text_is_that_of_the_families_own_operations(family, rows, monkeypat
     assert expected.get(family, set()) <= used
     if family == "GPT2":  # layer norms, learned positions, no gate
         assert not used & {"normed", "turned", "gated", "one_row_gated"}
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_scores_are_those_of_the_families_own_operations(family):
+    model, prompts, asked = made(family), questions()[:6], options(3)[:6]
+    plan = engine.Plan(512, 4, 16, 16, 32, 96, 8)
+    wanted = merged(engine.score_options(model, prompts, asked, plan=plan, filler=0))
+    by_kernels = dataclasses.replace(plan, kernels=True)
+    found = merged(engine.score_options(model, prompts, asked, plan=by_kernels, filler=0))
+    for mine, other in zip(found, wanted, strict=True):
+        assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert mine.argmax == other.argmax and mine.rank == other.rank
+    assert engine.plan_hash(model, prompts, asked, plan) != engine.plan_hash(model, prompts, asked, by_kernels)
 
 
 def test_a_stand_in_that_gives_something_else_is_not_taken():
