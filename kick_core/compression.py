@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,27 +24,31 @@ from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
 
 
-def output_energy(weight: Tensor, gram: Tensor) -> Tensor:
-    """‖WX‖² = Σ (W G) ∘ W from the Gram matrix G = X X^T of the inputs, weight [out, in]: a float32 scalar."""
-    weight = weight.float()
-    return _product(weight, gram).mul_(weight).sum()
+def output_energy(weight: Tensor, gram: Tensor, kept: dict[Any, Any] | None = None) -> Tensor:
+    """‖WX‖² = Σ (W G) ∘ W from the Gram matrix G = X X^T of the inputs, weight [out, in]: a float32 scalar.
 
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """The product of float32 matrices. On a GPU, of two bfloat16 halves each, which the tensor cores multiply at
-    many times the speed and which leave a relative error of 2^-17: plenty for a loss that is only reported."""
-    if not left.is_cuda:
-        return left @ right
-    (high, low), (top, rest) = _halves(left), _halves(right)
+    On a GPU the product is one of bfloat16 halves, two for each factor, which the tensor cores multiply at many times
+    the speed and which leave a relative error of 2^-17: plenty for a loss that is only reported. `kept` takes the Gram
+    matrix's halves for the next matrix that sees the same inputs.
+    """
+    if not weight.is_cuda:
+        weight = weight.float()
+        return (weight @ gram).mul_(weight).sum()
+    kept = {} if kept is None else kept
+    if "halves" not in kept:
+        kept["halves"] = _halves(gram)
+    (high, low), (top, rest) = _halves(weight), kept["halves"]
     product = torch.mm(high, top, out_dtype=torch.float32)
     product += torch.mm(high, rest, out_dtype=torch.float32)
-    product += torch.mm(low, top, out_dtype=torch.float32)
-    return product
+    if low is not None:
+        product += torch.mm(low, top, out_dtype=torch.float32)
+    return product.mul_(weight).sum()
 
 
-def _halves(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _halves(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A matrix as the sum of two in bfloat16; of one, where it is that."""
     high = matrix.bfloat16()
-    return high, (matrix - high).bfloat16()
+    return high, None if high is matrix else (matrix - high).bfloat16()
 
 
 def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> CompressedMatrix:
@@ -124,7 +129,9 @@ def _walk_block(
     dense = None
     if inputs is not None:
         dense = statistics.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
-    results, layers = _compress_block(block, index, dense, recipe, once=True)
+    _require_finite(block, index)
+    (ready,) = _made_together(block, dense, [recipe])
+    results, layers = _compress_block(block, index, dense, recipe, ready, once=True)
     loss = _propagate(block, index, inputs, dense) if inputs and dense else None
     note = inputs.take_notes() if inputs else ""
     report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note)
@@ -149,14 +156,16 @@ def walk_many(
         with hold(index):
             dense = statistics.dense_pass(model, block, index, inputs, need, keep=True)
             kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
-            for given, recipe, goals in zip(recipes, asked, targets, strict=True) if index >= start else ():
+            _require_finite(block, index)
+            goals = [replace(recipe, target=own[index]) for recipe, own in zip(asked, targets, strict=True)]
+            for given, goal, ready in _with_ready(block, dense, recipes, goals) if index >= start else ():
                 began = time.perf_counter()
-                goal = replace(recipe, target=goals[index])
-                results, layers = _compress_block(block, index, dense, goal, once=False)
+                results, layers = _compress_block(block, index, dense, goal, ready, once=False)
                 loss = _first_loss(block, index, inputs, dense)
                 for matrix, weight in kept:
                     matrix.write(weight)
                 seconds, note = time.perf_counter() - began, inputs.take_notes()
+                seconds += sum(spent for _, spent in ready.values())
                 report = BlockReport(index, len(blocks), tuple(layers), seconds, loss, note=note)
                 yield given, Walked(report, results, None)
             assert dense.outputs is not None
@@ -164,8 +173,8 @@ def walk_many(
 
 
 def _first_loss(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
-    """The block's relative output error on the first batch of windows."""
-    _, output = next(inputs.outputs(block, index))
+    """The block's relative output error on the first few windows."""
+    _, output = next(inputs.outputs(block, index, most=inputs.few))
     return _relative(output, dense.first[: len(output)])
 
 
@@ -174,29 +183,86 @@ def _relative(changed: Tensor, output: Tensor) -> float:
     return float(error / whole.clamp(min=1e-30))
 
 
+Ready = dict[str, tuple[CompressedMatrix, float]]
+"""What was made of some matrices ahead of the rest, by their names, and the seconds it took."""
+
+
+def _with_ready(
+    block: nn.Module, dense: statistics.Dense, given: Sequence[Recipe], goals: Sequence[Recipe]
+) -> Iterator[tuple[Recipe, Recipe, Ready]]:
+    """Every recipe with what was made for it together with others: of as many at a time as the device has room for."""
+    weights = [matrix.read() for matrix in matrices(block)]
+    size = sum(weight.numel() for weight in weights)
+    # a sweep works in float32 on some of the matrices; weights and masks of all stay until their turn
+    each = size * (weights[0].element_size() + 1 + 5)
+    count = int(max(1, min(len(goals), statistics.room(weights[0].device) // each)))
+    for at in range(0, len(goals), count):
+        some = slice(at, at + count)
+        ready = _made_together(block, dense, goals[some])
+        while ready:
+            yield given[at], goals[at], ready.pop(0)
+            at += 1
+
+
+def _made_together(block: nn.Module, dense: statistics.Dense | None, goals: Sequence[Recipe]) -> list[Ready]:
+    """For each goal, the matrices that its method makes at once: matrices of one shape that see the same inputs, and
+    the same matrix for other goals. What fails is left out: made by itself it gets by, or says what is wrong."""
+    ready: list[Ready] = [{} for _ in goals]
+    groups: dict[Any, list[tuple[int, str, Tensor, Seen]]] = {}
+    for matrix in matrices(block) if dense else ():
+        weight = matrix.read()
+        seen = _seen(dense, matrix.name, weight)
+        for number, goal in enumerate(goals):
+            if methods.stacks(goal, weight.device):
+                kind = (id(seen), weight.shape, goal.method, goal.options)
+                groups.setdefault(kind, []).append((number, matrix.name, weight, seen))
+    for group in (group for group in groups.values() if len(group) > 1):
+        began = time.perf_counter()
+        numbers, names, weights, (seen, *_) = zip(*group, strict=True)
+        try:
+            made = methods.apply_stack([goals[number] for number in numbers], weights, seen)
+        except (KickError, torch.OutOfMemoryError):
+            made = []
+        if not made:
+            statistics.release()
+            continue
+        spent = (time.perf_counter() - began) / len(group)
+        for number, name, result in zip(numbers, names, made, strict=True):
+            ready[number][name] = result, spent
+    return ready
+
+
+def _require_finite(block: nn.Module, index: int) -> None:
+    for matrix in matrices(block):
+        statistics.require_finite(matrix.read(), f"block {index}: {matrix.name}")
+
+
 def _compress_block(
-    block: nn.Module, index: int, dense: statistics.Dense | None, recipe: Recipe, *, once: bool
+    block: nn.Module, index: int, dense: statistics.Dense | None, recipe: Recipe, ready: Ready, *, once: bool
 ) -> tuple[dict[str, CompressedMatrix], list[LayerReport]]:
-    """Compress a block in place; `once` says that no other recipe will look at the same statistics."""
+    """Compress a block in place, but for what is `ready`; `once` says that no other recipe will look at the same
+    statistics."""
     results, layers = {}, []
     before = Seen(0)
     for matrix in matrices(block):
         began = time.perf_counter()
         weight = matrix.read()
-        statistics.require_finite(weight, f"block {index}: {matrix.name}")
         seen = _seen(dense, matrix.name, weight)
         if once and seen is not before:
             before.factors.clear()
         before = seen
         try:
-            result = _applied(recipe, weight, seen)
+            result, spent = ready.get(matrix.name) or (_applied(recipe, weight, seen), 0.0)
         except KickError as error:
             raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
-        loss = _relative_loss(dense, matrix.name, weight, result.weight) if dense and seen.tokens else None
+        zeros = result.weight.numel() - result.weight.count_nonzero()
+        loss = _relative_loss(dense, matrix.name, weight, result) if dense and seen.tokens else None
         matrix.write(result.weight)
-        zeros = result.weight.numel() - int(result.weight.count_nonzero())
-        seconds = time.perf_counter() - began
-        layers.append(LayerReport(matrix.name, weight.shape[0], weight.shape[1], zeros, loss, seconds, result.note))
+        told = torch.stack([zeros.double(), *([] if loss is None else [loss.double()])]).tolist()
+        seconds = time.perf_counter() - began + spent
+        rows, cols = weight.shape
+        lost = told[1] if told[1:] else None
+        layers.append(LayerReport(matrix.name, rows, cols, int(told[0]), lost, seconds, result.note))
         results[matrix.name] = result
     return results, layers
 
@@ -214,15 +280,17 @@ def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
     return replace(moved(there, weight.device), note=note)
 
 
-def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: Tensor) -> float | None:
-    """‖(W-Ŵ)X‖² / ‖WX‖² of one matrix, where its Gram matrix was made."""
-    gram = dense.seen[name].gram
-    if gram is None:
+def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: CompressedMatrix) -> Tensor | None:
+    """‖(W-Ŵ)X‖² / ‖WX‖² of one matrix, where its Gram matrix was made: a float32 scalar."""
+    seen = dense.seen[name]
+    if seen.gram is None:
         return None
     if name not in dense.energies:  # the same for every recipe
-        dense.energies[name] = output_energy(weight, gram).clamp(min=1e-30)
-    lost = output_energy(compressed.float() - weight.float(), gram)
-    return float((lost / dense.energies[name]).clamp(min=0))
+        dense.energies[name] = output_energy(weight, seen.gram, seen.factors).clamp(min=1e-30)
+    # where nothing was updated, weights are what they were, or gone: the change is exact in their own dtype
+    wide = torch.float32 if compressed.updated else weight.dtype
+    lost = compressed.weight.to(wide) - weight.to(wide)
+    return (output_energy(lost, seen.gram, seen.factors) / dense.energies[name]).clamp(min=0)
 
 
 def _seen(dense: statistics.Dense | None, name: str, weight: Tensor) -> Seen:
@@ -240,7 +308,8 @@ def _propagate(block: nn.Module, index: int, inputs: statistics.Inputs, dense: s
     loss = 0.0
     for rows, output in inputs.outputs(block, index):
         if rows.start == 0:
-            loss = _relative(output, dense.first[: len(output)])
+            few = min(inputs.few, len(output))
+            loss = _relative(output[:few], dense.first[:few])
         inputs.hidden[rows] = output
     return loss
 

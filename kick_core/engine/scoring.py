@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from kick_core.engine import fused
 from kick_core.engine.packing import Layout, Row, branches, digest, pack_layout
 from kick_core.engine.plan import Ids, Padded, Plan, batches, in_parts, logits_of, padded, rows_matter
 
@@ -103,7 +105,8 @@ def _in_packs(
     filler: int,
 ) -> Iterator[dict[int, Scored]]:
     layout = pack_layout(prompts, options, plan)
-    packer = _Packer(model, prompts, options, layout, filler, {})
+    stand_ins = fused.StandIns(model, plan.step) if plan.kernels else None
+    packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins)
     for rows, count in _shapes(layout, plan):
         some = [row for row in rows if asked.intersection(row.items)]
         for start in range(0, len(some), count):
@@ -154,6 +157,7 @@ class _Packer:
     layout: Layout
     filler: int
     prefixes: dict[int, list[tuple[Tensor, Tensor]]]
+    stand_ins: fused.StandIns | None
 
     def scores(self, part: Sequence[Row], count: int) -> dict[int, Scored]:
         """Score all questions of these rows in one forward of `count` rows, or of as many as there are."""
@@ -168,9 +172,11 @@ class _Packer:
             copies = torch.arange(count).clamp(max=len(part) - 1)
             inputs, kept = {name: tensor[copies.to(tensor.device)] for name, tensor in inputs.items()}, kept[copies]
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()} | {"use_cache": bool(part[0].room)}
-        if part[0].room:
-            inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
-        return self._read(logits_of(self.model, inputs, kept.to(device)).log_softmax(-1), places.first)
+        with self.stand_ins.in_place() if self.stand_ins else nullcontext():
+            if part[0].room:
+                inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
+            logits = logits_of(self.model, inputs, kept.to(device))
+        return self._read(logits.log_softmax(-1), places.first)
 
     def _places(self, rows: Sequence[Row]) -> _Places:
         shape = (len(rows), rows[0].length)
@@ -220,13 +226,10 @@ class _Packer:
         for group, row in needed.items():
             if group not in self.prefixes:
                 self.prefixes[group] = self._read_prefix(row)
-        runs = [(group, len(list(same))) for group, same in groupby(rows, key=lambda row: row.group)]
-        cache = DynamicCache(config=self.model.config)
+        runs = [(self.prefixes[group], len(list(same))) for group, same in groupby(rows, key=lambda row: row.group)]
+        cache, buffers = DynamicCache(config=self.model.config), dict[Any, Tensor]()
         cache.layers = [
-            _SharedLayer(
-                *(torch.cat([self.prefixes[g][n][side].expand(c, -1, -1, -1) for g, c in runs]) for side in (0, 1))
-            )
-            for n in range(len(cache.layers))
+            _SharedLayer([(kept[n], count) for kept, count in runs], buffers) for n in range(len(cache.layers))
         ]
         return cache
 
@@ -260,15 +263,31 @@ class _Packer:
 
 
 class _SharedLayer(DynamicLayer):
-    """A cache layer that lends its keys and values and keeps nothing."""
+    """A cache layer that lends keys and values of prefixes [1, heads, room, width], each to so many rows, and keeps
+    nothing: a forward's own stand behind them in `buffers`, which serve one layer after the other."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, runs: Sequence[tuple[tuple[Tensor, Tensor], int]], buffers: dict[Any, Tensor]) -> None:
         super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
+        self.runs, self.buffers = runs, buffers
+        self.keys, self.values = runs[0][0]
+        self.lazy_initialization(self.keys, self.values)
+        self.keys, self.values = runs[0][0]  # tell how much is there
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
+        return self._behind(0, key_states), self._behind(1, value_states)
+
+    def _behind(self, side: int, states: Tensor) -> Tensor:
+        rows, heads, length, width = states.shape
+        room = self.keys.shape[-2]
+        name = side, heads, width, states.dtype
+        if name not in self.buffers:
+            self.buffers[name] = states.new_empty(rows, heads, room + length, width)
+        whole, at = self.buffers[name], 0
+        for kept, count in self.runs:
+            whole[at : at + count, :, :room] = kept[side]
+            at += count
+        whole[:, :, room:] = states
+        return whole
 
 
 def scored(first: Tensor, options: Sequence[Options], rest: Sequence[Sequence[float]]) -> list[Scored]:
