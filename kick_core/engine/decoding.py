@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kick_core.engine.lean import lean
+from kick_core.engine.lean_steps import LeanSteps
 from kick_core.engine.plan import Batch, Ids, Plan, batches, in_parts, round_up, rows_matter
-from kick_core.engine.steps import NOT_FINITE, LibrarySteps, Steps, steps_for
+from kick_core.engine.steps import NOT_FINITE, LibrarySteps, SlotSteps, steps_for
 from kick_core.spec import BadRequest
 
 
@@ -54,6 +56,8 @@ class Sampling:
 
 
 Stopper = Callable[[list[int]], bool]
+
+Steps = SlotSteps | LibrarySteps | LeanSteps
 
 _WINDOW = 8
 """A stop string is looked for in the text of so many last tokens."""
@@ -117,7 +121,8 @@ def generate(
         raise BadRequest(f"sampling needs one seed per prompt: {len(seeds or ())} seeds for {len(prompts)} prompts")
     rules = _Rules(new_tokens, ends, stops)
     fixed = rows_matter(model)
-    steps = steps_for(model, plan, filler, sampling.choose if sampling else None, whole=fixed)
+    choose, small = sampling.choose if sampling else None, lean(model)
+    steps = LeanSteps(small, plan, filler, choose) if small else steps_for(model, plan, filler, choose, whole=fixed)
     for batch in _batches([len(p) for p in prompts], new_tokens, plan, steps, fixed):
 
         def ask(items: Sequence[int], rows: int, room: int = batch.length) -> dict[int, Generated]:
