@@ -67,9 +67,14 @@ class Lean:
             _finish(layer, hidden, found)
         return _normed(self.norm, hidden)
 
+    def head(self, states: Tensor) -> Tensor:
+        """Logits [..., vocabulary] in the model's dtype."""
+        found: Tensor = self.model.lm_head(states)
+        return found
+
     def logits(self, states: Tensor) -> Tensor:
-        """Float32 [n, vocabulary]."""
-        return self.model.lm_head(states).float()
+        """Logits in float32."""
+        return self.head(states).float()
 
     def _heads(self, layer: _Layer, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of all tokens."""
@@ -127,6 +132,10 @@ class Rows:
         rows, length = self.cells.shape
         return values[self.cells.view(-1)].view(rows, length, *values.shape[1:]).transpose(1, 2)
 
+    def collect(self, found: Tensor) -> Tensor:
+        """What attention found [rows, length, heads, width] for `tokens`: [their count, heads x width]."""
+        return found.flatten(2).flatten(0, 1)[self.places]
+
 
 @dataclass(frozen=True, slots=True)
 class Flat:
@@ -178,7 +187,7 @@ def causal(lean: Lean, laid: Flat, kept: Callable[[int, int, Tensor, Tensor], No
             if kept is not None:
                 kept(number, first, own, seen)
             out = attention(lean, number, rows.spread(queries), own, seen, None)
-            found[rows.tokens] = out.flatten(2).flatten(0, 1)[rows.places]
+            found[rows.tokens] = rows.collect(out)
             first += len(rows.cells)
         return found
 
