@@ -153,10 +153,13 @@ def flat(prompts: Sequence[Ids], lengths: Sequence[int]) -> Flat:
     known: dict[tuple[int, int], int] = {}
     ids: list[int] = []
     positions: list[int] = []
-    last, rows, at = [], [], 0
+    last: list[int] = []
+    rows: list[Rows] = []
+    at = 0
     while at < len(prompts):
-        length, cells, fresh = lengths[at], [], []
-        seen = len(ids)
+        length, seen = lengths[at], len(ids)
+        cells: list[list[int]] = []
+        fresh: list[int] = []
         while at < len(prompts) and lengths[at] == length:
             token, row = -1, []
             for position, code in enumerate(prompts[at]):

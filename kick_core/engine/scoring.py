@@ -205,7 +205,8 @@ class _Packer:
                 own, seen = torch.cat([before[layer].keys, own], 2), torch.cat([before[layer].values, seen], 2)
             return rows.collect(attention(small, layer, rows.spread(queries), own, seen, mask))
 
-        first, kept = {}, []
+        first: dict[int, tuple[int, int]] = {}
+        kept: list[int] = []
         for item in asked:
             row, place = places.first[item]
             first[item] = (0, len(kept))
