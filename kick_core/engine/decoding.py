@@ -59,6 +59,9 @@ Stopper = Callable[[list[int]], bool]
 
 Steps = SlotSteps | LibrarySteps | LeanSteps
 
+_MANY = 4
+"""The lean forward takes so many times the plan's rows at once: in its steps many rows cost little more than few."""
+
 _WINDOW = 8
 """A stop string is looked for in the text of so many last tokens."""
 
@@ -138,11 +141,12 @@ def _batches(lengths: Sequence[int], new_tokens: int, plan: Plan, steps: Steps, 
     """Which prompts are decoded together. Where the shape matters it follows from a prompt alone."""
     if isinstance(steps, LibrarySteps):
         return batches(lengths, plan)
+    most = _MANY * plan.rows if isinstance(steps, LeanSteps) else plan.rows
     order = sorted(range(len(lengths)), key=lambda item: (plan.length(lengths[item]), item))
     made: list[Batch] = []
     if not fixed:
         while order:
-            rows = max(1, min(plan.rows, plan.tokens // (lengths[order[-1]] + new_tokens)))
+            rows = max(1, min(most, plan.tokens // (lengths[order[-1]] + new_tokens)))
             room = round_up(max(lengths[i] for i in order[-rows:]) + new_tokens, plan.room)
             made.append(Batch(tuple(order[-rows:]), rows, room))
             del order[-rows:]
