@@ -75,7 +75,8 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
 
 @dataclass(slots=True)
 class Walked:
-    """One finished block. `hidden` is the next block's input, None when the method looks at no data."""
+    """One finished block. `hidden` is the next block's input; None behind the last block, and when the method looks at
+    no data."""
 
     report: BlockReport
     results: dict[str, CompressedMatrix]
@@ -132,10 +133,11 @@ def _walk_block(
     _require_finite(block, index)
     (ready,) = _made_together(block, dense, [recipe])
     results, layers = _compress_block(block, index, dense, recipe, ready, once=True)
-    loss = _propagate(block, index, inputs, dense) if inputs and dense else None
+    last = index + 1 == len(blocks)
+    loss = _propagate(block, index, inputs, dense, last=last) if inputs and dense else None
     note = inputs.take_notes() if inputs else ""
     report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note)
-    return Walked(report, results, inputs.hidden if inputs else None)
+    return Walked(report, results, inputs.hidden if inputs and not last else None)
 
 
 @torch.no_grad()
@@ -299,11 +301,14 @@ def _seen(dense: statistics.Dense | None, name: str, weight: Tensor) -> Seen:
     return dense.seen.get(name) or statistics.unseen(weight.shape[1], weight.device)
 
 
-def _propagate(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
-    """Put the next block's inputs in place; returns the block's relative output error on the first batch."""
-    if dense.outputs is not None:
+def _propagate(
+    block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense, *, last: bool
+) -> float:
+    """Put the next block's inputs in place, if there is one; returns the block's relative output error on the first
+    batch."""
+    if dense.outputs is not None or last:
         loss = _first_loss(block, index, inputs, dense)
-        inputs.hidden = dense.outputs
+        inputs.hidden = inputs.hidden if dense.outputs is None else dense.outputs
         return loss
     loss = 0.0
     for rows, output in inputs.outputs(block, index):

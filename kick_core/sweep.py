@@ -6,7 +6,7 @@ was, because every cell keeps its own progress. Progress is yielded, never print
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -276,11 +276,12 @@ class Sweep:
         ask = runs.asked_otherwise(self.ask) if again else self.ask
         return runs.run_card(self.shop, recipe, ask, self.data[task], again=again)
 
-    def run(self, only: Recipe | None = None) -> Iterator[Progress]:
-        """Do what is left (of one recipe), yielding progress; the last item has `done` equal to `total`."""
+    def run(self, only: Recipe | None = None, tasks: Sequence[str] = ()) -> Iterator[Progress]:
+        """Do what is left (of one recipe, of some `tasks` only), yielding progress; the last item has `done` equal to
+        `total`."""
         if only is None:
             self.mend()
-        cells = self.cells(only)
+        cells = [cell for cell in self.cells(only) if not tasks or cell.task is None or cell.task in tasks]
         total = sum(cell.cost for cell in cells)
         done = 0.0
         yield Progress("", done, total, f"{sum(c.cost == 0 for c in cells)} of {len(cells)} cells are done already")

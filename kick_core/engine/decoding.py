@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kick_core.engine.lean import lean
+from kick_core.engine.lean_steps import LeanSteps
 from kick_core.engine.plan import Batch, Ids, Plan, batches, in_parts, round_up, rows_matter
-from kick_core.engine.steps import NOT_FINITE, LibrarySteps, Steps, steps_for
+from kick_core.engine.steps import NOT_FINITE, LibrarySteps, SlotSteps, steps_for
 from kick_core.spec import BadRequest
 
 
@@ -54,6 +56,11 @@ class Sampling:
 
 
 Stopper = Callable[[list[int]], bool]
+
+Steps = SlotSteps | LibrarySteps | LeanSteps
+
+_MANY = 4
+"""The lean forward takes so many times the plan's rows at once: in its steps many rows cost little more than few."""
 
 _WINDOW = 8
 """A stop string is looked for in the text of so many last tokens."""
@@ -117,7 +124,8 @@ def generate(
         raise BadRequest(f"sampling needs one seed per prompt: {len(seeds or ())} seeds for {len(prompts)} prompts")
     rules = _Rules(new_tokens, ends, stops)
     fixed = rows_matter(model)
-    steps = steps_for(model, plan, filler, sampling.choose if sampling else None, whole=fixed)
+    choose, small = sampling.choose if sampling else None, lean(model)
+    steps = LeanSteps(small, plan, filler, choose) if small else steps_for(model, plan, filler, choose, whole=fixed)
     for batch in _batches([len(p) for p in prompts], new_tokens, plan, steps, fixed):
 
         def ask(items: Sequence[int], rows: int, room: int = batch.length) -> dict[int, Generated]:
@@ -133,11 +141,12 @@ def _batches(lengths: Sequence[int], new_tokens: int, plan: Plan, steps: Steps, 
     """Which prompts are decoded together. Where the shape matters it follows from a prompt alone."""
     if isinstance(steps, LibrarySteps):
         return batches(lengths, plan)
+    most = _MANY * plan.rows if isinstance(steps, LeanSteps) else plan.rows
     order = sorted(range(len(lengths)), key=lambda item: (plan.length(lengths[item]), item))
     made: list[Batch] = []
     if not fixed:
         while order:
-            rows = max(1, min(plan.rows, plan.tokens // (lengths[order[-1]] + new_tokens)))
+            rows = max(1, min(most, plan.tokens // (lengths[order[-1]] + new_tokens)))
             room = round_up(max(lengths[i] for i in order[-rows:]) + new_tokens, plan.room)
             made.append(Batch(tuple(order[-rows:]), rows, room))
             del order[-rows:]

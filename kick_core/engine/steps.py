@@ -26,7 +26,7 @@ Chooser = Callable[[Tensor, Tensor], Tensor]
 
 _WIDE = "kick_wide_sdpa"
 
-_COLUMNS = 16
+COLUMNS = 16
 """Where a step reads as much of the cache as is written, it reads a multiple of so many columns."""
 
 
@@ -66,7 +66,7 @@ def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
 NOT_FINITE = -1
 
 
-def _chosen(logits: Tensor, choose: Chooser | None, chances: Tensor) -> Tensor:
+def chosen(logits: Tensor, choose: Chooser | None, chances: Tensor) -> Tensor:
     """The next tokens [rows] from float32 logits [rows, vocabulary]."""
     tokens = logits.argmax(-1) if choose is None else choose(logits, chances)
     return tokens.masked_fill(~logits.amax(-1).isfinite(), NOT_FINITE)
@@ -264,7 +264,7 @@ class SlotSteps:
         if not self.whole:
             self.longest += 1
             for layer in self.cache.layers:
-                layer.read = min(round_up(self.longest, _COLUMNS), self.shape[1])
+                layer.read = min(round_up(self.longest, COLUMNS), self.shape[1])
         self.mask.view(len(self.ids), -1).scatter_(1, self.where[:, None], 0)
         inputs = {
             "input_ids": self.ids,
@@ -279,7 +279,7 @@ class SlotSteps:
         self._take(logits)
 
     def _take(self, logits: Tensor) -> None:
-        tokens = _chosen(logits, self.choose, self.chances.index_select(1, self.number)[:, 0])
+        tokens = chosen(logits, self.choose, self.chances.index_select(1, self.number)[:, 0])
         self.tokens.copy_(tokens)
         self.ids.copy_(tokens.clamp(min=0)[:, None])
         self.number += 1
@@ -319,7 +319,7 @@ class LibrarySteps:
     def next(self) -> list[int]:
         inputs = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
         logits = logits_of(self.model, inputs | {"past_key_values": self.cache, "use_cache": True}, 1)[:, 0]
-        tokens = _chosen(logits, self.choose, self.chances[:, self.number].to(logits.device))
+        tokens = chosen(logits, self.choose, self.chances[:, self.number].to(logits.device))
         self.ids, self.positions = tokens.clamp(min=0)[:, None], self.positions[:, -1:] + 1
         self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
         self.number += 1
