@@ -111,7 +111,8 @@ class BlockReport(_Json):
 
     `loss` is the block's relative output error ‖f̂(X̂) - f(X̂)‖² / ‖f(X̂)‖² on the first batch of calibration
     windows, X̂ being the inputs it was calibrated on; None where the method looks at no data. `note` tells what
-    was done when memory ran out.
+    was done when memory ran out. `fit` is, where the block was fitted to the dense one afterwards, its relative output
+    error ‖f̂(X̂) - f(X)‖² / ‖f(X)‖² over all windows before and after, X being the dense model's own activations.
     """
 
     block: int
@@ -121,6 +122,7 @@ class BlockReport(_Json):
     loss: float | None = None
     resumed: bool = False
     note: str = ""
+    fit: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class Card(_Json):
 
     `bytes` are on disk, `dense_bytes` what a dense copy of the same linears would take, `weights` the number
     of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
-    files were quantized already.
+    files were quantized already. `recovery` tells what was trained on after compression, and how the loss went.
     """
 
     key: str
@@ -168,6 +170,7 @@ class Card(_Json):
     layers: tuple[LayerReport, ...] = ()
     warnings: tuple[str, ...] = ()
     decoder: str = ""
+    recovery: dict[str, Any] | None = None
 
     @property
     def bits_per_weight(self) -> float:
