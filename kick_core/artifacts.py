@@ -170,16 +170,22 @@ def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:
     }
 
 
-def artifact_key(opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None) -> str:
-    """The key of what a recipe makes of this model; `facts` of the calibration where the method looks at data."""
+def artifact_key(
+    opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None, trained_on: Tensor | None = None
+) -> str:
+    """The key of what a recipe makes of this model; `facts` of the calibration where the method looks at data,
+    `trained_on` [windows, length] the token ids that a recovery by training reads.
+    """
     seen = None
     if needs_data(recipe):
         assert facts is not None
         seen = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
-    solves = methods.needs(recipe) == "gram"
+    solves = methods.needs(recipe) == "gram" or methods.recovery(recipe) is not None
+    trained = {} if trained_on is None else {"trained on": digest(trained_on)}
     return keys.key(
         "weights",
-        {
+        trained
+        | {
             "model": opened.source.fingerprint,
             "dtype": opened.dtype,
             "recipe": methods.payload(recipe),

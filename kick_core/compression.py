@@ -56,6 +56,8 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
     asked = methods.resolve(parse(recipe))
     if asked.target is None:
         return CompressedMatrix(weight.detach().clone())
+    if methods.recovery(asked):
+        raise BadRequest(f"{asked.text}: a matrix alone cannot be recovered, which takes the blocks around it")
     if weight.dim() != 2 or inputs.dim() != 3 or inputs.shape[-1] != weight.shape[1]:
         raise BadRequest(
             f"weight {tuple(weight.shape)} and inputs {tuple(inputs.shape)} do not fit: "
@@ -107,6 +109,10 @@ def walk(
     asked = methods.resolve(recipe)
     if asked.target is None:
         return
+    if (how := methods.recovery(asked)) and how.trains:
+        raise BadRequest(
+            f"{recipe.text} is trained from a finished artifact: make it in a cache, by kick compress or kick_core.load"
+        )
     blocks = decoder_blocks(model)
     inputs = aim = None
     if needs_data(asked):
@@ -314,6 +320,7 @@ def make_card(
     size: int = 0,
     warnings: tuple[str, ...] = (),
     decoder: str = "",
+    recovery: dict[str, object] | None = None,
 ) -> Card:
     """The card of what a walk did. `layers` carry their block's number in front of their name."""
     from kick_core.provenance import now, versions
@@ -339,4 +346,5 @@ def make_card(
         layers=tuple(layers),
         warnings=warnings,
         decoder=decoder,
+        recovery=recovery,
     )

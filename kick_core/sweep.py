@@ -177,7 +177,7 @@ class Sweep:
         reference = ModelRef(request.model, request.revision, request.dtype)  # type: ignore[arg-type]
         self.shop: Workshop = Workshop(
             store,
-            open_for(reference, store, request.device, streamed=plan_only or not self._asks(request)),
+            open_for(reference, store, request.device, streamed=plan_only or not self._whole(request, recipes)),
             request.calibration,
         )
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
@@ -190,8 +190,10 @@ class Sweep:
         self.data: dict[str, TaskData] = {name: loaded[name] for name in request.tasks}
 
     @staticmethod
-    def _asks(request: Request) -> bool:
-        return bool(request.tasks) or request.fidelity
+    def _whole(request: Request, recipes: tuple[Recipe, ...]) -> bool:
+        """Whether the model is needed as a whole, to be asked or to be trained."""
+        trains = any((how := methods.recovery(recipe)) and how.trains for recipe in recipes)
+        return bool(request.tasks) or request.fidelity or trains
 
     def cells(self, only: Recipe | None = None) -> list[Cell]:
         """Every cell of the grid (of one recipe) with what is left to do; a cost of 0 is a done cell."""

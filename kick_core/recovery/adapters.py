@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,6 +60,14 @@ class Update:
     right: Tensor
 
 
+@dataclass(slots=True)
+class Outcome:
+    """What a training came to: the updates under "block.name", the loss of every step in nats a token."""
+
+    updates: dict[str, Update] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+
+
 def require(kind: str) -> None:
     """Raises KickError when what this kind of training needs is not installed."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft loads it where it is; it tells of kernels missed
@@ -77,14 +85,14 @@ def train(
     masks: Mapping[str, Tensor],
     ids: Tensor,
     how: Recovery,
-    updates: dict[str, Update],
+    outcome: Outcome,
     state: bytes | None = None,
 ) -> Iterator[Trained]:
     """Train updates for a model that wears compressed weights; the model is left as it was.
 
     `masks` [out, in] (True: kept) of the pruned matrices, under "block.name". `ids` [windows, length] are read once.
-    `state` is one that an earlier training handed out. The updates are put into `updates` at the end, under
-    "block.name". Raises KickError for matrices that are no plain linears and for a loss that is no number.
+    `state` is one that an earlier training handed out. What comes of it all is in `outcome` at the end. Raises
+    KickError for matrices that are no plain linears and for a loss that is no number.
     """
     require(how.kind)
     ids = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(how.seed))]
@@ -92,18 +100,19 @@ def train(
     with _adapted(model, masks, how) as layers, torch.enable_grad():
         tensors = [tensor for layer in layers.values() for tensor in _factors(layer)]
         adam = torch.optim.AdamW(tensors, lr=how.rate, weight_decay=0.0)
-        done, losses = _restored(adam, tensors, state) if state else (0, [])
+        losses = outcome.losses = _restored(adam, tensors, state) if state else []
+        done = len(losses)
         for step, part in enumerate(parts[done:], done + 1):
             adam.param_groups[0]["lr"] = how.rate * (1 - (step - 1) / len(parts))
             losses.append(_step(model, adam, part))
             if not math.isfinite(losses[-1]):
                 raise KickError(f"recover_rate={how.rate} is too high: the loss of step {step} is no number; lower it")
-            keep = step % EVERY == 0 and step < len(parts)
+            keep = step % EVERY == 0 or step == len(parts)
             yield Trained(step, len(parts), losses[-1], _state(adam, tensors, losses) if keep else None)
         dtype = model.dtype
         for name, layer in layers.items():
             right, left = (tensor.detach() for tensor in _factors(layer))
-            updates[name] = Update((left * _scaling(layer)).to(dtype), right.to(dtype))
+            outcome.updates[name] = Update((left * _scaling(layer)).to(dtype), right.to(dtype))
 
 
 def _step(model: PreTrainedModel, adam: torch.optim.Optimizer, part: Tensor) -> float:
@@ -128,8 +137,8 @@ def _state(adam: torch.optim.Optimizer, tensors: list[Tensor], losses: list[floa
     return bytes(save({name: value.cpu().contiguous() for name, value in found.items()}))
 
 
-def _restored(adam: torch.optim.Optimizer, tensors: list[Tensor], state: bytes) -> tuple[int, list[float]]:
-    """Put a state in place: the steps that are done, and their losses."""
+def _restored(adam: torch.optim.Optimizer, tensors: list[Tensor], state: bytes) -> list[float]:
+    """Put a state in place; returns the losses of the steps that are done."""
     found = load(state)
     losses = [float(loss) for loss in found["losses"]]
     for at, tensor in enumerate(tensors):
@@ -140,7 +149,7 @@ def _restored(adam: torch.optim.Optimizer, tensors: list[Tensor], state: bytes) 
             "exp_avg": found[f"{at}.m"].to(tensor.device),
             "exp_avg_sq": found[f"{at}.v"].to(tensor.device),
         }
-    return len(losses), losses
+    return losses
 
 
 # --- peft ----------------------------------------------------------------------------------------------------
