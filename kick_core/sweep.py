@@ -31,6 +31,15 @@ _BLOCK_COST = {"nothing": 2.0, "norms": 12.0, "gram": 20.0}
 """What compressing one block costs on the same scale, by the statistics that a method needs."""
 
 
+_TOKENS_RECOVERED = 400
+"""Tokens that recovery reads, in a block, at the cost of 1 on the same scale."""
+
+
+def _block_cost(recipe: Recipe) -> float:
+    how = methods.recovery(recipe)
+    return _BLOCK_COST[methods.needs(recipe)] + (how.tokens / _TOKENS_RECOVERED if how else 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a sweep shall do. Texts, as the user wrote them; `limits` overrules `limit` for single tasks.
@@ -205,7 +214,7 @@ class Sweep:
             asking = list(self._asking(recipe))
             # an artifact that was removed is not made again for answers that are there already
             needless = self.shop.made(recipe) or (asking and not any(cell.count for cell in asking))
-            cost = 0.0 if needless else blocks * _BLOCK_COST[methods.needs(recipe)]
+            cost = 0.0 if needless else blocks * _block_cost(recipe)
             found += [Cell(recipe, None, cost, blocks, "make"), *asking]
         return found
 

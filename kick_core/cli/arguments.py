@@ -146,7 +146,7 @@ def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument(
         "name",
         metavar="NAME",
-        help="table2, table3, calibration-size, small-dense, k-shot, disciplines or perplexity-vs-tasks",
+        help="table2, table3, calibration-size, small-dense, k-shot, disciplines, perplexity-vs-tasks or recovery",
     )
     command.add_argument("--model", default="pocket", help="pocket, a folder in hub layout, or a hub id")
     command.add_argument("--small", metavar="MODEL", help="small-dense: the smaller model, which stays dense")

@@ -26,9 +26,9 @@ TRAINED = ("lora", "qlora")
 TEXTS = ("calibration", "pocket", "pocket-unasked", "c4", "wikitext2")
 """What may be trained on: the calibration's own source, or a named one."""
 
-_COMMON: dict[str, Option] = {"recover_seed": 0, "recover_tokens": 131_072}
+_COMMON: dict[str, Option] = {"recover_seed": 0, "recover_tokens": 65_536}
 _DEFAULTS: dict[str, dict[str, Option]] = {
-    "blocks": {**_COMMON, "recover_rate": 2e-4},
+    "blocks": {**_COMMON, "recover_rate": 0.01},
     "lora": {**_COMMON, "recover_rate": 1e-3, "recover_rank": 8, "recover_text": "calibration"},
 }
 _DEFAULTS["qlora"] = _DEFAULTS["lora"]
@@ -41,7 +41,8 @@ class Recovery:
     """How a recipe recovers.
 
     `tokens` are read by each training (with `blocks`: by each block's, from the calibration windows, several times
-    if need be), `rate` is Adam's highest learning rate, `rank` that of the updates, `text` one of `TEXTS`.
+    if need be), `rate` is Adam's highest learning rate (with `blocks`: times the root mean square of what moves, so
+    that it fits matrices of any scale), `rank` that of the updates, `text` one of `TEXTS`.
     """
 
     kind: str

@@ -4,7 +4,8 @@ With f the dense block, f̂ the compressed one, X the dense model's activations 
 model so far, ‖f̂(X̂) - f(X)‖² is made small, so a block also makes up for what the blocks before it lost. Masks and codes
 stay. (EBFT: Guo et al. 2024, arXiv 2402.12419, equation 5; Free Lunch: arXiv 2510.14444, section 3.)
 
-Sums are float32 in a fixed order and the windows' order follows from the seed: on a CPU the same bytes each time.
+A matrix's learning rate is a share of the root mean square of its weights (or scales), falling linearly to 0. Sums are
+float32 in a fixed order and the windows' order follows from the seed: on a CPU the same bytes each time.
 """
 
 from __future__ import annotations
@@ -59,11 +60,12 @@ def reconstruct(
     energy = wanted.float().square().mean().clamp(min=1e-30)
     before = _error(block, index, inputs, wanted)
     with torch.enable_grad():
-        numbers = [one.numbers.requires_grad_() for one in loose]
-        adam = torch.optim.Adam(numbers, lr=how.rate)
+        sizes = [float(one.numbers[one.numbers != 0].square().mean().sqrt()) for one in loose]
+        adam = torch.optim.Adam([{"params": [one.numbers.requires_grad_()]} for one in loose])
         parts = list(_batches(inputs, how))
         for step, rows in enumerate(parts):
-            adam.param_groups[0]["lr"] = how.rate * (1 - step / len(parts))
+            for group, size in zip(adam.param_groups, sizes, strict=True):
+                group["lr"] = how.rate * size * (1 - step / len(parts))
             given = inputs.hidden[rows].to(inputs.device)
             call = inputs.call(len(given), index)
             output = functional_call(block, _weights(block, loose), (given, *call.args), call.kwargs)

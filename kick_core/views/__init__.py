@@ -5,7 +5,8 @@ No streamlit, no torch. Everything a screen shows comes from here, so pages and 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
 (the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to
 dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
-`difference`, `heat` (texts) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
+`difference`, `heat` (texts) · `recovered`, `recovery_answers` (what came back) · `judgings`, `judge_controls`, `said`,
+`to_judge` (judges).
 """
 
 from kick_core.stats import Interval
@@ -54,6 +55,10 @@ from kick_core.views.made import (
 )
 from kick_core.views.naming import label, rung
 from kick_core.views.noise import noise
+from kick_core.views.recovered import RULE as RECOVERY_RULE
+from kick_core.views.recovered import Answer as RecoveryAnswer
+from kick_core.views.recovered import answers as recovery_answers
+from kick_core.views.recovered import recovered
 from kick_core.views.report import report
 from kick_core.views.runs import OFFICIAL, POCKET, asked_name, kind_of_data, ladder, stamp, task_titles, unread
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
@@ -72,6 +77,7 @@ __all__ = [
     "OFFICIAL",
     "POCKET",
     "POCKETS",
+    "RECOVERY_RULE",
     "RULE",
     "Answer",
     "Claim",
@@ -79,6 +85,7 @@ __all__ = [
     "Interval",
     "Piece",
     "Preview",
+    "RecoveryAnswer",
     "Said",
     "Store",
     "Versus",
@@ -119,6 +126,8 @@ __all__ = [
     "preview",
     "protocols",
     "provided",
+    "recovered",
+    "recovery_answers",
     "repetition",
     "report",
     "rung",

@@ -33,7 +33,8 @@ def report(store: Store, model: str, protocol: str | None = None, data: str | No
     measured = scores(store, model)
     asked_most = str(measured["protocol"].mode().iloc[0]) if len(measured) else None
     frame = current(measured, model, protocol or asked_most, data)
-    methods = [str(name) for name in frame.loc[frame["kind"] == "ratio", "method"].value_counts().index]
+    plain = frame[(frame["kind"] == "ratio") & (frame["recovered"] == "")]
+    methods = [str(name) for name in plain["method"].value_counts().index]
     states = {name: _states(frame, name) for name in methods}
     body = [
         '<h1 id="headline"></h1>',
