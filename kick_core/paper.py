@@ -110,8 +110,8 @@ CLAIMS = {
         "The figure prints no values.",
     ),
     "recovery": (
-        'The paper compresses "without fine-tuning" and leaves LoRA and QLoRA to future work: does knowledge come back, '
-        "or perplexity alone? Nothing is printed.",
+        'The paper compresses "without fine-tuning" and leaves LoRA and QLoRA to future work: does knowledge come '
+        "back, or perplexity alone? Nothing is printed.",
     ),
 }
 """What the paper says of each experiment, in its words or ours."""
