@@ -55,10 +55,10 @@ from kick_core.views.made import (
 )
 from kick_core.views.naming import label, rung
 from kick_core.views.noise import noise
-from kick_core.views.recovered import RULE as RECOVERY_RULE
-from kick_core.views.recovered import Answer as RecoveryAnswer
-from kick_core.views.recovered import answers as recovery_answers
-from kick_core.views.recovered import recovered
+from kick_core.views.recovery import RULE as RECOVERY_RULE
+from kick_core.views.recovery import Answer as RecoveryAnswer
+from kick_core.views.recovery import answers as recovery_answers
+from kick_core.views.recovery import recovered
 from kick_core.views.report import report
 from kick_core.views.runs import OFFICIAL, POCKET, asked_name, kind_of_data, ladder, stamp, task_titles, unread
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
