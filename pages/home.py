@@ -51,8 +51,7 @@ def poster(frame: pd.DataFrame, method: str, percent: int) -> None:
     heading(
         f"What {method} keeps of the dense model",
         "Every line starts at 100 %. Perplexity is dense / compressed (dotted), so a flat line means that it noticed "
-        "nothing. Bars are 95 % paired intervals."
-        + (" Dashed: from what compression left to what recovery brought it to." if again else ""),
+        "nothing. Bars are 95 % paired intervals." + (" Dashed: the same recipes, recovered." if again else ""),
     )
     charts.draw(
         charts.chart("overlay", frame, method),

@@ -105,17 +105,17 @@ STRONG = ("perplexity", "factoid_qa")
 
 
 def overlay(frame: pd.DataFrame, method: str) -> Chart:
-    """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted; dashed from a point of
-    a line to where recovery brought it.
+    """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted; dashed what
+    recovery made of the same recipes.
     """
     mine = frame[((frame["method"] == method) & (frame["kind"] == "ratio")) | (frame["kind"] == "dense")]
     mine = mine[mine["share_kept"].notna()]
-    traces, ends = _brought_back(frame, mine), []
+    traces, ends = _brought_back(frame, method), []
     for task, rows in mine.groupby("task", sort=False):
         if len(rows) < 2:
             continue
         name, colour = str(task), task_colour(str(task))
-        traces.append(_kept(rows, colour, strong=name in STRONG, dotted=name == "perplexity"))
+        traces.append(_kept(rows, colour, strong=name in STRONG, dash="dot" if name == "perplexity" else "solid"))
         last = rows.iloc[-1]
         ends.append((float(last["share_kept"]), str(last["title"]), colour, name in STRONG))
     top = max([1.06, *(float(v) + 0.02 for v in mine["share_high"].dropna().clip(upper=1.3))])
@@ -139,7 +139,7 @@ def overlay(frame: pd.DataFrame, method: str) -> Chart:
     return {"data": traces, "layout": layout}
 
 
-def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dotted: bool) -> Chart:
+def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dash: str) -> Chart:
     said = [
         f"<b>{plain(row['title'])}</b> · {row['label']}<br>keeps {percent(row['share_kept'])} of dense"
         f" [{percent(row['share_low'])}, {percent(row['share_high'])}]<br>{row['n']} examples · {row['verdict']}"
@@ -151,8 +151,8 @@ def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dotted: bool) -> Cha
         "x": _list(100 * rows["sparsity"]),
         "y": _list(rows["share_kept"]),
         "error_y": _bars(rows, "share_kept", "share_low", "share_high", colour),
-        "line": {"color": colour, "width": 4 if strong else 2, "dash": "dot" if dotted else "solid"},
-        "marker": {"color": colour, "size": 8 if strong else 6},
+        "line": {"color": colour, "width": 4 if strong else 2, "dash": dash},
+        "marker": {"color": colour, "size": 8 if strong else 6, "symbol": _open("circle", dash == "dash")},
         "opacity": 1 if strong else 0.75,
         "hovertext": said,
         "hoverinfo": "text",
@@ -161,25 +161,15 @@ def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dotted: bool) -> Cha
     }
 
 
-def _brought_back(frame: pd.DataFrame, mine: pd.DataFrame) -> list[Chart]:
-    """For every point of `mine` that was recovered, a dashed line up (or down) to where that ended."""
-    found = []
-    starts = {(row["recipe"], row["task"]): row for row in each(mine)}
-    for row in each(frame[(frame["recovered"] != "") & frame["share_kept"].notna()]):
-        if start := starts.get((row["without"], row["task"])):
-            name, colour = str(row["task"]), task_colour(str(row["task"]))
-            said = (
-                f"<b>{plain(row['title'])}</b> · {plain(row['label'])}<br>keeps {percent(row['share_kept'])} of dense"
-                f" [{percent(row['share_low'])}, {percent(row['share_high'])}], {percent(start['share_kept'])} before"
-            )
-            found.append(
-                {"type": "scatter", "mode": "lines+markers", "x": _list(pd.Series([100 * row["sparsity"]] * 2)),
-                 "y": _list(pd.Series([start["share_kept"], row["share_kept"]])), "name": plain(str(row["title"])),
-                 "line": {"color": colour, "width": 2, "dash": "dash"},
-                 "marker": {"color": colour, "size": [0, 8], "symbol": "circle-open"}, "opacity": 1.0,
-                 "hovertext": ["", said], "hoverinfo": "text", "customdata": [[row["recipe"], name]] * 2}
-            )  # fmt: skip
-    return found
+def _brought_back(frame: pd.DataFrame, method: str) -> list[Chart]:
+    """A dashed line from dense for every task and every way in which this method's recipes were recovered."""
+    known = frame[frame["share_kept"].notna()]
+    again = known[(known["base"] == method) & (known["recovered"] != "") & (known["kind"] == "ratio")]
+    dense = known[known["kind"] == "dense"]
+    return [
+        _kept(pd.concat([dense[dense["task"] == task], rows]), task_colour(str(task)), strong=False, dash="dash")
+        for (task, _), rows in again.groupby(["task", "method"], sort=False)
+    ]
 
 
 def _labels(ends: list[tuple[float, str, str, bool]], x: float, top: float) -> list[Chart]:

@@ -26,7 +26,7 @@ def section(model: str) -> None:
         told = [chip(one.words[kind]) for kind in ANSWER]
         text = tag("span", f" on {one.text}" if one.text else "", cls="quiet")
         lines.append([tag("span", one.label, text), *told, one.verdict])
-    show(table(("recipe", *ANSWER, "in words"), lines))
+    show(table(("recipe", *ANSWER, "in words"), lines, said=len(ANSWER) + 1))
     note(views.RECOVERY_RULE)
     with st.expander("Task by task", key="recovered", on_change="rerun", bind="query-params") as fold:
         if fold.open:

@@ -113,7 +113,7 @@ def test_recovered_lines_are_dashed_in_their_methods_colour(frame: pd.DataFrame)
     poster = plots.overlay(frame, "wanda")["data"]
     dashed = [line for line in poster if line["line"].get("dash") == "dash"]
     assert {line["customdata"][0][1] for line in dashed} == set(TASKS)
-    assert all(line["x"] == [50, 50] and line["customdata"][0][0] == LORA for line in dashed)
+    assert all(line["x"] == [0, 50] and line["customdata"][1][0] == LORA for line in dashed)
     beside = {line["name"]: line for line in plots.accuracy(frame, "factoid_qa")["data"]}
     assert beside["rtn + lora"]["marker"]["color"] == beside["rtn"]["marker"]["color"]
 
