@@ -173,16 +173,22 @@ SOLVED_ON = {"cuda": "cuda 2"}
 """How a kind of device solves, where that is not as ever: raised when factors or sums get other last bits there."""
 
 
-def artifact_key(opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None) -> str:
-    """The key of what a recipe makes of this model; `facts` of the calibration where the method looks at data."""
+def artifact_key(
+    opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None, trained_on: Tensor | None = None
+) -> str:
+    """The key of what a recipe makes of this model; `facts` of the calibration where the method looks at data,
+    `trained_on` [windows, length] the token ids that a recovery by training reads.
+    """
     seen = None
     if needs_data(recipe):
         assert facts is not None
         seen = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
-    solves = methods.needs(recipe) == "gram"
+    solves = methods.needs(recipe) == "gram" or methods.recovery(recipe) is not None
+    trained = {} if trained_on is None else {"trained on": digest(trained_on)}
     return keys.key(
         "weights",
-        {
+        trained
+        | {
             "model": opened.source.fingerprint,
             "dtype": opened.dtype,
             "recipe": methods.payload(recipe),

@@ -20,6 +20,7 @@ from kick_core import allocation, methods, statistics
 from kick_core.methods import CompressedMatrix, Seen, moved
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.records import BlockReport, Card, LayerReport
+from kick_core.recovery.blocks import reconstruct
 from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
 
@@ -60,6 +61,8 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
     asked = methods.resolve(parse(recipe))
     if asked.target is None:
         return CompressedMatrix(weight.detach().clone())
+    if methods.recovery(asked):
+        raise BadRequest(f"{asked.text}: a matrix alone cannot be recovered, which takes the blocks around it")
     if weight.dim() != 2 or inputs.dim() != 3 or inputs.shape[-1] != weight.shape[1]:
         raise BadRequest(
             f"weight {tuple(weight.shape)} and inputs {tuple(inputs.shape)} do not fit: "
@@ -76,11 +79,13 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
 @dataclass(slots=True)
 class Walked:
     """One finished block. `hidden` is the next block's input; None behind the last block, and when the method looks at
-    no data."""
+    no data. `dense` is what the dense model's next block would be given, where blocks are fitted to it.
+    """
 
     report: BlockReport
     results: dict[str, CompressedMatrix]
     hidden: Tensor | None
+    dense: Tensor | None = None
 
 
 def needs_data(recipe: Recipe) -> bool:
@@ -97,47 +102,84 @@ def walk(
     propagate: str = "compressed",
     start: int = 0,
     hidden: Tensor | None = None,
+    dense: Tensor | None = None,
     hold: Hold = all_in_place,
 ) -> Iterator[Walked]:
     """Compress a model in place, block by block from `start` on.
 
     `ids` [windows, length] are calibration tokens, full windows without padding (None for methods that look
-    at no data). `hidden` are the saved inputs of block `start` when a stopped walk goes on. `hold` brings a
-    block's weights where the model is not in memory as a whole.
+    at no data). `hidden` and `dense` are the saved inputs of block `start` (see `Walked`) when a stopped walk goes
+    on. `hold` brings a block's weights where the model is not in memory as a whole.
     """
     asked = methods.resolve(recipe)
     if asked.target is None:
         return
+    if (how := methods.recovery(asked)) and how.trains:
+        raise BadRequest(
+            f"{recipe.text} is trained from a finished artifact: make it in a cache, by kick compress or kick_core.load"
+        )
     blocks = decoder_blocks(model)
-    inputs = None
+    inputs = aim = None
     if needs_data(asked):
         if ids is None:
             raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
         inputs = statistics.first(model, ids, hidden, hold)
+        if fits_blocks(asked) and propagate == "compressed":  # else both see the dense model's activations
+            aim = statistics.first(model, ids, dense, hold)
     targets = allocation.per_block(model, asked.target, methods.alloc(asked), ids, hold)
     for index in range(start, len(blocks)):
         with hold(index):
-            walked = _walk_block(model, index, inputs, replace(asked, target=targets[index]), propagate)
+            walked = _walk_block(model, index, inputs, aim, replace(asked, target=targets[index]), propagate)
         yield walked
 
 
+def fits_blocks(recipe: Recipe) -> bool:
+    """Whether a recipe fits every block to the dense one's outputs after compressing it."""
+    how = methods.recovery(recipe)
+    return how is not None and not how.trains
+
+
 def _walk_block(
-    model: PreTrainedModel, index: int, inputs: statistics.Inputs | None, recipe: Recipe, propagate: str
+    model: PreTrainedModel,
+    index: int,
+    inputs: statistics.Inputs | None,
+    aim: statistics.Inputs | None,
+    recipe: Recipe,
+    propagate: str,
 ) -> Walked:
     began = time.perf_counter()
     blocks = decoder_blocks(model)
     block, need = blocks[index], methods.needs(recipe)
-    dense = None
+    dense, fit = None, None
     if inputs is not None:
         dense = statistics.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
     _require_finite(block, index)
     (ready,) = _made_together(block, dense, [recipe])
+    wanted = _through(block, index, aim) if aim else dense.outputs if dense else None
     results, layers = _compress_block(block, index, dense, recipe, ready, once=True)
+    if inputs and wanted is not None and (how := methods.recovery(recipe)) and not how.trains:
+        fit = reconstruct(block, index, inputs, wanted, results, how)
+        results = fit.results
     last = index + 1 == len(blocks)
     loss = _propagate(block, index, inputs, dense, last=last) if inputs and dense else None
-    note = inputs.take_notes() if inputs else ""
-    report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note)
-    return Walked(report, results, inputs.hidden if inputs and not last else None)
+    if aim and wanted is not None:
+        aim.hidden = wanted
+    note = "; ".join(noted for stream in (inputs, aim) if stream and (noted := stream.take_notes()))
+    report = BlockReport(
+        index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note,
+        fit=(fit.before, fit.after) if fit else None,
+    )  # fmt: skip
+    if last:
+        return Walked(report, results, None)
+    return Walked(report, results, inputs.hidden if inputs else None, aim.hidden if aim else None)
+
+
+def _through(block: nn.Module, index: int, inputs: statistics.Inputs) -> Tensor:
+    """A block's outputs for all windows [windows, length, width]."""
+    made = torch.empty_like(inputs.hidden)
+    for rows, output in inputs.outputs(block, index):
+        made[rows] = output
+    return made
 
 
 @torch.no_grad()
@@ -353,6 +395,7 @@ def make_card(
     size: int = 0,
     warnings: tuple[str, ...] = (),
     decoder: str = "",
+    recovery: dict[str, object] | None = None,
 ) -> Card:
     """The card of what a walk did. `layers` carry their block's number in front of their name."""
     from kick_core.provenance import host, now, versions
@@ -379,4 +422,5 @@ def make_card(
         warnings=warnings,
         decoder=decoder,
         host=host(),
+        recovery=recovery,
     )

@@ -118,6 +118,10 @@ def _grid_of(recipe: Recipe, form: str) -> tuple[IntGrid, dict[str, Any]]:
         raise BadRequest(
             f"{last.method} keeps more than codes and scales, which {form} cannot hold: use --format dense"
         )
+    if (how := methods.recovery(full)) and how.trains:
+        raise BadRequest(
+            f"recover={how.kind} keeps updates beside the codes, which {form} cannot hold: use --format dense"
+        )
     options = dict(last.options)
     if form == GPTQ and last.target.bits not in (4, 8):
         raise BadRequest(

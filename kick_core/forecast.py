@@ -191,9 +191,13 @@ class _Rates:
 
 
 def _kin(one: Recipe, other: Recipe) -> bool:
-    return one.method == other.method and (one.then.method if one.then else "") == (
-        other.then.method if other.then else ""
-    )
+    """Whether two recipes cost about the same: the same methods, the same recovery."""
+    return _parts(one) == _parts(other)
+
+
+def _parts(recipe: Recipe) -> tuple[object, ...]:
+    how = methods.recovery(recipe)
+    return recipe.method, recipe.then and recipe.then.method, how and (how.kind, how.tokens)
 
 
 # --- counting --------------------------------------------------------------------------------------------------
@@ -219,17 +223,20 @@ def making(recipe: Recipe, model: dict[str, Any]) -> tuple[float, float]:
     """Calibration tokens and floating-point operations of making an artifact.
 
     Each block is run twice on all tokens (for its inputs' statistics, and to hand them on); Gram matrices cost 2 in²
-    a token for every different width; solving costs in³ and out x in² a matrix.
+    a token for every different width; solving costs in³ and out x in² a matrix. Recovery reads its tokens once more,
+    forward and backward: 6 operations a weight and token.
     """
-    need = methods.needs(recipe)
-    if need == "nothing":
-        return 0.0, 0.0
+    need, how = methods.needs(recipe), methods.recovery(recipe)
     tokens, shapes = model["calibration"], model["matrices"]
-    work = 4.0 * tokens * sum(rows * cols for rows, cols in shapes)
+    weights = sum(rows * cols for rows, cols in shapes)
+    again = 0 if how is None else how.tokens
+    if need == "nothing":
+        return float(again), model["blocks"] * 6.0 * again * weights
+    work = 4.0 * tokens * weights + 6.0 * again * weights
     if need == "gram":
         work += 2.0 * tokens * sum(cols**2 for cols in {cols for _, cols in shapes})
         work += sum(cols**3 + rows * cols**2 for rows, cols in shapes)
-    return float(tokens), model["blocks"] * work
+    return float(tokens + again), model["blocks"] * work
 
 
 def artifact_bytes(recipe: Recipe, model: dict[str, Any]) -> float:
@@ -237,12 +244,16 @@ def artifact_bytes(recipe: Recipe, model: dict[str, Any]) -> float:
     too where a method changes them, codes and a scale and zero a group where it rounds.
     """
     weights = model["blocks"] * sum(rows * cols for rows, cols in model["matrices"])
-    last = recipe.then or recipe
+    last, how = recipe.then or recipe, methods.recovery(recipe)
     if isinstance(last.target, IntGrid):
         target = methods.resolve(last).target
         group = target.group if isinstance(target, IntGrid) and target.group else methods.GROUP
         bits = last.target.bits + (40 / group if group > 0 else 0) + (1 if recipe.then else 0)
+        if how and how.trains:  # the factors of the updates beside the codes
+            factors = sum(how.rank * (rows + cols) for rows, cols in model["matrices"])
+            bits += model["bits"] * model["blocks"] * factors / weights
     else:
         sparsity = recipe.target.sparsity if recipe.target else 0.0
-        bits = 1 + (model["bits"] * (1 - sparsity) if methods.needs(recipe) == "gram" else 0)
+        changes = how is not None or methods.needs(recipe) == "gram"
+        bits = 1 + (model["bits"] * (1 - sparsity) if changes else 0)
     return weights * bits / 8

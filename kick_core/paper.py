@@ -113,5 +113,9 @@ CLAIMS = {
         "The paper measures Vicuna 7B and 13B, which are tuned for dialogue, and leaves other families to later work: "
         "it prints nothing to compare with.",
     ),
+    "recovery": (
+        'The paper compresses "without fine-tuning" and leaves LoRA and QLoRA to future work: does knowledge come '
+        "back, or perplexity alone? Nothing is printed.",
+    ),
 }
 """What the paper says of each experiment, in its words or ours."""

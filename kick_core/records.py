@@ -121,7 +121,8 @@ class BlockReport(_Json):
 
     `loss` is the block's relative output error ‖f̂(X̂) - f(X̂)‖² / ‖f(X̂)‖² on the first batch of calibration
     windows, X̂ being the inputs it was calibrated on; None where the method looks at no data. `note` tells what
-    was done when memory ran out.
+    was done when memory ran out. `fit` is, where the block was fitted to the dense one afterwards, its relative output
+    error ‖f̂(X̂) - f(X)‖² / ‖f(X)‖² over all windows before and after, X being the dense model's own activations.
     """
 
     block: int
@@ -131,6 +132,7 @@ class BlockReport(_Json):
     loss: float | None = None
     resumed: bool = False
     note: str = ""
+    fit: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ class Card(_Json):
     artifacts may share them), `dense_bytes` what a dense copy of the same linears would take, `weights` the number
     of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
     files were quantized already. `host` is the machine that sealed it; older cards name none.
+    `recovery` tells what was trained on after compression, and how the loss went.
     """
 
     key: str
@@ -182,6 +185,7 @@ class Card(_Json):
     warnings: tuple[str, ...] = ()
     decoder: str = ""
     host: str = ""
+    recovery: dict[str, Any] | None = None
 
     @property
     def bits_per_weight(self) -> float:

@@ -128,7 +128,7 @@ class Inputs:
         while start < len(self.hidden):
             part = self.hidden[start : start + min(self.batch, most or self.batch)].to(self.device)
             try:
-                output = run_block(block, part, self._call(len(part), index))
+                output = run_block(block, part, self.call(len(part), index))
             except torch.OutOfMemoryError as error:
                 failed = str(error)
             else:
@@ -143,10 +143,11 @@ class Inputs:
     def prepare(self) -> None:
         """Make the calls for the batches to come: making one asks the first block a token, which nobody may count."""
         for start in range(0, len(self.hidden), self.batch):
-            self._call(min(self.batch, len(self.hidden) - start), 0)
-        self._call(self.few, 0)
+            self.call(min(self.batch, len(self.hidden) - start), 0)
+        self.call(self.few, 0)
 
-    def _call(self, windows: int, block: int) -> Call:
+    def call(self, windows: int, block: int) -> Call:
+        """What a block is called with for so many windows."""
         if windows not in self._calls:
             self._calls[windows] = self.make_calls(windows)
         return self._calls[windows][block]

@@ -33,6 +33,15 @@ _BLOCK_COST = {"nothing": 2.0, "norms": 12.0, "gram": 20.0}
 """What compressing one block costs on the same scale, by the statistics that a method needs."""
 
 
+_TOKENS_RECOVERED = 400
+"""Tokens that recovery reads, in a block, at the cost of 1 on the same scale."""
+
+
+def _block_cost(recipe: Recipe) -> float:
+    how = methods.recovery(recipe)
+    return _BLOCK_COST[methods.needs(recipe)] + (how.tokens / _TOKENS_RECOVERED if how else 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a sweep shall do. Texts, as the user wrote them; `limits` overrules `limit` for single tasks.
@@ -198,7 +207,12 @@ class Sweep:
         reference = ModelRef(request.model, request.revision, request.dtype)  # type: ignore[arg-type]
         self.shop: Workshop = Workshop(
             store,
-            open_for(reference, store, request.device, streamed=plan_only or request.hosted or not self._asks(request)),
+            open_for(
+                reference,
+                store,
+                request.device,
+                streamed=plan_only or request.hosted or not self._whole(request, recipes),
+            ),
             request.calibration,
         )
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
@@ -218,8 +232,10 @@ class Sweep:
         self.data: dict[str, TaskData] = {name: loaded[name] for name in request.tasks}
 
     @staticmethod
-    def _asks(request: Request) -> bool:
-        return bool(request.tasks) or request.fidelity
+    def _whole(request: Request, recipes: tuple[Recipe, ...]) -> bool:
+        """Whether the model is needed as a whole, to be asked or to be trained."""
+        trains = any((how := methods.recovery(recipe)) and how.trains for recipe in recipes)
+        return bool(request.tasks) or request.fidelity or trains
 
     def cells(self, only: Recipe | None = None) -> list[Cell]:
         """Every cell of the grid (of one recipe) with what is left to do; a cost of 0 is a done cell."""
@@ -231,7 +247,7 @@ class Sweep:
             asking = list(self._asking(recipe))
             # an artifact that was removed is not made again for answers that are there already
             needless = self.shop.made(recipe) or (asking and not any(cell.count for cell in asking))
-            cost = 0.0 if needless else blocks * _BLOCK_COST[methods.needs(recipe)]
+            cost = 0.0 if needless else blocks * _block_cost(recipe)
             found += [Cell(recipe, None, cost, blocks, "make"), *asking]
         return found
 

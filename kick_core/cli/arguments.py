@@ -175,7 +175,8 @@ def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument(
         "name",
         metavar="NAME",
-        help="table2, table3, calibration-size, small-dense, k-shot, disciplines, perplexity-vs-tasks or families",
+        help="table2, table3, calibration-size, small-dense, k-shot, disciplines, perplexity-vs-tasks, families or "
+        "recovery",
     )
     command.add_argument(
         "--model", action="append", default=[], dest="models", metavar="M",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from kick_core import experiments, paper, workers
+from kick_core import experiments, paper, views, workers
 from kick_core.cli import planning, printing, relatives
 from kick_core.cli.requests import base_request
 from kick_core.spec import BadRequest
@@ -68,9 +68,21 @@ def _beside(name: str, store: Store, sweeps: list[Swept]) -> tuple[pd.DataFrame,
             return reproduced.small_dense(store, *sweeps), [_EQUAL]
         case "disciplines":
             return reproduced.disciplines(store, sweeps[0]), []
+        case "recovery":
+            return _recovery(store, sweeps[0])
         case _:
             frame = reproduced.perplexity_vs_tasks(store, sweeps[0])
             return frame, reproduced.agreement(frame)
+
+
+def _recovery(store: Store, swept: Swept) -> tuple[pd.DataFrame, list[str]]:
+    """What came back, task by task, and the answer for every recovery."""
+    measured = views.scores(store)
+    mine = measured[measured["run"].isin(set(swept.runs.values())) & measured["headline"]]
+    frame = views.recovered(store, mine)
+    told = [f"{one.label}, on {one.text}: {one.verdict}" for one in views.recovery_answers(frame)]
+    shown = ["label", "text", "task", "n", "dense", "compressed", "recovered", "share", "low", "high", "word"]
+    return frame[shown], [*told, views.RECOVERY_RULE]
 
 
 _EQUAL = (
@@ -83,7 +95,8 @@ _EQUAL = (
 
 _HEADERS = {"paper_kept": "kept", "score": "here", "low": "95 % interval", "kept": "kept", "kept_low": "95 % interval"}
 _HIDDEN = ("high", "kept_high", "verdict", "measure")
-_SHARES = ("paper_kept", "kept")
+_SHARES = ("paper_kept", "kept", "share")
+_SCORES = ("score", "dense", "compressed", "recovered")
 
 
 def _shown(frame: pd.DataFrame) -> list[str]:
@@ -97,13 +110,17 @@ def _row(row: dict[Any, Any]) -> tuple[str, ...]:
 def _cell(name: str, row: dict[Any, Any]) -> str:
     value = row[name]
     match name:
+        case "low" if "share" in row:
+            return f"{printing.blank_as(value, '.1%')} … {printing.blank_as(row['high'], '.1%')}"
         case "low":
             return f"{value:.3f} … {row['high']:.3f}"
         case "kept_low":
             return f"{printing.blank_as(value, '.1%')} … {printing.blank_as(row['kept_high'], '.1%')}"
         case _ if name in _SHARES:
             return "–" if value is None else printing.blank_as(value, ".1%")
-        case "paper" | "score":
-            return f"{value:.4g}" if name == "paper" else f"{value:.3f}"
+        case "paper":
+            return f"{value:.4g}"
+        case _ if name in _SCORES:
+            return printing.blank_as(value, ".3f")
         case _:
             return str(value)

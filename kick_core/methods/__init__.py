@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from kick_core.methods import _recovery
 from kick_core.spec import BadRequest, IntGrid, KeepNofM, Option, Recipe, Target, Unstructured, nearest
 
 if TYPE_CHECKING:
@@ -153,7 +154,9 @@ def resolve(recipe: Recipe) -> Recipe:
     if _kind(recipe.target) not in known.targets:
         can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
         raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
-    given = dict(recipe.options)
+    _recovery.refuse_inside(recipe)
+    recovers = _recovery.options(dict(recipe.options))
+    given = dict(_recovery.without(recipe).options)
     how = given.pop("alloc", "uniform")
     if how not in ALLOCATIONS or (how != "uniform" and not isinstance(recipe.target, Unstructured)):
         raise BadRequest(
@@ -168,9 +171,12 @@ def resolve(recipe: Recipe) -> Recipe:
                 f"option {name}={value} of {recipe.method}: a {type(default).__name__} is expected, e.g. {default}"
             )
     then = resolve(recipe.then) if recipe.then else None
-    options = {**known.options, **given} | ({} if how == "uniform" else {"alloc": how})
+    options = {**known.options, **given} | ({} if how == "uniform" else {"alloc": how}) | recovers
     return Recipe(recipe.method, _own_grid(recipe, known), tuple(options.items()), then)
 
+
+recovery, unrecovered = _recovery.of, _recovery.without
+"""How a recipe recovers, and the recipe that it recovers from."""
 
 ALLOCATIONS = ("uniform", "owl")
 
@@ -206,6 +212,8 @@ def needs(recipe: Recipe) -> Need:
     """The most that any part of a recipe needs to know of the inputs."""
     parts = [part for part in (recipe, recipe.then) if part and part.target]
     found = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) == "owl" else [])
+    if (how := recovery(recipe)) and not how.trains:
+        found.append("norms")  # it needs the calibration windows on their way through the blocks
     return max(found, key=NEEDS.index, default="nothing")
 
 

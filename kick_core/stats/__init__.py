@@ -9,7 +9,7 @@ share a passage are not independent; intervals that are told so are never narrow
 Standard library and numpy only; scipy and statsmodels are the oracles of the tests.
 """
 
-from kick_core.stats.bootstrap import bootstrap_difference
+from kick_core.stats.bootstrap import bootstrap_difference, bootstrap_recovered
 from kick_core.stats.clusters import clustered_difference, clustered_p, clustered_ratio, clustered_score
 from kick_core.stats.distributions import incomplete_beta, normal_quantile, student_p, student_quantile
 from kick_core.stats.gaps import Ratio, ratio_correlation, share_gap
@@ -38,6 +38,7 @@ __all__ = [
     "Ratio",
     "Repetition",
     "bootstrap_difference",
+    "bootstrap_recovered",
     "changed",
     "clustered_difference",
     "clustered_p",

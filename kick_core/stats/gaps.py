@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kick_core.stats.clusters import Clusters, summed
+from kick_core.stats.clusters import Clusters, cluster_sums
 from kick_core.stats.samples import UNKNOWN, Interval
 
 
@@ -31,7 +31,7 @@ def ratio_correlation(one: Ratio, other: Ratio, clusters: Clusters) -> float:
     Terms are sums - ratio x totals, added up within clusters (as in `ratio_of_sums`). 0 where one does not vary or
     there are fewer than three clusters: nothing is known of a correlation then.
     """
-    columns = summed(clusters, *one, *other)[:4]
+    columns = cluster_sums(clusters, *one, *other)[:4]
     first, second = _terms(*columns[:2]), _terms(*columns[2:])
     if first.size < 3 or not (np.ptp(first) > 0 and np.ptp(second) > 0):
         return 0.0

@@ -1,7 +1,7 @@
 """Compressed weights: write-once folders, staged block by block, committed by one rename.
 
     weights/ab/<key>/   card.json  manifest.json  block-0000.safetensors …
-    staging/<key>/      the same while it grows, and next-input-0003.safetensors (see below)
+    staging/<key>/      the same while it grows, next-input-0003.safetensors (see below), state-000032.safetensors
 
 A killed run leaves its staging folder; the next one trusts the leading blocks that are whole (their sums are in
 their reports) and goes on. The inputs of the next block are kept verbatim, because activations that are computed
@@ -152,11 +152,15 @@ class Stage:
     def faults(self) -> list[str]:
         """Files of finished blocks that are not as they were left."""
         numbers = [int(path.stem[6:]) for path in sorted(self.folder.glob("block-????.json"))]
-        return [f"{_block_name(n)} is damaged" for n in numbers if not self._whole(n, _block_name(n))] + [
-            f"{_input_name(n + 1)} is damaged"
-            for n in numbers[-1:]
-            if (self.folder / _input_name(n + 1)).exists() and not self._whole(n, _input_name(n + 1))
-        ]
+        return (
+            [f"{_block_name(n)} is damaged" for n in numbers if not self._whole(n, _block_name(n))]
+            + [
+                f"{_input_name(n + 1)} is damaged"
+                for n in numbers[-1:]
+                if (self.folder / _input_name(n + 1)).exists() and not self._whole(n, _input_name(n + 1))
+            ]
+            + [f"{path.name} is damaged" for path in self._states() if self._state(path) is None]
+        )
 
     def block_file(self, block: int) -> Path:
         return self.folder / _block_name(block)
@@ -176,6 +180,30 @@ class Stage:
         replace_file(self.folder / f"block-{block:04d}.json", seal_json({"report": report.to_json(), "sums": sums}))
         here("block kept")
         (self.folder / _input_name(block)).unlink(missing_ok=True)
+
+    def keep_state(self, step: int, state: bytes) -> None:
+        """Keep the state of a training, which is not done by blocks. Its sum is written last, then older ones go."""
+        name = f"state-{step:06d}"
+        replace_file(self.folder / f"{name}.safetensors", state)
+        replace_file(self.folder / f"{name}.json", seal_json({"sums": _facts_of(state)}))
+        here("state kept")
+        for path in sorted(self.folder.glob("state-*")):
+            if path.stem != name:
+                path.unlink()
+
+    def state(self) -> bytes | None:
+        """The newest state that is as it was left; None where there is none."""
+        return next((data for path in self._states() if (data := self._state(path)) is not None), None)
+
+    def _states(self) -> list[Path]:
+        return sorted(self.folder.glob("state-*.json"), reverse=True)
+
+    def _state(self, path: Path) -> bytes | None:
+        try:
+            data = path.with_suffix(".safetensors").read_bytes()
+            return data if read_sealed_json(path)["sums"] == _facts_of(data) else None
+        except (Damaged, OSError, KeyError):
+            return None
 
     def bytes(self) -> int:
         """Bytes of all blocks so far."""

@@ -5,8 +5,8 @@ No streamlit, no torch. Everything a screen shows comes from here, so pages and 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
 (the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to
 dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
-`difference`, `heat` (texts) · `families`, `gaps`, `robustness` (several models) · `judgings`,
-`judge_controls`, `said`, `to_judge` (judges).
+`difference`, `heat` (texts) · `families`, `gaps`, `robustness` (several models) · `recovered`, `recovery_answers` (what
+came back) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
 from kick_core.stats import Interval
@@ -56,6 +56,10 @@ from kick_core.views.made import (
 )
 from kick_core.views.naming import label, rung
 from kick_core.views.noise import noise
+from kick_core.views.recovery import RULE as RECOVERY_RULE
+from kick_core.views.recovery import Answer as RecoveryAnswer
+from kick_core.views.recovery import answers as recovery_answers
+from kick_core.views.recovery import recovered
 from kick_core.views.runs import OFFICIAL, POCKET, asked_name, kind_of_data, ladder, stamp, task_titles, unread
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
 from kick_core.views.sentences import shown
@@ -74,6 +78,7 @@ __all__ = [
     "OFFICIAL",
     "POCKET",
     "POCKETS",
+    "RECOVERY_RULE",
     "RULE",
     "Answer",
     "Claim",
@@ -82,6 +87,7 @@ __all__ = [
     "Kin",
     "Piece",
     "Preview",
+    "RecoveryAnswer",
     "Robustness",
     "Said",
     "Store",
@@ -126,6 +132,8 @@ __all__ = [
     "preview",
     "protocols",
     "provided",
+    "recovered",
+    "recovery_answers",
     "related",
     "repetition",
     "report",

@@ -89,7 +89,7 @@ def weights(store: Store, model: str | None = None) -> pd.DataFrame:
 
 def _weighed(card: Card) -> dict[str, Any]:
     recipe = parse(card.recipe)
-    bits = naming.bits_per_weight(recipe, _dense_bits(card))
+    bits = naming.bits_per_weight(recipe, _dense_bits(card)) + naming.update_bits(recipe, _shapes(card))
     return {
         "model": card.model,
         "recipe": card.recipe,
@@ -175,10 +175,15 @@ def preview(store: Store, model: str, text: str, calibration: Calibration | None
     weights, dense_bytes = _weight(model, card or (mine[-1] if mine else None))
     if recipe.target is None or not weights:
         return Preview(recipe, None, math.nan, math.nan, math.nan, math.nan)
-    bits = naming.bits_per_weight(recipe, 8 * dense_bytes / weights)
+    like = card or (mine[-1] if mine else None)
+    bits = naming.bits_per_weight(recipe, 8 * dense_bytes / weights) + naming.update_bits(recipe, _shapes(like))
     seconds = card.seconds if card else _estimate(recipe, mine, known, weights)
     stored = artifacts.sizes(store).get(card.key, math.nan) if card else math.nan
     return Preview(recipe, card, bits * weights / 8, dense_bytes, bits, seconds, stored)
+
+
+def _shapes(card: Card | None) -> list[tuple[int, int]]:
+    return [] if card is None else [(layer.rows, layer.cols) for layer in card.layers]
 
 
 def _weight(model: str, like: Card | None) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from kick_core import methods
@@ -15,11 +16,27 @@ def parts(recipe: Recipe) -> list[Recipe]:
 
 
 def method(recipe: Recipe) -> str:
-    """wanda; sparsegpt+gptq for a joint recipe; with whatever options were written, rtn (group=64).
+    """wanda; sparsegpt+gptq for a joint recipe; with whatever options were written, rtn (group=64); wanda + lora.
 
     Recipes of one method in this sense differ in their target alone, so that a line through them means one thing.
     """
-    return "+".join(part.method + _options(part) for part in parts(recipe))
+    made = "+".join(part.method + _options(part) for part in parts(methods.unrecovered(recipe)))
+    return made + _with_recovery(recipe)
+
+
+def recovered(recipe: Recipe) -> str:
+    """How a recipe recovers, with whatever options were written: lora, lora (rank=4); empty where it does not."""
+    written = dict((recipe.then or recipe).options)
+    how = written.pop("recover", "")
+    more = [
+        f"{name.removeprefix('recover_')}={value}" for name, value in written.items() if name.startswith("recover_")
+    ]
+    return f"{how} ({', '.join(more)})" if how and more else str(how)
+
+
+def _with_recovery(recipe: Recipe) -> str:
+    how = recovered(recipe)
+    return f" + {how}" if how else ""
 
 
 def _options(recipe: Recipe) -> str:
@@ -67,7 +84,7 @@ def _label(recipe: Recipe) -> str:
 
 def label(recipe: Recipe) -> str:
     """A recipe in words, with whatever options were written."""
-    return " + ".join(_label(part) for part in parts(recipe))
+    return " + ".join(_label(part) for part in parts(methods.unrecovered(recipe))) + _with_recovery(recipe)
 
 
 KINDS = ("dense", "ratio", "pattern", "bits", "joint")
@@ -93,7 +110,7 @@ def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
     """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`.
 
     Pruned: the kept values and one bit each that says where. Quantized: the code, and a scale per group.
-    Joint: the codes of the kept weights, their scales, and where they are.
+    Joint: the codes of the kept weights, their scales, and where they are. Without `update_bits`, which need shapes.
     """
     value, where = dense, 0.0
     for part in parts(recipe):
@@ -103,6 +120,19 @@ def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
         elif part.target:
             where = 1.0
     return (1 - sparsity(recipe)) * value + where
+
+
+def update_bits(recipe: Recipe, shapes: Iterable[tuple[int, int]], dense: float = 16) -> float:
+    """Bits a weight of the low-rank updates beside quantized matrices of these shapes [rows, cols]; nan without any.
+
+    Pruned matrices take their updates in, so there is nothing beside them.
+    """
+    how = methods.recovery(recipe)
+    if how is None or not how.trains or math.isnan(bits(recipe)):
+        return 0.0
+    known = list(shapes)
+    weights = sum(rows * cols for rows, cols in known)
+    return dense * how.rank * sum(rows + cols for rows, cols in known) / weights if weights else math.nan
 
 
 def _usual_group(recipe: Recipe) -> int:

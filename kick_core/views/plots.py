@@ -105,15 +105,17 @@ STRONG = ("perplexity", "factoid_qa")
 
 
 def overlay(frame: pd.DataFrame, method: str) -> Chart:
-    """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted."""
+    """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted; dashed what
+    recovery made of the same recipes.
+    """
     mine = frame[((frame["method"] == method) & (frame["kind"] == "ratio")) | (frame["kind"] == "dense")]
     mine = mine[mine["share_kept"].notna()]
-    traces, ends = [], []
+    traces, ends = _brought_back(frame, method), []
     for task, rows in mine.groupby("task", sort=False):
         if len(rows) < 2:
             continue
         name, colour = str(task), task_colour(str(task))
-        traces.append(_kept(rows, colour, strong=name in STRONG, dotted=name == "perplexity"))
+        traces.append(_kept(rows, colour, strong=name in STRONG, dash="dot" if name == "perplexity" else "solid"))
         last = rows.iloc[-1]
         ends.append((float(last["share_kept"]), str(last["title"]), colour, name in STRONG))
     top = max([1.06, *(float(v) + 0.02 for v in mine["share_high"].dropna().clip(upper=1.3))])
@@ -137,7 +139,7 @@ def overlay(frame: pd.DataFrame, method: str) -> Chart:
     return {"data": traces, "layout": layout}
 
 
-def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dotted: bool) -> Chart:
+def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dash: str) -> Chart:
     said = [
         f"<b>{plain(row['title'])}</b> · {row['label']}<br>keeps {percent(row['share_kept'])} of dense"
         f" [{percent(row['share_low'])}, {percent(row['share_high'])}]<br>{row['n']} examples · {row['verdict']}"
@@ -149,14 +151,25 @@ def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dotted: bool) -> Cha
         "x": _list(100 * rows["sparsity"]),
         "y": _list(rows["share_kept"]),
         "error_y": _bars(rows, "share_kept", "share_low", "share_high", colour),
-        "line": {"color": colour, "width": 4 if strong else 2, "dash": "dot" if dotted else "solid"},
-        "marker": {"color": colour, "size": 8 if strong else 6},
+        "line": {"color": colour, "width": 4 if strong else 2, "dash": dash},
+        "marker": {"color": colour, "size": 8 if strong else 6, "symbol": _open("circle", dash == "dash")},
         "opacity": 1 if strong else 0.75,
         "hovertext": said,
         "hoverinfo": "text",
         "customdata": [[row["recipe"], row["task"]] for row in each(rows)],
         "name": plain(str(rows["title"].iloc[0])),
     }
+
+
+def _brought_back(frame: pd.DataFrame, method: str) -> list[Chart]:
+    """A dashed line from dense for every task and every way in which this method's recipes were recovered."""
+    known = frame[frame["share_kept"].notna()]
+    again = known[(known["base"] == method) & (known["recovered"] != "") & (known["kind"] == "ratio")]
+    dense = known[known["kind"] == "dense"]
+    return [
+        _kept(pd.concat([dense[dense["task"] == task], rows]), task_colour(str(task)), strong=False, dash="dash")
+        for (task, _), rows in again.groupby(["task", "method"], sort=False)
+    ]
 
 
 def _labels(ends: list[tuple[float, str, str, bool]], x: float, top: float) -> list[Chart]:
@@ -257,26 +270,37 @@ def _ticks(low: float, high: float) -> list[float]:
     return inside[:: max(1, len(inside) // 4)] if len(inside) > 1 else fine
 
 
+def _look(rows: pd.DataFrame) -> tuple[str, str, bool]:
+    """Colour and symbol of one method's rows, those of the method that they recover from, and whether they do."""
+    base = str(rows["base"].iloc[0])
+    return method_colour(base), SYMBOLS.get(base, "circle"), bool(rows["recovered"].iloc[0])
+
+
 def curves(rows: pd.DataFrame) -> list[Chart]:
-    """One line a pruning method over one task's rows, each beginning at dense."""
+    """One line a pruning method over one task's rows, each beginning at dense; dashed where it was recovered."""
     dense = rows[rows["kind"] == "dense"]
     found = []
     for method, mine in rows[rows["kind"] == "ratio"].groupby("method", sort=True):
         line = pd.concat([dense, mine]).sort_values("sparsity")
-        name, colour = str(method), method_colour(str(method))
+        name, (colour, symbol, again) = str(method), _look(mine)
         share = bool(rows["higher_is_better"].iloc[0]) and line["score"].max() <= 1
         found.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": plain(name), "legendgroup": plain(name),
                 "x": _list(100 * line["sparsity"]), "y": _list(line["score"]),
                 "error_y": _bars(line, "score", "low", "high", colour),
-                "line": {"color": colour, "width": 2},
-                "marker": {"color": colour, "size": 7, "symbol": SYMBOLS.get(name, "circle")},
+                "line": {"color": colour, "width": 2, "dash": "dash" if again else "solid"},
+                "marker": {"color": colour, "size": 7, "symbol": _open(symbol, again)},
                 "hovertext": [_tip(row, share) for row in each(line)], "hoverinfo": "text",
                 "customdata": [[row["recipe"], row["task"]] for row in each(line)],
             }
         )  # fmt: skip
     return found
+
+
+def _open(symbol: str, again: bool) -> str:
+    """A symbol, hollow for what was recovered."""
+    return f"{symbol}-open" if again else symbol
 
 
 def _tip(row: Row, share: bool) -> str:
@@ -300,11 +324,12 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
             f"{percent(row['share_kept'])} [{percent(row['share_low'])}, {percent(row['share_high'])}]"
             for row in each(mine)
         ]
-        marker = {"color": method_colour(name), "size": 10, "symbol": SYMBOLS.get(name, "circle")}
+        colour, symbol, again = _look(mine)
+        marker = {"color": colour, "size": 10, "symbol": _open(symbol, again)}
         traces.append(
             {"type": "scatter", "mode": "markers", "name": plain(name), "x": _list(mine["bits_per_weight"]),
              "y": _list(mine["share_kept"]), "marker": marker, "hovertext": said, "hoverinfo": "text",
-             "error_y": _bars(mine, "share_kept", "share_low", "share_high", method_colour(name))}
+             "error_y": _bars(mine, "share_kept", "share_low", "share_high", colour)}
         )  # fmt: skip
     layout = {
         "height": 360, "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest",
@@ -343,12 +368,12 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0) -> Chart:
     unit = "MB" if weights else "bits per weight"
     for (kind, method), mine in rows.groupby([rows["kind"].eq("dense"), "method"], sort=True):
         name = "dense" if kind else str(method)
-        colour = "#7f8c8d" if kind else method_colour(name)
+        colour, symbol, again = ("#7f8c8d", "circle", False) if kind else _look(mine)
         sizes = scale * mine["bits_per_weight"]
         said = [f"{_tip(row, share)}<br>{size:.3g} {unit}" for row, size in zip(each(mine), sizes, strict=True)]
         traces.append(
             {"type": "scatter", "mode": "markers", "name": plain(name), "x": _list(sizes), "y": _list(mine["score"]),
-             "marker": {"color": colour, "size": 10, "symbol": SYMBOLS.get(name, "circle")}, "hovertext": said,
+             "marker": {"color": colour, "size": 10, "symbol": _open(symbol, again)}, "hovertext": said,
              "hoverinfo": "text", "error_y": _bars(mine, "score", "low", "high", colour),
              "customdata": [[row["recipe"], row["task"]] for row in each(mine)],
              "unselected": {"marker": {"opacity": 1}}}
@@ -395,14 +420,14 @@ def _beside(rows: pd.DataFrame) -> list[Chart]:
         ["kind", "severity"], ascending=[False, True]
     )
     for method, mine in rest.groupby("method", sort=True):
-        name, colour = str(method), method_colour(str(method))
+        name, (colour, symbol, again) = str(method), _look(mine)
         share = bool(mine["higher_is_better"].iloc[0]) and mine["score"].max() <= 1
         found.append(
             {
                 "type": "scatter", "mode": "markers", "name": plain(name), "legendgroup": plain(name), "xaxis": "x2",
                 "x": [plain(str(rung)) for rung in mine["rung"]], "y": _list(mine["score"]),
                 "error_y": _bars(mine, "score", "low", "high", colour),
-                "marker": {"color": colour, "size": 9, "symbol": SYMBOLS.get(name, "circle")},
+                "marker": {"color": colour, "size": 9, "symbol": _open(symbol, again)},
                 "hovertext": [_tip(row, share) for row in each(mine)], "hoverinfo": "text",
                 "customdata": [[row["recipe"], row["task"]] for row in each(mine)],
                 "showlegend": not (rows["method"].eq(name) & rows["kind"].eq("ratio")).any(),

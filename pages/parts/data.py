@@ -87,6 +87,16 @@ def claims(model: str) -> list[views.Claim]:
     return _claims(place(), stamp(), model, protocol(model), kind(model))
 
 
+@st.cache_data(show_spinner=False, max_entries=16)
+def _recovered(root: str, stamp: str, model: str, protocol: str, kind: str) -> pd.DataFrame:
+    return views.recovered(store(), _current(root, stamp, model, protocol, kind))
+
+
+def recovered(model: str) -> pd.DataFrame:
+    """What every recovery brought back, task by task."""
+    return _recovered(place(), stamp(), model, protocol(model), kind(model))
+
+
 @st.cache_data(show_spinner=False, max_entries=64)
 def _look(root: str, stamp: str, asked: matrices.Asked) -> matrices.Look | None:
     return matrices.look(store(), asked)

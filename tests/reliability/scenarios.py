@@ -114,6 +114,24 @@ def one_of_five(root: Path, log: Path) -> None:
         assert artifacts.remove(store, key)
 
 
+STEPS = 6
+
+
+def training(root: Path, log: Path, key: str = KEY) -> None:
+    """An artifact that is trained as a whole, with a state kept at every second step, and written block by block."""
+    with artifacts.stage(open_store(root), key) as stage:
+        if stage is None:
+            return
+        state = stage.state()
+        for step in range(int(state.decode().split()[-1]) + 1 if state else 1, STEPS + 1):
+            note(log, f"step {step}")
+            if step % 2 == 0:
+                stage.keep_state(step, b"after step %d" % step)
+        for block in range(BLOCKS):
+            stage.add(BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4),), 0.0), b"%d" % block * 2000, None)
+        stage.seal(card(key))
+
+
 def outputs(root: Path, log: Path) -> None:
     """A run of nine outputs in batches of three, then extended to twelve, with its questions and verdicts."""
     store = open_store(root)
@@ -199,7 +217,8 @@ def downgrade(root: Path, log: Path) -> None:
 
 
 SCENARIOS: dict[str, Callable[[Path, Path], None]] = {
-    "weights": weights, "outputs": outputs, "job": job, "care": care, "older": older, "shared": shared, "alone": shared,
+    "weights": weights, "training": training, "outputs": outputs, "job": job, "care": care, "older": older,
+    "shared": shared, "alone": shared,
 }  # fmt: skip
 
 BEFORE = {"older": downgrade, "shared": three_of_five, "alone": one_of_five}

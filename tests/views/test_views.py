@@ -148,7 +148,7 @@ def test_current_is_one_row_a_cell(frame: pd.DataFrame) -> None:
 def cells(**columns: list[object]) -> pd.DataFrame:
     base = {
         "recipe": "magnitude@0.3", "label": "magnitude 30 %", "rung": "30 %", "method": "magnitude", "kind": "ratio",
-        "sparsity": 0.3, "bits": math.nan, "task": "factoid_qa", "title": "Factoid QA", "paired": 100,
+        "recovered": "", "sparsity": 0.3, "bits": math.nan, "task": "factoid_qa", "title": "Factoid QA", "paired": 100,
         "share_kept": 0.8, "share_low": 0.7, "share_high": 0.9, "verdict": "not matching",
     }  # fmt: skip
     size = len(next(iter(columns.values())))

@@ -53,7 +53,8 @@ class Story:
     @property
     def pruners(self) -> list[str]:
         """Methods measured at plain sparsities, those with most first, equal ones by name."""
-        counts = self.frame.loc[self.frame["kind"] == "ratio", "method"].value_counts()
+        plain = self.frame[(self.frame["kind"] == "ratio") & (self.frame["recovered"] == "")]
+        counts = plain["method"].value_counts()
         return sorted(map(str, counts.index), key=lambda name: (-counts[name], name))
 
     @property

@@ -126,7 +126,8 @@ def states(story: Story) -> dict[str, list[dict[str, Any]]]:
 
 def _states(story: Story, method: str) -> list[dict[str, Any]]:
     frame = story.frame
-    mine = frame[(frame["kind"] == "dense") | ((frame["method"] == method) & (frame["kind"] == "ratio"))]
+    plain = (frame["kind"] == "ratio") & (frame["recovered"] == "")
+    mine = frame[(frame["kind"] == "dense") | ((frame["method"] == method) & plain)]
     found = []
     for ratio, rows in mine.groupby("sparsity", sort=True):
         cards = [[str(r["title"]), score(r), f"keeps {kept(r)}", str(r["verdict"]), int(r["n"])] for r in each(rows)]
