@@ -8,8 +8,9 @@ matrix, and blocks say themselves which linears share an input.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,9 @@ from transformers import PreTrainedModel
 
 from kick_core import allocation, methods, statistics
 from kick_core.methods import CompressedMatrix, Seen, moved
+from kick_core.methods._select import masked
 from kick_core.models.blocks import decoder_blocks, matrices
-from kick_core.records import BlockReport, Card, LayerReport
+from kick_core.records import BlockReport, Card, LayerReport, Lines, Plan
 from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
 
@@ -53,6 +55,8 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
     changed. Raises BadRequest for shapes that do not fit or a recipe that cannot be met.
     """
     asked = methods.resolve(parse(recipe))
+    if methods.plans(asked):
+        raise BadRequest(f"{asked.text} looks at the whole model: `kick compress` or kick_core.load make it")
     if asked.target is None:
         return CompressedMatrix(weight.detach().clone())
     if weight.dim() != 2 or inputs.dim() != 3 or inputs.shape[-1] != weight.shape[1]:
@@ -92,8 +96,9 @@ def walk(
     start: int = 0,
     hidden: Tensor | None = None,
     hold: Hold = all_in_place,
+    plan: Plan | None = None,
 ) -> Iterator[Walked]:
-    """Compress a model in place, block by block from `start` on.
+    """Compress a model in place, block by block from `start` on; with a `plan`, every matrix as it says.
 
     `ids` [windows, length] are calibration tokens, full windows without padding (None for methods that look
     at no data). `hidden` are the saved inputs of block `start` when a stopped walk goes on. `hold` brings a
@@ -108,23 +113,45 @@ def walk(
         if ids is None:
             raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
         inputs = statistics.first(model, ids, hidden, hold)
-    targets = allocation.per_block(model, asked.target, methods.alloc(asked), ids, hold)
+    choose = _chooser(model, asked, ids, hold, plan)
     for index in range(start, len(blocks)):
         with hold(index):
-            walked = _walk_block(model, index, inputs, replace(asked, target=targets[index]), propagate)
+            walked = _walk_block(model, index, inputs, methods.needs(asked), choose, propagate)
         yield walked
 
 
+Choose = Callable[[int, str], Recipe | Lines]
+"""What is to be done to a matrix, by the number of its block and its name."""
+
+
+def _chooser(model: PreTrainedModel, recipe: Recipe, ids: Tensor | None, hold: Hold, plan: Plan | None) -> Choose:
+    """What a resolved recipe does to every matrix. Raises BadRequest when it needs a plan and there is none."""
+    if plan is not None:
+        made = {name: methods.resolve(parse(text)) for name, text in plan.recipes.items()}
+        return lambda block, name: made.get(f"{block}.{name}") or plan.lines.get(f"{block}.{name}", Lines())
+    if methods.plans(recipe):
+        raise BadRequest(f"{recipe.text} looks at the whole model first: make it by `kick compress` or kick_core.load")
+    assert recipe.target is not None
+    targets = allocation.per_block(model, recipe.target, methods.alloc(recipe), ids, hold)
+    goals = [replace(recipe, target=target) for target in targets]
+    return lambda block, _name: goals[block]
+
+
 def _walk_block(
-    model: PreTrainedModel, index: int, inputs: statistics.Inputs | None, recipe: Recipe, propagate: str
+    model: PreTrainedModel,
+    index: int,
+    inputs: statistics.Inputs | None,
+    need: methods.Need,
+    choose: Choose,
+    propagate: str,
 ) -> Walked:
     began = time.perf_counter()
     blocks = decoder_blocks(model)
-    block, need = blocks[index], methods.needs(recipe)
+    block = blocks[index]
     dense = None
     if inputs is not None:
         dense = statistics.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
-    results, layers = _compress_block(block, index, dense, recipe, once=True)
+    results, layers = _compress_block(block, index, dense, choose, once=True)
     loss = _propagate(block, index, inputs, dense) if inputs and dense else None
     note = inputs.take_notes() if inputs else ""
     report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note)
@@ -133,26 +160,36 @@ def _walk_block(
 
 @torch.no_grad()
 def walk_many(
-    model: PreTrainedModel, recipes: Sequence[Recipe], ids: Tensor, *, start: int = 0, hold: Hold = all_in_place
+    model: PreTrainedModel,
+    recipes: Sequence[Recipe],
+    ids: Tensor,
+    *,
+    start: int = 0,
+    hold: Hold = all_in_place,
+    plans: Mapping[Recipe, Plan] | None = None,
+    need: methods.Need = "nothing",
 ) -> Iterator[tuple[Recipe, Walked]]:
     """Many recipes from one calibration pass: every block sees the dense model's activations.
 
     Yields, for every block from `start` on, what each recipe makes of it, one after the other: the same as
-    `walk` makes with `propagate="dense"`. The model is left dense.
+    `walk` makes with `propagate="dense"`. The model is left dense. `plans` are those of recipes that need one; `need`
+    asks for more statistics than the recipes do (with "gram" every matrix's loss is told).
     """
     asked = [methods.resolve(recipe) for recipe in recipes]
-    need = max((methods.needs(recipe) for recipe in asked), key=methods.NEEDS.index)
+    most = max((need, *(methods.needs(recipe) for recipe in asked)), key=methods.NEEDS.index)
     inputs = statistics.first(model, ids, hold=hold)
-    targets = [allocation.per_block(model, r.target, methods.alloc(r), ids, hold) for r in asked if r.target]
+    choosers = [
+        _chooser(model, recipe, ids, hold, (plans or {}).get(given))
+        for given, recipe in zip(recipes, asked, strict=True)
+    ]
     blocks = decoder_blocks(model)
     for index, block in enumerate(blocks):
         with hold(index):
-            dense = statistics.dense_pass(model, block, index, inputs, need, keep=True)
+            dense = statistics.dense_pass(model, block, index, inputs, most, keep=True)
             kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
-            for given, recipe, goals in zip(recipes, asked, targets, strict=True) if index >= start else ():
+            for given, choose in zip(recipes, choosers, strict=True) if index >= start else ():
                 began = time.perf_counter()
-                goal = replace(recipe, target=goals[index])
-                results, layers = _compress_block(block, index, dense, goal, once=False)
+                results, layers = _compress_block(block, index, dense, choose, once=False)
                 loss = _first_loss(block, index, inputs, dense)
                 for matrix, weight in kept:
                     matrix.write(weight)
@@ -175,7 +212,7 @@ def _relative(changed: Tensor, output: Tensor) -> float:
 
 
 def _compress_block(
-    block: nn.Module, index: int, dense: statistics.Dense | None, recipe: Recipe, *, once: bool
+    block: nn.Module, index: int, dense: statistics.Dense | None, choose: Choose, *, once: bool
 ) -> tuple[dict[str, CompressedMatrix], list[LayerReport]]:
     """Compress a block in place; `once` says that no other recipe will look at the same statistics."""
     results, layers = {}, []
@@ -189,7 +226,7 @@ def _compress_block(
             before.factors.clear()
         before = seen
         try:
-            result = _applied(recipe, weight, seen)
+            result = _applied(choose(index, matrix.name), weight, seen)
         except KickError as error:
             raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
         loss = _relative_loss(dense, matrix.name, weight, result.weight) if dense and seen.tokens else None
@@ -201,8 +238,10 @@ def _compress_block(
     return results, layers
 
 
-def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
+def _applied(recipe: Recipe | Lines, weight: Tensor, seen: Seen) -> CompressedMatrix:
     """One matrix by its method; on the CPU where the device has no room for it, which is noted."""
+    if isinstance(recipe, Lines) or recipe.target is None:
+        return without_lines(weight, recipe if isinstance(recipe, Lines) else Lines())
     try:
         return methods.apply(recipe, weight, seen)
     except torch.OutOfMemoryError:
@@ -212,6 +251,14 @@ def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
     there = methods.apply(recipe, weight.cpu(), replace(moved(seen, "cpu"), factors={}))
     note = f"{there.note}; " * bool(there.note) + "made on the CPU: the device had no room"
     return replace(moved(there, weight.device), note=note)
+
+
+def without_lines(weight: Tensor, lines: Lines) -> CompressedMatrix:
+    """A matrix [out, in] without whole rows and columns; the rest keeps its bits."""
+    mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+    mask[list(lines.rows)] = False
+    mask[:, list(lines.cols)] = False
+    return masked(weight, mask)
 
 
 def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: Tensor) -> float | None:
@@ -279,6 +326,7 @@ def make_card(
     size: int = 0,
     warnings: tuple[str, ...] = (),
     decoder: str = "",
+    plan: dict[str, Any] | None = None,
 ) -> Card:
     """The card of what a walk did. `layers` carry their block's number in front of their name."""
     from kick_core.provenance import now, versions
@@ -304,4 +352,5 @@ def make_card(
         layers=tuple(layers),
         warnings=warnings,
         decoder=decoder,
+        plan=plan,
     )
