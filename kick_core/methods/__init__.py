@@ -238,6 +238,7 @@ def _searching(given: dict[str, Option], known: MethodCard, how: str) -> dict[st
     if how != "search" and "objective" not in known.options:
         return {}
     objective = given.pop("objective", known.options.get("objective", ERROR))
+    _of_type("objective", objective, ERROR, known.name)
     usual = {"objective": objective}
     if objective != ERROR:
         usual |= {} if known.lines else _STEPS
@@ -348,6 +349,8 @@ def apply(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
 
 def _unknown_option(name: str, known: MethodCard, searched: Mapping[str, Option]) -> BadRequest:
     takes = (*known.options, *(("group", "sym") if "bits" in known.targets else ()), *searched)
+    if name in ("objective", *_STEPS, *_EXAMPLES):
+        return BadRequest(f"option {name}: nothing is searched by {known.name} without alloc=search")
     if not takes:
         return BadRequest(f"option {name!r}: {known.name} takes no options")
     return nearest(name, takes, "option")

@@ -60,7 +60,7 @@ def searched_on(recipe: Recipe, task: Task, data: str) -> tuple[Example, ...]:
     They are the last ones of the task's fixed random order, a sample as fair as the first ones, which are what
     evaluations ask. Raises BadRequest when a task has too few for both.
     """
-    if methods.objective(recipe) != task.name:
+    if task.name == methods.PERPLEXITY or methods.objective(recipe) != task.name:
         return ()
     options = dict(methods.resolve(recipe).options)
     if (options["search_data"] == POCKET) != (data == POCKET):

@@ -97,7 +97,7 @@ def _valued(index: int, block: nn.Module, kinds: tuple[Units, ...], seen: Mappin
         energy = weight.square().sum(0) * told.norms
         shares = (energy / energy.sum().clamp(min=1e-30)).reshape(kind.groups, -1).sum(1).tolist()
         freed = kind.width // kind.groups * len(weight)
-        freed += sum(rows // kind.groups * read[name].shape[1] for name, rows, _ in kind.feeders)
+        freed += sum(sum(parts) // kind.groups * read[name].shape[1] for name, parts in kind.feeders)
         found += [Unit(index, kind, group, share, freed) for group, share in enumerate(shares)]
     return found
 

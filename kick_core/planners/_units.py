@@ -10,9 +10,8 @@ others depend on too (keys of shared heads, a norm over all heads) stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,9 +21,19 @@ from kick_core import statistics
 from kick_core.models.blocks import Matrix, decoder_blocks, eager_experts, matrices, watched_inputs
 from kick_core.statistics import Inputs
 
-Layout = Literal["in order", "in parts"]
-"""How the rows of a matrix lie: the groups one after the other, or so in each of several parts that are as long as the
-reader is wide (gate beside up, query beside key beside value)."""
+Parts = tuple[int, ...]
+"""How the rows of a matrix lie: in parts of so many rows, in each of which the groups follow one another."""
+
+
+def _layouts(rows: int, width: int, groups: int) -> Iterator[Parts]:
+    """The layouts there may be: one part; several that are as long as the reader is wide (gate beside up, query beside
+    key beside value); one such part and two smaller ones (query beside keys and values that heads share)."""
+    if rows % groups == 0:
+        yield (rows,)
+    if rows > width and rows % width == 0:
+        yield (width,) * (rows // width)
+    if rows > width and (rows - width) % (2 * groups) == 0:
+        yield (width, (rows - width) // 2, (rows - width) // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +43,32 @@ class Units:
     reader: str
     width: int
     groups: int
-    feeders: tuple[tuple[str, int, Layout], ...]
+    feeders: tuple[tuple[str, Parts], ...]
 
     def cols(self, group: int) -> range:
         """The reader's columns of a group."""
-        size = self.width // self.groups
-        return range(group * size, (group + 1) * size)
+        return range(*_span(self.width, self.groups, group))
 
     def rows(self, group: int) -> dict[str, list[int]]:
         """The rows of every feeding matrix that belong to a group."""
-        return {name: _members(rows, self.width, self.groups, layout, [group]) for name, rows, layout in self.feeders}
+        return {name: _members(parts, self.groups, [group]) for name, parts in self.feeders}
 
 
-def _members(rows: int, width: int, groups: int, layout: Layout, wanted: list[int]) -> list[int]:
-    """The rows, of `rows` in all, that belong to the wanted groups."""
-    span = rows if layout == "in order" else width
-    size, chosen = span // groups, set(wanted)
-    return [row for row in range(rows) if (row % span) // size in chosen]
+def _span(rows: int, groups: int, group: int) -> tuple[int, int]:
+    size = rows // groups
+    return group * size, (group + 1) * size
+
+
+def _members(parts: Parts, groups: int, wanted: Iterable[int]) -> list[int]:
+    """The rows that belong to the wanted groups."""
+    found: list[int] = []
+    start = 0
+    for rows in parts:
+        for group in wanted:
+            low, high = _span(rows, groups, group)
+            found += range(start + low, start + high)
+        start += rows
+    return sorted(found)
 
 
 @torch.no_grad()
@@ -68,7 +86,7 @@ def units(model: PreTrainedModel, index: int, inputs: Inputs) -> tuple[Units, ..
             if groups > 1 and width % groups == 0
         ]
         # ties go to the finer partition, which comes first
-        best = max(tried, key=lambda one: sum(rows for _, rows, _ in one.feeders), default=None)
+        best = max(tried, key=lambda one: sum(sum(parts) for _, parts in one.feeders), default=None)
         if best is not None and best.feeders:
             found.append(best)
     return tuple(found)
@@ -91,28 +109,25 @@ class _Probe:
             if name in self.plain and name not in self.shared:
                 yield matrix
 
-    def feeders(self, reader: str, width: int, groups: int) -> Iterator[tuple[str, int, Layout]]:
+    def feeders(self, reader: str, width: int, groups: int) -> Iterator[tuple[str, Parts]]:
         """The matrices whose rows feed the reader's groups and nothing else of its input."""
         half = torch.randperm(groups, generator=torch.Generator().manual_seed(groups)).tolist()
         halves = (half[: groups // 2], half[groups // 2 :])
         for name, matrix in self.matrices.items():
-            rows = matrix.read().shape[0]
-            layouts: list[Layout] = ["in order"] * (rows % groups == 0)
-            layouts += ["in parts"] * (rows > width and rows % width == 0)
-            for layout in layouts if name != reader else ():
-                if all(self._own(reader, name, width, groups, layout, some) for some in halves):
-                    yield name, rows, layout
+            for parts in _layouts(len(matrix.read()), width, groups) if name != reader else ():
+                if all(self._own(reader, name, groups, parts, some) for some in halves):
+                    yield name, parts
                     break
 
-    def _own(self, reader: str, name: str, width: int, groups: int, layout: Layout, some: list[int]) -> bool:
-        rows = _members(self.matrices[name].read().shape[0], width, groups, layout, some)
-        before, after = self.plain[reader], self._without(name, tuple(rows)).get(reader)
+    def _own(self, reader: str, name: str, groups: int, parts: Parts, some: list[int]) -> bool:
+        """Whether the rows of some groups change nothing of the reader's input but those groups' columns."""
+        before, after = self.plain[reader], self._without(name, tuple(_members(parts, groups, some))).get(reader)
         if after is None or after.shape != before.shape:  # tokens went to another expert
             return False
         noise = 8 * torch.finfo(before.dtype).eps * before.abs().max()
         changed = (after - before).abs().amax(0) > noise
-        mine = torch.zeros(width, dtype=torch.bool, device=changed.device)
-        mine[_members(width, width, groups, "in order", some)] = True
+        mine = torch.zeros_like(changed)
+        mine[_members((len(changed),), groups, some)] = True
         return bool(changed.any() and not (changed & ~mine).any())
 
     def _without(self, name: str, rows: tuple[int, ...]) -> dict[str, Tensor]:
