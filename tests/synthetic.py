@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from kick_core import keys, tasks
+from kick_core import keys, methods, tasks
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
 from kick_core.spec import IntGrid, KeepNofM, Recipe, Unstructured, parse
 from kick_core.store import Store, artifacts, open_store, results
@@ -230,10 +230,12 @@ def _artifact(store: Store, recipe: Recipe, model: str) -> None:
                 zeros=sum(r.zeros for r in layer), dense_bytes=size * 2, seconds=3.2,
                 bytes=size // 8 if _sparsity(recipe) else size * recipe.target.bits // 8,
                 created="2026-11-23T01:00:00+00:00", versions={"torch": "2.13"}, layers=tuple(layer),
+                plan=_PLAN if methods.plans(recipe) else None,
             )
         )  # fmt: skip
 
 
+_PLAN = {"objective": "factoid_qa", "uniform": 0.31, "found": 0.42, "evaluations": 66, "examples": ["a", "b"]}
 _LINEARS = {"self_attn.q_proj": 320, "self_attn.o_proj": 320, "mlp.down_proj": 896}
 
 
