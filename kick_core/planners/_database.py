@@ -71,7 +71,11 @@ def _file(folder: Path, choice: int, block: int) -> Path:
 
 
 def build(bench: Bench, choices: Sequence[Recipe], *, keep: bool) -> Generator[Planning, None, Database]:
-    """Make every choice of every matrix; `keep` writes the results down, so that they can be worn."""
+    """Make every choice of every matrix; `keep` writes the results down, so that they can be worn.
+
+    A search's steps, which come afterwards, are part of the looks that are told of.
+    """
+    steps = int(dict(bench.recipe.options).get("search_steps", 0))
     made = [choice for choice in choices if choice.target is not None]
     errors: dict[str, dict[Recipe, Any]] = {}
     kept: dict[str, dict[Recipe, int]] = {}
@@ -87,7 +91,7 @@ def build(bench: Bench, choices: Sequence[Recipe], *, keep: bool) -> Generator[P
             save_file(_tensors(walked), _file(bench.scratch, list(choices).index(recipe), block))
         if recipe == made[-1]:
             note = f"{len(made)} choices for every matrix of block {block}"
-            yield Planning(block + 1, walked.report.blocks, note)
+            yield Planning(block + 1, walked.report.blocks + steps, note)
     table = np.array([[errors[name].get(choice, 0.0) for choice in choices] for name in sizes], dtype=float)
     # an expert that no token reached is judged like the other matrices
     table = np.where(np.isnan(table), np.nan_to_num(np.nanmean(table, axis=0)), table)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from kick_core import methods
+from kick_core.models.blocks import decoder_blocks
 from kick_core.planners import Bench
 from kick_core.planners._database import Assignment, Database, Numbers, build
 from kick_core.planners._objective import Objective, objective
@@ -100,7 +101,7 @@ class _Hunt:
         """Draw coefficients around the best, solve, look; as good is good enough to move on from."""
         options = dict(self.bench.recipe.options)
         steps, chance = int(options["search_steps"]), np.random.default_rng(int(options["search_seed"]))
-        groups = _groups(self.database.names)
+        groups, before = _groups(self.database.names), len(decoder_blocks(self.bench.opened.model))
         centre = np.zeros(groups.shape[1])
         for step in range(steps):
             far = step < steps // 4
@@ -110,7 +111,7 @@ class _Hunt:
             if self.loss(wanted) <= self.loss(best):
                 best, centre = wanted, coefficients
             self.history.append(self.sought.shown(self.loss(best)))
-            yield Planning(step + 1, steps, f"{self.sought.name} {self.history[-1]:.4g}")
+            yield Planning(before + step + 1, before + steps, f"{self.sought.name} {self.history[-1]:.4g}")
         return best
 
 

@@ -447,6 +447,21 @@ def test_sizes_draw_the_best_at_each_size(frame: pd.DataFrame) -> None:
     assert drawn["layout"]["yaxis"]["range"][0] == 0 and "n 40" in drawn["layout"]["yaxis"]["title"]["text"]
 
 
+@pytest.mark.parametrize("method", ["depth", "width", "mop", "mix"])
+def test_methods_that_look_at_the_whole_model_can_be_chosen(method: str) -> None:
+    app = run("pages/compress.py", model=synthetic.MODEL, make=method)
+    goal = "4.5bpw" if method == "mix" else "0.5"
+    assert f"recipe {method}@{goal}" in html(app) and "Compress" in {button.label for button in app.button}
+    assert all(box.key != "alloc" for box in app.selectbox)
+
+
+def test_a_ratio_can_be_searched_for() -> None:
+    app = run("pages/compress.py", model=synthetic.MODEL, make="wanda")
+    app.selectbox(key="alloc").set_value(",alloc=search,objective=factoid_qa").run()
+    assert not app.exception and "recipe wanda@0.5,alloc=search,objective=factoid_qa" in html(app)
+    app.button(key="go")
+
+
 def test_what_searches_chose_stands_beside_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only where something was searched; names and numbers are the views', and a chart that plotly takes."""
     import plotly.graph_objects as go

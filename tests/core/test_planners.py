@@ -127,6 +127,7 @@ def test_a_search_that_looks_at_the_model_is_never_worse_than_even(store, deep_f
     assert not worse(plan["uniform"], plan["found"]) and not worse(plan["error"], plan["found"])
     assert len(plan["history"]) == 6 and 2 <= plan["evaluations"] <= 8
     assert [look.note for look in looks][-1].startswith(objective)
+    assert [look.done for look in looks] == list(range(1, looks[-1].total + 1))
     assert 0.5 <= card.sparsity < 0.51
     shop.put_on(parse("dense"))
     assert all(torch.equal(dense[name], p) for name, p in shop.opened.model.named_parameters())
