@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from kick_core import methods, plans, tasks
-from kick_core.spec import DENSE, BadRequest, IntGrid, Recipe, parse
+from kick_core import methods, planners, plans, tasks
+from kick_core.spec import DENSE, BadRequest, BitBudget, IntGrid, Recipe, parse
 from kick_core.store import Store, artifacts, results
 from kick_core.store import fidelity as kept
 from kick_core.store.files import free_bytes
@@ -187,9 +187,14 @@ class _Rates:
 
 
 def _kin(one: Recipe, other: Recipe) -> bool:
-    return one.method == other.method and (one.then.method if one.then else "") == (
-        other.then.method if other.then else ""
-    )
+    return _how(one) == _how(other)
+
+
+def _how(recipe: Recipe) -> tuple[Any, ...]:
+    """What the time of making follows from, beside the model: methods, and what is looked at before."""
+    options = dict(recipe.options)
+    looks = [options.get(name) for name in ("alloc", "objective", "search_steps", "search_examples")]
+    return recipe.method, recipe.then.method if recipe.then else "", *looks
 
 
 # --- counting --------------------------------------------------------------------------------------------------
@@ -215,7 +220,8 @@ def making(recipe: Recipe, model: dict[str, Any]) -> tuple[float, float]:
     """Calibration tokens and floating-point operations of making an artifact.
 
     Each block is run twice on all tokens (for its inputs' statistics, and to hand them on); Gram matrices cost 2 in²
-    a token for every different width; solving costs in³ and out x in² a matrix.
+    a token for every different width; solving costs in³ and out x in² a matrix. A recipe that measures an objective
+    while it is planned reads that many tokens more.
     """
     need = methods.needs(recipe)
     if need == "nothing":
@@ -225,7 +231,9 @@ def making(recipe: Recipe, model: dict[str, Any]) -> tuple[float, float]:
     if need == "gram":
         work += 2.0 * tokens * sum(cols**2 for cols in {cols for _, cols in shapes})
         work += sum(cols**3 + rows * cols**2 for rows, cols in shapes)
-    return float(tokens), model["blocks"] * work
+    count, examples = planners.looks(recipe)
+    read = count * (16 * model["window"] if examples is None else planners.LOOK * examples)
+    return float(tokens + read), model["blocks"] * work + 2.0 * model["parameters"] * read
 
 
 def artifact_bytes(recipe: Recipe, model: dict[str, Any]) -> float:
@@ -234,7 +242,9 @@ def artifact_bytes(recipe: Recipe, model: dict[str, Any]) -> float:
     """
     weights = model["blocks"] * sum(rows * cols for rows, cols in model["matrices"])
     last = recipe.then or recipe
-    if isinstance(last.target, IntGrid):
+    if isinstance(last.target, BitBudget):
+        bits = last.target.bits
+    elif isinstance(last.target, IntGrid):
         target = methods.resolve(last).target
         group = target.group if isinstance(target, IntGrid) and target.group else methods.GROUP
         bits = last.target.bits + (40 / group if group > 0 else 0) + (1 if recipe.then else 0)

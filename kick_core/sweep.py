@@ -336,12 +336,8 @@ class Sweep:
 
 def _planning_cost(recipe: Recipe) -> float:
     """What looking at the model costs before the first block, on the scale of `_COST`."""
-    if not planners.evaluates(recipe):
-        return 0.0
-    options = dict(methods.resolve(recipe).options)
-    looks = int(options.get("search_steps", 8)) + 2
-    examples = options.get("search_examples")
-    return looks * (16 * _COST["perplexity"] if examples is None else int(examples) * _COST["generate"])
+    looks, examples = planners.looks(recipe)
+    return looks * (16 * _COST["perplexity"] if examples is None else examples * _COST["generate"])
 
 
 def _said(planning: Planning) -> str:

@@ -46,12 +46,31 @@ def find(bench: Bench) -> Generator[Planning, None, Plan]:
         found: Plan = yield from import_module(f"kick_core.planners.{name}").plan(bench)
     finally:
         bench.opened.wear_dense()
+        for path in bench.scratch.glob(f"{CHOICE}-*.safetensors"):
+            path.unlink()
     return found
+
+
+CHOICE = "choice"
+"""How the files begin that a planner leaves in its scratch folder until it is done."""
 
 
 def evaluates(recipe: Recipe) -> bool:
     """Whether planning a recipe asks the model something, so that it must be in memory as a whole."""
     return methods.objective(recipe) not in (None, methods.ERROR)
+
+
+LOOK = 64
+"""Tokens of a question and its answer, as a forecast counts them."""
+
+
+def looks(recipe: Recipe) -> tuple[int, int | None]:
+    """How often planning a recipe measures its objective, and on how many examples; None: on calibration windows."""
+    if not evaluates(recipe):
+        return 0, None
+    options = dict(methods.resolve(recipe).options)
+    count = int(options.get("search_steps", 8)) + 2
+    return count, int(options["search_examples"]) if "search_examples" in options else None
 
 
 def searched_on(recipe: Recipe, task: Task, data: str) -> tuple[Example, ...]:

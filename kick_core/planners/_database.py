@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kick_core import weights
 from kick_core.artifacts import OpenModel
 from kick_core.compression import Walked, walk_many
 from kick_core.models.blocks import decoder_blocks
-from kick_core.planners import Bench
+from kick_core.planners import CHOICE, Bench
 from kick_core.records import Planning
 from kick_core.spec import Recipe
+from kick_core.store.files import replace_file
 
 Numbers = NDArray[np.float64]
 Assignment = tuple[int, ...]
@@ -67,7 +68,7 @@ class Database:
 
 
 def _file(folder: Path, choice: int, block: int) -> Path:
-    return folder / f"choice-{choice:02d}-{block:04d}.safetensors"
+    return folder / f"{CHOICE}-{choice:02d}-{block:04d}.safetensors"
 
 
 def build(bench: Bench, choices: Sequence[Recipe], *, keep: bool) -> Generator[Planning, None, Database]:
@@ -88,7 +89,7 @@ def build(bench: Bench, choices: Sequence[Recipe], *, keep: bool) -> Generator[P
             errors.setdefault(name, {})[recipe] = np.nan if layer.loss is None else layer.loss
             kept.setdefault(name, {})[recipe] = sizes[name] - layer.zeros
         if keep:
-            save_file(_tensors(walked), _file(bench.scratch, list(choices).index(recipe), block))
+            replace_file(_file(bench.scratch, list(choices).index(recipe), block), save(_tensors(walked)))
         if recipe == made[-1]:
             note = f"{len(made)} choices for every matrix of block {block}"
             yield Planning(block + 1, walked.report.blocks + steps, note)

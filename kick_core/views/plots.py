@@ -442,7 +442,7 @@ def allocation(table: pd.DataFrame, unit: str) -> Chart:
         "height": 90 + 34 * len(names), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "yaxis": _axis(categoryorder="array", categoryarray=names),
         "coloraxis": {
-            "colorscale": "Blues" if share else "Greens", "cmin": float(table["value"].min()),
+            "colorscale": [[0, "#eef2fb"], [1, "#2c55b0" if share else "#1b7a5a"]], "cmin": float(table["value"].min()),
             "cmax": float(table["value"].max()),
             "colorbar": {"title": {"text": unit}, "tickformat": ".0%" if share else ".1f", "thickness": 12},
         },
