@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kick_core import keys, methods, weights
+from kick_core import keys, methods, tasks, weights
 from kick_core.calibration import digest
 from kick_core.compression import needs_data
 from kick_core.models.blocks import Matrix, decoder_blocks, matrices
@@ -183,7 +183,7 @@ def artifact_key(
     if needs_data(recipe):
         assert facts is not None
         seen = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
-    solves = methods.needs(recipe) == "gram" or methods.recovery(recipe) is not None
+    solves = methods.needs(recipe) == "gram" or methods.plans(recipe) or methods.recovery(recipe) is not None
     trained = {} if trained_on is None else {"trained on": digest(trained_on)}
     return keys.key(
         "weights",
@@ -193,10 +193,20 @@ def artifact_key(
             "dtype": opened.dtype,
             "recipe": methods.payload(recipe),
             "calibration": seen,
-            # methods that solve give other bytes on other kinds of device; the rest do not
+            **_judged_by(recipe),
+            # methods that solve, and plans, give other bytes on other kinds of device; the rest do not
             "device": SOLVED_ON.get(device := opened.model.device.type, device) if solves else None,
         },
     )
+
+
+def _judged_by(recipe: Recipe) -> dict[str, Any]:
+    """What a search's answers are judged by, where it asks a task."""
+    name = methods.objective(recipe)
+    if name in (None, methods.ERROR, methods.PERPLEXITY):
+        return {}
+    data = str(dict(methods.resolve(recipe).options)["search_data"])
+    return {"objective": {"task": name, "version": tasks.get(str(name), data).version}}
 
 
 def dense_key(opened: OpenModel) -> str:

@@ -8,7 +8,7 @@ matrix, and blocks say themselves which linears share an input.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 
 from kick_core import allocation, methods, statistics
 from kick_core.methods import CompressedMatrix, Seen, moved
+from kick_core.methods._select import masked
 from kick_core.models.blocks import decoder_blocks, matrices
-from kick_core.records import BlockReport, Card, LayerReport
+from kick_core.records import BlockReport, Card, LayerReport, Lines, Plan
 from kick_core.recovery.blocks import reconstruct
 from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
@@ -59,6 +60,8 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
     changed. Raises BadRequest for shapes that do not fit or a recipe that cannot be met.
     """
     asked = methods.resolve(parse(recipe))
+    if methods.plans(asked):
+        raise BadRequest(f"{asked.text} looks at the whole model: `kick compress` or kick_core.load make it")
     if asked.target is None:
         return CompressedMatrix(weight.detach().clone())
     if methods.recovery(asked):
@@ -104,8 +107,9 @@ def walk(
     hidden: Tensor | None = None,
     dense: Tensor | None = None,
     hold: Hold = all_in_place,
+    plan: Plan | None = None,
 ) -> Iterator[Walked]:
-    """Compress a model in place, block by block from `start` on.
+    """Compress a model in place, block by block from `start` on; with a `plan`, every matrix as it says.
 
     `ids` [windows, length] are calibration tokens, full windows without padding (None for methods that look
     at no data). `hidden` and `dense` are the saved inputs of block `start` (see `Walked`) when a stopped walk goes
@@ -126,10 +130,10 @@ def walk(
         inputs = statistics.first(model, ids, hidden, hold)
         if fits_blocks(asked) and propagate == "compressed":  # else both see the dense model's activations
             aim = statistics.first(model, ids, dense, hold)
-    targets = allocation.per_block(model, asked.target, methods.alloc(asked), ids, hold)
+    choose = _chooser(model, asked, ids, hold, plan)
     for index in range(start, len(blocks)):
         with hold(index):
-            walked = _walk_block(model, index, inputs, aim, replace(asked, target=targets[index]), propagate)
+            walked = _walk_block(model, index, inputs, aim, asked, choose, propagate)
         yield walked
 
 
@@ -139,12 +143,30 @@ def fits_blocks(recipe: Recipe) -> bool:
     return how is not None and not how.trains
 
 
+Choose = Callable[[int, str], Recipe | Lines]
+"""What is to be done to a matrix, by the number of its block and its name."""
+
+
+def _chooser(model: PreTrainedModel, recipe: Recipe, ids: Tensor | None, hold: Hold, plan: Plan | None) -> Choose:
+    """What a resolved recipe does to every matrix. Raises BadRequest when it needs a plan and there is none."""
+    if plan is not None:
+        made = {name: methods.resolve(parse(text)) for name, text in plan.recipes.items()}
+        return lambda block, name: made.get(f"{block}.{name}") or plan.lines.get(f"{block}.{name}", Lines())
+    if methods.plans(recipe):
+        raise BadRequest(f"{recipe.text} looks at the whole model first: make it by `kick compress` or kick_core.load")
+    assert recipe.target is not None
+    targets = allocation.per_block(model, recipe.target, methods.alloc(recipe), ids, hold)
+    goals = [replace(recipe, target=target) for target in targets]
+    return lambda block, _name: goals[block]
+
+
 def _walk_block(
     model: PreTrainedModel,
     index: int,
     inputs: statistics.Inputs | None,
     aim: statistics.Inputs | None,
     recipe: Recipe,
+    choose: Choose,
     propagate: str,
 ) -> Walked:
     began = time.perf_counter()
@@ -154,9 +176,9 @@ def _walk_block(
     if inputs is not None:
         dense = statistics.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
     _require_finite(block, index)
-    (ready,) = _made_together(block, dense, [recipe])
+    (ready,) = _made_together(block, index, dense, [choose])
     wanted = _through(block, index, aim) if aim else dense.outputs if dense else None
-    results, layers = _compress_block(block, index, dense, recipe, ready, once=True)
+    results, layers = _compress_block(block, index, dense, choose, ready, once=True)
     if inputs and wanted is not None and (how := methods.recovery(recipe)) and not how.trains:
         fit = reconstruct(block, index, inputs, wanted, results, how)
         results = fit.results
@@ -184,27 +206,37 @@ def _through(block: nn.Module, index: int, inputs: statistics.Inputs) -> Tensor:
 
 @torch.no_grad()
 def walk_many(
-    model: PreTrainedModel, recipes: Sequence[Recipe], ids: Tensor, *, start: int = 0, hold: Hold = all_in_place
+    model: PreTrainedModel,
+    recipes: Sequence[Recipe],
+    ids: Tensor,
+    *,
+    start: int = 0,
+    hold: Hold = all_in_place,
+    plans: Mapping[Recipe, Plan] | None = None,
+    need: methods.Need = "nothing",
 ) -> Iterator[tuple[Recipe, Walked]]:
     """Many recipes from one calibration pass: every block sees the dense model's activations.
 
     Yields, for every block from `start` on, what each recipe makes of it, one after the other: the same as
-    `walk` makes with `propagate="dense"`. The model is left dense.
+    `walk` makes with `propagate="dense"`. The model is left dense. `plans` are those of recipes that need one; `need`
+    asks for more statistics than the recipes do (with "gram" every matrix's loss is told).
     """
     asked = [methods.resolve(recipe) for recipe in recipes]
-    need = max((methods.needs(recipe) for recipe in asked), key=methods.NEEDS.index)
+    most = max((need, *(methods.needs(recipe) for recipe in asked)), key=methods.NEEDS.index)
     inputs = statistics.first(model, ids, hold=hold)
-    targets = [allocation.per_block(model, r.target, methods.alloc(r), ids, hold) for r in asked if r.target]
+    choosers = [
+        _chooser(model, recipe, ids, hold, (plans or {}).get(given))
+        for given, recipe in zip(recipes, asked, strict=True)
+    ]
     blocks = decoder_blocks(model)
     for index, block in enumerate(blocks):
         with hold(index):
-            dense = statistics.dense_pass(model, block, index, inputs, need, keep=True)
+            dense = statistics.dense_pass(model, block, index, inputs, most, keep=True)
             kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
             _require_finite(block, index)
-            goals = [replace(recipe, target=own[index]) for recipe, own in zip(asked, targets, strict=True)]
-            for given, goal, ready in _with_ready(block, dense, recipes, goals) if index >= start else ():
+            for given, choose, ready in _with_ready(block, index, dense, recipes, choosers) if index >= start else ():
                 began = time.perf_counter()
-                results, layers = _compress_block(block, index, dense, goal, ready, once=False)
+                results, layers = _compress_block(block, index, dense, choose, ready, once=False)
                 loss = _first_loss(block, index, inputs, dense)
                 for matrix, weight in kept:
                     matrix.write(weight)
@@ -232,39 +264,42 @@ Ready = dict[str, tuple[CompressedMatrix, float]]
 
 
 def _with_ready(
-    block: nn.Module, dense: statistics.Dense, given: Sequence[Recipe], goals: Sequence[Recipe]
-) -> Iterator[tuple[Recipe, Recipe, Ready]]:
+    block: nn.Module, index: int, dense: statistics.Dense, given: Sequence[Recipe], choosers: Sequence[Choose]
+) -> Iterator[tuple[Recipe, Choose, Ready]]:
     """Every recipe with what was made for it together with others: of as many at a time as the device has room for."""
     weights = [matrix.read() for matrix in matrices(block)]
     size = sum(weight.numel() for weight in weights)
     # a sweep works in float32 on some of the matrices; weights and masks of all stay until their turn
     each = size * (weights[0].element_size() + 1 + 5)
-    count = int(max(1, min(len(goals), statistics.room(weights[0].device) // each)))
-    for at in range(0, len(goals), count):
+    count = int(max(1, min(len(given), statistics.room(weights[0].device) // each)))
+    for at in range(0, len(given), count):
         some = slice(at, at + count)
-        ready = _made_together(block, dense, goals[some])
+        ready = _made_together(block, index, dense, choosers[some])
         while ready:
-            yield given[at], goals[at], ready.pop(0)
+            yield given[at], choosers[at], ready.pop(0)
             at += 1
 
 
-def _made_together(block: nn.Module, dense: statistics.Dense | None, goals: Sequence[Recipe]) -> list[Ready]:
-    """For each goal, the matrices that its method makes at once: matrices of one shape that see the same inputs, and
-    the same matrix for other goals. What fails is left out: made by itself it gets by, or says what is wrong."""
-    ready: list[Ready] = [{} for _ in goals]
-    groups: dict[Any, list[tuple[int, str, Tensor, Seen]]] = {}
+def _made_together(
+    block: nn.Module, index: int, dense: statistics.Dense | None, choosers: Sequence[Choose]
+) -> list[Ready]:
+    """For each chooser, the matrices whose method makes them at once: matrices of one shape that see the same inputs,
+    and the same matrix for others. What fails is left out: made by itself it gets by, or says what is wrong."""
+    ready: list[Ready] = [{} for _ in choosers]
+    groups: dict[Any, list[tuple[int, str, Recipe, Tensor, Seen]]] = {}
     for matrix in matrices(block) if dense else ():
         weight = matrix.read()
         seen = _seen(dense, matrix.name, weight)
-        for number, goal in enumerate(goals):
-            if methods.stacks(goal, weight.device):
+        for number, choose in enumerate(choosers):
+            goal = choose(index, matrix.name)
+            if isinstance(goal, Recipe) and goal.target and methods.stacks(goal, weight.device):
                 kind = (id(seen), weight.shape, goal.method, goal.options)
-                groups.setdefault(kind, []).append((number, matrix.name, weight, seen))
+                groups.setdefault(kind, []).append((number, matrix.name, goal, weight, seen))
     for group in (group for group in groups.values() if len(group) > 1):
         began = time.perf_counter()
-        numbers, names, weights, (seen, *_) = zip(*group, strict=True)
+        numbers, names, goals, weights, (seen, *_) = zip(*group, strict=True)
         try:
-            made = methods.apply_stack([goals[number] for number in numbers], weights, seen)
+            made = methods.apply_stack(goals, weights, seen)
         except (KickError, torch.OutOfMemoryError):
             made = []
         if not made:
@@ -282,7 +317,7 @@ def _require_finite(block: nn.Module, index: int) -> None:
 
 
 def _compress_block(
-    block: nn.Module, index: int, dense: statistics.Dense | None, recipe: Recipe, ready: Ready, *, once: bool
+    block: nn.Module, index: int, dense: statistics.Dense | None, choose: Choose, ready: Ready, *, once: bool
 ) -> tuple[dict[str, CompressedMatrix], list[LayerReport]]:
     """Compress a block in place, but for what is `ready`; `once` says that no other recipe will look at the same
     statistics."""
@@ -296,7 +331,7 @@ def _compress_block(
             before.factors.clear()
         before = seen
         try:
-            result, spent = ready.get(matrix.name) or (_applied(recipe, weight, seen), 0.0)
+            result, spent = ready.get(matrix.name) or (_applied(choose(index, matrix.name), weight, seen), 0.0)
         except KickError as error:
             raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
         zeros = result.weight.numel() - result.weight.count_nonzero()
@@ -311,8 +346,10 @@ def _compress_block(
     return results, layers
 
 
-def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
+def _applied(recipe: Recipe | Lines, weight: Tensor, seen: Seen) -> CompressedMatrix:
     """One matrix by its method; on the CPU where the device has no room for it, which is noted."""
+    if isinstance(recipe, Lines) or recipe.target is None:
+        return without_lines(weight, recipe if isinstance(recipe, Lines) else Lines())
     try:
         return methods.apply(recipe, weight, seen)
     except torch.OutOfMemoryError:
@@ -322,6 +359,14 @@ def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
     there = methods.apply(recipe, weight.cpu(), replace(moved(seen, "cpu"), factors={}))
     note = f"{there.note}; " * bool(there.note) + "made on the CPU: the device had no room"
     return replace(moved(there, weight.device), note=note)
+
+
+def without_lines(weight: Tensor, lines: Lines) -> CompressedMatrix:
+    """A matrix [out, in] without whole rows and columns; the rest keeps its bits."""
+    mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+    mask[list(lines.rows)] = False
+    mask[:, list(lines.cols)] = False
+    return masked(weight, mask)
 
 
 def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: CompressedMatrix) -> Tensor | None:
@@ -396,6 +441,7 @@ def make_card(
     warnings: tuple[str, ...] = (),
     decoder: str = "",
     recovery: dict[str, object] | None = None,
+    plan: dict[str, Any] | None = None,
 ) -> Card:
     """The card of what a walk did. `layers` carry their block's number in front of their name."""
     from kick_core.provenance import host, now, versions
@@ -423,4 +469,5 @@ def make_card(
         decoder=decoder,
         host=host(),
         recovery=recovery,
+        plan=plan,
     )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from kick_core import methods, plans, tasks
-from kick_core.spec import DENSE, BadRequest, IntGrid, Recipe, parse
+from kick_core import methods, planners, plans, tasks
+from kick_core.spec import DENSE, BadRequest, BitBudget, IntGrid, Recipe, parse
 from kick_core.store import Store, artifacts, results
 from kick_core.store import fidelity as kept
 from kick_core.store.files import free_bytes
@@ -191,13 +191,15 @@ class _Rates:
 
 
 def _kin(one: Recipe, other: Recipe) -> bool:
-    """Whether two recipes cost about the same: the same methods, the same recovery."""
-    return _parts(one) == _parts(other)
+    """Whether two recipes cost about the same."""
+    return _how(one) == _how(other)
 
 
-def _parts(recipe: Recipe) -> tuple[object, ...]:
-    how = methods.recovery(recipe)
-    return recipe.method, recipe.then and recipe.then.method, how and (how.kind, how.tokens)
+def _how(recipe: Recipe) -> tuple[object, ...]:
+    """What the time of making follows from, beside the model: methods, what is looked at before, and the recovery."""
+    options, how = dict(recipe.options), methods.recovery(recipe)
+    looks = [options.get(name) for name in ("alloc", "objective", "search_steps", "search_examples")]
+    return recipe.method, recipe.then and recipe.then.method, how and (how.kind, how.tokens), *looks
 
 
 # --- counting --------------------------------------------------------------------------------------------------
@@ -224,7 +226,8 @@ def making(recipe: Recipe, model: dict[str, Any]) -> tuple[float, float]:
 
     Each block is run twice on all tokens (for its inputs' statistics, and to hand them on); Gram matrices cost 2 in²
     a token for every different width; solving costs in³ and out x in² a matrix. Recovery reads its tokens once more,
-    forward and backward: 6 operations a weight and token.
+    forward and backward: 6 operations a weight and token. A recipe that measures an objective while it is planned reads
+    that many tokens more.
     """
     need, how = methods.needs(recipe), methods.recovery(recipe)
     tokens, shapes = model["calibration"], model["matrices"]
@@ -236,7 +239,9 @@ def making(recipe: Recipe, model: dict[str, Any]) -> tuple[float, float]:
     if need == "gram":
         work += 2.0 * tokens * sum(cols**2 for cols in {cols for _, cols in shapes})
         work += sum(cols**3 + rows * cols**2 for rows, cols in shapes)
-    return float(tokens + again), model["blocks"] * work
+    count, examples = planners.looks(recipe)
+    read = count * (16 * model["window"] if examples is None else planners.LOOK * examples)
+    return float(tokens + again + read), model["blocks"] * work + 2.0 * model["parameters"] * read
 
 
 def artifact_bytes(recipe: Recipe, model: dict[str, Any]) -> float:
@@ -245,7 +250,9 @@ def artifact_bytes(recipe: Recipe, model: dict[str, Any]) -> float:
     """
     weights = model["blocks"] * sum(rows * cols for rows, cols in model["matrices"])
     last, how = recipe.then or recipe, methods.recovery(recipe)
-    if isinstance(last.target, IntGrid):
+    if isinstance(last.target, BitBudget):
+        bits = last.target.bits
+    elif isinstance(last.target, IntGrid):
         target = methods.resolve(last).target
         group = target.group if isinstance(target, IntGrid) and target.group else methods.GROUP
         bits = last.target.bits + (40 / group if group > 0 else 0) + (1 if recipe.then else 0)

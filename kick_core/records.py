@@ -136,6 +136,41 @@ class BlockReport(_Json):
 
 
 @dataclass(frozen=True, slots=True)
+class Planning(_Json):
+    """A recipe looks at the whole model before its first block: `done` of `total` looks; `note` tells the last one."""
+
+    done: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines(_Json):
+    """What structured pruning drops of one matrix [out, in]: whole rows and whole columns, by number."""
+
+    rows: tuple[int, ...] = ()
+    cols: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(_Json):
+    """What a recipe that looks at the whole model does to every matrix, found before the walk.
+
+    Matrices are named "block.name". `recipes` holds the text of what compresses each one, or `lines` what is dropped
+    of it; one that is in neither stays dense. `facts` tell how it was found, for the card: they are kept as JSON.
+    """
+
+    recipes: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, Lines] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        lines = {name: Lines.from_json(found) for name, found in data["lines"].items()}
+        return cls(dict(data["recipes"]), lines, dict(data["facts"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a sweep is, or an answer to a prompt of one's own (`answer`: the text so far).
 
@@ -163,6 +198,7 @@ class Card(_Json):
     of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
     files were quantized already. `host` is the machine that sealed it; older cards name none.
     `recovery` tells what was trained on after compression, and how the loss went.
+    `plan` holds the facts of a `Plan`, where the recipe made one.
     """
 
     key: str
@@ -186,6 +222,7 @@ class Card(_Json):
     decoder: str = ""
     host: str = ""
     recovery: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
 
     @property
     def bits_per_weight(self) -> float:

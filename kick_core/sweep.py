@@ -11,11 +11,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from kick_core import methods, tasks
-from kick_core.records import Progress
+from kick_core import methods, planners, tasks
+from kick_core.records import BlockReport, Planning, Progress
 from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, Recipe, nearest, parse
 from kick_core.store import Store, ladders, results
 from kick_core.store import fidelity as kept
+from kick_core.tasks import POCKET
 
 if TYPE_CHECKING:
     from kick_core.evaluation import Asker
@@ -93,6 +94,8 @@ class Request:
         found = tuple(dict.fromkeys(parse(text) for text in self.recipes))
         for recipe in found:
             methods.resolve(recipe)
+            if (name := methods.objective(recipe)) not in (None, methods.ERROR, methods.PERPLEXITY):
+                planners.searched_on(recipe, tasks.get(str(name)), POCKET)
         return found
 
 
@@ -233,9 +236,9 @@ class Sweep:
 
     @staticmethod
     def _whole(request: Request, recipes: tuple[Recipe, ...]) -> bool:
-        """Whether the model is needed as a whole, to be asked or to be trained."""
+        """Whether the model is needed as a whole: to be asked (a plan may ask it too), or to be trained."""
         trains = any((how := methods.recovery(recipe)) and how.trains for recipe in recipes)
-        return bool(request.tasks) or request.fidelity or trains
+        return bool(request.tasks) or request.fidelity or trains or any(map(planners.evaluates, recipes))
 
     def cells(self, only: Recipe | None = None) -> list[Cell]:
         """Every cell of the grid (of one recipe) with what is left to do; a cost of 0 is a done cell."""
@@ -247,7 +250,7 @@ class Sweep:
             asking = list(self._asking(recipe))
             # an artifact that was removed is not made again for answers that are there already
             needless = self.shop.made(recipe) or (asking and not any(cell.count for cell in asking))
-            cost = 0.0 if needless else blocks * _block_cost(recipe)
+            cost = 0.0 if needless else blocks * _block_cost(recipe) + _planning_cost(recipe)
             found += [Cell(recipe, None, cost, blocks, "make"), *asking]
         return found
 
@@ -282,7 +285,7 @@ class Sweep:
         from kick_core import runs
 
         loaded = self.data[task]
-        count = len(runs.wanted(loaded, self.request.limit_of(task)))
+        count = len(runs.wanted(loaded, self.request.limit_of(task), recipe))
         return max(0, count - results.measured(self.store, self.card(recipe, task, again=again).key))
 
     def card(self, recipe: Recipe, task: str, *, again: bool = False) -> Any:
@@ -334,6 +337,9 @@ class Sweep:
     def _make_together(self, cell: Cell, start: float, total: float) -> Iterator[Progress]:
         """Dense propagation: the first recipe that looks at data brings all others of the sweep with it."""
         for recipe, report in self.shop.make_all(self.recipes):
+            if isinstance(report, Planning):
+                yield Progress(recipe.text, start, total, _said(report))
+                continue
             done = start + cell.cost * report.block / report.blocks
             told = report.note or "one pass"
             yield Progress(recipe.text, done, total, told, report.block, report.blocks, report.loss)
@@ -345,12 +351,11 @@ class Sweep:
             if self.shop.calibration.propagate == "dense" and needs_data(cell.recipe):
                 yield from self._make_together(cell, start, total)
             for report in self.shop.make(cell.recipe):
-                done = start + cell.cost * (report.block + 1) / report.blocks
-                yield Progress(cell.recipe.text, done, total, report.note, report.block, report.blocks, report.loss)
+                yield _making(cell, report, start, cell.cost, total)
             return
         yield Progress(cell.text, start, total)
         for report in self.shop.make(cell.recipe):  # nothing to do, unless it was removed or set aside meanwhile
-            yield Progress(cell.recipe.text, start, total, report.note, report.block, report.blocks, report.loss)
+            yield _making(cell, report, start, 0.0, total)
         answered = 0
         for new in self._answers(cell, cell.task):
             answered += new
@@ -392,6 +397,25 @@ class Sweep:
         again, ask = cell.work == "again", self._seated(cell.recipe)
         card = self.card(cell.recipe, task, again=again)
         yield from runs.measure(self.store, runs.asked_otherwise(ask) if again else ask, card, self.data[task], limit)
+
+
+def _planning_cost(recipe: Recipe) -> float:
+    """What looking at the model costs before the first block, on the scale of `_COST`."""
+    looks, examples = planners.looks(recipe)
+    return looks * (16 * _COST["perplexity"] if examples is None else examples * _COST["generate"])
+
+
+def _said(planning: Planning) -> str:
+    return f"looking at the whole model, {planning.done} of {planning.total}: {planning.note}"
+
+
+def _making(cell: Cell, report: BlockReport | Planning, start: float, cost: float, total: float) -> Progress:
+    """What a make tells; of the cell's `cost` the plan, where there is one, has its own share."""
+    text, planned = cell.recipe.text, min(cost, _planning_cost(cell.recipe))
+    if isinstance(report, Planning):
+        return Progress(text, start + planned * report.done / report.total, total, _said(report))
+    done = start + planned + (cost - planned) * (report.block + 1) / report.blocks
+    return Progress(text, done, total, report.note, report.block, report.blocks, report.loss)
 
 
 def run(request: Request, store: Store) -> Iterator[Progress]:

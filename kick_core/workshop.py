@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kick_core import methods, weights
+from kick_core import methods, planners, weights
 from kick_core.artifacts import OpenModel, artifact_key, calibration_facts, dense_key, open_for
 from kick_core.calibration import token_windows, window_length
 from kick_core.compression import Walked, make_card, needs_data, walk, walk_many
 from kick_core.methods._recovery import Recovery
 from kick_core.models.blocks import decoder_blocks
-from kick_core.records import BlockReport, Card, LayerReport
+from kick_core.records import BlockReport, Card, LayerReport, Plan, Planning
 from kick_core.recovery import adapters
 from kick_core.spec import DENSE, BadRequest, Calibration, IntGrid, KickError, ModelRef, Recipe, parse
 from kick_core.store import Store, artifacts, open_store
@@ -67,10 +67,11 @@ class Workshop:
         else:
             self.opened.wear(self.store, self.key(recipe))
 
-    def make(self, recipe: Recipe) -> Iterator[BlockReport]:
+    def make(self, recipe: Recipe) -> Iterator[BlockReport | Planning]:
         """Make the artifact if it is not there, yielding a report per block; the model wears it afterwards.
 
-        A stopped make goes on at its block. If another process makes the same one, this waits and takes it.
+        A recipe that looks at the whole model first tells how far it is with that. A stopped make goes on at its block.
+        If another process makes the same one, this waits and takes it.
         """
         methods.resolve(recipe)
         key = self.key(recipe)
@@ -84,28 +85,43 @@ class Workshop:
         if not self.opened.streamed:
             self.put_on(recipe)
 
-    def _walk(self, recipe: Recipe, key: str, stage: Stage) -> Iterator[BlockReport]:
+    def _planned(self, recipe: Recipe, stage: Stage) -> Generator[Planning, None, Plan | None]:
+        """What a recipe does to every matrix, where that must be planned; found once, kept until the artifact is there.
+
+        The model wears its dense weights before and afterwards.
+        """
+        if not methods.plans(recipe):
+            return None
+        if (kept := stage.plan()) is not None:
+            return kept
+        ids = self.ids().to(self.opened.model.device)
+        found = yield from planners.find(planners.Bench(self.opened, methods.resolve(recipe), ids, stage.folder))
+        stage.keep_plan(found)
+        return found
+
+    def _walk(self, recipe: Recipe, key: str, stage: Stage) -> Iterator[BlockReport | Planning]:
         opened, began = self.opened, time.perf_counter()
         opened.remember_dense()
         opened.wear_dense()
         require_space(self.store.root, self._expected_bytes(recipe))
+        plan = yield from self._planned(recipe, stage)
         opened.wears = f"unfinished {key}"
         reports, inputs = self._resume(stage, recipe)
         yield from reports
         ids = self.ids().to(opened.model.device) if needs_data(recipe) else None
         propagate = self.calibration.propagate
         for walked in walk(
-            opened.model, recipe, ids, propagate=propagate, start=len(reports), hold=opened.hold, **inputs
+            opened.model, recipe, ids, propagate=propagate, start=len(reports), hold=opened.hold, plan=plan, **inputs
         ):
             stage.add(walked.report, _block_bytes(walked), _hidden_bytes(walked))
             reports.append(walked.report)
             yield walked.report
-        self._seal(stage, recipe, reports, time.perf_counter() - began)
+        self._seal(stage, recipe, reports, time.perf_counter() - began, plan)
         opened.wears = key
 
     # --- recovery by training ---
 
-    def _begun(self, recipe: Recipe, how: Recovery) -> Iterator[BlockReport]:
+    def _begun(self, recipe: Recipe, how: Recovery) -> Iterator[BlockReport | Planning]:
         """Make what a training starts from. It is kept like any artifact: whoever recovers wants to compare."""
         if self.opened.streamed:
             raise KickError(f"recover={how.kind} trains the model as a whole, in memory: use recover=blocks")
@@ -130,14 +146,14 @@ class Workshop:
             self._trained_on[asked] = ids
         return self._trained_on[asked]
 
-    def _train(self, recipe: Recipe, how: Recovery, stage: Stage) -> Iterator[BlockReport]:
+    def _train(self, recipe: Recipe, how: Recovery, stage: Stage) -> Iterator[BlockReport | Planning]:
         """Train updates of the unrecovered artifact, then write its blocks anew with them. A stopped training goes on
         from the last state that it kept."""
         opened, began, base = self.opened, time.perf_counter(), methods.unrecovered(recipe)
         self.put_on(base)
         require_space(self.store.root, self._expected_bytes(recipe))
         start, ids = artifacts.card(self.store, self.key(base)), self._text(how)
-        stored = [load_file(artifacts.block_path(self.store, start.key, block)) for block in range(start.blocks)]
+        stored = [artifacts.tensors(self.store, start.key, block, "pt") for block in range(start.blocks)]
         masks = {
             f"{block}.{matrix.name}": matrix.read() != 0
             for block in range(start.blocks)
@@ -158,7 +174,11 @@ class Workshop:
         losses, few = outcome.losses, max(1, len(outcome.losses) // 8)
         facts = {"first_loss": sum(losses[:few]) / few, "last_loss": sum(losses[-few:]) / few}
         self._seal(
-            stage, recipe, reports, time.perf_counter() - began, calibration_facts(self._text_of(how), ids) | facts
+            stage,
+            recipe,
+            reports,
+            time.perf_counter() - began,
+            recovery=calibration_facts(self._text_of(how), ids) | facts,
         )
 
     def _rewritten(
@@ -180,7 +200,7 @@ class Workshop:
 
     # --- many at once, sealing ---
 
-    def make_all(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, BlockReport]]:
+    def make_all(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, BlockReport | Planning]]:
         """Make all recipes that are missing and recover nothing in one dense pass; yields a report a recipe and block.
 
         Needs `propagate="dense"`. The artifacts are those that `make` makes one by one; the model stays dense.
@@ -198,15 +218,20 @@ class Workshop:
             reports = {recipe: stage.reports() for recipe, stage in ours}
             start = min(len(found) for found in reports.values())
             require_space(self.store.root, sum(self._expected_bytes(recipe) for recipe, _ in ours))
+            plans = {}
+            for recipe, stage in ours:
+                for told in (planning := _Told(self._planned(recipe, stage))):
+                    yield recipe, told
+                plans[recipe] = planning.found
             ids = self.ids().to(opened.model.device)
-            places = dict(ours)
-            for recipe, one in walk_many(opened.model, list(places), ids, start=start, hold=opened.hold):
+            places, needed = dict(ours), {recipe: plan for recipe, plan in plans.items() if plan is not None}
+            for recipe, one in walk_many(opened.model, list(places), ids, start=start, hold=opened.hold, plans=needed):
                 if one.report.block == len(reports[recipe]):
                     places[recipe].add(one.report, _block_bytes(one), None)
                     reports[recipe].append(one.report)
                 yield recipe, one.report
             for recipe, stage in ours:
-                self._seal(stage, recipe, reports[recipe], sum(r.seconds for r in reports[recipe]))
+                self._seal(stage, recipe, reports[recipe], sum(r.seconds for r in reports[recipe]), plans[recipe])
 
     def _seal(
         self,
@@ -214,6 +239,7 @@ class Workshop:
         recipe: Recipe,
         reports: list[BlockReport],
         seconds: float,
+        plan: Plan | None = None,
         recovery: dict[str, Any] | None = None,
     ) -> None:
         layers = [
@@ -235,6 +261,7 @@ class Workshop:
                 warnings=(*self._warnings(recipe, layers), *_noted(reports)),
                 decoder=self.opened.decoder,
                 recovery=recovery or self._fit(recipe, reports),
+                plan=plan.facts if plan else None,
             )
         )
 
@@ -281,6 +308,17 @@ class Workshop:
         if tokens >= widest:
             return ()
         return (f"{tokens} calibration tokens are fewer than the widest matrix's {widest} inputs",)
+
+
+@dataclass(slots=True)
+class _Told:
+    """A plan in the making as an iterator that keeps what it came to."""
+
+    making: Generator[Planning, None, Plan | None]
+    found: Plan | None = None
+
+    def __iter__(self) -> Iterator[Planning]:
+        self.found = yield from self.making
 
 
 def _noted(reports: Sequence[BlockReport]) -> Iterator[str]:

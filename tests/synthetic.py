@@ -233,10 +233,12 @@ def _artifact(store: Store, recipe: Recipe, model: str) -> None:
                 bytes=size // 8 if _sparsity(recipe) else size * recipe.target.bits // 8,
                 created="2026-11-23T01:00:00+00:00", versions={"torch": "2.13"}, layers=tuple(layer),
                 recovery={**_CALIBRATION, "source": "pocket-unasked"} if methods.recovery(recipe) else None,
+                plan=_PLAN if methods.plans(recipe) else None,
             )
         )  # fmt: skip
 
 
+_PLAN = {"objective": "factoid_qa", "uniform": 0.31, "found": 0.42, "evaluations": 66, "examples": ["a", "b"]}
 _LINEARS = {"self_attn.q_proj": 320, "self_attn.o_proj": 320, "mlp.down_proj": 896}
 
 

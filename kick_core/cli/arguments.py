@@ -33,6 +33,10 @@ _RECIPES = """recipes:
   wanda@0.5            a method and the share of weights to drop
   magnitude@2:4        keep 2 of every 4 consecutive inputs of a row
   rtn@4bit,group=64    bits, with options after commas
+  wanda@0.5,alloc=search,objective=factoid_qa
+                       a ratio shared out as serves error (default), perplexity or a task best
+  depth@0.25           whole blocks; width: channels and heads; mop: whichever of the two hurts less
+  mix@4.5bpw           every matrix in its own way, under a budget of bits a weight
 """
 
 

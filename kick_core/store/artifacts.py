@@ -35,7 +35,7 @@ import xxhash
 from filelock import Timeout
 
 from kick_core.keys import canonical
-from kick_core.records import BlockReport, Card, LayerReport
+from kick_core.records import BlockReport, Card, LayerReport, Plan
 from kick_core.spec import KickError
 from kick_core.store import Store, levels
 from kick_core.store.faults import here
@@ -168,6 +168,18 @@ class Stage:
     def next_input(self, block: int) -> Path | None:
         """The saved inputs of `block`, if they are there, as they were written."""
         return self.folder / _input_name(block) if self._whole(block - 1, _input_name(block)) else None
+
+    def plan(self) -> Plan | None:
+        """What was planned for this artifact before, where it was and is whole."""
+        try:
+            return Plan.from_json(read_sealed_json(self.folder / "plan.json"))
+        except (Damaged, OSError, KeyError, TypeError, AttributeError):
+            return None
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Keep what was planned: a make that is stopped goes on by the same plan."""
+        replace_file(self.folder / "plan.json", seal_json(plan.to_json()))
+        here("plan kept")
 
     def add(self, report: BlockReport, tensors: bytes, next_input: bytes | None) -> None:
         """Keep one finished block. Its report is written last: that is what makes the block whole."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from kick_core import methods
-from kick_core.spec import IntGrid, KeepNofM, KickError, Recipe, Unstructured
+from kick_core.spec import BitBudget, IntGrid, KeepNofM, Recipe, Unstructured
 
 
 def parts(recipe: Recipe) -> list[Recipe]:
@@ -45,8 +45,8 @@ def _options(recipe: Recipe) -> str:
 
 
 def kind(recipe: Recipe) -> str:
-    """dense, ratio, pattern, bits, or joint (pruned, then quantized)."""
-    if recipe.then:
+    """dense, ratio, pattern, bits, or joint (pruned, then quantized; or each matrix in its own way)."""
+    if recipe.then or isinstance(recipe.target, BitBudget):
         return "joint"
     match recipe.target:
         case Unstructured():
@@ -65,6 +65,8 @@ def _rung(recipe: Recipe) -> str:
             return f"{100 * ratio:.4g} %"
         case IntGrid(bits):
             return f"{bits} bit"
+        case BitBudget(bits):
+            return f"{bits:.4g} bits a weight"
         case None:
             return "dense"
         case target:
@@ -107,19 +109,8 @@ def bits(recipe: Recipe) -> float:
 
 
 def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
-    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`.
-
-    Pruned: the kept values and one bit each that says where. Quantized: the code, and a scale per group.
-    Joint: the codes of the kept weights, their scales, and where they are. Without `update_bits`, which need shapes.
-    """
-    value, where = dense, 0.0
-    for part in parts(recipe):
-        if isinstance(part.target, IntGrid):
-            group = part.target.group or _usual_group(part)
-            value = part.target.bits + (0 if group == -1 else 32 / group)
-        elif part.target:
-            where = 1.0
-    return (1 - sparsity(recipe)) * value + where
+    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`."""
+    return methods.bits_per_weight(recipe, dense)
 
 
 def update_bits(recipe: Recipe, shapes: Iterable[tuple[int, int]], dense: float = 16) -> float:
@@ -133,15 +124,6 @@ def update_bits(recipe: Recipe, shapes: Iterable[tuple[int, int]], dense: float 
     known = list(shapes)
     weights = sum(rows * cols for rows, cols in known)
     return dense * how.rank * sum(rows + cols for rows, cols in known) / weights if weights else math.nan
-
-
-def _usual_group(recipe: Recipe) -> int:
-    """The group that a method takes where none was written."""
-    try:
-        target = methods.resolve(recipe).target
-    except KickError:
-        return methods.GROUP
-    return (target.group if isinstance(target, IntGrid) else None) or methods.GROUP
 
 
 def severity(recipe: Recipe) -> float:

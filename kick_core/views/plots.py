@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,10 +42,17 @@ METHOD_COLOURS = {
     "gptq": "#d6336c",
     "ria": "#0aa2c0",
     "random": "#7f8c8d",
+    "depth": "#495057",
+    "width": "#b8860b",
+    "mop": "#c0392b",
+    "mix": "#0aa2c0",
 }
 OTHERS = ("#b8860b", "#495057", "#0aa2c0", "#c0392b")
 MARKER = "#d6453d"
-SYMBOLS = {"magnitude": "circle", "wanda": "diamond", "sparsegpt": "square", "rtn": "cross", "gptq": "x"}
+SYMBOLS = {
+    "magnitude": "circle", "wanda": "diamond", "sparsegpt": "square", "rtn": "cross", "gptq": "x", "mix": "star",
+    "depth": "triangle-down", "width": "triangle-left", "mop": "star",
+}  # fmt: skip
 
 
 def task_colour(name: str) -> str:
@@ -52,7 +60,16 @@ def task_colour(name: str) -> str:
 
 
 def method_colour(name: str) -> str:
+    """A method's colour; a search's is its objective's."""
+    objective = re.search(r"objective=(\w+)", name)
+    if objective and objective[1] in TASK_COLOURS:
+        return TASK_COLOURS[objective[1]]
     return METHOD_COLOURS.get(name, OTHERS[sum(map(ord, name)) % len(OTHERS)])
+
+
+def method_symbol(name: str) -> str:
+    """A method's mark; everything that was searched for is a star."""
+    return "star" if "alloc=search" in name or "objective=" in name else SYMBOLS.get(name, "circle")
 
 
 def _bars(rows: pd.DataFrame, value: str, low: str, high: str, colour: str, scale: float = 1) -> Chart:
@@ -273,7 +290,7 @@ def _ticks(low: float, high: float) -> list[float]:
 def _look(rows: pd.DataFrame) -> tuple[str, str, bool]:
     """Colour and symbol of one method's rows, those of the method that they recover from, and whether they do."""
     base = str(rows["base"].iloc[0])
-    return method_colour(base), SYMBOLS.get(base, "circle"), bool(rows["recovered"].iloc[0])
+    return method_colour(base), method_symbol(base), bool(rows["recovered"].iloc[0])
 
 
 def curves(rows: pd.DataFrame) -> list[Chart]:
@@ -434,3 +451,40 @@ def _beside(rows: pd.DataFrame) -> list[Chart]:
             }
         )  # fmt: skip
     return found
+
+
+# --- what searches chose -------------------------------------------------------------------------------------
+
+
+def allocation(table: pd.DataFrame, unit: str) -> Chart:
+    """How recipes share out their sparsity (or bits), as two strips of heat: by block, and by kind of matrix.
+
+    `table` is `searched.allocation`'s; one row a recipe, the first on top.
+    """
+    names = [plain(label) for label in dict.fromkeys(table["label"])][::-1]
+    share = unit == "sparsity"
+    layout: Chart = {
+        "height": 90 + 34 * len(names), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "yaxis": _axis(categoryorder="array", categoryarray=names),
+        "coloraxis": {
+            "colorscale": [[0, "#eef2fb"], [1, "#2c55b0" if share else "#1b7a5a"]], "cmin": float(table["value"].min()),
+            "cmax": float(table["value"].max()),
+            "colorbar": {"title": {"text": unit}, "tickformat": ".0%" if share else ".1f", "thickness": 12},
+        },
+    }  # fmt: skip
+    traces: list[Chart] = []
+    for number, axis in (("", "block"), ("2", "matrix")):
+        rows = table[table["axis"] == axis]
+        places = [plain(place) for place in dict.fromkeys(rows["place"])]
+        wide = rows.assign(label=rows["label"].map(plain), place=rows["place"].map(plain))
+        wide = wide.pivot_table(index="label", columns="place", values="value", sort=False).reindex(names)[places]
+        values = [[None if math.isnan(v) else round(float(v), 6) for v in row] for row in wide.to_numpy()]
+        traces.append(
+            {"type": "heatmap", "x": places, "y": names, "z": values, "xaxis": f"x{number}", "coloraxis": "coloraxis",
+             "texttemplate": "%{z:.0%}" if share else "%{z:.1f}", "xgap": 2, "ygap": 2,
+             "hovertemplate": f"<b>%{{y}}</b><br>{axis} %{{x}}: %{{z{':.1%' if share else ':.2f'}}}<extra></extra>"}
+        )  # fmt: skip
+        domain = [0, 0.5] if axis == "block" else [0.52, 1]
+        title = "Block" if axis == "block" else "Kind of matrix"
+        layout[f"xaxis{number}"] = _axis(title={"text": title}, type="category", domain=domain, showgrid=False)
+    return {"data": traces, "layout": layout}

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.views import matrices
+from kick_core.views import matrices, searched
 from pages.parts.frame import stamp, store
 
 
@@ -37,6 +37,20 @@ def _coverage(root: str, stamp: str, model: str, protocol: str, kind: str) -> pd
 @st.cache_data(show_spinner=False, max_entries=16)
 def _weights(root: str, stamp: str) -> pd.DataFrame:
     return views.weights(store())
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _searched(
+    root: str, stamp: str, model: str, protocol: str, kind: str, _frame: pd.DataFrame
+) -> list[tuple[searched.Family, pd.DataFrame, pd.DataFrame]]:
+    found = searched.families(_frame)
+    return [(one, searched.allocation(store(), _frame, one), searched.looked(store(), _frame, one)) for one in found]
+
+
+def searches(frame: pd.DataFrame) -> list[tuple[searched.Family, pd.DataFrame, pd.DataFrame]]:
+    """Families of recipes that differ in what was searched for: how they share out, and what the searches saw."""
+    about = (str(frame[name].iloc[0]) for name in ("model", "protocol", "data"))
+    return _searched(place(), stamp(), *about, frame)
 
 
 def place() -> str:
