@@ -25,7 +25,7 @@ def compare(given: Namespace) -> int:
         for name in names
         for request in experiments.requests("families", base_request(given, name), store, given.small)
     ]
-    sources = [find(ModelRef(name), store) for name in names]
+    sources = [find(ModelRef(name, given.revision), store) for name in names]
     _distinct(names, sources)
     if given.plan:
         return planning.tell(requests, store, as_json=given.json)
