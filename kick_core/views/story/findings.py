@@ -166,8 +166,8 @@ def shares(story: Story) -> list[Safe]:
     return [
         quiet(
             "Dense rows are scores, all others the share of the dense score that is kept, over the same examples, with "
-            f"its 95 % interval. {legend}: whether at least 95 % of dense is kept. Two recipes are compared by their "
-            "intervals; the appendix has every score, its n and its key."
+            f"its 95 % interval. {legend}: whether at least 95 % of dense is kept. The appendix has "
+            "every score, its n and its key."
         ),
         table(["Recipe", *story.titles.values()], rows, "Share of the dense score kept", "shares"),
     ]
