@@ -25,7 +25,7 @@ def compare(given: Namespace) -> int:
         for name in names
         for request in experiments.requests("families", base_request(given, name), store, given.small)
     ]
-    sources = [find(ModelRef(name), store) for name in names]
+    sources = [find(ModelRef(name, given.revision), store) for name in names]
     _distinct(names, sources)
     if given.plan:
         return planning.tell(requests, store, as_json=given.json)
@@ -66,15 +66,6 @@ def _measured(store: Store, request: Request, sources: Sequence[Source]) -> pd.D
     return frame[mine & asked].reset_index(drop=True)
 
 
-def _pairs(store: Store, frame: pd.DataFrame) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:
-    """Every pair of base and tuned among the rows, cell by cell and in one word."""
-    found = []
-    for pair in views.related(store, frame):
-        gaps = views.gaps(store, frame, pair.tuned, pair.base)
-        found.append((pair, gaps, views.robustness(gaps, pair.tuned, pair.base)))
-    return found
-
-
 def _document(store: Store, frame: pd.DataFrame) -> int:
     pairs = [
         {
@@ -86,7 +77,7 @@ def _document(store: Store, frame: pd.DataFrame) -> int:
             "rule": word.rule,
             "cells": gaps.to_dict("records"),
         }
-        for pair, gaps, word in _pairs(store, frame)
+        for pair, gaps, word in views.pairs(store, frame)
     ]
     about = {"experiment": "families", "source": paper.SOURCE, "paper": list(paper.CLAIMS["families"])}
     printing.document(about | {"calibrations": _calibrations(frame), "rows": frame.to_dict("records"), "pairs": pairs})
@@ -102,7 +93,7 @@ def _tables(store: Store, frame: pd.DataFrame) -> int:
     header = ("recipe", "task", "model", "n", "dense", "here", "kept", "95 % interval", "matching (5 %)")
     printing.table(header, (_row(row) for row in frame.to_dict("records")))
     printing.lines("calibration:", [f"{recipe}: {said}" for recipe, said in _calibrations(frame).items()])
-    pairs = _pairs(store, frame)
+    pairs = views.pairs(store, frame)
     for pair, gaps, word in pairs:
         print(f"\n{printing.clean(pair.told)}")
         printing.table(("recipe", "task", "tuned beside base"), (_gap_row(row) for row in gaps.to_dict("records")))

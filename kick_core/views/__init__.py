@@ -30,7 +30,7 @@ from kick_core.views.examples import (
     versus,
     words_between,
 )
-from kick_core.views.families import Kin, Robustness, calibrations, families, gaps, related, robustness
+from kick_core.views.families import Kin, Robustness, calibrations, families, gaps, pairs, related, robustness
 from kick_core.views.findings import (
     IN_CONTEXT,
     KNOWLEDGE,
@@ -126,6 +126,7 @@ __all__ = [
     "models",
     "noise",
     "open_store",
+    "pairs",
     "parquet",
     "percent",
     "pick",

@@ -321,3 +321,12 @@ def robustness(found: pd.DataFrame, tuned: str, base: str) -> Robustness:
         return Robustness("as robust", f"{tuned} and {base} keep the same share of their knowledge.", because, RULE)
     text = f"It cannot be told whether {tuned} or {base} keeps more of its knowledge."
     return Robustness("cannot tell", text, because, RULE)
+
+
+def pairs(store: Store, frame: pd.DataFrame) -> list[tuple[Kin, pd.DataFrame, Robustness]]:
+    """Every pair of base and tuned among the rows of a `families` frame: who, cell by cell, and in one word."""
+    found = []
+    for one in related(store, frame):
+        cells = gaps(store, frame, one.tuned, one.base)
+        found.append((one, cells, robustness(cells, one.tuned, one.base)))
+    return found

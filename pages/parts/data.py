@@ -259,11 +259,7 @@ def families(model: str) -> pd.DataFrame:
 
 @st.cache_data(show_spinner=False, max_entries=8)
 def _kin(root: str, stamp: str, kind: str, protocol: str) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:
-    frame, found = _families(root, stamp, kind, protocol), []
-    for pair in views.related(store(), frame):
-        gaps = views.gaps(store(), frame, pair.tuned, pair.base)
-        found.append((pair, gaps, views.robustness(gaps, pair.tuned, pair.base)))
-    return found
+    return views.pairs(store(), _families(root, stamp, kind, protocol))
 
 
 def kin(model: str) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:

@@ -104,7 +104,7 @@ def note(text: str) -> None:
 def empty(missing: str, command: str = FILL) -> NoReturn:
     """Say in one sentence what is missing and what fills it, and end the page."""
     show(tag("p", missing, " This command fills the gap:"))
-    st.code(command, language="bash")
+    st.code(command, language=None)  # highlighted options are too pale to read
     _unread()
     st.stop()
     raise AssertionError("st.stop does not return")

@@ -58,7 +58,7 @@ def _missing(known: list[str]) -> NoReturn:
         other = views.asked_name(others[0]) if others else OTHER
         show(tag("p", told))
         for line in commands.sweeps(store(), mine, other):
-            st.code(line, language="bash", wrap_lines=True)
+            st.code(line, language=None, wrap_lines=True)
     empty(
         f"Only {model} has been measured so far." if len(known) == 1 else "These models share no recipe yet.",
         "kick reproduce families --model A --model B",
@@ -93,7 +93,7 @@ def _tuned(model: str) -> None:
     pairs = data.kin(model)
     if not pairs:
         note("Which of these models was tuned from which is not known. This says it, once for all:")
-        st.code("kick reproduce families --model TUNED --tuned-from BASE", language="bash")
+        st.code("kick reproduce families --model TUNED --tuned-from BASE", language=None)
     for pair, gaps, word in pairs:
         show(
             tag("p", pair.told),

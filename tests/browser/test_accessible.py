@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from kick_core import views
+from kick_core.store import Store
+from tests import synthetic
 from tests.browser.conftest import opener
 
 pytestmark = pytest.mark.browser
@@ -27,6 +30,7 @@ PAGES = (
     "/compare?task=factoid_qa&a=dense&b=magnitude@0.5",
     "/compare?view=Same+size&task=factoid_qa",
     "/compare?view=Your+own+prompt",
+    "/compare?view=Families",
 )
 
 
@@ -63,3 +67,18 @@ def test_nothing_serious(chrome: Any, address: str, axe: str, scheme: str) -> No
                 found.append(f"{path}: {fault['id']} ({len(fault['nodes'])}): {nodes}")
     tab.page.context.close()
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_in_the_report(
+    chrome: Any, filled: Store, axe: str, scheme: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    file.write_text(views.report(filled, synthetic.MODEL))
+    context = chrome.new_context(color_scheme=scheme, bypass_csp=True)  # axe itself is a script that the policy forbids
+    page = context.new_page()
+    page.goto(file.as_uri())
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    context.close()
+    assert [fault["id"] for fault in found if fault["impact"] in ("serious", "critical")] == []

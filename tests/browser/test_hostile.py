@@ -23,6 +23,7 @@ PAGES = (
     "/evaluate?task=factoid_qa&b=magnitude@0.5&slice=%3Cimg+src%3Dx+onerror%3D%27window.hacked%3D1%27%3E&kind=%3Cb%3E",
     "/compare?view=Same+size&task=factoid_qa&b=magnitude@0.5",
     "/compare?view=Your+own+prompt&ask={ask}",
+    "/compare?view=Families&b=magnitude@0.5",
     "/compress?matrix=%3Cscript%3Ewindow.hacked=1%3C/script%3E&model=%3Cimg+src%3Dx+onerror%3D%27window.hacked%3D1%27%3E",
     "/compare?task=summarization&b=magnitude@0.5",
 )
@@ -52,6 +53,10 @@ def test_hostile_text_is_inert(chrome: Any, tmp_path_factory: pytest.TempPathFac
         hostile=True,
         model="pocket-11m![x](https://evil.example/name.png)<img src=x onerror='window.hacked=1'>",
     )
+    synthetic.make(
+        store.root, recipes=("dense", "magnitude@0.5"), task_names=("factoid_qa",), n=8, hostile=True,
+        model=f"lab/other{synthetic.HOSTILE}",
+    )  # fmt: skip
     ask = hostile_prompt(store)
     with serving(store.root) as address:
         tab = opener(chrome, address)()

@@ -21,7 +21,7 @@ MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?"}
 """Beside the colours, for those who print in black or do not see them."""
 
 
-SHORT = 14
+SHORT = 24
 """Rows of a table that is not broken over two sheets."""
 
 

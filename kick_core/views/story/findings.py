@@ -10,7 +10,7 @@ import pandas as pd
 
 from kick_core.views import commands, plots
 from kick_core.views.closeness import BOUNDS, fidelity, texts
-from kick_core.views.families import calibrations, families, gaps, related, robustness
+from kick_core.views.families import calibrations, families, pairs
 from kick_core.views.findings import KNOWLEDGE, SIZE, headline, percent
 from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
@@ -167,8 +167,8 @@ def shares(story: Story) -> list[Safe]:
     return [
         quiet(
             "Dense rows are scores, all others the share of the dense score that is kept, over the same examples, with "
-            f"its 95 % interval. {legend}: whether at least 95 % of dense is kept. Two recipes are compared by their "
-            "intervals; the appendix has every score, its n and its key."
+            f"its 95 % interval. {legend}: whether at least 95 % of dense is kept. The appendix has "
+            "every score, its n and its key."
         ),
         table(["Recipe", *story.titles.values()], rows, "Share of the dense score kept", "shares"),
     ]
@@ -298,13 +298,10 @@ def others(story: Story) -> list[Safe]:
         table(["Recipe and task", *names], rows, "The same recipe on several models"),
         bullets(_calibrated(mine)),
     ]
-    for pair in related(story.store, mine):
+    for pair, _, word in pairs(story.store, mine):
         if story.model in (pair.tuned, pair.base):
-            word = robustness(gaps(story.store, mine, pair.tuned, pair.base), pair.tuned, pair.base)
-            parts += [
-                said(pair.told, " ", tag("b", word.verdict), f": {word.sentence} {word.because}"),
-                quiet(word.rule),
-            ]
+            told = f": {word.sentence} {word.because}"
+            parts += [said(pair.told, " ", tag("b", word.verdict), told), quiet(word.rule)]
     return parts
 
 
