@@ -175,13 +175,13 @@ def test_a_sweep_that_is_done_is_planned_without_torch(tiny_folder, tmp_path):
 
 
 def test_the_device_is_told_without_torch_only_where_that_is_sure(monkeypatch):
-    assert plans._device("cuda:1") == "cuda" and plans._device("cpu") == "cpu"
+    assert plans.device("cuda:1") == "cuda" and plans.device("cpu") == "cpu"
     monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidia0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert plans._device("auto") == "cuda"
+    assert plans.device("auto") == "cuda"
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     monkeypatch.setattr(sys, "platform", "linux")
-    assert plans._device("auto") == "cpu"
+    assert plans.device("auto") == "cpu"
 
 
 def test_a_line_is_cached_when_nothing_is_left():
