@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kick_core import forecast, jobs, methods, plans, provenance
+from kick_core import tasks as catalogue
 from kick_core.cluster import joining, tasks
 from kick_core.cluster.joining import LOCAL, Cluster
 from kick_core.records import Progress
@@ -75,7 +76,14 @@ class Spread:
 
 
 def spread(request: Request, asked: str, workers: int | None = None, gpus: int = 1) -> Spread:
-    """The sweep on the cluster that `--ray` names. `auto` is the one in RAY_ADDRESS, else one of this machine."""
+    """The sweep on the cluster that `--ray` names. `auto` is the one in RAY_ADDRESS, else one of this machine.
+
+    Raises BadRequest for what no cluster could do.
+    """
+    request.parsed()
+    catalogue.protocol_of(request.protocol)
+    for name in request.tasks:
+        catalogue.get(name, request.data)
     return Spread(request, joining.address(asked), workers, gpus)
 
 
@@ -87,7 +95,6 @@ def planned(spread: Spread, store: Store) -> dict[str, Any] | None:
         if spread.address != LOCAL:
             return None
         request = replace(request, device=plans.device("auto"))
-    request.parsed()
     known = plans.recall(store, request)
     return known if known is not None and not left(request, store, known) else None
 
@@ -129,7 +136,6 @@ def run(spread: Spread, store: Store) -> Iterator[Progress]:
             known = team.known
         _keep(store, job, known)
         recipes = left(request, store, known)
-        log.info("%d of %d recipes are left", len(recipes), len(request.recipes))
         yield from team.work([_Task(group) for group in together(request, recipes)])
         team.refuse_failures()
         yield Progress("", 1.0, 1.0, "done", where=team.where())
@@ -251,7 +257,8 @@ class _Team:
 
     def _said(self, last: Progress) -> str:
         failed = f"{len(self.failed)} failed" if self.failed else ""
-        waits = "" if any(task.host for task in self._running) else "waiting for room on the cluster"
+        starting = self._running and not any(task.host for task in self._running)
+        waits = "waiting for room on the cluster" if starting else ""
         return ", ".join(word for word in (last.message if last.block is not None else "", waits, failed) if word)
 
     def where(self) -> str:

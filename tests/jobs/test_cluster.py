@@ -77,13 +77,18 @@ def test_a_missing_or_old_ray_is_named(monkeypatch: pytest.MonkeyPatch, capsys: 
         joining.available()
 
 
-def test_what_the_command_line_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_command_line_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "available", lambda: None)
     cache = ["--cache", str(tmp_path / "cache")]
     for words, message in (
         (["sweep"], "needs a MODEL"),
         (["sweep", "pocket-4m", "--gpus-per-task", "2"], "--ray auto"),
         (["sweep", "pocket-4m", "--preset", "table2", "--ray", "ray://x:1"], "HOST:PORT"),
         (["sweep", "pocket-4m", "--preset", "k-shot", "--ray", "auto"], "several sweeps"),
+        (["sweep", "pocket-4m", "--recipe", "wnada@0.5", "--task", "perplexity", "--ray", "10.0.0.7:1"], "'wnada'"),
+        (["sweep", "pocket-4m", "--recipe", "wanda@0.5", "--task", "perplexty", "--ray", "10.0.0.7:1"], "'perplexty'"),
         (["sweep", "--attach", "job1-00"], "is no job"),
         (["sweep", "--stop", "../weights"], "is no job"),
     ):
