@@ -26,8 +26,9 @@ from kick_core import tasks as catalogue
 from kick_core.cluster import joining, tasks
 from kick_core.cluster.joining import LOCAL, Cluster
 from kick_core.records import Progress
+from kick_core.scoring import score
 from kick_core.spec import BadRequest, KickError
-from kick_core.store import Store
+from kick_core.store import Store, results
 from kick_core.store.files import replace_file
 from kick_core.sweep import Request
 
@@ -100,8 +101,23 @@ def planned(spread: Spread, store: Store) -> dict[str, Any] | None:
 
 
 def left(request: Request, store: Store, known: dict[str, Any]) -> list[str]:
-    """The recipes with something left to do."""
-    return list(dict.fromkeys(line.recipe for line in forecast.lines(request, store, known) if not line.cached))
+    """The recipes with something left to do. Verdicts that a killed process did not come to are derived on the way."""
+    cells = [line.recipe for line in forecast.lines(request, store, known) if not line.cached]
+    return list(dict.fromkeys([*cells, *_not_scored(request, store, known)]))
+
+
+def _not_scored(request: Request, store: Store, known: dict[str, Any]) -> Iterator[str]:
+    """Score sealed runs that have no verdicts; yields the recipes of those whose card or questions must be mended by
+    who has the model open."""
+    for name in request.tasks:
+        version = catalogue.get(name, request.data).version
+        for recipe in request.parsed():
+            key = known["runs"][name][recipe.text]
+            if results.measured(store, key) and results.verdict_file(store, key, version) is None:
+                try:
+                    score(store, key)
+                except KickError:
+                    yield recipe.text
 
 
 def keys_of(store: Store, job: str) -> dict[str, Any] | None:

@@ -176,6 +176,18 @@ def test_a_done_sweep_starts_no_ray(
     assert known is not None
     assert cluster.planned(replace(spread, address="10.0.0.7:6379"), store) is None, "its devices are not known here"
 
+    run = known["runs"]["perplexity"]["dense"]
+    (verdicts,) = store.folder("results", run).glob("verdicts-*")
+    whole = verdicts.read_bytes()
+    verdicts.unlink()  # as a kill between sealing and scoring leaves it
+    assert cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
+    verdicts.unlink()
+    (store.folder("results", run) / "run.json").unlink()
+    assert cluster.left(request, store, known) == ["dense"], "only who has the model open can write its card again"
+    for _ in opened.run():
+        pass
+    assert cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
+
     def never(*given: Any) -> Any:
         raise AssertionError("a cluster was started for nothing")
 
