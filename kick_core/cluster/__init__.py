@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from kick_core import forecast, jobs, methods, plans, provenance
+from kick_core import tasks as catalogue
 from kick_core.cluster import joining, tasks
 from kick_core.cluster.joining import LOCAL, Cluster
 from kick_core.records import Progress
+from kick_core.scoring import score
 from kick_core.spec import BadRequest, KickError
-from kick_core.store import Store
+from kick_core.store import Store, results
 from kick_core.store.files import replace_file
 from kick_core.sweep import Request
 
@@ -75,7 +77,14 @@ class Spread:
 
 
 def spread(request: Request, asked: str, workers: int | None = None, gpus: int = 1) -> Spread:
-    """The sweep on the cluster that `--ray` names. `auto` is the one in RAY_ADDRESS, else one of this machine."""
+    """The sweep on the cluster that `--ray` names. `auto` is the one in RAY_ADDRESS, else one of this machine.
+
+    Raises BadRequest for what no cluster could do.
+    """
+    request.parsed()
+    catalogue.protocol_of(request.protocol)
+    for name in request.tasks:
+        catalogue.get(name, request.data)
     return Spread(request, joining.address(asked), workers, gpus)
 
 
@@ -87,14 +96,28 @@ def planned(spread: Spread, store: Store) -> dict[str, Any] | None:
         if spread.address != LOCAL:
             return None
         request = replace(request, device=plans.device("auto"))
-    request.parsed()
     known = plans.recall(store, request)
     return known if known is not None and not left(request, store, known) else None
 
 
 def left(request: Request, store: Store, known: dict[str, Any]) -> list[str]:
-    """The recipes with something left to do."""
-    return list(dict.fromkeys(line.recipe for line in forecast.lines(request, store, known) if not line.cached))
+    """The recipes with something left to do. Verdicts that a killed process did not come to are derived on the way."""
+    cells = [line.recipe for line in forecast.lines(request, store, known) if not line.cached]
+    return list(dict.fromkeys([*cells, *_not_scored(request, store, known)]))
+
+
+def _not_scored(request: Request, store: Store, known: dict[str, Any]) -> Iterator[str]:
+    """Score sealed runs that have no verdicts; yields the recipes of those whose card or questions must be mended by
+    who has the model open."""
+    for name in request.tasks:
+        version = catalogue.get(name, request.data).version
+        for recipe in request.parsed():
+            key = known["runs"][name][recipe.text]
+            if results.measured(store, key) and results.verdict_file(store, key, version) is None:
+                try:
+                    score(store, key)
+                except KickError:
+                    yield recipe.text
 
 
 def keys_of(store: Store, job: str) -> dict[str, Any] | None:
@@ -129,7 +152,6 @@ def run(spread: Spread, store: Store) -> Iterator[Progress]:
             known = team.known
         _keep(store, job, known)
         recipes = left(request, store, known)
-        log.info("%d of %d recipes are left", len(recipes), len(request.recipes))
         yield from team.work([_Task(group) for group in together(request, recipes)])
         team.refuse_failures()
         yield Progress("", 1.0, 1.0, "done", where=team.where())
@@ -251,7 +273,8 @@ class _Team:
 
     def _said(self, last: Progress) -> str:
         failed = f"{len(self.failed)} failed" if self.failed else ""
-        waits = "" if any(task.host for task in self._running) else "waiting for room on the cluster"
+        starting = self._running and not any(task.host for task in self._running)
+        waits = "waiting for room on the cluster" if starting else ""
         return ", ".join(word for word in (last.message if last.block is not None else "", waits, failed) if word)
 
     def where(self) -> str:

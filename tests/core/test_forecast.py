@@ -175,7 +175,7 @@ def test_a_sweep_that_is_done_is_planned_without_torch(tiny_folder, tmp_path):
 
 
 def test_the_device_is_told_without_torch_only_where_that_is_sure(monkeypatch):
-    assert plans.device("cuda:1") == "cuda" and plans._device("cpu") == "cpu"
+    assert plans.device("cuda:1") == "cuda" and plans.device("cpu") == "cpu"
     monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidia0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert plans.device("auto") == "cuda"

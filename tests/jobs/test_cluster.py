@@ -77,13 +77,18 @@ def test_a_missing_or_old_ray_is_named(monkeypatch: pytest.MonkeyPatch, capsys: 
         joining.available()
 
 
-def test_what_the_command_line_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_command_line_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "available", lambda: None)
     cache = ["--cache", str(tmp_path / "cache")]
     for words, message in (
         (["sweep"], "needs a MODEL"),
         (["sweep", "pocket-4m", "--gpus-per-task", "2"], "--ray auto"),
         (["sweep", "pocket-4m", "--preset", "table2", "--ray", "ray://x:1"], "HOST:PORT"),
         (["sweep", "pocket-4m", "--preset", "k-shot", "--ray", "auto"], "several sweeps"),
+        (["sweep", "pocket-4m", "--recipe", "wnada@0.5", "--task", "perplexity", "--ray", "10.0.0.7:1"], "'wnada'"),
+        (["sweep", "pocket-4m", "--recipe", "wanda@0.5", "--task", "perplexty", "--ray", "10.0.0.7:1"], "'perplexty'"),
         (["sweep", "--attach", "job1-00"], "is no job"),
         (["sweep", "--stop", "../weights"], "is no job"),
     ):
@@ -170,6 +175,18 @@ def test_a_done_sweep_starts_no_ray(
     known = cluster.planned(spread, store)
     assert known is not None
     assert cluster.planned(replace(spread, address="10.0.0.7:6379"), store) is None, "its devices are not known here"
+
+    run = known["runs"]["perplexity"]["dense"]
+    (verdicts,) = store.folder("results", run).glob("verdicts-*")
+    whole = verdicts.read_bytes()
+    verdicts.unlink()  # as a kill between sealing and scoring leaves it
+    assert cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
+    verdicts.unlink()
+    (store.folder("results", run) / "run.json").unlink()
+    assert cluster.left(request, store, known) == ["dense"], "only who has the model open can write its card again"
+    for _ in opened.run():
+        pass
+    assert cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
 
     def never(*given: Any) -> Any:
         raise AssertionError("a cluster was started for nothing")
