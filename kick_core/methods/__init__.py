@@ -185,6 +185,8 @@ def resolve(recipe: Recipe) -> Recipe:
     if recipe.then and not card(recipe.then.method).joins:
         able = ", ".join(name for name in names() if card(name).joins)
         raise BadRequest(f"{recipe.then.method} cannot keep another method's mask; after '+' stands one of: {able}")
+    if recipe.then and known.plans:
+        raise BadRequest(f"{recipe.method} is made alone: nothing can stand after '+'")
     if _kind(recipe.target) not in known.targets:
         can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
         raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")

@@ -1,7 +1,7 @@
 """Every matrix under every choice, from one calibration pass: its output error, what it takes, and the result itself.
 
 The choices must not depend on one another, so each sees the dense model's activations (Frantar, Singh & Alistarh 2022,
-"Optimal Brain Compression", arXiv 2208.11580, section 6: a database of independently compressed layers that are put
+"Optimal Brain Compression", arXiv 2208.11580: a database of independently compressed layers that are put
 together afterwards).
 """
 

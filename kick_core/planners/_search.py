@@ -5,8 +5,9 @@ Compression, arXiv 2208.11580). Errors do not simply add up in a language model 
 arXiv 2410.14649), so the other objectives look at the model: every block and every kind of matrix has a coefficient
 that its errors are multiplied with; coefficients are drawn, first far and then near the best so far, each draw is
 solved under the budget, and the solution is put on and measured (the reparametrized search of SPDY, Frantar & Alistarh
-2022, arXiv 2201.13096, section 3.3, with measured errors in place of its quadratic ones, as ZipLM does, arXiv
-2302.04089). Whatever is found obeys the budget, and is never worse for the objective than the even one.
+2022, arXiv 2201.13096, with measured errors in place of its quadratic ones, as ZipLM does, arXiv
+2302.04089). Whatever is found obeys the budget, and as it was measured, on results that saw dense activations, it is
+never worse for the objective than the even one; the artifact is then made with the calibration's own propagation.
 
 The problem under given coefficients is the multiple-choice knapsack, solved by Lagrangian bisection and a greedy rest
 (Shoham & Gersho 1988, "Efficient bit allocation for an arbitrary set of quantizers"): what is left of the budget is

@@ -1,10 +1,10 @@
 """What one pass over the calibration windows tells of structures: blocks, channels and heads.
 
 How much a block does is its influence, one minus the mean cosine between what enters and what leaves it (ShortGPT, Men
-et al. 2024, arXiv 2403.03853, eq. 1). How much a channel or a head does is its share of the energy that the reading
+et al. 2024, arXiv 2403.03853). How much a channel or a head does is its share of the energy that the reading
 matrix puts out, the sum over its columns j of ‖X_j‖²‖W_:j‖² beside that of all columns: Wanda's score summed up a
-structure and squared, on the matrices where FLAP and its Wanda-sp look too (An et al. 2023, arXiv 2312.11983, sections
-3.2 and 4); shares, so that blocks and kinds compare, as FLAP's standardized ones do.
+structure and squared, on the matrices where FLAP and its Wanda-sp look too (An et al. 2023, arXiv 2312.11983);
+shares, so that blocks and kinds compare, as FLAP's standardized ones do.
 """
 
 from __future__ import annotations

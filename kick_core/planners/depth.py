@@ -1,6 +1,6 @@
 """Depth: whole decoder blocks go, those that change least what passes through them.
 
-Block influence as in ShortGPT (Men et al. 2024, arXiv 2403.03853, eq. 1), measured anew after every block that goes,
+Block influence as in ShortGPT (Men et al. 2024, arXiv 2403.03853), measured anew after every block that goes,
 because the ones after it then see other inputs. All matrices of a dropped block are masked, which leaves the residual
 stream alone in it: the block is the identity. As many blocks go as the ratio has room for, never one more.
 """

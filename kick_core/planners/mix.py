@@ -2,8 +2,8 @@
 
 What a weight takes is counted as in a copy that stands alone: kept values and one bit each that says where, codes and
 scales. What is chosen from is written in the recipe, `choices=gptq@4bit/gptq@3bit/sparsegpt@2:4+gptq@4bit`; how is
-`objective`'s business (see `_search`). (Frantar, Singh & Alistarh 2022, "Optimal Brain Compression", arXiv 2208.11580,
-section 6: mixed sparsity and precision under one constraint.)
+`objective`'s business (see `_search`). (Frantar, Singh & Alistarh 2022, "Optimal Brain Compression", arXiv 2208.11580:
+mixed sparsity and precision under one constraint.)
 """
 
 from __future__ import annotations

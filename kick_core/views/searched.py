@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from kick_core.records import Card
 from kick_core.spec import BitBudget, KickError, Recipe, parse
 from kick_core.store import Store
 from kick_core.views import made, naming
+from kick_core.views.plots import Chart, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,43 @@ def _matrices(card: Card, family: Family) -> pd.DataFrame:
         total = layer.zeros if family.unit == "sparsity" else weights * bits
         rows.append((block, name.rpartition(".")[2], weights, total))
     return pd.DataFrame(rows, columns=["block", "matrix", "weights", "total"])
+
+
+def chart(table: pd.DataFrame, unit: str) -> Chart:
+    """How recipes share out their sparsity (or bits), as two strips of heat: by block, and by kind of matrix.
+
+    `table` is `allocation`'s; one row a recipe, the first on top.
+    """
+    names = [plain(label) for label in dict.fromkeys(table["label"])][::-1]
+    share = unit == "sparsity"
+    layout: Chart = {
+        "height": 90 + 34 * len(names), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "yaxis": {**_AXIS, "categoryorder": "array", "categoryarray": names},
+        "coloraxis": {
+            "colorscale": [[0, "#eef2fb"], [1, "#2c55b0" if share else "#1b7a5a"]], "cmin": float(table["value"].min()),
+            "cmax": float(table["value"].max()),
+            "colorbar": {"title": {"text": unit}, "tickformat": ".0%" if share else ".1f", "thickness": 12},
+        },
+    }  # fmt: skip
+    traces: list[Chart] = []
+    for number, axis in (("", "block"), ("2", "matrix")):
+        rows = table[table["axis"] == axis]
+        places = [plain(place) for place in dict.fromkeys(rows["place"])]
+        wide = rows.assign(label=rows["label"].map(plain), place=rows["place"].map(plain))
+        wide = wide.pivot_table(index="label", columns="place", values="value", sort=False).reindex(names)[places]
+        values = [[None if math.isnan(v) else round(float(v), 6) for v in row] for row in wide.to_numpy()]
+        traces.append(
+            {"type": "heatmap", "x": places, "y": names, "z": values, "xaxis": f"x{number}", "coloraxis": "coloraxis",
+             "texttemplate": "%{z:.0%}" if share else "%{z:.1f}", "xgap": 2, "ygap": 2,
+             "hovertemplate": f"<b>%{{y}}</b><br>{axis} %{{x}}: %{{z{':.1%' if share else ':.2f'}}}<extra></extra>"}
+        )  # fmt: skip
+        domain = [0, 0.5] if axis == "block" else [0.52, 1]
+        title = "Block" if axis == "block" else "Kind of matrix"
+        layout[f"xaxis{number}"] = {**_AXIS, "title": {"text": title}, "domain": domain}
+    return {"data": traces, "layout": layout}
+
+
+_AXIS: Chart = {"fixedrange": True, "automargin": True, "type": "category", "showgrid": False}
 
 
 def looked(store: Store, frame: pd.DataFrame, family: Family) -> pd.DataFrame:

@@ -44,7 +44,7 @@ def _searched(
     )
     if len(shared):
         charts.draw(
-            plots.allocation(shared, family.unit), key=f"allocation{number}",
+            searched.chart(shared, family.unit), key=f"allocation{number}",
             alt=f"{family.unit} by block and by kind of matrix, {family.title}",
         )  # fmt: skip
     st.dataframe(

@@ -104,7 +104,7 @@ def test_tokens_and_operations_by_hand(tiny_folder, store):
 
 
 @pytest.mark.parametrize(
-    "text", ["magnitude@0.5", "wanda@2:4", "sparsegpt@0.5", "rtn@4bit,group=32", "gptq@3bit,group=16"]
+    "text", ["magnitude@0.5", "wanda@2:4", "sparsegpt@0.5", "rtn@4bit,group=32", "gptq@3bit,group=16", "depth@0.5"]
 )
 def test_bytes_are_about_those_of_the_artifact(tiny_folder, store, text):
     asked = request(tiny_folder, recipes=(text,), tasks=())
@@ -119,6 +119,11 @@ def test_methods_that_look_at_more_cost_more(tiny_folder, store):
     model = plans.remember(store, Sweep(request(tiny_folder), store, plan_only=True))["model"]
     work = [forecasting.making(parse(text), model)[1] for text in ("rtn@4bit", "wanda@0.5", "sparsegpt@0.5")]
     assert work[0] == 0 < work[1] < work[2]
+    searched = [f"wanda@0.5,alloc=search,objective={name}" for name in ("error", "perplexity", "factoid_qa")]
+    (_, least), (some, more), (most, _) = (forecasting.making(parse(text), model) for text in searched)
+    assert least == work[1] < more
+    assert some - model["calibration"] == 66 * 16 * model["window"]
+    assert most - model["calibration"] == 66 * 200 * 64
 
 
 @pytest.mark.parametrize("family", FAMILIES)

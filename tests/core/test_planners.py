@@ -136,6 +136,17 @@ def test_a_search_that_looks_at_the_model_is_never_worse_than_even(store, deep_f
     assert objective != "perplexity" or other.plan["history"] != plan["history"]
 
 
+def test_a_joint_recipe_is_searched_whole(store, deep_folder):
+    shop = workshop(store, deep_folder)
+    text = f"{SEARCH}+rtn@4bit,group=32"
+    card, _ = made(shop, text)
+    assert 0.5 <= card.sparsity < 0.52 and card.plan["found"] < card.plan["uniform"]
+    assert len(set(card.plan["recipes"].values())) > 1
+    assert all(recipe.endswith("+rtn@4bit,group=32") for recipe in card.plan["recipes"].values())
+    tensors = load_file(artifacts.block_path(store, card.key, 0))
+    assert "mlp.up_proj.codes4" in tensors and "mlp.up_proj.mask" not in tensors
+
+
 def test_what_was_found_is_what_was_measured(store, deep_folder):
     """With dense propagation the artifact is the candidate: its perplexity is the one that the search reports."""
     from kick_core.planners._objective import objective
@@ -382,6 +393,7 @@ def test_what_is_gone_twice_counts_once():
         ("mop@0.5,search_steps=4", "says nothing with mop"),
         ("mix@4bit", "mix@4.5bpw"),
         ("gptq@4.5bpw", "gptq@4bit"),
+        ("depth@0.5+gptq@4bit", "made alone"),
         ("mix@0.5bpw", "outside 1..32"),
         ("mix@4bpw,choices=gptq@4bit", "needs two"),
         ("mix@4bpw,choices=gptq@4bit/depth@0.5", "looks at the whole model itself"),

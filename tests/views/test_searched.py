@@ -49,7 +49,7 @@ def test_shares_are_the_cards(store: Store, frame: pd.DataFrame) -> None:
             own = [x for x in layers if (x.name.split(".")[0] if axis == "block" else x.name.split(".")[-1]) == place]
             assert value == pytest.approx(sum(x.zeros for x in own) / sum(x.rows * x.cols for x in own))
     assert len(table) == 2 * (4 + 3)
-    go.Figure(plots.allocation(table, family.unit))
+    go.Figure(searched.chart(table, family.unit))
 
 
 def test_a_mixture_is_told_in_bits(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_mixture_is_told_in_bits(tmp_path: Path) -> None:
     table = searched.allocation(store, frame, family)
     blocks = table[(table["recipe"] == "mix@5bpw") & (table["axis"] == "block")]
     assert blocks["value"].tolist() == pytest.approx([4.25, 8.25])
-    go.Figure(plots.allocation(table, family.unit))
+    go.Figure(searched.chart(table, family.unit))
 
 
 def _mixed(store: Store, text: str, key: str) -> None:
