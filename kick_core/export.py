@@ -41,7 +41,7 @@ from kick_core.weights import unpack_bits
 from kick_core.workshop import Workshop
 
 FORMATS = ("dense", GPTQ, PACKED)
-SHARD = 2_000_000_000
+SHARD = 1_000_000_000
 """Bytes in one weight file, about: so much is held in memory until it is written."""
 
 TOLERANCE = {"dense": 0.0, GPTQ: 0.05, PACKED: 0.05}

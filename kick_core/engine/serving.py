@@ -69,6 +69,9 @@ _START = 1800.0
 
 _GRACE = 20.0
 
+_NOT_FINITE = b"Out of range float values are not JSON compliant"
+"""What it says when it should write NaN."""
+
 
 @dataclass(frozen=True, slots=True)
 class Installed:
@@ -141,9 +144,14 @@ class Server:
     def path(self) -> str:
         return str(self._place / "s")
 
-    def complete(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The one choice of a completion. Raises KickError when the server refuses or is gone."""
+    def complete(self, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The one choice of a completion; None when a number in it was not finite, which the server cannot write.
+
+        Raises KickError when the server refuses or is gone.
+        """
         status, answer = self.ask("POST", "/v1/completions", {"add_special_tokens": False, **body})
+        if status == 400 and _NOT_FINITE in answer:
+            return None
         if status != 200:
             raise KickError(f"vLLM refused a request ({status}): {answer[:300].decode(errors='replace')}")
         choice: Mapping[str, Any] = json.loads(answer)["choices"][0]
@@ -177,7 +185,7 @@ class Server:
         """The last error that the server logged, in one line."""
         with suppress(OSError):
             lines = (self._place / "log").read_text(errors="replace").splitlines()
-            wrong = [line.strip() for line in lines if "Error" in line and "Traceback" not in line]
+            wrong = [line.strip() for line in lines if "Error: " in line]
             return (wrong or [line for line in lines if line.strip()] or ["nothing was logged"])[-1][-400:]
         return "nothing was logged"
 

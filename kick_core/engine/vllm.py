@@ -27,7 +27,10 @@ from kick_core.engine.plan import Ids, Plan
 from kick_core.engine.scoring import Options, Scored
 from kick_core.engine.windows import TextScore
 
-Complete = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Choice = Mapping[str, Any] | None
+"""One completion as the interface writes it; None where a number in it was not finite."""
+
+Complete = Callable[[Mapping[str, Any]], Choice]
 """Ask for one completion: the body of a request to /v1/completions in, its choice out."""
 
 FLOOR = -9999.0
@@ -56,7 +59,7 @@ def _in_words(plan: Plan) -> str:
     return f"vLLM's own batches, {plan.rows} requests at once"
 
 
-def _each(complete: Complete, bodies: Sequence[Mapping[str, Any]], plan: Plan) -> Iterator[Mapping[str, Any]]:
+def _each(complete: Complete, bodies: Sequence[Mapping[str, Any]], plan: Plan) -> Iterator[Choice]:
     """Choices for requests in their order, so many under way at once that the server's batches stay full."""
     left = iter(bodies)
     with ThreadPoolExecutor(plan.rows) as pool:
@@ -143,11 +146,13 @@ def score_options(
         yield dict(some)
 
 
-def _scored(prompt: Ids, options: Options, groups: Sequence[_Group], choices: Sequence[Mapping[str, Any]]) -> Scored:
+def _scored(prompt: Ids, options: Options, groups: Sequence[_Group], choices: Sequence[Choice]) -> Scored:
     sums = [0.0] * len(options)
     first: dict[int, float] = {}  # of the tokens after the prompt
     sound = True
     for group, choice in zip(groups, choices, strict=True):
+        if choice is None:
+            return Scored((math.nan,) * len(options), 0, math.nan, math.nan, (), False)
         ids = [*prompt, *group.begin]
         before, after = _read(choice, ids, len(prompt)) if group.begin else [], _next(choice)
         sound = sound and _sound([*before, *(after[token] for token in group.last.values())])
@@ -193,11 +198,14 @@ def _total(values: Sequence[float]) -> float:
 
 
 def _given(complete: Complete, pairs: Sequence[tuple[Ids, Ids]], plan: Plan) -> Iterator[list[float]]:
-    """For every (prompt, text of at least one token) the log-probabilities of the text's tokens."""
-    whole = [[*prompt, *text] for prompt, text in pairs]
-    choices = _each(complete, [_scoring(ids[:-1], ids[-1:], read=0) for ids in whole], plan)
-    for ids, (prompt, _), choice in zip(whole, pairs, choices, strict=True):
-        yield [*_read(choice, ids[:-1], len(prompt)), _next(choice)[ids[-1]]]
+    """For every (prompt, text) the log-probabilities of the text's tokens; a prompt has at least one token."""
+    choices = _each(complete, [_scoring([*p, *text[:-1]], text[-1:], read=0) for p, text in pairs if text], plan)
+    for prompt, text in pairs:
+        choice = next(choices) if text else None
+        if choice is not None:
+            yield [*_read(choice, [*prompt, *text[:-1]], len(prompt)), _next(choice)[text[-1]]]
+        else:
+            yield [math.nan] if text else []
 
 
 # --- writing -----------------------------------------------------------------------------------------------
@@ -231,7 +239,9 @@ def generate(
         at += len(some)
 
 
-def _written(choice: Mapping[str, Any], ends: frozenset[int], stops: Stopper) -> Generated:
+def _written(choice: Choice, ends: frozenset[int], stops: Stopper) -> Generated:
+    if choice is None:
+        return Generated((), "not finite")
     ids: list[int] = []
     for token, value in zip(choice["token_ids"], choice["logprobs"]["token_logprobs"], strict=True):
         if not _sound([value]):

@@ -113,7 +113,9 @@ def open_streamed(source: Source, dtype: torch.dtype | None, device: torch.devic
 def take_generation_config(model: PreTrainedModel, source: Source) -> None:
     """Where answers end stands in a file of its own, which a model that is made from its config does not read."""
     with suppress(OSError):  # there need not be one
-        model.generation_config = GenerationConfig.from_pretrained(source.folder, local_files_only=True)
+        model.generation_config = GenerationConfig.from_pretrained(
+            source.folder, trust_remote_code=False, local_files_only=True
+        )
 
 
 def _set(model: nn.Module, name: str, value: Tensor) -> None:

@@ -1,6 +1,7 @@
 """vLLM as engine: what a real one answered (recorded, and live where there is one) beside our own engine's answers."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import venv
 from collections import Counter
 
 import pytest
+import torch
 
 from kick_core import cli, views
-from kick_core.engine import serving
+from kick_core.engine import Generated, Plan, TextScore, serving, vllm
 from kick_core.spec import BadRequest, KickError, parse
 from kick_core.store import open_store, results
 from kick_core.sweep import Request, Sweep
@@ -115,6 +117,26 @@ def served(python, folder):
     return serving.serve(serving._look(str(python)), folder, "float32", 512, {})
 
 
+def test_numbers_that_are_not_finite_are_no_answers(tmp_path, monkeypatch):
+    """A real server cannot write NaN, and says so (recorded of vLLM 0.32.0, a weight being NaN)."""
+    about = {"message": "Out of range float values are not JSON compliant", "type": "BadRequestError", "code": 400}
+    monkeypatch.setattr(serving.Server, "ask", lambda *_: (400, json.dumps({"error": about}).encode()))
+    asks = vllm.engine(serving.Server(None, tmp_path).complete, "cpu", {})
+    plan = Plan(0, 2)
+    (scored,) = asks.score_options([[5]], [[[6], [7, 8]]], plan=plan, filler=0)
+    assert not scored[0].finite and len(scored[0].logprobs) == 2
+    ((_, sums),) = asks.window_logprobs(torch.tensor([[1, 2, 3]]), rows=1)
+    (text,) = asks.text_logprobs([[1]], [[2, 3]], plan=plan, filler=0)
+    assert math.isnan(sums[0]) and math.isnan(text[0].total)
+    given = {"new_tokens": 4, "ends": frozenset({2}), "stops": lambda ids: False, "plan": plan, "filler": 0}
+    assert list(asks.generate([[5]], **given)) == [{0: Generated((), "not finite")}]
+
+
+def test_a_page_without_a_token_has_log_probability_0():
+    asks = vllm.engine(lambda body: pytest.fail("nothing to ask"), "cpu", {})
+    assert list(asks.text_logprobs([[1]], [[]], plan=Plan(0, 2), filler=0)) == [{0: TextScore(0.0, (), 0)}]
+
+
 def test_a_server_that_does_not_start_says_why(tmp_path):
     python = stand_in(tmp_path / "broken", 'raise ValueError("no kernel for this device")')
     with pytest.raises(KickError, match=r"ended while it started \(status 1\).*no kernel"), served(python, tmp_path):
@@ -126,7 +148,7 @@ def test_a_server_ends_with_whoever_started_it(tmp_path):
     python = stand_in(tmp_path / "sleeper", "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)")
     starter = f"""
 import subprocess, sys, time
-from kick_core.engine import serving
+from kick_core.engine import Generated, Plan, TextScore, serving, vllm
 server = subprocess.Popen([{str(python)!r}, "-c", serving._SERVE], stdin=subprocess.PIPE, start_new_session=True)
 time.sleep(600)
 """
