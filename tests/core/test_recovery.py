@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kick_core import compress_matrix, methods, weights
+from kick_core import compress_matrix, forecast, methods, plans, weights
 from kick_core.artifacts import open_for
 from kick_core.calibration import token_windows
 from kick_core.compression import walk
@@ -233,6 +233,18 @@ def test_stopped_anywhere_gives_the_same_bytes(peft, store, tmp_path, tiny_folde
     assert blocks(store, key) == blocks(straight.store, key)
     if "lora" in text and len(taken) == 5:
         assert len(rest) < len(everything) - 3, "it goes on from the state that was kept"
+
+
+def test_the_forecast_knows_what_recovery_adds(peft, store, tiny_folder):
+    shop = workshop(store, tiny_folder)
+    known = plans.sizes(shop.opened.model) | {"calibration": 256}
+    for text in (LORA, GRID):
+        recipe = parse(text)
+        _, card = made(shop, text)
+        assert forecast.artifact_bytes(recipe, known) == pytest.approx(card.bytes, rel=0.1)
+        plain, more = (forecast.making(one, known) for one in (methods.unrecovered(recipe), recipe))
+        assert more[0] - plain[0] == 1024
+        assert more[1] - plain[1] == pytest.approx(2 * 6 * 1024 * sum(r * c for r, c in known["matrices"]))
 
 
 def test_seed_text_rank_and_tokens_make_another_artifact(peft, store, tiny_folder):
