@@ -207,7 +207,7 @@ class Sweep:
             return False
         from kick_core.models.source import find
 
-        size = sum(path.stat().st_size for path in find(reference, self.store).weights)
+        size = sum(path.stat().st_size for path in find(reference, self.store).weight_files)
         return size < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def cells(self, only: Recipe | None = None) -> list[Cell]:

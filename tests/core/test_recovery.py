@@ -15,6 +15,7 @@ from kick_core.pocket import unasked
 from kick_core.recovery import adapters
 from kick_core.spec import BadRequest, Calibration, KickError, ModelRef, parse
 from kick_core.store import artifacts, open_store
+from kick_core.sweep import Request, Sweep
 from kick_core.workshop import Workshop
 from tests.tiny import save_tiny, tiny_llama, token_ids
 
@@ -281,6 +282,14 @@ def test_what_cannot_be_trained_says_what_to_do(store, tiny_folder, tmp_path, mo
     numpy.save(few, token_ids(12, 32).numpy())
     with pytest.raises(BadRequest, match=r"gives 384 tokens to recover on, 1,024 were asked for"):
         workshop(store, tiny_folder, source=str(few)).key(parse(LORA))
+
+
+def test_a_model_is_opened_as_a_whole_where_it_is_trained_and_fits(store, tiny_folder, monkeypatch):
+    opened = Sweep(Request(str(tiny_folder), (LORA,)), store).shop.opened
+    assert not opened.streamed
+    assert Sweep(Request(str(tiny_folder), ("wanda@0.5,recover=blocks",)), store).shop.opened.streamed
+    monkeypatch.setattr("os.sysconf", lambda name: 100)
+    assert Sweep(Request(str(tiny_folder), (LORA,)), store).shop.opened.streamed
 
 
 def test_a_rate_that_breaks_the_model_is_told(peft, store, tiny_folder):
