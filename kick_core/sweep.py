@@ -6,6 +6,7 @@ was, because every cell keeps its own progress. Progress is yielded, never print
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -214,7 +215,7 @@ class Sweep:
                 reference,
                 store,
                 request.device,
-                streamed=plan_only or request.hosted or not self._whole(request, recipes),
+                streamed=plan_only or request.hosted or not self._whole(reference),
             ),
             request.calibration,
         )
@@ -234,11 +235,17 @@ class Sweep:
         self.text: TaskData | None = loaded[_TEXT] if request.fidelity else None
         self.data: dict[str, TaskData] = {name: loaded[name] for name in request.tasks}
 
-    @staticmethod
-    def _whole(request: Request, recipes: tuple[Recipe, ...]) -> bool:
-        """Whether the model is needed as a whole: to be asked (a plan may ask it too), or to be trained."""
-        trains = any((how := methods.recovery(recipe)) and how.trains for recipe in recipes)
-        return bool(request.tasks) or request.fidelity or trains or any(map(planners.evaluates, recipes))
+    def _whole(self, reference: ModelRef) -> bool:
+        """Whether the model is needed as a whole: to be asked (a plan may ask it too), or to be trained where it fits
+        into memory."""
+        if self.request.tasks or self.request.fidelity or any(map(planners.evaluates, self.recipes)):
+            return True
+        if not any((how := methods.recovery(recipe)) and how.trains for recipe in self.recipes):
+            return False
+        from kick_core.models.source import find
+
+        size = sum(path.stat().st_size for path in find(reference, self.store).weight_files)
+        return size < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def cells(self, only: Recipe | None = None) -> list[Cell]:
         """Every cell of the grid (of one recipe) with what is left to do; a cost of 0 is a done cell."""

@@ -124,7 +124,10 @@ class Workshop:
     def _begun(self, recipe: Recipe, how: Recovery) -> Iterator[BlockReport | Planning]:
         """Make what a training starts from. It is kept like any artifact: whoever recovers wants to compare."""
         if self.opened.streamed:
-            raise KickError(f"recover={how.kind} trains the model as a whole, in memory: use recover=blocks")
+            raise KickError(
+                f"recover={how.kind} trains the model as a whole, and this one is worked on from disk, block by block: "
+                f"use recover=blocks, or a machine whose memory it fits"
+            )
         adapters.require(how.kind)
         yield from self.make(methods.unrecovered(recipe))
 
@@ -153,7 +156,6 @@ class Workshop:
         self.put_on(base)
         require_space(self.store.root, self._expected_bytes(recipe))
         start, ids = artifacts.card(self.store, self.key(base)), self._text(how)
-        stored = [artifacts.tensors(self.store, start.key, block, "pt") for block in range(start.blocks)]
         masks = {
             f"{block}.{matrix.name}": matrix.read() != 0
             for block in range(start.blocks)
@@ -167,7 +169,8 @@ class Workshop:
             told = f"training: step {at.step} of {at.steps}, {at.loss:.3f} nats a token"
             yield BlockReport((at.step - 1) * start.blocks // at.steps, start.blocks, (), 0.0, note=told)
         reports = []
-        for block, tensors in enumerate(stored):
+        for block in range(start.blocks):
+            tensors = artifacts.tensors(self.store, start.key, block, "pt")
             report, written = self._rewritten(block, start, tensors, masks, outcome)
             stage.add(report, save(written), None)
             reports.append(report)

@@ -1,7 +1,7 @@
 """Low-rank updates of a compressed model's matrices, trained by peft on running text.
 
 A pruned matrix computes with W + M ∘ (s B A): its mask M is applied to the update in every forward, so that the trained
-model *is* the merged one. (PERP's MaskLoRA: Zimmer et al. 2023, arXiv 2312.15230, section 3.3.) A quantized matrix
+model *is* the merged one. (PERP's MaskLoRA: Zimmer et al. 2023, arXiv 2312.15230.) A quantized matrix
 computes with W + s B A. The loss is the mean negative log-probability of the next token. AdamW without decay, its rate
 falling linearly from `rate` to 0; eight windows a step, every window once, in an order that follows from the seed.
 
@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -27,10 +27,8 @@ from transformers.pytorch_utils import Conv1D
 
 from kick_core.methods._recovery import Recovery
 from kick_core.models.blocks import Matrix, decoder_blocks, matrices
+from kick_core.recovery import room_named
 from kick_core.spec import BadRequest, KickError
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
 
 WINDOWS = 8
 """Windows of a step."""
@@ -104,7 +102,8 @@ def train(
         done = len(losses)
         for step, part in enumerate(parts[done:], done + 1):
             adam.param_groups[0]["lr"] = how.rate * (1 - (step - 1) / len(parts))
-            losses.append(_step(model, adam, part))
+            with room_named(f"training step {step}"):
+                losses.append(_step(model, adam, part))
             if not math.isfinite(losses[-1]):
                 raise KickError(f"recover_rate={how.rate} is too high: the loss of step {step} is no number; lower it")
             keep = step % EVERY == 0 or step == len(parts)
@@ -192,7 +191,7 @@ def _adapted(model: PreTrainedModel, masks: Mapping[str, Tensor], how: Recovery)
         layers = {name: model.get_submodule(path) for name, path in paths.items()}
         for name, layer in layers.items():
             if (mask := masks.get(name)) is not None:
-                layer.lora_variant[_ADAPTER] = _masked(mask.to(model.device), config)
+                layer.lora_variant[_ADAPTER] = _masked(mask.to(model.device))
         yield layers
     finally:
         for path, module in plain.items():
@@ -206,7 +205,7 @@ def _adapted(model: PreTrainedModel, masks: Mapping[str, Tensor], how: Recovery)
 _ADAPTER = "default"
 
 
-def _masked(mask: Tensor, config: LoraConfig) -> object:
+def _masked(mask: Tensor) -> object:
     """peft's hook for layers of another arithmetic: adds x (M ∘ (s B A))^T to what the frozen weight gives."""
     from peft.tuners.lora.layer import LoraVariant
 

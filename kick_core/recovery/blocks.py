@@ -2,7 +2,7 @@
 
 With f the dense block, f̂ the compressed one, X the dense model's activations before it and X̂ those of the compressed
 model so far, ‖f̂(X̂) - f(X)‖² is made small, so a block also makes up for what the blocks before it lost. Masks and codes
-stay. (EBFT: Guo et al. 2024, arXiv 2402.12419, equation 5; Free Lunch: arXiv 2510.14444, section 3.)
+stay. (EBFT: Guo et al. 2024, arXiv 2402.12419; A Free Lunch in LLM Compression: arXiv 2510.14444.)
 
 A matrix's learning rate is a share of the root mean square of its weights (or scales), falling linearly to 0. Sums are
 float32 in a fixed order and the windows' order follows from the seed: on a CPU the same bytes each time.
@@ -10,6 +10,7 @@ float32 in a fixed order and the windows' order follows from the seed: on a CPU 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from kick_core.methods import CompressedMatrix
 from kick_core.methods._grid import dequantize
 from kick_core.methods._recovery import Recovery
 from kick_core.models.blocks import Matrix, matrices
+from kick_core.recovery import room_named
 from kick_core.spec import KickError
 from kick_core.statistics import Inputs
 
@@ -53,14 +55,13 @@ def reconstruct(
     """Fit a compressed block, in place, to the dense block's outputs `wanted` [windows, length, width].
 
     `inputs` are what the compressed block is given. A fit that ends no better than it began is thrown away. Raises
-    KickError when it runs out of all numbers.
+    KickError when it comes to no numbers.
     """
     loose = [_loosened(matrix, results[matrix.name]) for matrix in matrices(block)]
     inputs.prepare()
-    energy = wanted.float().square().mean().clamp(min=1e-30)
-    before = _error(block, index, inputs, wanted)
-    with torch.enable_grad():
-        sizes = [float(one.numbers[one.numbers != 0].square().mean().sqrt()) for one in loose]
+    before, energy = _error(block, index, inputs, wanted)
+    with torch.enable_grad(), room_named(f"fitting block {index}"):
+        sizes = [_size(one.numbers) for one in loose]
         adam = torch.optim.Adam([{"params": [one.numbers.requires_grad_()]} for one in loose])
         parts = list(_batches(inputs, how))
         for step, rows in enumerate(parts):
@@ -78,9 +79,9 @@ def reconstruct(
     kept = [(one.matrix, one.matrix.read().clone()) for one in loose]
     for one in loose:
         one.matrix.write(found[one.matrix.name].weight)
-    after = _error(block, index, inputs, wanted)
-    if after != after:
-        raise KickError(f"block {index}: recover_rate={how.rate} is too high, the fit ran out of all numbers: lower it")
+    after, _ = _error(block, index, inputs, wanted)
+    if math.isnan(after):
+        raise KickError(f"block {index}: recover_rate={how.rate} is too high, the fit came to no numbers: lower it")
     if after < before:
         return Fitted(results | found, before, after)
     for matrix, weight in kept:
@@ -100,13 +101,21 @@ def _batches(inputs: Inputs, how: Recovery) -> Iterator[Tensor]:
         yield rows.to(inputs.hidden.device)
 
 
-def _error(block: nn.Module, index: int, inputs: Inputs, wanted: Tensor) -> float:
+def _size(numbers: Tensor) -> float:
+    """The root mean square of what is not 0."""
+    moving = numbers[numbers != 0]
+    return float(moving.square().mean().sqrt()) if len(moving) else 0.0
+
+
+def _error(block: nn.Module, index: int, inputs: Inputs, wanted: Tensor) -> tuple[float, float]:
+    """The block's relative output error, and the mean square of what is wanted."""
     lost = whole = 0.0
     for rows, output in inputs.outputs(block, index):
         goal = wanted[rows].to(output.device).float()
         lost += float((output.float() - goal).square().sum())
         whole += float(goal.square().sum())
-    return lost / max(whole, 1e-30)
+    whole = max(whole, 1e-30)
+    return lost / whole, whole / wanted.numel()
 
 
 def _weights(block: nn.Module, loose: list[_Loose]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kick_core import compress_matrix, methods, weights
+from kick_core import compress_matrix, forecast, methods, plans, weights
 from kick_core.artifacts import open_for
 from kick_core.calibration import token_windows
 from kick_core.compression import walk
@@ -15,6 +15,7 @@ from kick_core.pocket import unasked
 from kick_core.recovery import adapters
 from kick_core.spec import BadRequest, Calibration, KickError, ModelRef, parse
 from kick_core.store import artifacts, open_store
+from kick_core.sweep import Request, Sweep
 from kick_core.workshop import Workshop
 from tests.tiny import save_tiny, tiny_llama, token_ids
 
@@ -235,6 +236,18 @@ def test_stopped_anywhere_gives_the_same_bytes(peft, store, tmp_path, tiny_folde
         assert len(rest) < len(everything) - 3, "it goes on from the state that was kept"
 
 
+def test_the_forecast_knows_what_recovery_adds(peft, store, tiny_folder):
+    shop = workshop(store, tiny_folder)
+    known = plans.sizes(shop.opened.model) | {"calibration": 256}
+    for text in (LORA, GRID):
+        recipe = parse(text)
+        _, card = made(shop, text)
+        assert forecast.artifact_bytes(recipe, known) == pytest.approx(card.bytes, rel=0.1)
+        plain, more = (forecast.making(one, known) for one in (methods.unrecovered(recipe), recipe))
+        assert more[0] - plain[0] == 1024
+        assert more[1] - plain[1] == pytest.approx(2 * 6 * 1024 * sum(r * c for r, c in known["matrices"]))
+
+
 def test_seed_text_rank_and_tokens_make_another_artifact(peft, store, tiny_folder):
     shop = workshop(store, tiny_folder)
     others = ["recover_seed=1", "recover_text=pocket-unasked", "recover_rank=4", "recover_rate=0.01"]
@@ -269,6 +282,14 @@ def test_what_cannot_be_trained_says_what_to_do(store, tiny_folder, tmp_path, mo
     numpy.save(few, token_ids(12, 32).numpy())
     with pytest.raises(BadRequest, match=r"gives 384 tokens to recover on, 1,024 were asked for"):
         workshop(store, tiny_folder, source=str(few)).key(parse(LORA))
+
+
+def test_a_model_is_opened_as_a_whole_where_it_is_trained_and_fits(store, tiny_folder, monkeypatch):
+    opened = Sweep(Request(str(tiny_folder), (LORA,)), store).shop.opened
+    assert not opened.streamed
+    assert Sweep(Request(str(tiny_folder), ("wanda@0.5,recover=blocks",)), store).shop.opened.streamed
+    monkeypatch.setattr("os.sysconf", lambda name: 100)
+    assert Sweep(Request(str(tiny_folder), (LORA,)), store).shop.opened.streamed
 
 
 def test_a_rate_that_breaks_the_model_is_told(peft, store, tiny_folder):

@@ -130,3 +130,16 @@ def test_a_run_that_is_shorter_is_compared_where_all_three_answered(tmp_path: Pa
     ids, (dense, before, after) = recovery._shared([mine, short, mine])
     assert len(ids) == 50 == len(dense) == len(before) == len(after) and row["n"] == 120
     assert np.array_equal(dense, after)
+
+
+def test_the_command_line_prints_the_same_table(store: Store, frame: pd.DataFrame, table: pd.DataFrame) -> None:
+    from kick_core.cli import comparing
+    from kick_core.views.reproduced import Swept
+
+    swept = Swept(synthetic.MODEL, 64, {(row["recipe"], row["task"]): row["run"] for row in frame.to_dict("records")})
+    printed, notes = comparing._recovery(store, swept)
+    assert printed["share"].equals(table["share"]) and len(notes) == len(views.recovery_answers(table)) + 1
+    row = next(row for row in printed.to_dict("records") if row["share"] == row["share"])
+    cells = dict(zip(comparing._shown(printed), comparing._row(row), strict=True))
+    assert cells["share"] == f"{row['share']:.1%}" and cells["low"] == f"{row['low']:.1%} … {row['high']:.1%}"
+    assert cells["dense"] == f"{row['dense']:.3f}" and cells["word"] == row["word"]
