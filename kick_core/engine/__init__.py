@@ -19,8 +19,9 @@ Out of memory: the rows of that batch are halved until it fits, and `Plan.notes`
 
 from kick_core.engine.decoding import Generated, Sampling, Stopper, generate, greedy, stopper
 from kick_core.engine.packing import Layout, pack_layout
+from kick_core.engine.padded import Scored
 from kick_core.engine.plan import Batch, Ids, Plan, batches, plan_for, rows_matter
-from kick_core.engine.scoring import Scored, plan_hash, score_options, why_padded
+from kick_core.engine.scoring import plan_hash, score_options, why_padded
 from kick_core.engine.windows import (
     GivenScores,
     TextScore,
