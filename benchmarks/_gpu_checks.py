@@ -73,7 +73,7 @@ def kernel_equals_eager(device: torch.device, shapes: tuple[tuple[int, int], ...
         weight, inputs = problem(rows, cols)
         flat = inputs.reshape(-1, cols)
         gram = flat.T @ flat + torch.eye(cols)
-        upper = torch.linalg.cholesky(torch.linalg.inv(gram.double()), upper=True).float()
+        upper = torch.linalg.cholesky(torch.linalg.inv(gram.double()), upper=True).float().contiguous()
         for kind in ("half", "2:4", "4:8", "round", "joint"):
             pruner, rounder = _parts(kind, weight, torch.device("cpu"))
             eager = _sweep._block(weight.clone(), upper, 0, pruner, rounder)

@@ -13,8 +13,16 @@ SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers":
 SMALL = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4}
 
 BFLOAT16_PEAK = 700e12
-"""Sustained bfloat16 operations a second of an H200-class GPU, and its memory's bytes a second: for floors."""
-BANDWIDTH = 4.8e12
+"""Sustained bfloat16 operations a second of a Hopper GPU: for floors."""
+
+BANDWIDTHS = {"H200": 4.8e12, "H100": 3.35e12}
+"""Bytes a second of their memory, as the maker's data sheets say."""
+
+
+def bandwidth(device: torch.device) -> float:
+    """Of this card; of the H200, on which the bars were set, where it is another."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else ""
+    return next((rate for card, rate in BANDWIDTHS.items() if card in name), BANDWIDTHS["H200"])
 
 
 def llama(small: bool) -> PreTrainedModel:

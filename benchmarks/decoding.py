@@ -27,6 +27,9 @@ import _shapes
 
 from kick_core import engine
 
+BARS = {(1, 512): 220, (128, 512): 6000}
+"""Tokens a second of so many rows and prompts of so many tokens that one H200 is to reach."""
+
 
 def ours(model: Any, prompts: list[list[int]], plan: engine.Plan, new_tokens: int) -> list[tuple[int, ...]]:
     batches = engine.greedy(
@@ -58,12 +61,12 @@ def rates(device: torch.device, rows: int, new_tokens: int, work: Callable[[int]
     }, found
 
 
-def floor(model: Any, rows: int, columns: float) -> float:
+def floor(model: Any, rows: int, columns: float, bandwidth: float) -> float:
     """Tokens a second when a step takes just the time to read weights and cache once."""
     config = model.config
     cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2 * columns
     read = 2 * (_shapes.linear_weights(model) + config.vocab_size * config.hidden_size) + rows * cache
-    return rows * _shapes.BANDWIDTH / read
+    return rows * bandwidth / read
 
 
 def measured(model: Any, rows: int, length: int, new_tokens: int, compiled: bool) -> dict[str, Any]:
@@ -83,14 +86,16 @@ def measured(model: Any, rows: int, length: int, new_tokens: int, compiled: bool
         found[name], texts[name] = rates(model.device, rows, new_tokens, work)
         print(f"  {name}: {found[name]['decoding']:.1f} tokens/s", flush=True)
     best = max(rate["decoding"] for name, rate in found.items() if name.startswith("engine"))
-    lowest = floor(model, rows, length + new_tokens / 2)
+    columns, bandwidth = length + new_tokens / 2, _shapes.bandwidth(model.device)
+    lowest, bar = floor(model, rows, columns, bandwidth), BARS.get((rows, length))
     same = [
         sum(a == b for a, b in zip(one, other, strict=True))
         for one, other in zip(texts["engine"], texts["generate, growing cache"], strict=True)
     ]
     return {
         "rows": rows, "prompt": length, "new_tokens": new_tokens, "notes": plan.notes, "rates": found,
-        "floor": lowest, "share_of_floor": best / lowest,
+        "bar": bar, "bar_share_of_h200_floor": bar and bar / floor(model, rows, columns, _shapes.BANDWIDTHS["H200"]),
+        "floor": lowest, "floor_bandwidth": bandwidth, "share_of_floor": best / lowest,
         "times_generate": best / found["generate, growing cache"]["decoding"],
         "same_tokens": f"{sum(same)}/{rows * new_tokens}",
     }  # fmt: skip
@@ -118,6 +123,7 @@ def main() -> None:
             print(f"  {name:28s} {rate['decoding']:9.1f} tokens/s, with prompts {rate['with_prompts']:9.1f}")
         if not asked.small:
             print(f"  {'floor (memory)':28s} {case['floor']:9.1f}, the engine is {case['share_of_floor']:.2f} of it")
+            print(f"  {'bar (set on an H200)':28s} {case['bar']}, {case['bar_share_of_h200_floor']} of its floor")
         print(f"  {case['times_generate']:.1f} times generate; same tokens {case['same_tokens']}")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import random
 import re
 import sys
@@ -121,9 +122,7 @@ def main() -> None:
     prompts = real(asked.mmlu, asked.subjects, questions) if asked.mmlu else made_up(asked.subjects, questions)
     plan = engine.plan_for(model.device)
     sizes = {name: value for name in ("row", "pack") if (value := getattr(asked, name))}
-    plan = engine.Plan(plan.tokens, plan.rows, plan.step, plan.shortest, plan.prompt, **{
-        "row": plan.row, "pack": plan.pack, "room": plan.room, **sizes
-    })  # fmt: skip
+    plan = dataclasses.replace(plan, notes=[], **sizes)
     figures = measured(model, prompts, plan)
     _machine.write(asked.out, "mmlu_scoring", figures)
     print(f"{figures['device']}: {len(prompts)} questions, {figures['tokens_mean']:.0f} tokens each, "

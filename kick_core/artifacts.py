@@ -15,11 +15,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kick_core import keys, methods, weights
+from kick_core import keys, methods, tasks, weights
 from kick_core.calibration import digest
 from kick_core.compression import needs_data
 from kick_core.models.blocks import Matrix, decoder_blocks, matrices
@@ -135,7 +134,7 @@ class OpenModel:
         self.remember_dense()
         self.wears = key
         for block in range(card.blocks):
-            self.wear_block(block, load_file(artifacts.block_path(store, key, block)))
+            self.wear_block(block, artifacts.tensors(store, key, block, "pt"))
 
     def hold(self, block: int) -> AbstractContextManager[None]:
         """Have a block's weights in memory while it is worked on."""
@@ -170,24 +169,44 @@ def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:
     }
 
 
-def artifact_key(opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None) -> str:
-    """The key of what a recipe makes of this model; `facts` of the calibration where the method looks at data."""
+SOLVED_ON = {"cuda": "cuda 2"}
+"""How a kind of device solves, where that is not as ever: raised when factors or sums get other last bits there."""
+
+
+def artifact_key(
+    opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None, trained_on: Tensor | None = None
+) -> str:
+    """The key of what a recipe makes of this model; `facts` of the calibration where the method looks at data,
+    `trained_on` [windows, length] the token ids that a recovery by training reads.
+    """
     seen = None
     if needs_data(recipe):
         assert facts is not None
         seen = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
-    solves = methods.needs(recipe) == "gram"
+    solves = methods.needs(recipe) == "gram" or methods.plans(recipe) or methods.recovery(recipe) is not None
+    trained = {} if trained_on is None else {"trained on": digest(trained_on)}
     return keys.key(
         "weights",
-        {
+        trained
+        | {
             "model": opened.source.fingerprint,
             "dtype": opened.dtype,
             "recipe": methods.payload(recipe),
             "calibration": seen,
-            # methods that solve give other bytes on other kinds of device; the rest do not
-            "device": opened.model.device.type if solves else None,
+            **_judged_by(recipe),
+            # methods that solve, and plans, give other bytes on other kinds of device; the rest do not
+            "device": SOLVED_ON.get(device := opened.model.device.type, device) if solves else None,
         },
     )
+
+
+def _judged_by(recipe: Recipe) -> dict[str, Any]:
+    """What a search's answers are judged by, where it asks a task."""
+    name = methods.objective(recipe)
+    if name in (None, methods.ERROR, methods.PERPLEXITY):
+        return {}
+    data = str(dict(methods.resolve(recipe).options)["search_data"])
+    return {"objective": {"task": name, "version": tasks.get(str(name), data).version}}
 
 
 def dense_key(opened: OpenModel) -> str:

@@ -98,13 +98,17 @@ def _stream(source: str, tokenizer: PreTrainedTokenizerBase, enough: int) -> np.
 def _documents(source: str) -> Iterator[str]:
     if source == "pocket":
         yield from split_documents(data_path("calibration.txt").read_text(encoding="utf-8"))
+    elif source == "pocket-unasked":
+        from kick_core.pocket import unasked
+
+        yield from unasked.documents()
     elif source in HUB:
         yield from _hub(source)
     else:
         path = Path(source).expanduser()
         if not path.is_file():
             raise BadRequest(
-                f"calibration source {source!r} is no file here; known: pocket, {', '.join(HUB)}, "
+                f"calibration source {source!r} is no file here; known: pocket, pocket-unasked, {', '.join(HUB)}, "
                 f"a .txt or .jsonl file, or a .safetensors or .npy file of token ids"
             )
         yield from _local(path)

@@ -8,8 +8,9 @@ matrix, and blocks say themselves which linears share an input.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,33 +18,39 @@ from transformers import PreTrainedModel
 
 from kick_core import allocation, methods, statistics
 from kick_core.methods import CompressedMatrix, Seen, moved
+from kick_core.methods._select import masked
 from kick_core.models.blocks import decoder_blocks, matrices
-from kick_core.records import BlockReport, Card, LayerReport
+from kick_core.records import BlockReport, Card, LayerReport, Lines, Plan
+from kick_core.recovery.blocks import reconstruct
 from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
 
 
-def output_energy(weight: Tensor, gram: Tensor) -> Tensor:
-    """‖WX‖² = Σ (W G) ∘ W from the Gram matrix G = X X^T of the inputs, weight [out, in]: a float32 scalar."""
-    weight = weight.float()
-    return _product(weight, gram).mul_(weight).sum()
+def output_energy(weight: Tensor, gram: Tensor, kept: dict[Any, Any] | None = None) -> Tensor:
+    """‖WX‖² = Σ (W G) ∘ W from the Gram matrix G = X X^T of the inputs, weight [out, in]: a float32 scalar.
 
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """The product of float32 matrices. On a GPU, of two bfloat16 halves each, which the tensor cores multiply at
-    many times the speed and which leave a relative error of 2^-17: plenty for a loss that is only reported."""
-    if not left.is_cuda:
-        return left @ right
-    (high, low), (top, rest) = _halves(left), _halves(right)
+    On a GPU the product is one of bfloat16 halves, two for each factor, which the tensor cores multiply at many times
+    the speed and which leave a relative error of 2^-17: plenty for a loss that is only reported. `kept` takes the Gram
+    matrix's halves for the next matrix that sees the same inputs.
+    """
+    if not weight.is_cuda:
+        weight = weight.float()
+        return (weight @ gram).mul_(weight).sum()
+    kept = {} if kept is None else kept
+    if "halves" not in kept:
+        kept["halves"] = _halves(gram)
+    (high, low), (top, rest) = _halves(weight), kept["halves"]
     product = torch.mm(high, top, out_dtype=torch.float32)
     product += torch.mm(high, rest, out_dtype=torch.float32)
-    product += torch.mm(low, top, out_dtype=torch.float32)
-    return product
+    if low is not None:
+        product += torch.mm(low, top, out_dtype=torch.float32)
+    return product.mul_(weight).sum()
 
 
-def _halves(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _halves(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A matrix as the sum of two in bfloat16; of one, where it is that."""
     high = matrix.bfloat16()
-    return high, (matrix - high).bfloat16()
+    return high, None if high is matrix else (matrix - high).bfloat16()
 
 
 def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> CompressedMatrix:
@@ -53,8 +60,12 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
     changed. Raises BadRequest for shapes that do not fit or a recipe that cannot be met.
     """
     asked = methods.resolve(parse(recipe))
+    if methods.plans(asked):
+        raise BadRequest(f"{asked.text} looks at the whole model: `kick compress` or kick_core.load make it")
     if asked.target is None:
         return CompressedMatrix(weight.detach().clone())
+    if methods.recovery(asked):
+        raise BadRequest(f"{asked.text}: a matrix alone cannot be recovered, which takes the blocks around it")
     if weight.dim() != 2 or inputs.dim() != 3 or inputs.shape[-1] != weight.shape[1]:
         raise BadRequest(
             f"weight {tuple(weight.shape)} and inputs {tuple(inputs.shape)} do not fit: "
@@ -71,11 +82,13 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
 @dataclass(slots=True)
 class Walked:
     """One finished block. `hidden` is the next block's input; None behind the last block, and when the method looks at
-    no data."""
+    no data. `dense` is what the dense model's next block would be given, where blocks are fitted to it.
+    """
 
     report: BlockReport
     results: dict[str, CompressedMatrix]
     hidden: Tensor | None
+    dense: Tensor | None = None
 
 
 def needs_data(recipe: Recipe) -> bool:
@@ -92,73 +105,143 @@ def walk(
     propagate: str = "compressed",
     start: int = 0,
     hidden: Tensor | None = None,
+    dense: Tensor | None = None,
     hold: Hold = all_in_place,
+    plan: Plan | None = None,
 ) -> Iterator[Walked]:
-    """Compress a model in place, block by block from `start` on.
+    """Compress a model in place, block by block from `start` on; with a `plan`, every matrix as it says.
 
     `ids` [windows, length] are calibration tokens, full windows without padding (None for methods that look
-    at no data). `hidden` are the saved inputs of block `start` when a stopped walk goes on. `hold` brings a
-    block's weights where the model is not in memory as a whole.
+    at no data). `hidden` and `dense` are the saved inputs of block `start` (see `Walked`) when a stopped walk goes
+    on. `hold` brings a block's weights where the model is not in memory as a whole.
     """
     asked = methods.resolve(recipe)
     if asked.target is None:
         return
+    if (how := methods.recovery(asked)) and how.trains:
+        raise BadRequest(
+            f"{recipe.text} is trained from a finished artifact: make it in a cache, by kick compress or kick_core.load"
+        )
     blocks = decoder_blocks(model)
-    inputs = None
+    inputs = aim = None
     if needs_data(asked):
         if ids is None:
             raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
         inputs = statistics.first(model, ids, hidden, hold)
-    targets = allocation.per_block(model, asked.target, methods.alloc(asked), ids, hold)
+        if fits_blocks(asked) and propagate == "compressed":  # else both see the dense model's activations
+            aim = statistics.first(model, ids, dense, hold)
+    choose = _chooser(model, asked, ids, hold, plan)
     for index in range(start, len(blocks)):
         with hold(index):
-            walked = _walk_block(model, index, inputs, replace(asked, target=targets[index]), propagate)
+            walked = _walk_block(model, index, inputs, aim, asked, choose, propagate)
         yield walked
 
 
+def fits_blocks(recipe: Recipe) -> bool:
+    """Whether a recipe fits every block to the dense one's outputs after compressing it."""
+    how = methods.recovery(recipe)
+    return how is not None and not how.trains
+
+
+Choose = Callable[[int, str], Recipe | Lines]
+"""What is to be done to a matrix, by the number of its block and its name."""
+
+
+def _chooser(model: PreTrainedModel, recipe: Recipe, ids: Tensor | None, hold: Hold, plan: Plan | None) -> Choose:
+    """What a resolved recipe does to every matrix. Raises BadRequest when it needs a plan and there is none."""
+    if plan is not None:
+        made = {name: methods.resolve(parse(text)) for name, text in plan.recipes.items()}
+        return lambda block, name: made.get(f"{block}.{name}") or plan.lines.get(f"{block}.{name}", Lines())
+    if methods.plans(recipe):
+        raise BadRequest(f"{recipe.text} looks at the whole model first: make it by `kick compress` or kick_core.load")
+    assert recipe.target is not None
+    targets = allocation.per_block(model, recipe.target, methods.alloc(recipe), ids, hold)
+    goals = [replace(recipe, target=target) for target in targets]
+    return lambda block, _name: goals[block]
+
+
 def _walk_block(
-    model: PreTrainedModel, index: int, inputs: statistics.Inputs | None, recipe: Recipe, propagate: str
+    model: PreTrainedModel,
+    index: int,
+    inputs: statistics.Inputs | None,
+    aim: statistics.Inputs | None,
+    recipe: Recipe,
+    choose: Choose,
+    propagate: str,
 ) -> Walked:
     began = time.perf_counter()
     blocks = decoder_blocks(model)
     block, need = blocks[index], methods.needs(recipe)
-    dense = None
+    dense, fit = None, None
     if inputs is not None:
         dense = statistics.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
-    results, layers = _compress_block(block, index, dense, recipe, once=True)
+    _require_finite(block, index)
+    (ready,) = _made_together(block, index, dense, [choose])
+    wanted = _through(block, index, aim) if aim else dense.outputs if dense else None
+    results, layers = _compress_block(block, index, dense, choose, ready, once=True)
+    if inputs and wanted is not None and (how := methods.recovery(recipe)) and not how.trains:
+        fit = reconstruct(block, index, inputs, wanted, results, how)
+        results = fit.results
     last = index + 1 == len(blocks)
     loss = _propagate(block, index, inputs, dense, last=last) if inputs and dense else None
-    note = inputs.take_notes() if inputs else ""
-    report = BlockReport(index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note)
-    return Walked(report, results, inputs.hidden if inputs and not last else None)
+    if aim and wanted is not None:
+        aim.hidden = wanted
+    note = "; ".join(noted for stream in (inputs, aim) if stream and (noted := stream.take_notes()))
+    report = BlockReport(
+        index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note,
+        fit=(fit.before, fit.after) if fit else None,
+    )  # fmt: skip
+    if last:
+        return Walked(report, results, None)
+    return Walked(report, results, inputs.hidden if inputs else None, aim.hidden if aim else None)
+
+
+def _through(block: nn.Module, index: int, inputs: statistics.Inputs) -> Tensor:
+    """A block's outputs for all windows [windows, length, width]."""
+    made = torch.empty_like(inputs.hidden)
+    for rows, output in inputs.outputs(block, index):
+        made[rows] = output
+    return made
 
 
 @torch.no_grad()
 def walk_many(
-    model: PreTrainedModel, recipes: Sequence[Recipe], ids: Tensor, *, start: int = 0, hold: Hold = all_in_place
+    model: PreTrainedModel,
+    recipes: Sequence[Recipe],
+    ids: Tensor,
+    *,
+    start: int = 0,
+    hold: Hold = all_in_place,
+    plans: Mapping[Recipe, Plan] | None = None,
+    need: methods.Need = "nothing",
 ) -> Iterator[tuple[Recipe, Walked]]:
     """Many recipes from one calibration pass: every block sees the dense model's activations.
 
     Yields, for every block from `start` on, what each recipe makes of it, one after the other: the same as
-    `walk` makes with `propagate="dense"`. The model is left dense.
+    `walk` makes with `propagate="dense"`. The model is left dense. `plans` are those of recipes that need one; `need`
+    asks for more statistics than the recipes do (with "gram" every matrix's loss is told).
     """
     asked = [methods.resolve(recipe) for recipe in recipes]
-    need = max((methods.needs(recipe) for recipe in asked), key=methods.NEEDS.index)
+    most = max((need, *(methods.needs(recipe) for recipe in asked)), key=methods.NEEDS.index)
     inputs = statistics.first(model, ids, hold=hold)
-    targets = [allocation.per_block(model, r.target, methods.alloc(r), ids, hold) for r in asked if r.target]
+    choosers = [
+        _chooser(model, recipe, ids, hold, (plans or {}).get(given))
+        for given, recipe in zip(recipes, asked, strict=True)
+    ]
     blocks = decoder_blocks(model)
     for index, block in enumerate(blocks):
         with hold(index):
-            dense = statistics.dense_pass(model, block, index, inputs, need, keep=True)
+            dense = statistics.dense_pass(model, block, index, inputs, most, keep=True)
             kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
-            for given, recipe, goals in zip(recipes, asked, targets, strict=True) if index >= start else ():
+            _require_finite(block, index)
+            for given, choose, ready in _with_ready(block, index, dense, recipes, choosers) if index >= start else ():
                 began = time.perf_counter()
-                goal = replace(recipe, target=goals[index])
-                results, layers = _compress_block(block, index, dense, goal, once=False)
+                results, layers = _compress_block(block, index, dense, choose, ready, once=False)
                 loss = _first_loss(block, index, inputs, dense)
                 for matrix, weight in kept:
                     matrix.write(weight)
                 seconds, note = time.perf_counter() - began, inputs.take_notes()
+                seconds += sum(spent for _, spent in ready.values())
                 report = BlockReport(index, len(blocks), tuple(layers), seconds, loss, note=note)
                 yield given, Walked(report, results, None)
             assert dense.outputs is not None
@@ -166,8 +249,8 @@ def walk_many(
 
 
 def _first_loss(block: nn.Module, index: int, inputs: statistics.Inputs, dense: statistics.Dense) -> float:
-    """The block's relative output error on the first batch of windows."""
-    _, output = next(inputs.outputs(block, index))
+    """The block's relative output error on the first few windows."""
+    _, output = next(inputs.outputs(block, index, most=inputs.few))
     return _relative(output, dense.first[: len(output)])
 
 
@@ -176,35 +259,97 @@ def _relative(changed: Tensor, output: Tensor) -> float:
     return float(error / whole.clamp(min=1e-30))
 
 
+Ready = dict[str, tuple[CompressedMatrix, float]]
+"""What was made of some matrices ahead of the rest, by their names, and the seconds it took."""
+
+
+def _with_ready(
+    block: nn.Module, index: int, dense: statistics.Dense, given: Sequence[Recipe], choosers: Sequence[Choose]
+) -> Iterator[tuple[Recipe, Choose, Ready]]:
+    """Every recipe with what was made for it together with others: of as many at a time as the device has room for."""
+    weights = [matrix.read() for matrix in matrices(block)]
+    size = sum(weight.numel() for weight in weights)
+    # a sweep works in float32 on some of the matrices; weights and masks of all stay until their turn
+    each = size * (weights[0].element_size() + 1 + 5)
+    count = int(max(1, min(len(given), statistics.room(weights[0].device) // each)))
+    for at in range(0, len(given), count):
+        some = slice(at, at + count)
+        ready = _made_together(block, index, dense, choosers[some])
+        while ready:
+            yield given[at], choosers[at], ready.pop(0)
+            at += 1
+
+
+def _made_together(
+    block: nn.Module, index: int, dense: statistics.Dense | None, choosers: Sequence[Choose]
+) -> list[Ready]:
+    """For each chooser, the matrices whose method makes them at once: matrices of one shape that see the same inputs,
+    and the same matrix for others. What fails is left out: made by itself it gets by, or says what is wrong."""
+    ready: list[Ready] = [{} for _ in choosers]
+    groups: dict[Any, list[tuple[int, str, Recipe, Tensor, Seen]]] = {}
+    for matrix in matrices(block) if dense else ():
+        weight = matrix.read()
+        seen = _seen(dense, matrix.name, weight)
+        for number, choose in enumerate(choosers):
+            goal = choose(index, matrix.name)
+            if isinstance(goal, Recipe) and goal.target and methods.stacks(goal, weight.device):
+                kind = (id(seen), weight.shape, goal.method, goal.options)
+                groups.setdefault(kind, []).append((number, matrix.name, goal, weight, seen))
+    for group in (group for group in groups.values() if len(group) > 1):
+        began = time.perf_counter()
+        numbers, names, goals, weights, (seen, *_) = zip(*group, strict=True)
+        try:
+            made = methods.apply_stack(goals, weights, seen)
+        except (KickError, torch.OutOfMemoryError):
+            made = []
+        if not made:
+            statistics.release()
+            continue
+        spent = (time.perf_counter() - began) / len(group)
+        for number, name, result in zip(numbers, names, made, strict=True):
+            ready[number][name] = result, spent
+    return ready
+
+
+def _require_finite(block: nn.Module, index: int) -> None:
+    for matrix in matrices(block):
+        statistics.require_finite(matrix.read(), f"block {index}: {matrix.name}")
+
+
 def _compress_block(
-    block: nn.Module, index: int, dense: statistics.Dense | None, recipe: Recipe, *, once: bool
+    block: nn.Module, index: int, dense: statistics.Dense | None, choose: Choose, ready: Ready, *, once: bool
 ) -> tuple[dict[str, CompressedMatrix], list[LayerReport]]:
-    """Compress a block in place; `once` says that no other recipe will look at the same statistics."""
+    """Compress a block in place, but for what is `ready`; `once` says that no other recipe will look at the same
+    statistics."""
     results, layers = {}, []
     before = Seen(0)
     for matrix in matrices(block):
         began = time.perf_counter()
         weight = matrix.read()
-        statistics.require_finite(weight, f"block {index}: {matrix.name}")
         seen = _seen(dense, matrix.name, weight)
         if once and seen is not before:
             before.factors.clear()
         before = seen
         try:
-            result = _applied(recipe, weight, seen)
+            result, spent = ready.get(matrix.name) or (_applied(choose(index, matrix.name), weight, seen), 0.0)
         except KickError as error:
             raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
-        loss = _relative_loss(dense, matrix.name, weight, result.weight) if dense and seen.tokens else None
+        zeros = result.weight.numel() - result.weight.count_nonzero()
+        loss = _relative_loss(dense, matrix.name, weight, result) if dense and seen.tokens else None
         matrix.write(result.weight)
-        zeros = result.weight.numel() - int(result.weight.count_nonzero())
-        seconds = time.perf_counter() - began
-        layers.append(LayerReport(matrix.name, weight.shape[0], weight.shape[1], zeros, loss, seconds, result.note))
+        told = torch.stack([zeros.double(), *([] if loss is None else [loss.double()])]).tolist()
+        seconds = time.perf_counter() - began + spent
+        rows, cols = weight.shape
+        lost = told[1] if told[1:] else None
+        layers.append(LayerReport(matrix.name, rows, cols, int(told[0]), lost, seconds, result.note))
         results[matrix.name] = result
     return results, layers
 
 
-def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
+def _applied(recipe: Recipe | Lines, weight: Tensor, seen: Seen) -> CompressedMatrix:
     """One matrix by its method; on the CPU where the device has no room for it, which is noted."""
+    if isinstance(recipe, Lines) or recipe.target is None:
+        return without_lines(weight, recipe if isinstance(recipe, Lines) else Lines())
     try:
         return methods.apply(recipe, weight, seen)
     except torch.OutOfMemoryError:
@@ -216,15 +361,25 @@ def _applied(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
     return replace(moved(there, weight.device), note=note)
 
 
-def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: Tensor) -> float | None:
-    """‖(W-Ŵ)X‖² / ‖WX‖² of one matrix, where its Gram matrix was made."""
-    gram = dense.seen[name].gram
-    if gram is None:
+def without_lines(weight: Tensor, lines: Lines) -> CompressedMatrix:
+    """A matrix [out, in] without whole rows and columns; the rest keeps its bits."""
+    mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+    mask[list(lines.rows)] = False
+    mask[:, list(lines.cols)] = False
+    return masked(weight, mask)
+
+
+def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: CompressedMatrix) -> Tensor | None:
+    """‖(W-Ŵ)X‖² / ‖WX‖² of one matrix, where its Gram matrix was made: a float32 scalar."""
+    seen = dense.seen[name]
+    if seen.gram is None:
         return None
     if name not in dense.energies:  # the same for every recipe
-        dense.energies[name] = output_energy(weight, gram).clamp(min=1e-30)
-    lost = output_energy(compressed.float() - weight.float(), gram)
-    return float((lost / dense.energies[name]).clamp(min=0))
+        dense.energies[name] = output_energy(weight, seen.gram, seen.factors).clamp(min=1e-30)
+    # where nothing was updated, weights are what they were, or gone: the change is exact in their own dtype
+    wide = torch.float32 if compressed.updated else weight.dtype
+    lost = compressed.weight.to(wide) - weight.to(wide)
+    return (output_energy(lost, seen.gram, seen.factors) / dense.energies[name]).clamp(min=0)
 
 
 def _seen(dense: statistics.Dense | None, name: str, weight: Tensor) -> Seen:
@@ -245,7 +400,8 @@ def _propagate(
     loss = 0.0
     for rows, output in inputs.outputs(block, index):
         if rows.start == 0:
-            loss = _relative(output, dense.first[: len(output)])
+            few = min(inputs.few, len(output))
+            loss = _relative(output[:few], dense.first[:few])
         inputs.hidden[rows] = output
     return loss
 
@@ -284,9 +440,11 @@ def make_card(
     size: int = 0,
     warnings: tuple[str, ...] = (),
     decoder: str = "",
+    recovery: dict[str, object] | None = None,
+    plan: dict[str, Any] | None = None,
 ) -> Card:
     """The card of what a walk did. `layers` carry their block's number in front of their name."""
-    from kick_core.provenance import now, versions
+    from kick_core.provenance import host, now, versions
 
     weights = sum(layer.rows * layer.cols for layer in layers)
     return Card(
@@ -309,4 +467,7 @@ def make_card(
         layers=tuple(layers),
         warnings=warnings,
         decoder=decoder,
+        host=host(),
+        recovery=recovery,
+        plan=plan,
     )

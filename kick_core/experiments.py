@@ -22,7 +22,16 @@ WINDOWS = (1, 4, 16, 64, 128)
 SHOTS = (0, 1, 2, 3, 5)
 """Worked examples before a question (figure 14)."""
 
-NAMES = ("table2", "table3", "calibration-size", "small-dense", "k-shot", "disciplines", "perplexity-vs-tasks")
+NAMES = (
+    "table2", "table3", "calibration-size", "small-dense", "k-shot", "disciplines", "perplexity-vs-tasks", "families",
+    "recovery",
+)  # fmt: skip
+
+FAMILY = ("pocket-11m", "pocket-4m")
+"""The models that `families` compares where none is named."""
+
+RECOVERED = ("wanda@0.5", "wanda@2:4", "sparsegpt@0.5", "gptq@3bit")
+"""What is recovered, as far as the paper's question reaches: sparsity of two sorts, and few bits."""
 
 
 def requests(name: str, base: Request, store: Store, small: str | None = None) -> tuple[Request, ...]:
@@ -38,6 +47,8 @@ def requests(name: str, base: Request, store: Store, small: str | None = None) -
             return _few_shots(base)
         case "small-dense":
             return _small_dense(base, store, small)
+        case "recovery":
+            return (_recovery(base),)
         case _ if name in NAMES:
             grid = PRESETS[name]
             return (replace(base, recipes=grid["recipes"], tasks=grid["tasks"]),)
@@ -48,13 +59,29 @@ def base(model: str, data: str = "pocket") -> Request:
     """How an experiment asks a model: the pocket ones as the demo does, others as the paper did (all examples, 128
     windows of C4).
     """
-    if model == "pocket" or model in POCKET_MODELS:
+    if _is_pocket(model):
         return replace(preset("demo", model), data=data)
     return Request(model, (), calibration=Calibration("c4", windows=128), data=data)
 
 
 def _calibrated() -> tuple[str, ...]:
     return ("dense", *(f"{method}@{level}" for method in ("wanda", "sparsegpt") for level in ("0.5", "0.7")))
+
+
+def _recovery(base: Request) -> Request:
+    """The paper's open question. The pocket models are trained on text that tells nothing that is asked, and, being
+    small, at a higher rate.
+    """
+    trained = "recover=lora" + (",recover_rate=0.004,recover_text=pocket-unasked" if _is_pocket(base.model) else "")
+    recipes = tuple(
+        text for recipe in RECOVERED for text in (recipe, f"{recipe},recover=blocks", f"{recipe},{trained}")
+    )
+    tasks = ("perplexity", "factoid_qa", "retrieval_qa_closed", "retrieval_qa_open")
+    return replace(base, recipes=("dense", *recipes), tasks=tasks)
+
+
+def _is_pocket(model: str) -> bool:
+    return model == "pocket" or model in POCKET_MODELS
 
 
 def _few_shots(base: Request) -> tuple[Request, ...]:

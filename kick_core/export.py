@@ -3,6 +3,9 @@
 `dense` writes plain safetensors with the zeros in them, for any loader (and no `sparsity_config`, which newer
 loaders refuse); `gptq` and `compressed-tensors` write packed integers. Every format's traps are silent, so
 the folder appears under its name only after it was opened again and gave the same logits.
+
+Blocks are written one after the other. `checkpoint` writes a model whose blocks are on disk only, too: what is
+asked by others than this process, or over several devices, is asked as such a folder.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -24,18 +29,20 @@ from kick_core import methods
 from kick_core.artifacts import OpenModel
 from kick_core.formats import GPTQ, PACKED, Grid, gptq_config, gptq_tensors, packed_config, packed_tensors
 from kick_core.methods._grid import group_of
-from kick_core.models.blocks import decoder_blocks, matrices
+from kick_core.models.blocks import decoder_blocks, first_inputs, matrices, run_block
 from kick_core.models.loading import open_model
-from kick_core.models.source import find
-from kick_core.spec import BadRequest, IntGrid, KickError, ModelRef, Recipe
-from kick_core.store import artifacts
+from kick_core.models.quantized import quantization
+from kick_core.models.shards import Shards, open_streamed, path_of, resident
+from kick_core.models.source import Source, find
+from kick_core.spec import DENSE, BadRequest, IntGrid, KickError, ModelRef, Recipe
+from kick_core.store import artifacts, checkpoints
 from kick_core.store.files import no_space_named, require_space
 from kick_core.weights import unpack_bits
 from kick_core.workshop import Workshop
 
 FORMATS = ("dense", GPTQ, PACKED)
-SHARD = 5_000_000_000
-"""Bytes in one weight file at most."""
+SHARD = 2_000_000_000
+"""Bytes in one weight file, about: so much is held in memory until it is written."""
 
 TOLERANCE = {"dense": 0.0, GPTQ: 0.05, PACKED: 0.05}
 """Largest difference of reloaded logits, relative to their spread. GPTQ files hold scales in float16."""
@@ -76,6 +83,32 @@ def export(shop: Workshop, recipe: Recipe, folder: Path, form: str) -> Exported:
     return Exported(folder, form, sum(p.stat().st_size for p in folder.iterdir()), difference)
 
 
+@contextmanager
+def checkpoint(shop: Workshop, recipe: Recipe) -> Iterator[Source]:
+    """A made recipe as a plain folder, there as long as the context; block by block, so never whole in memory.
+
+    The dense model's own folder is one already, unless it is quantized. Raises KickError when what was written is
+    not the same model.
+    """
+    opened, source = shop.opened, shop.opened.source
+    if recipe == DENSE and quantization(source) is None:
+        yield source
+        return
+    if not opened.streamed:
+        shop.put_on(recipe)
+    size = sum(parameter.nbytes for parameter in opened.model.parameters())
+    with checkpoints.room(shop.store, shop.key(recipe)) as folder:
+        require_space(folder, size)
+        with no_space_named(folder, size):
+            _write(shop, recipe, folder, "dense", None)
+        written = Source(source.name, folder, tuple(sorted(folder.glob("*.safetensors"))), shop.key(recipe))
+        if opened.streamed:
+            _same_states(shop, recipe, written)
+        else:
+            _checked(opened, folder, TOLERANCE["dense"])
+        yield written
+
+
 def _grid_of(recipe: Recipe, form: str) -> tuple[IntGrid, dict[str, Any]]:
     full = methods.resolve(recipe)
     last = full.then or full
@@ -84,6 +117,10 @@ def _grid_of(recipe: Recipe, form: str) -> tuple[IntGrid, dict[str, Any]]:
     if last.method not in ("rtn", "gptq"):
         raise BadRequest(
             f"{last.method} keeps more than codes and scales, which {form} cannot hold: use --format dense"
+        )
+    if (how := methods.recovery(full)) and how.trains:
+        raise BadRequest(
+            f"recover={how.kind} keeps updates beside the codes, which {form} cannot hold: use --format dense"
         )
     options = dict(last.options)
     if form == GPTQ and last.target.bits not in (4, 8):
@@ -102,9 +139,10 @@ def _grid_of(recipe: Recipe, form: str) -> tuple[IntGrid, dict[str, Any]]:
 def _write(
     shop: Workshop, recipe: Recipe, folder: Path, form: str, grid: tuple[IntGrid, dict[str, Any]] | None
 ) -> None:
+    """Weights, config, and what lies beside them in the model's own folder."""
     opened = shop.opened
     config = json.loads((opened.source.folder / "config.json").read_text())
-    tensors = _plain_tensors(opened.model)
+    config.pop("quantization_config", None)  # of a folder that was quantized already: what is written is not
     if grid is not None:
         target, options = grid
         assert target.group is not None
@@ -114,48 +152,73 @@ def _write(
         else:
             settings = packed_config(target.bits, target.group, target.symmetric)
         config["quantization_config"] = settings
-        tensors = _with_grids(shop, recipe, tensors, form, target)
-    _save_shards(tensors, folder)
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = opened.dtype
+    _save_shards(_tensors(shop, recipe, form, grid[0] if grid else None), folder)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     for path in opened.source.folder.iterdir():
         beside = path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt")
-        if beside and path.name != "model.safetensors.index.json" and not (folder / path.name).exists():
+        if beside and path.name not in _OF_WEIGHTS and not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
     if recipe.target is not None:
         card = artifacts.card(shop.store, shop.key(recipe))
         (folder / "kick_compression.json").write_text(json.dumps(card.to_json(), indent=1))
 
 
-def _plain_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The checkpoint's tensors by name; a tied head is left out, as loaders expect."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if model.config.get_text_config().tie_word_embeddings:
-        embedding = model.get_input_embeddings().weight
-        tied = {n for n, p in model.named_parameters(remove_duplicate=False) if p is embedding}
-        for name in sorted(tied)[:-1]:
-            state.pop(name, None)
-    return state
+_OF_WEIGHTS = ("model.safetensors.index.json", "quantize_config.json")
+"""Files that tell of the weights beside them, not of the model."""
+
+
+def _tensors(shop: Workshop, recipe: Recipe, form: str, target: IntGrid | None) -> Iterator[tuple[str, Tensor]]:
+    """The checkpoint's tensors by name, on the CPU, block after block; a tied head is left out, as loaders expect.
+
+    An open model wears the recipe already; of a streamed one each block puts it on while it is in memory.
+    """
+    model = shop.opened.model
+    blocks = decoder_blocks(model)
+    inside = f"{path_of(model, blocks)}."
+    tied = set(_tied(model))
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(inside) and name not in tied:
+            yield name, tensor.detach().cpu().contiguous()
+    for number, block in enumerate(blocks):
+        with _worn(shop, recipe, number) as stored:
+            found = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
+            if target is not None:
+                found = _with_grids(block, found, stored, form, target)
+        yield from ((f"{inside}{number}.{name}", tensor) for name, tensor in found.items())
+
+
+@contextmanager
+def _worn(shop: Workshop, recipe: Recipe, block: int) -> Iterator[dict[str, Tensor]]:
+    """A block in memory with the recipe on, and what the artifact holds of it."""
+    with shop.opened.hold(block):
+        stored = {} if recipe == DENSE else artifacts.tensors(shop.store, shop.key(recipe), block, "pt")
+        if shop.opened.streamed and stored:
+            shop.opened.wear_block(block, stored)
+        yield stored
+
+
+def _tied(model: PreTrainedModel) -> list[str]:
+    """The names under which the embedding's weights stand once more."""
+    if not model.config.get_text_config().tie_word_embeddings:
+        return []
+    embedding = model.get_input_embeddings().weight
+    return sorted(n for n, p in model.named_parameters(remove_duplicate=False) if p is embedding)[:-1]
 
 
 def _with_grids(
-    shop: Workshop, recipe: Recipe, tensors: dict[str, Tensor], form: str, target: IntGrid
+    block: nn.Module, found: dict[str, Tensor], stored: dict[str, Tensor], form: str, target: IntGrid
 ) -> dict[str, Tensor]:
-    """The same with every compressed linear's weight replaced by its packed form."""
-    model, key = shop.opened.model, shop.key(recipe)
+    """A block's tensors with every compressed linear's weight replaced by its packed form."""
     write = gptq_tensors if form == GPTQ else packed_tensors
-    paths = {id(module): name for name, module in model.named_modules()}
-    for number, block in enumerate(decoder_blocks(model)):
-        stored = load_file(artifacts.block_path(shop.store, key, number))
-        linears = dict(block.named_modules())
-        for matrix in matrices(block):
-            module = linears.get(matrix.name)
-            if not isinstance(module, nn.Linear):
-                raise BadRequest(f"{matrix.name} of {type(model).__name__} is no plain linear: use --format dense")
-            name = f"{paths[id(module)]}"
-            found = _stored_grid(matrix.name, stored, matrix.read().shape[1], target)
-            del tensors[f"{name}.weight"]
-            tensors |= write(name, found, target.symmetric)
-    return tensors
+    linears = dict(block.named_modules())
+    for matrix in matrices(block):
+        if not isinstance(linears.get(matrix.name), nn.Linear):
+            raise BadRequest(f"{matrix.name} is no plain linear: use --format dense")
+        grid = _stored_grid(matrix.name, stored, matrix.read().shape[1], target)
+        del found[f"{matrix.name}.weight"]
+        found |= write(matrix.name, grid, target.symmetric)
+    return found
 
 
 def _stored_grid(name: str, stored: dict[str, Tensor], cols: int, target: IntGrid) -> Grid:
@@ -168,33 +231,39 @@ def _stored_grid(name: str, stored: dict[str, Tensor], cols: int, target: IntGri
     return Grid(codes, stored[f"{name}.scales"], stored[f"{name}.zeros"], groups, target.bits)
 
 
-def _save_shards(tensors: dict[str, Tensor], folder: Path) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if size + tensor.nbytes > SHARD and shards[-1]:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
-        return
-    places: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(shard, file)
-    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": places}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+def _save_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path) -> None:
+    """Write tensors as they come, a file whenever `SHARD` bytes are together; files are named when all are there."""
+    shards: list[list[str]] = []
+    total = held = 0
+    some: dict[str, Tensor] = {}
+
+    def save() -> None:
+        save_file(some, folder / f"part-{len(shards)}.safetensors", metadata={"format": "pt"})
+        shards.append(list(some))
+        some.clear()
+
+    for name, tensor in tensors:
+        if some and held + tensor.nbytes > SHARD:
+            save()
+            held = 0
+        some[name] = tensor
+        held += tensor.nbytes
+        total += tensor.nbytes
+    save()
+    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    for number, name in enumerate(names if len(shards) > 1 else ["model.safetensors"]):
+        os.rename(folder / f"part-{number}.safetensors", folder / name)
+    if len(shards) > 1:
+        places = {tensor: name for name, held_ in zip(names, shards, strict=True) for tensor in held_}
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
 
 @torch.inference_mode()
 def _checked(opened: OpenModel, folder: Path, tolerance: float) -> float:
     """Open what was written and compare logits. Raises KickError on anything but the same model."""
     again = open_model(find(ModelRef(str(folder))), opened.dtype, opened.model.device.type)
-    vocabulary = opened.model.config.get_text_config().vocab_size
-    probe = torch.randint(vocabulary, (2, min(64, opened.source.context)), generator=torch.Generator().manual_seed(0))
+    probe = _probe(opened)
     wanted, found = (m(probe.to(m.device), use_cache=False).logits.float() for m in (opened.model, again))
     difference = float((wanted - found).abs().max() / wanted.std())
     if not difference <= tolerance:
@@ -202,3 +271,36 @@ def _checked(opened: OpenModel, folder: Path, tolerance: float) -> float:
             f"the exported model differs from the compressed one (logits by {difference:.3g} of their spread)"
         )
     return difference
+
+
+def _probe(opened: OpenModel) -> Tensor:
+    """Token ids [2, n] that two models are compared on."""
+    vocabulary = opened.model.config.get_text_config().vocab_size
+    return torch.randint(vocabulary, (2, min(64, opened.source.context)), generator=torch.Generator().manual_seed(0))
+
+
+def _same_states(shop: Workshop, recipe: Recipe, written: Source) -> None:
+    """As `_checked` for a model that is larger than memory: hidden states behind its last block, and its head.
+
+    Raises KickError unless they are the same bits.
+    """
+    opened, device = shop.opened, shop.opened.model.device
+    again, shards = open_streamed(written, opened.model.dtype, device), Shards(written)
+    probe = _probe(opened)
+    same = again is not None and torch.equal(
+        _states(opened.model, probe, lambda block: _worn(shop, recipe, block)),
+        _states(again, probe, lambda block: resident(again, shards, block, device)),
+    )
+    heads = [m.get_output_embeddings().weight for m in (opened.model, again) if m is not None]
+    if not same or not torch.equal(*heads):
+        raise KickError(f"{written.folder} is not the model that was written there")
+
+
+@torch.no_grad()
+def _states(model: PreTrainedModel, probe: Tensor, put_on: Callable[[int], AbstractContextManager[Any]]) -> Tensor:
+    with put_on(0):
+        hidden, calls = first_inputs(model, probe)
+    for number, block in enumerate(decoder_blocks(model)):
+        with put_on(number):
+            hidden = run_block(block, hidden, calls[number])
+    return hidden

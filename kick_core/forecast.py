@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from kick_core import methods, plans, tasks
-from kick_core.spec import DENSE, BadRequest, IntGrid, Recipe, parse
+from kick_core import methods, planners, plans, tasks
+from kick_core.spec import DENSE, BadRequest, BitBudget, IntGrid, Recipe, parse
 from kick_core.store import Store, artifacts, results
 from kick_core.store import fidelity as kept
 from kick_core.store.files import free_bytes
@@ -74,10 +74,14 @@ def forecast(request: Request, store: Store) -> Forecast:
     opened = known is None
     if known is None:
         known = plans.remember(store, Sweep(request, store, plan_only=True))
-    planner = _Planner(request, store, known, _Rates(store, known))
     model = known["model"]
-    lines = tuple(line for recipe in request.parsed() for line in planner.lines(recipe))
-    return Forecast(model["name"], model["fingerprint"], lines, free_bytes(store.root), opened)
+    return Forecast(model["name"], model["fingerprint"], lines(request, store, known), free_bytes(store.root), opened)
+
+
+def lines(request: Request, store: Store, known: dict[str, Any]) -> tuple[Line, ...]:
+    """Every cell of a sweep whose keys are `known` (`plans.recall`), with what is left of it. Opens nothing."""
+    planner = _Planner(request, store, known, _Rates(store, known))
+    return tuple(line for recipe in request.parsed() for line in planner.lines(recipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +191,15 @@ class _Rates:
 
 
 def _kin(one: Recipe, other: Recipe) -> bool:
-    return one.method == other.method and (one.then.method if one.then else "") == (
-        other.then.method if other.then else ""
-    )
+    """Whether two recipes cost about the same."""
+    return _how(one) == _how(other)
+
+
+def _how(recipe: Recipe) -> tuple[object, ...]:
+    """What the time of making follows from, beside the model: methods, what is looked at before, and the recovery."""
+    options, how = dict(recipe.options), methods.recovery(recipe)
+    looks = [options.get(name) for name in ("alloc", "objective", "search_steps", "search_examples")]
+    return recipe.method, recipe.then and recipe.then.method, how and (how.kind, how.tokens), *looks
 
 
 # --- counting --------------------------------------------------------------------------------------------------
@@ -215,17 +225,23 @@ def making(recipe: Recipe, model: dict[str, Any]) -> tuple[float, float]:
     """Calibration tokens and floating-point operations of making an artifact.
 
     Each block is run twice on all tokens (for its inputs' statistics, and to hand them on); Gram matrices cost 2 in²
-    a token for every different width; solving costs in³ and out x in² a matrix.
+    a token for every different width; solving costs in³ and out x in² a matrix. Recovery reads its tokens once more,
+    forward and backward: 6 operations a weight and token. A recipe that measures an objective while it is planned reads
+    that many tokens more.
     """
-    need = methods.needs(recipe)
-    if need == "nothing":
-        return 0.0, 0.0
+    need, how = methods.needs(recipe), methods.recovery(recipe)
     tokens, shapes = model["calibration"], model["matrices"]
-    work = 4.0 * tokens * sum(rows * cols for rows, cols in shapes)
+    weights = sum(rows * cols for rows, cols in shapes)
+    again = 0 if how is None else how.tokens
+    if need == "nothing":
+        return float(again), model["blocks"] * 6.0 * again * weights
+    work = 4.0 * tokens * weights + 6.0 * again * weights
     if need == "gram":
         work += 2.0 * tokens * sum(cols**2 for cols in {cols for _, cols in shapes})
         work += sum(cols**3 + rows * cols**2 for rows, cols in shapes)
-    return float(tokens), model["blocks"] * work
+    count, examples = planners.looks(recipe)
+    read = count * (16 * model["window"] if examples is None else planners.LOOK * examples)
+    return float(tokens + again + read), model["blocks"] * work + 2.0 * model["parameters"] * read
 
 
 def artifact_bytes(recipe: Recipe, model: dict[str, Any]) -> float:
@@ -233,12 +249,18 @@ def artifact_bytes(recipe: Recipe, model: dict[str, Any]) -> float:
     too where a method changes them, codes and a scale and zero a group where it rounds.
     """
     weights = model["blocks"] * sum(rows * cols for rows, cols in model["matrices"])
-    last = recipe.then or recipe
-    if isinstance(last.target, IntGrid):
+    last, how = recipe.then or recipe, methods.recovery(recipe)
+    if isinstance(last.target, BitBudget):
+        bits = last.target.bits
+    elif isinstance(last.target, IntGrid):
         target = methods.resolve(last).target
         group = target.group if isinstance(target, IntGrid) and target.group else methods.GROUP
         bits = last.target.bits + (40 / group if group > 0 else 0) + (1 if recipe.then else 0)
+        if how and how.trains:  # the factors of the updates beside the codes
+            factors = sum(how.rank * (rows + cols) for rows, cols in model["matrices"])
+            bits += model["bits"] * model["blocks"] * factors / weights
     else:
         sparsity = recipe.target.sparsity if recipe.target else 0.0
-        bits = 1 + (model["bits"] * (1 - sparsity) if methods.needs(recipe) == "gram" else 0)
+        changes = how is not None or methods.needs(recipe) == "gram"
+        bits = 1 + (model["bits"] * (1 - sparsity) if changes else 0)
     return weights * bits / 8

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kick_core import jobs
+from kick_core import jobs, provenance
 from kick_core.jobs import Job, State
 from kick_core.records import Progress
 from kick_core.spec import KickError
@@ -40,23 +40,32 @@ class _Stopped(Exception):
 
 
 def real(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
-    """The real work, a sweep's or a prompt's. Only a worker calls it: this is where torch is loaded."""
-    from kick_core import sweep, tryout
+    """The real work, a sweep's or a prompt's. Only a worker calls it: this is where torch is loaded, or Ray."""
+    from kick_core import cluster, sweep, tryout
 
     steps: Iterator[Progress]
     if "prompt" in spec:
         steps = tryout.run(tryout.Prompt.from_json(spec), store)
+    elif "cluster" in spec:
+        steps = cluster.run(cluster.Spread.from_json(spec), store)
     else:
         steps = sweep.run(sweep.Request.from_json(spec), store)
     return steps
 
 
+def _elsewhere(spec: Mapping[str, Any]) -> bool:
+    """Whether the work is done on a cluster that deals out its devices itself."""
+    from kick_core.cluster.joining import LOCAL
+
+    return bool(spec.get("cluster", {}).get("address", LOCAL) != LOCAL)
+
+
 def work(store: Store, name: str, run: Run = real) -> State:
     """Work a job off in this process, which must hold the job's lock. Every end is written down."""
     folder = jobs.place(store, name)
-    state = replace(jobs.job(store, name), pid=os.getpid(), cancelling=False)
+    state = replace(jobs.job(store, name), pid=os.getpid(), host=provenance.host(), cancelling=False)
     try:
-        with _device(store, folder, state):
+        with contextlib.nullcontext() if _elsewhere(state.spec) else _device(store, folder, state):
             state = replace(state, state="running", started=time.time(), updated=time.time(), message="loading")
             jobs.write(folder, state)
             for step in _steps(folder, state, run(state.spec, store)):
@@ -111,7 +120,7 @@ def _steps(folder: Path, state: Job, steps: Iterator[Progress]) -> Iterator[Job]
         answers = state.answers if said is None else {**state.answers, step.cell: said}
         state = replace(
             state, cell=step.cell, done=step.done, total=step.total, message=step.message, block=step.block,
-            blocks=step.blocks, losses=losses, answers=answers, updated=time.time(),
+            blocks=step.blocks, losses=losses, answers=answers, where=step.where or state.where, updated=time.time(),
         )  # fmt: skip
         _stop_if_asked(folder)
         if fresh or moved or state.updated - last > _TICK:

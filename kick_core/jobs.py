@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from kick_core import keys
+from kick_core import keys, provenance
 from kick_core.spec import BadRequest, Calibration, KickError
 from kick_core.store import Store, is_key
 from kick_core.store.faults import here
@@ -39,6 +39,8 @@ ACTIVE: tuple[State, ...] = ("queued", "running")
 WORKER = (sys.executable, "-m", "kick_core.job_worker")
 PATIENCE = 10.0
 """Seconds between the polite request to stop and a signal from who asks again."""
+SILENCE = 60.0
+"""Seconds after which a job of another machine, whose lock tells nothing here, counts as lost if it says nothing."""
 ROOM = 1 << 20
 """Bytes that must be free before a job begins; its worker, who knows the model, asks for what artifacts take."""
 
@@ -54,7 +56,7 @@ class Job:
     """A job as it stands now.
 
     `share` is its progress in [0, 1], `losses` those of the current cell's blocks, `answers` those to a prompt so
-    far, by recipe.
+    far, by recipe. `host` is the machine of its process `pid`, `where` names those that work for it, if others do.
     """
 
     id: str
@@ -72,6 +74,8 @@ class Job:
     started: float = 0.0
     updated: float = 0.0
     pid: int = 0
+    host: str = ""
+    where: str = ""
     cancelling: bool = field(default=False)
 
     @property
@@ -200,7 +204,7 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
     folder = place(store, name)
     with no_space_named(folder, 1 << 12):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = take(folder / "lock")
+        handle = _take_from_ended(store, name)
     if handle is None:
         return job(store, name)
     try:
@@ -240,6 +244,17 @@ def take(path: Path) -> int | None:
     return None
 
 
+def _take_from_ended(store: Store, name: str) -> int | None:
+    """As `take`; but a worker that has said its last word is waited for, because it takes its time to end."""
+    path = place(store, name) / "lock"
+    until = time.monotonic() + PATIENCE
+    while (handle := take(path)) is None and time.monotonic() < until:
+        with contextlib.suppress(KickError):
+            if job(store, name).active:
+                return None
+    return handle
+
+
 def _held(path: Path) -> bool:
     try:
         handle = os.open(path, os.O_RDWR)
@@ -258,7 +273,6 @@ def job(store: Store, name: str) -> Job:
     """One job as it stands now. Raises KickError when there is none."""
     folder = place(store, name)
     _children[:] = [child for child in _children if child.poll() is None]
-    alive = _held(folder / "lock")
     try:
         data = read_sealed_json(folder / "state.json")
         found = Job(**{**data, "losses": tuple(data["losses"])})
@@ -266,9 +280,18 @@ def job(store: Store, name: str) -> Job:
         raise KickError(f"no job {name!r} in {store.root}") from None
     except (Damaged, ValueError, TypeError, KeyError) as error:
         raise KickError(f"the state of job {name!r} is damaged ({error})") from error
-    if found.active and not alive:
+    if found.active and not _alive(found, folder):
         found = replace(found, state="lost", message="its process is gone; start it again, it goes on where it was")
     return replace(found, cancelling=found.active and (folder / "cancel").exists())
+
+
+def _alive(found: Job, folder: Path) -> bool:
+    """Whether its process lives. Some network disks do not show locks of other machines: there its last word counts."""
+    return _held(folder / "lock") or (not _here(found) and time.time() - found.updated < SILENCE)
+
+
+def _here(found: Job) -> bool:
+    return found.host in ("", provenance.host())
 
 
 def jobs(store: Store) -> list[Job]:
@@ -298,10 +321,14 @@ def cancel(store: Store, name: str) -> Job:
         return found
     if not flag.exists():
         flag.touch()
-    elif found.pid and abs(time.time() - flag.stat().st_mtime) > PATIENCE:  # the clock may have been set back
+    elif found.pid and _here(found) and _waited(flag):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(found.pid, signal.SIGTERM)
     return job(store, name)
+
+
+def _waited(flag: Path) -> bool:
+    return abs(time.time() - flag.stat().st_mtime) > PATIENCE  # the clock may have been set back
 
 
 def forget(store: Store, name: str) -> None:

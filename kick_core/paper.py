@@ -109,5 +109,13 @@ CLAIMS = {
         'Figure 1: perplexity shows "no significant variation up to 45 to 60 %" where knowledge is lost at 25 to 30 %. '
         "The figure prints no values.",
     ),
+    "families": (
+        "The paper measures Vicuna 7B and 13B, which are tuned for dialogue, and leaves other families to later work: "
+        "it prints nothing to compare with.",
+    ),
+    "recovery": (
+        'The paper compresses "without fine-tuning" and leaves LoRA and QLoRA to future work: does knowledge come '
+        "back, or perplexity alone? Nothing is printed.",
+    ),
 }
 """What the paper says of each experiment, in its words or ours."""

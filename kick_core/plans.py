@@ -37,6 +37,8 @@ SAMPLE = 64
 
 def recall(store: Store, request: Request) -> dict[str, Any] | None:
     """What is known of a sweep, when it is all of it; opens neither weights nor tokenizer, and needs no torch."""
+    if request.hosted:  # which vLLM there is, or how much memory, is seen only by looking
+        return None
     path = _path(store, request)
     try:
         known: dict[str, Any] = json.loads(path.read_text())
@@ -93,6 +95,7 @@ def _model(sweep: Sweep) -> dict[str, Any]:
         "name": opened.source.name,
         "fingerprint": opened.source.fingerprint,
         "dtype": opened.dtype,
+        "decoder": opened.decoder,
         "device": opened.model.device.type,
         "window": sweep.ask.window,
         "calibration": calibration.windows * (calibration.length or min(2048, opened.source.context)),
@@ -149,12 +152,13 @@ def _path(store: Store, request: Request) -> Path:
     about = {
         "model": source.fingerprint,
         "dtype": request.dtype,
-        "device": _device(request.device),
+        "device": device(request.device),
         "calibration": {**request.to_json()["calibration"], "file": _state(Path(request.calibration.source))},
         "data": request.data,
         "files": _state(Path(request.data)),
         "protocol": request.protocol,
         "shots": request.shots,
+        "host": [request.engine, request.device_map, request.max_memory],
         "program": _program(),
     }
     return store.root / "plans" / f"{keys.key('plan', about)}.json"
@@ -187,7 +191,7 @@ _DRIVERS = ("nvidia0", "nvidiactl", "dxg", "kfd")
 """Without one of these in /dev no Linux offers torch a device."""
 
 
-def _device(name: str) -> str:
+def device(name: str) -> str:
     """The kind of device that a name means. Asks torch only where there may be more than a CPU."""
     if name != "auto" or (sys.platform == "linux" and not any(os.path.exists(f"/dev/{d}") for d in _DRIVERS)):
         return "cpu" if name == "auto" else name.partition(":")[0]

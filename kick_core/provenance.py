@@ -1,4 +1,4 @@
-"""When, and with which versions: what every card says about its making."""
+"""When, where, and with which versions: what every card says about its making."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def host() -> str:
+    """The name of this machine: where on a cluster something was made."""
+    return platform.node()
 
 
 def versions() -> dict[str, str]:

@@ -121,7 +121,8 @@ class BlockReport(_Json):
 
     `loss` is the block's relative output error ‖f̂(X̂) - f(X̂)‖² / ‖f(X̂)‖² on the first batch of calibration
     windows, X̂ being the inputs it was calibrated on; None where the method looks at no data. `note` tells what
-    was done when memory ran out.
+    was done when memory ran out. `fit` is, where the block was fitted to the dense one afterwards, its relative output
+    error ‖f̂(X̂) - f(X)‖² / ‖f(X)‖² over all windows before and after, X being the dense model's own activations.
     """
 
     block: int
@@ -131,13 +132,50 @@ class BlockReport(_Json):
     loss: float | None = None
     resumed: bool = False
     note: str = ""
+    fit: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planning(_Json):
+    """A recipe looks at the whole model before its first block: `done` of `total` looks; `note` tells the last one."""
+
+    done: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines(_Json):
+    """What structured pruning drops of one matrix [out, in]: whole rows and whole columns, by number."""
+
+    rows: tuple[int, ...] = ()
+    cols: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(_Json):
+    """What a recipe that looks at the whole model does to every matrix, found before the walk.
+
+    Matrices are named "block.name". `recipes` holds the text of what compresses each one, or `lines` what is dropped
+    of it; one that is in neither stays dense. `facts` tell how it was found, for the card: they are kept as JSON.
+    """
+
+    recipes: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, Lines] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        lines = {name: Lines.from_json(found) for name, found in data["lines"].items()}
+        return cls(dict(data["recipes"]), lines, dict(data["facts"]))
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a sweep is, or an answer to a prompt of one's own (`answer`: the text so far).
 
-    `done` and `total` are in units of work; a cell is one recipe or one task of it.
+    `done` and `total` are in units of work; a cell is one recipe or one task of it. `where` names the machines at work
+    when it is not this one alone.
     """
 
     cell: str
@@ -148,15 +186,19 @@ class Progress:
     blocks: int | None = None
     loss: float | None = None
     answer: str | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Card(_Json):
     """The card of a finished weight artifact: what it is, where it came from and what it weighs.
 
-    `bytes` are on disk, `dense_bytes` what a dense copy of the same linears would take, `weights` the number
+    `bytes` are those of its files as they were made (`store.artifacts.sizes` tells what they take on disk now, where
+    artifacts may share them), `dense_bytes` what a dense copy of the same linears would take, `weights` the number
     of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
-    files were quantized already.
+    files were quantized already. `host` is the machine that sealed it; older cards name none.
+    `recovery` tells what was trained on after compression, and how the loss went.
+    `plan` holds the facts of a `Plan`, where the recipe made one.
     """
 
     key: str
@@ -178,6 +220,9 @@ class Card(_Json):
     layers: tuple[LayerReport, ...] = ()
     warnings: tuple[str, ...] = ()
     decoder: str = ""
+    host: str = ""
+    recovery: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
 
     @property
     def bits_per_weight(self) -> float:
@@ -204,7 +249,8 @@ class RunCard(_Json):
     `protocol` says how it was asked, not how it is scored: "strict" also where both protocols ask alike.
     `weights` is the artifact's key, or the dense model's. `plan` names the shape policy, so that dense and
     variants are known to have been asked alike. `total` is the number of examples the task has in all. `decoder`
-    opened the model where its files were quantized already.
+    opened the model where its files were quantized already. `settings["engine"]` is there where another engine than
+    this package's was asked; `placed` says which part of the model lay where, when it was not all in one place.
     """
 
     key: str
@@ -225,6 +271,7 @@ class RunCard(_Json):
     created: str
     versions: dict[str, str]
     decoder: str = ""
+    placed: dict[str, str] = field(default_factory=dict)
 
 
 # --- judging -----------------------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ from typing import Any
 from kick_core import evaluation, keys
 from kick_core.evaluation import Asker, running
 from kick_core.keys import canonical
-from kick_core.provenance import now, versions
+from kick_core.planners import searched_on
+from kick_core.provenance import host, now, versions
 from kick_core.records import Example, RunCard
 from kick_core.scoring import score
-from kick_core.spec import BadRequest, Recipe
+from kick_core.spec import DENSE, BadRequest, Recipe, parse
 from kick_core.store import Store, results
 from kick_core.tasks import POCKET, Asking, Task
 from kick_core.workshop import Workshop
@@ -80,9 +81,9 @@ def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, *, ag
         "task": loaded.task.name,
         "examples": loaded.key,
         "settings": settings,
-        "plan": ask.plan.text,
+        "plan": ask.plan_text,
         "protocol": loaded.protocol,
-        "device": opened.model.device.type,
+        "device": ask.engine.device,
     }
     return RunCard(
         key=keys.key("run", identity),
@@ -97,20 +98,23 @@ def run_card(shop: Workshop, recipe: Recipe, ask: Asker, loaded: TaskData, *, ag
         examples=loaded.key,
         total=len(loaded.examples),
         settings=settings,
-        plan=ask.plan.text,
+        plan=ask.plan_text,
         dtype=opened.dtype,
-        device=opened.model.device.type,
+        device=ask.engine.device,
         created=now(),
         versions=versions(),
         decoder=opened.decoder,
+        placed=dict(ask.engine.placed),
     )
 
 
-def wanted(loaded: TaskData, limit: int | None) -> tuple[Example, ...]:
-    """The examples that a limit asks for: the first ones of the fixed order."""
+def wanted(loaded: TaskData, limit: int | None, recipe: Recipe = DENSE) -> tuple[Example, ...]:
+    """The examples that a limit asks for: the first ones of the fixed order, and never one that the recipe's own search
+    has looked at."""
     if limit is not None and limit < 1:
         raise BadRequest(f"limit {limit}: at least 1 example is needed")
-    return loaded.examples[:limit]
+    seen = {example.id for example in searched_on(recipe, loaded.task, loaded.data)}
+    return tuple(example for example in loaded.examples if example.id not in seen)[:limit]
 
 
 def mend(store: Store, card: RunCard, loaded: TaskData) -> None:
@@ -127,7 +131,7 @@ def measure(store: Store, ask: Asker, card: RunCard, loaded: TaskData, limit: in
 
     The model must wear the weights that the card names. A stopped run goes on at its batch.
     """
-    asked = wanted(loaded, limit)
+    asked = wanted(loaded, limit, parse(card.recipe))
     if results.measured(store, card.key) >= len(asked):
         return
     results.keep_examples(store, card.examples, loaded.examples)
@@ -141,7 +145,7 @@ def measure(store: Store, ask: Asker, card: RunCard, loaded: TaskData, limit: in
             recorder.record(batch)
             tokens += sum(output.tokens + output.prompt_tokens for output in batch)
             yield len(batch)
-        sitting = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - began)
+        sitting = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - began, host())
         if rest:
             recorder.seal([example.id for example in rest])
             results.add_timing(store, card.key, sitting)

@@ -113,11 +113,31 @@ class IntGrid:
         return 0.0
 
 
-Target = Unstructured | KeepNofM | IntGrid
+@dataclass(frozen=True, slots=True)
+class BitBudget:
+    """What a weight may take in the mean over all matrices, where every matrix may be compressed in another way."""
+
+    bits: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 32:
+            raise BadRequest(f"a budget of {self.bits:.12g} bits a weight is outside 1..32: write e.g. mix@4.5bpw")
+
+    @property
+    def text(self) -> str:
+        return f"{self.bits:.12g}bpw"
+
+    @property
+    def sparsity(self) -> float:
+        return 0.0
+
+
+Target = Unstructured | KeepNofM | IntGrid | BitBudget
 
 _RATIO = re.compile(r"-?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 _PATTERN = re.compile(r"(\d{1,4}):(\d{1,4})", re.ASCII)
 _BITS = re.compile(r"(\d{1,3})bits?", re.ASCII)
+_BUDGET = re.compile(r"(\d{1,2}(\.\d{1,6})?)bpw", re.ASCII)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -126,6 +146,8 @@ def _target(text: str) -> Target:
         return KeepNofM(int(match[1]), int(match[2]))
     if match := _BITS.fullmatch(text):
         return IntGrid(int(match[1]))
+    if match := _BUDGET.fullmatch(text):
+        return BitBudget(float(match[1]))
     if _RATIO.fullmatch(text):
         return Unstructured(float(text))
     raise BadRequest(
@@ -207,7 +229,8 @@ def parse(text: str | Recipe) -> Recipe:
     """
     if isinstance(text, Recipe):
         return text
-    first, *rest = text.strip().split("+")
+    # a mixture's choices may be joint recipes themselves
+    first, *rest = [text.strip()] if text.strip().startswith("mix@") else text.strip().split("+")
     if rest:
         then = parse("+".join(rest))
         alone = parse(first)

@@ -23,6 +23,9 @@ BATCH = 8
 """Windows in one forward. Sums are made in this order, so it is part of what an artifact's key names."""
 
 
+COMPARED = 4096
+"""Tokens on which a block's outputs are compared, before and after: full windows of the first batch."""
+
 Hold = Callable[[int], AbstractContextManager[None]]
 """Has a block's weights in place while it is worked on (see `kick_core.models.shards.resident`)."""
 
@@ -77,7 +80,7 @@ class Tally:
         self.norms += torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).square()
         self.peaks = torch.maximum(self.peaks, torch.linalg.vector_norm(rows, torch.inf, dim=0).float())
         if self.gram is not None:
-            self.gram += torch.mm(rows.T, rows, out_dtype=torch.float32)
+            torch.addmm(self.gram, rows.T, rows, out_dtype=torch.float32, out=self.gram)
 
     def seen(self) -> Seen:
         if self.gram is not None and self.strips > 1:
@@ -108,17 +111,24 @@ class Inputs:
     notes: list[str] = field(default_factory=list)
     _calls: dict[int, list[Call]] = field(default_factory=dict)
 
-    def outputs(self, block: nn.Module, index: int, *, again: bool = True) -> Iterator[tuple[slice, Tensor]]:
-        """Run a block over all windows: the rows of every batch and what comes out for them.
+    @property
+    def few(self) -> int:
+        """Windows of the first batch on which a changed block is compared with the dense one."""
+        return min(self.batch, len(self.hidden), -(-COMPARED // self.hidden.shape[1]))
+
+    def outputs(
+        self, block: nn.Module, index: int, *, again: bool = True, most: int | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Run a block over all windows: the rows of every batch (of at `most` so many) and what comes out for them.
 
         Out of memory, the batch is tried `again` when there is more room; or it ends there, for callers that must
         let go of what they hold and begin anew.
         """
         start = 0
         while start < len(self.hidden):
-            part = self.hidden[start : start + self.batch].to(self.device)
+            part = self.hidden[start : start + min(self.batch, most or self.batch)].to(self.device)
             try:
-                output = run_block(block, part, self._call(len(part), index))
+                output = run_block(block, part, self.call(len(part), index))
             except torch.OutOfMemoryError as error:
                 failed = str(error)
             else:
@@ -133,9 +143,11 @@ class Inputs:
     def prepare(self) -> None:
         """Make the calls for the batches to come: making one asks the first block a token, which nobody may count."""
         for start in range(0, len(self.hidden), self.batch):
-            self._call(min(self.batch, len(self.hidden) - start), 0)
+            self.call(min(self.batch, len(self.hidden) - start), 0)
+        self.call(self.few, 0)
 
-    def _call(self, windows: int, block: int) -> Call:
+    def call(self, windows: int, block: int) -> Call:
+        """What a block is called with for so many windows."""
         if windows not in self._calls:
             self._calls[windows] = self.make_calls(windows)
         return self._calls[windows][block]
@@ -170,6 +182,14 @@ def release() -> None:
 
 _SHARE = 0.4
 """Activations stay on the device while they and a second set of them take at most this share of its free memory."""
+
+
+def room(device: torch.device) -> float:
+    """Bytes of a device's memory that work on one block may take beside what is there; without a bound on a CPU."""
+    if device.type != "cuda":
+        return float("inf")
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return _SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
 
 
 def _place(device: torch.device, size: int) -> torch.device:

@@ -7,17 +7,20 @@ was, because every cell keeps its own progress. Progress is yielded, never print
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from kick_core import methods, tasks
-from kick_core.records import Progress
+from kick_core import methods, planners, tasks
+from kick_core.records import BlockReport, Planning, Progress
 from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, Recipe, nearest, parse
-from kick_core.store import Store, results
+from kick_core.store import Store, ladders, results
 from kick_core.store import fidelity as kept
+from kick_core.tasks import POCKET
 
 if TYPE_CHECKING:
     from kick_core.evaluation import Asker
+    from kick_core.hosting import Host
     from kick_core.runs import TaskData
     from kick_core.workshop import Workshop
 
@@ -31,12 +34,23 @@ _BLOCK_COST = {"nothing": 2.0, "norms": 12.0, "gram": 20.0}
 """What compressing one block costs on the same scale, by the statistics that a method needs."""
 
 
+_TOKENS_RECOVERED = 400
+"""Tokens that recovery reads, in a block, at the cost of 1 on the same scale."""
+
+
+def _block_cost(recipe: Recipe) -> float:
+    how = methods.recovery(recipe)
+    return _BLOCK_COST[methods.needs(recipe)] + (how.tokens / _TOKENS_RECOVERED if how else 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a sweep shall do. Texts, as the user wrote them; `limits` overrules `limit` for single tasks.
 
     `fidelity` compares every recipe's distributions with dense's on the perplexity windows; `noise_floor` asks dense
-    a second time in other batches, for what the evaluator alone changes.
+    a second time in other batches, for what the evaluator alone changes. `engine` answers: `kick`, or `vllm` with its
+    settings after commas; `device_map` "auto" spreads the model that is asked over all devices, memory and disk, of
+    which it takes `max_memory` at most (`0=20GiB,cpu=60GiB`).
     """
 
     model: str
@@ -53,6 +67,9 @@ class Request:
     fidelity: bool = False
     noise_floor: bool = False
     shots: int | None = None
+    engine: str = "kick"
+    device_map: str | None = None
+    max_memory: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,6 +81,11 @@ class Request:
             given[name] = tuple(given.get(name, ()))
         return cls(**{**given, "calibration": Calibration(**given.get("calibration", {}))})
 
+    @property
+    def hosted(self) -> bool:
+        """Whether somebody else is asked than the open model that wears artifacts."""
+        return self.engine != "kick" or self.device_map is not None
+
     def limit_of(self, task: str) -> int | None:
         return self.limits.get(task, self.limit)
 
@@ -72,6 +94,8 @@ class Request:
         found = tuple(dict.fromkeys(parse(text) for text in self.recipes))
         for recipe in found:
             methods.resolve(recipe)
+            if (name := methods.objective(recipe)) not in (None, methods.ERROR, methods.PERPLEXITY):
+                planners.searched_on(recipe, tasks.get(str(name)), POCKET)
         return found
 
 
@@ -118,6 +142,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "tasks": ("multiple_choice",),
     },
+    "families": {
+        "recipes": ("dense", "magnitude@0.5", "wanda@0.3", "wanda@0.5", "wanda@2:4", "gptq@4bit"),
+        "tasks": ("perplexity", "factoid_qa", "multiple_choice", "retrieval_qa_closed", "retrieval_qa_open"),
+    },
     "perplexity-vs-tasks": {
         "recipes": ("dense", *(f"{m}@{level}" for m in _PRUNERS for level in _LEVELS)),
         "tasks": ("perplexity", "factoid_qa", "multiple_choice", "retrieval_qa_closed"),
@@ -161,15 +189,20 @@ class Sweep:
     """An open sweep: the model, its calibration, every task's examples. Opened once, planned, then run."""
 
     def __init__(self, request: Request, store: Store, *, plan_only: bool = False) -> None:
-        """Opens the model; its blocks stay on disk when nothing but planning is wanted."""
+        """Opens the model; its blocks stay on disk when it is not this very model that is asked."""
         recipes = request.parsed()
+        if request.hosted and request.fidelity:
+            raise BadRequest(
+                "--fidelity compares whole distributions, which only the open model gives: leave --engine and "
+                "--device-map out, or --fidelity"
+            )
         tasks.protocol_of(request.protocol)
         asked = [tasks.get(name, request.data) for name in request.tasks]
         for task in asked:
             limit = request.limit_of(task.name)
             if limit is not None and limit < 1:
                 raise BadRequest(f"limit {limit} for {task.name}: at least 1 example is needed")
-        from kick_core import evaluation, runs
+        from kick_core import evaluation, hosting, runs
         from kick_core.artifacts import open_for
         from kick_core.workshop import Workshop
 
@@ -177,10 +210,22 @@ class Sweep:
         reference = ModelRef(request.model, request.revision, request.dtype)  # type: ignore[arg-type]
         self.shop: Workshop = Workshop(
             store,
-            open_for(reference, store, request.device, streamed=plan_only or not self._asks(request)),
+            open_for(
+                reference,
+                store,
+                request.device,
+                streamed=plan_only or request.hosted or not self._whole(request, recipes),
+            ),
             request.calibration,
         )
         self.ask: Asker = evaluation.asker(self.shop.opened.model, self.shop.opened.tokenizer)
+        self.host: Host | None = hosting.host_for(
+            request.engine, request.device_map, request.max_memory, self.shop, self.ask
+        )
+        if self.host:
+            self.ask = replace(self.ask, other=self.host.engine)
+        self._seats = ExitStack()
+        self._seat: tuple[Recipe, Asker] | None = None
         if request.fidelity and _TEXT not in request.tasks:
             asked.append(tasks.get(_TEXT, request.data))
         loaded = {
@@ -190,8 +235,10 @@ class Sweep:
         self.data: dict[str, TaskData] = {name: loaded[name] for name in request.tasks}
 
     @staticmethod
-    def _asks(request: Request) -> bool:
-        return bool(request.tasks) or request.fidelity
+    def _whole(request: Request, recipes: tuple[Recipe, ...]) -> bool:
+        """Whether the model is needed as a whole: to be asked (a plan may ask it too), or to be trained."""
+        trains = any((how := methods.recovery(recipe)) and how.trains for recipe in recipes)
+        return bool(request.tasks) or request.fidelity or trains or any(map(planners.evaluates, recipes))
 
     def cells(self, only: Recipe | None = None) -> list[Cell]:
         """Every cell of the grid (of one recipe) with what is left to do; a cost of 0 is a done cell."""
@@ -203,7 +250,7 @@ class Sweep:
             asking = list(self._asking(recipe))
             # an artifact that was removed is not made again for answers that are there already
             needless = self.shop.made(recipe) or (asking and not any(cell.count for cell in asking))
-            cost = 0.0 if needless else blocks * _BLOCK_COST[methods.needs(recipe)]
+            cost = 0.0 if needless else blocks * _block_cost(recipe) + _planning_cost(recipe)
             found += [Cell(recipe, None, cost, blocks, "make"), *asking]
         return found
 
@@ -238,7 +285,7 @@ class Sweep:
         from kick_core import runs
 
         loaded = self.data[task]
-        count = len(runs.wanted(loaded, self.request.limit_of(task)))
+        count = len(runs.wanted(loaded, self.request.limit_of(task), recipe))
         return max(0, count - results.measured(self.store, self.card(recipe, task, again=again).key))
 
     def card(self, recipe: Recipe, task: str, *, again: bool = False) -> Any:
@@ -267,8 +314,17 @@ class Sweep:
                     yield progress
                 done = start + cell.cost
         finally:
+            self._leave()
             self.shop.opened.release()
+        if only is None:
+            yield from self.share(total)
         yield Progress("", total, total, "done")
+
+    def share(self, total: float) -> Iterator[Progress]:
+        """Let nested masks share their files, once all of them are made: nothing but their size on disk changes."""
+        keys = {self.shop.key(recipe) for recipe in self.recipes if recipe != DENSE}
+        for done in ladders.share(self.store, keys):
+            yield Progress("", total, total, f"{done.masks} nested masks as one", done.block, done.blocks)
 
     def mend(self) -> None:
         """Write again what damage took from measured runs and no model is needed for."""
@@ -281,6 +337,9 @@ class Sweep:
     def _make_together(self, cell: Cell, start: float, total: float) -> Iterator[Progress]:
         """Dense propagation: the first recipe that looks at data brings all others of the sweep with it."""
         for recipe, report in self.shop.make_all(self.recipes):
+            if isinstance(report, Planning):
+                yield Progress(recipe.text, start, total, _said(report))
+                continue
             done = start + cell.cost * report.block / report.blocks
             told = report.note or "one pass"
             yield Progress(recipe.text, done, total, told, report.block, report.blocks, report.loss)
@@ -292,17 +351,29 @@ class Sweep:
             if self.shop.calibration.propagate == "dense" and needs_data(cell.recipe):
                 yield from self._make_together(cell, start, total)
             for report in self.shop.make(cell.recipe):
-                done = start + cell.cost * (report.block + 1) / report.blocks
-                yield Progress(cell.recipe.text, done, total, report.note, report.block, report.blocks, report.loss)
+                yield _making(cell, report, start, cell.cost, total)
             return
         yield Progress(cell.text, start, total)
         for report in self.shop.make(cell.recipe):  # nothing to do, unless it was removed or set aside meanwhile
-            yield Progress(cell.recipe.text, start, total, report.note, report.block, report.blocks, report.loss)
+            yield _making(cell, report, start, 0.0, total)
         answered = 0
         for new in self._answers(cell, cell.task):
             answered += new
             share = min(1.0, answered / cell.count)
             yield Progress(cell.text, start + cell.cost * share, total)
+
+    def _seated(self, recipe: Recipe) -> Asker:
+        """Whom to ask for a recipe's answers; a host keeps its seat from task to task."""
+        if self.host is None:
+            return self.ask
+        if self._seat is None or self._seat[0] != recipe:
+            self._leave()
+            self._seat = recipe, self._seats.enter_context(self.host.seated(self.shop, recipe, self.ask))
+        return self._seat[1]
+
+    def _leave(self) -> None:
+        self._seat = None
+        self._seats.close()
 
     def _answers(self, cell: Cell, task: str) -> Iterator[int]:
         """Do an asking cell; yields how many examples were done at a time."""
@@ -323,10 +394,28 @@ class Sweep:
                     pass
             yield from dense_text.measure(self.store, self.shop, cell.recipe, self.ask, loaded, dense.key, limit)
             return
-        again = cell.work == "again"
-        ask = runs.asked_otherwise(self.ask) if again else self.ask
+        again, ask = cell.work == "again", self._seated(cell.recipe)
         card = self.card(cell.recipe, task, again=again)
-        yield from runs.measure(self.store, ask, card, self.data[task], limit)
+        yield from runs.measure(self.store, runs.asked_otherwise(ask) if again else ask, card, self.data[task], limit)
+
+
+def _planning_cost(recipe: Recipe) -> float:
+    """What looking at the model costs before the first block, on the scale of `_COST`."""
+    looks, examples = planners.looks(recipe)
+    return looks * (16 * _COST["perplexity"] if examples is None else examples * _COST["generate"])
+
+
+def _said(planning: Planning) -> str:
+    return f"looking at the whole model, {planning.done} of {planning.total}: {planning.note}"
+
+
+def _making(cell: Cell, report: BlockReport | Planning, start: float, cost: float, total: float) -> Progress:
+    """What a make tells; of the cell's `cost` the plan, where there is one, has its own share."""
+    text, planned = cell.recipe.text, min(cost, _planning_cost(cell.recipe))
+    if isinstance(report, Planning):
+        return Progress(text, start + planned * report.done / report.total, total, _said(report))
+    done = start + planned + (cost - planned) * (report.block + 1) / report.blocks
+    return Progress(text, done, total, report.note, report.block, report.blocks, report.loss)
 
 
 def run(request: Request, store: Store) -> Iterator[Progress]:

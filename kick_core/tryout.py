@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from kick_core import methods
-from kick_core.records import BlockReport, Progress
+from kick_core.records import BlockReport, Planning, Progress
 from kick_core.spec import BadRequest, Calibration, Dtype, ModelRef, parse
 from kick_core.store import Store, artifacts
 
@@ -87,7 +87,10 @@ def run(asked: Prompt, store: Store) -> Iterator[Progress]:
     for place, recipe in enumerate(asked.recipes):
         done = float(place * asked.new_tokens)
         for report in _put_on(shop, recipe, asked.weights[place : place + 1]):
-            yield Progress(recipe, done, total, "compressing", report.block, report.blocks, report.loss)
+            if isinstance(report, Planning):
+                yield Progress(recipe, done, total, report.note)
+            else:
+                yield Progress(recipe, done, total, "compressing", report.block, report.blocks, report.loss)
         yield Progress(recipe, done, total, "answering", answer="")
         written: list[int] = []
         for token in _tokens(ask, ids, asked):
@@ -97,7 +100,7 @@ def run(asked: Prompt, store: Store) -> Iterator[Progress]:
     yield Progress("", total, total, "done")
 
 
-def _put_on(shop: Workshop, recipe: str, named: Sequence[str]) -> Iterator[BlockReport]:
+def _put_on(shop: Workshop, recipe: str, named: Sequence[str]) -> Iterator[BlockReport | Planning]:
     key = next(iter(named), "")
     if key and artifacts.has(shop.store, key):
         shop.opened.wear(shop.store, key)

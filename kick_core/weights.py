@@ -4,6 +4,8 @@
     values    methods that also change the kept weights: the mask, and the kept values in the model's dtype
     grid      quantized: codes as a dense bit stream along each row, scales and zero points per group; a weight
               that was pruned too has its zero point's code, which stands for exactly 0
+    update    a low-rank update beside a grid (`lora_b` [rows, rank] times `lora_a` [rank, cols]) is added to what
+              the codes stand for; where the matrix was pruned too a mask says which places it leaves alone
 
 The base weight is needed for the first form, and for outlier columns that stayed as they were. Decoding
 gives exactly the weight that was compressed.
@@ -124,6 +126,29 @@ def _encode_grid(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
     return tensors
 
 
+def updated(
+    name: str, worn: Tensor, tensors: Mapping[str, Tensor], left: Tensor, right: Tensor, mask: Tensor | None
+) -> dict[str, Tensor]:
+    """The tensors that keep a matrix [rows, cols] after an update `left` [rows, rank] times `right` [rank, cols].
+
+    `worn` is the matrix before, `tensors` keep it; `mask` (True: kept) says which places the update may touch. Kept
+    values take the update in; codes stay and the update's factors stand beside them.
+    """
+    mine = {key: tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+    if not any(key.startswith(f"{name}.codes") for key in mine):
+        mask = torch.ones_like(worn, dtype=torch.bool) if mask is None else mask
+        return encode(name, CompressedMatrix(_with_update(worn, left, right, mask), mask=mask, updated=True))
+    mine |= {f"{name}.lora_b": left.cpu().contiguous(), f"{name}.lora_a": right.cpu().contiguous()}
+    return mine if mask is None else mine | {f"{name}.mask": pack_bits(mask, 1)}
+
+
+def _with_update(weight: Tensor, left: Tensor, right: Tensor, mask: Tensor | None) -> Tensor:
+    # products of two 24-bit fractions and their few sums are all but exact in float64, so that every device, which sums
+    # in an order of its own, comes to the same rounded weight
+    update = left.double() @ right.double()
+    return (weight.double() + (update if mask is None else update * mask)).to(weight.dtype)
+
+
 def decode_into(out: Tensor, name: str, base: Tensor, tensors: Mapping[str, Tensor]) -> None:
     """Put the compressed weight into `out` [rows, cols], which has the base's dtype.
 
@@ -142,7 +167,7 @@ def decode(name: str, base: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         return tensors[f"{name}.dense"]
     for bits in range(2, 9):
         if (packed := tensors.get(f"{name}.codes{bits}")) is not None:
-            return _decode_grid(name, base, tensors, packed, bits)
+            return _decode_updated(name, _decode_grid(name, base, tensors, packed, bits), tensors)
     packed_mask = tensors.get(f"{name}.mask")
     if packed_mask is None:
         raise KickError(f"the artifact holds nothing for {name}: `kick verify --deep` sets it aside")
@@ -151,6 +176,14 @@ def decode(name: str, base: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     out = torch.zeros(base.shape, dtype=values.dtype, device=values.device)
     out[unpack_bits(packed_mask, 1, base.shape[1]).bool()] = values
     return out
+
+
+def _decode_updated(name: str, weight: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    if (left := tensors.get(f"{name}.lora_b")) is None:
+        return weight
+    packed = tensors.get(f"{name}.mask")
+    mask = None if packed is None else unpack_bits(packed, 1, weight.shape[1]).bool()
+    return _with_update(weight, left, tensors[f"{name}.lora_a"], mask)
 
 
 def _decode_grid(name: str, base: Tensor, tensors: Mapping[str, Tensor], packed: Tensor, bits: int) -> Tensor:

@@ -31,8 +31,12 @@ def count_for(sweep: Sweep, asked: int | None) -> int:
     if asked is not None:
         if asked < 1:
             raise BadRequest(f"--workers {asked}: at least 1")
+        if sweep.host and asked > 1:
+            raise BadRequest(f"--workers {asked}: what --engine or --device-map names takes the machine for itself")
         return asked
     model = sweep.shop.opened.model
+    if sweep.host:
+        return 1
     if (gpus := len(devices_for(sweep.request.device))) > 1 and sweep.shop.calibration.propagate != "dense":
         return gpus
     small = model.device.type == "cpu" and sum(p.nbytes for p in model.parameters()) < LARGE
@@ -91,6 +95,7 @@ def run(sweep: Sweep, workers: int | None = None) -> Iterator[Progress]:
     total = sum(cell.cost for cell in left)
     yield Progress("", 0.0, total, f"{len(left)} cells to do, {processes} processes")
     yield from _shared_out(sweep, units_for(left, processes), processes, total)
+    yield from sweep.share(total)
     yield Progress("", total, total, "done")
 
 

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kick_core import methods, weights
+from kick_core import methods, planners, weights
 from kick_core.artifacts import OpenModel, artifact_key, calibration_facts, dense_key, open_for
-from kick_core.calibration import token_windows
+from kick_core.calibration import token_windows, window_length
 from kick_core.compression import Walked, make_card, needs_data, walk, walk_many
+from kick_core.methods._recovery import Recovery
 from kick_core.models.blocks import decoder_blocks
-from kick_core.records import BlockReport, LayerReport
-from kick_core.spec import DENSE, Calibration, IntGrid, ModelRef, Recipe, parse
+from kick_core.records import BlockReport, Card, LayerReport, Plan, Planning
+from kick_core.recovery import adapters
+from kick_core.spec import DENSE, BadRequest, Calibration, IntGrid, KickError, ModelRef, Recipe, parse
 from kick_core.store import Store, artifacts, open_store
 from kick_core.store.artifacts import Stage
 from kick_core.store.files import require_space
@@ -37,6 +39,7 @@ class Workshop:
     opened: OpenModel
     calibration: Calibration
     _ids: Tensor | None = None
+    _trained_on: dict[Calibration, Tensor] = field(default_factory=dict)
 
     def ids(self) -> Tensor:
         """The calibration tokens, read once."""
@@ -51,7 +54,8 @@ class Workshop:
         """The key of the weights under a recipe, made or not."""
         if recipe == DENSE:
             return dense_key(self.opened)
-        return artifact_key(self.opened, recipe, self.facts(recipe))
+        how = methods.recovery(recipe)
+        return artifact_key(self.opened, recipe, self.facts(recipe), self._text(how) if how and how.trains else None)
 
     def made(self, recipe: Recipe) -> bool:
         return recipe == DENSE or artifacts.has(self.store, self.key(recipe))
@@ -63,45 +67,146 @@ class Workshop:
         else:
             self.opened.wear(self.store, self.key(recipe))
 
-    def make(self, recipe: Recipe) -> Iterator[BlockReport]:
+    def make(self, recipe: Recipe) -> Iterator[BlockReport | Planning]:
         """Make the artifact if it is not there, yielding a report per block; the model wears it afterwards.
 
-        A stopped make goes on at its block. If another process makes the same one, this waits and takes it.
+        A recipe that looks at the whole model first tells how far it is with that. A stopped make goes on at its block.
+        If another process makes the same one, this waits and takes it.
         """
         methods.resolve(recipe)
         key = self.key(recipe)
         if recipe != DENSE and not artifacts.has(self.store, key):
+            how = methods.recovery(recipe)
+            if how and how.trains:
+                yield from self._begun(recipe, how)
             with artifacts.stage(self.store, key) as stage:
                 if stage is not None:
-                    yield from self._walk(recipe, key, stage)
+                    yield from self._train(recipe, how, stage) if how and how.trains else self._walk(recipe, key, stage)
         if not self.opened.streamed:
             self.put_on(recipe)
 
-    def _walk(self, recipe: Recipe, key: str, stage: Stage) -> Iterator[BlockReport]:
+    def _planned(self, recipe: Recipe, stage: Stage) -> Generator[Planning, None, Plan | None]:
+        """What a recipe does to every matrix, where that must be planned; found once, kept until the artifact is there.
+
+        The model wears its dense weights before and afterwards.
+        """
+        if not methods.plans(recipe):
+            return None
+        if (kept := stage.plan()) is not None:
+            return kept
+        ids = self.ids().to(self.opened.model.device)
+        found = yield from planners.find(planners.Bench(self.opened, methods.resolve(recipe), ids, stage.folder))
+        stage.keep_plan(found)
+        return found
+
+    def _walk(self, recipe: Recipe, key: str, stage: Stage) -> Iterator[BlockReport | Planning]:
         opened, began = self.opened, time.perf_counter()
         opened.remember_dense()
         opened.wear_dense()
         require_space(self.store.root, self._expected_bytes(recipe))
+        plan = yield from self._planned(recipe, stage)
         opened.wears = f"unfinished {key}"
-        reports, hidden = self._resume(stage, recipe)
+        reports, inputs = self._resume(stage, recipe)
         yield from reports
         ids = self.ids().to(opened.model.device) if needs_data(recipe) else None
         propagate = self.calibration.propagate
         for walked in walk(
-            opened.model, recipe, ids, propagate=propagate, start=len(reports), hidden=hidden, hold=opened.hold
+            opened.model, recipe, ids, propagate=propagate, start=len(reports), hold=opened.hold, plan=plan, **inputs
         ):
             stage.add(walked.report, _block_bytes(walked), _hidden_bytes(walked))
             reports.append(walked.report)
             yield walked.report
-        self._seal(stage, recipe, reports, time.perf_counter() - began)
+        self._seal(stage, recipe, reports, time.perf_counter() - began, plan)
         opened.wears = key
 
-    def make_all(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, BlockReport]]:
-        """Make all recipes that are not there in one dense pass; yields a report per recipe and block.
+    # --- recovery by training ---
+
+    def _begun(self, recipe: Recipe, how: Recovery) -> Iterator[BlockReport | Planning]:
+        """Make what a training starts from. It is kept like any artifact: whoever recovers wants to compare."""
+        if self.opened.streamed:
+            raise KickError(f"recover={how.kind} trains the model as a whole, in memory: use recover=blocks")
+        adapters.require(how.kind)
+        yield from self.make(methods.unrecovered(recipe))
+
+    def _text_of(self, how: Recovery) -> Calibration:
+        """The windows that a training reads, as a calibration of their own."""
+        length = window_length(self.calibration, self.opened.source.context)
+        source = self.calibration.source if how.text == "calibration" else how.text
+        return Calibration(source, windows=max(1, how.tokens // length), length=length, seed=how.seed)
+
+    def _text(self, how: Recovery) -> Tensor:
+        asked = self._text_of(how)
+        if asked not in self._trained_on:
+            ids = token_windows(asked, self.opened.tokenizer, self.opened.source.context)
+            if len(ids) < asked.windows:
+                raise BadRequest(
+                    f"{asked.source} gives {ids.numel():,} tokens to recover on, {how.tokens:,} were asked for: "
+                    f"use recover_tokens={ids.numel()} or less"
+                )
+            self._trained_on[asked] = ids
+        return self._trained_on[asked]
+
+    def _train(self, recipe: Recipe, how: Recovery, stage: Stage) -> Iterator[BlockReport | Planning]:
+        """Train updates of the unrecovered artifact, then write its blocks anew with them. A stopped training goes on
+        from the last state that it kept."""
+        opened, began, base = self.opened, time.perf_counter(), methods.unrecovered(recipe)
+        self.put_on(base)
+        require_space(self.store.root, self._expected_bytes(recipe))
+        start, ids = artifacts.card(self.store, self.key(base)), self._text(how)
+        stored = [artifacts.tensors(self.store, start.key, block, "pt") for block in range(start.blocks)]
+        masks = {
+            f"{block}.{matrix.name}": matrix.read() != 0
+            for block in range(start.blocks)
+            for matrix in opened.block_matrices(block)
+            if base.target and not isinstance(base.target, IntGrid)
+        }
+        outcome = adapters.Outcome()
+        for at in adapters.train(opened.model, masks, ids, how, outcome, stage.state()):
+            if at.state is not None:
+                stage.keep_state(at.step, at.state)
+            told = f"training: step {at.step} of {at.steps}, {at.loss:.3f} nats a token"
+            yield BlockReport((at.step - 1) * start.blocks // at.steps, start.blocks, (), 0.0, note=told)
+        reports = []
+        for block, tensors in enumerate(stored):
+            report, written = self._rewritten(block, start, tensors, masks, outcome)
+            stage.add(report, save(written), None)
+            reports.append(report)
+        losses, few = outcome.losses, max(1, len(outcome.losses) // 8)
+        facts = {"first_loss": sum(losses[:few]) / few, "last_loss": sum(losses[-few:]) / few}
+        self._seal(
+            stage,
+            recipe,
+            reports,
+            time.perf_counter() - began,
+            recovery=calibration_facts(self._text_of(how), ids) | facts,
+        )
+
+    def _rewritten(
+        self, block: int, start: Card, tensors: dict[str, Tensor], masks: dict[str, Tensor], outcome: adapters.Outcome
+    ) -> tuple[BlockReport, dict[str, Tensor]]:
+        """One block with its updates, and what is known of its matrices: not their loss, which is another now."""
+        written: dict[str, Tensor] = {}
+        layers = []
+        told = {layer.name: layer for layer in start.layers}
+        for matrix in self.opened.block_matrices(block):
+            name = f"{block}.{matrix.name}"
+            update, worn = outcome.updates[name], matrix.read()
+            made = weights.updated(matrix.name, worn, tensors, update.left, update.right, masks.get(name))
+            weight = weights.decode(matrix.name, worn, {key: value.to(worn.device) for key, value in made.items()})
+            zeros = weight.numel() - int(weight.count_nonzero())
+            layers.append(dataclasses.replace(told[name], name=matrix.name, zeros=zeros, loss=None))
+            written |= made
+        return BlockReport(block, start.blocks, tuple(layers), 0.0), written
+
+    # --- many at once, sealing ---
+
+    def make_all(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, BlockReport | Planning]]:
+        """Make all recipes that are missing and recover nothing in one dense pass; yields a report a recipe and block.
 
         Needs `propagate="dense"`. The artifacts are those that `make` makes one by one; the model stays dense.
         """
-        missing = sorted({r for r in recipes if needs_data(r) and not self.made(r)}, key=self.key)
+        alike = {r for r in recipes if needs_data(r) and not methods.recovery(r)}
+        missing = sorted({r for r in alike if not self.made(r)}, key=self.key)
         opened = self.opened
         opened.remember_dense()
         opened.wear_dense()
@@ -113,17 +218,30 @@ class Workshop:
             reports = {recipe: stage.reports() for recipe, stage in ours}
             start = min(len(found) for found in reports.values())
             require_space(self.store.root, sum(self._expected_bytes(recipe) for recipe, _ in ours))
+            plans = {}
+            for recipe, stage in ours:
+                for told in (planning := _Told(self._planned(recipe, stage))):
+                    yield recipe, told
+                plans[recipe] = planning.found
             ids = self.ids().to(opened.model.device)
-            places = dict(ours)
-            for recipe, one in walk_many(opened.model, list(places), ids, start=start, hold=opened.hold):
+            places, needed = dict(ours), {recipe: plan for recipe, plan in plans.items() if plan is not None}
+            for recipe, one in walk_many(opened.model, list(places), ids, start=start, hold=opened.hold, plans=needed):
                 if one.report.block == len(reports[recipe]):
                     places[recipe].add(one.report, _block_bytes(one), None)
                     reports[recipe].append(one.report)
                 yield recipe, one.report
             for recipe, stage in ours:
-                self._seal(stage, recipe, reports[recipe], sum(r.seconds for r in reports[recipe]))
+                self._seal(stage, recipe, reports[recipe], sum(r.seconds for r in reports[recipe]), plans[recipe])
 
-    def _seal(self, stage: Stage, recipe: Recipe, reports: list[BlockReport], seconds: float) -> None:
+    def _seal(
+        self,
+        stage: Stage,
+        recipe: Recipe,
+        reports: list[BlockReport],
+        seconds: float,
+        plan: Plan | None = None,
+        recovery: dict[str, Any] | None = None,
+    ) -> None:
         layers = [
             dataclasses.replace(layer, name=f"{report.block}.{layer.name}")
             for report in reports
@@ -142,23 +260,33 @@ class Workshop:
                 size=stage.bytes(),
                 warnings=(*self._warnings(recipe, layers), *_noted(reports)),
                 decoder=self.opened.decoder,
+                recovery=recovery or self._fit(recipe, reports),
+                plan=plan.facts if plan else None,
             )
         )
 
-    def _resume(self, stage: Stage, recipe: Recipe) -> tuple[list[BlockReport], Tensor | None]:
-        """Put the whole leading blocks of a stopped make on; returns their reports and the next block's input."""
+    def _fit(self, recipe: Recipe, reports: Sequence[BlockReport]) -> dict[str, Any] | None:
+        """What a card tells of blocks that were fitted: on which windows, and every block's error before and after."""
+        fits = [report.fit for report in reports if report.fit]
+        if not fits:
+            return None
+        before, after = zip(*fits, strict=True)
+        return calibration_facts(self.calibration, self.ids()) | {"errors_before": before, "errors_after": after}
+
+    def _resume(self, stage: Stage, recipe: Recipe) -> tuple[list[BlockReport], dict[str, Tensor]]:
+        """Put the whole leading blocks of a stopped make on; returns their reports and the next block's inputs."""
         reports = stage.reports()
         if not reports:
-            return [], None
-        hidden = None
+            return [], {}
+        inputs: dict[str, Tensor] = {}
         if needs_data(recipe):
             saved = stage.next_input(len(reports))
             if saved is None and len(reports) < reports[0].blocks:
-                return [], None
-            hidden = load_file(saved)["hidden"] if saved else None
+                return [], {}
+            inputs = load_file(saved) if saved else {}
         for report in reports if not self.opened.streamed else ():
             self.opened.wear_block(report.block, load_file(stage.block_file(report.block)))
-        return reports, hidden
+        return reports, inputs
 
     def _expected_bytes(self, recipe: Recipe) -> int:
         """What an artifact takes on disk, with the inputs of the next block beside it while it is made."""
@@ -168,7 +296,8 @@ class Workshop:
         if isinstance(last.target, IntGrid):
             bits = last.target.bits + 1.0  # scales and zeros of groups of 64
         else:
-            bits = 1 + 8 * size * (1 - last.target.sparsity if last.target else 1) * (methods.needs(last) == "gram")
+            changes = methods.needs(last) == "gram" or methods.recovery(recipe) is not None
+            bits = 1 + 8 * size * (1 - last.target.sparsity if last.target else 1) * changes
         hidden = self.ids().numel() * model.config.get_text_config().hidden_size * size if needs_data(recipe) else 0
         return int(count * bits / 8) + 2 * hidden
 
@@ -179,6 +308,17 @@ class Workshop:
         if tokens >= widest:
             return ()
         return (f"{tokens} calibration tokens are fewer than the widest matrix's {widest} inputs",)
+
+
+@dataclass(slots=True)
+class _Told:
+    """A plan in the making as an iterator that keeps what it came to."""
+
+    making: Generator[Planning, None, Plan | None]
+    found: Plan | None = None
+
+    def __iter__(self) -> Iterator[Planning]:
+        self.found = yield from self.making
 
 
 def _noted(reports: Sequence[BlockReport]) -> Iterator[str]:
@@ -201,7 +341,8 @@ def _block_bytes(walked: Walked) -> bytes:
 def _hidden_bytes(walked: Walked) -> bytes | None:
     if walked.hidden is None or walked.report.block + 1 == walked.report.blocks:
         return None
-    return save({"hidden": walked.hidden.cpu().contiguous()})
+    inputs = {"hidden": walked.hidden} | ({} if walked.dense is None else {"dense": walked.dense})
+    return save({name: states.cpu().contiguous() for name, states in inputs.items()})
 
 
 def load(

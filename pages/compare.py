@@ -1,4 +1,4 @@
-"""Compare: any recipe against any other on one task, down to one prompt at every sparsity; by size; live."""
+"""Compare: any recipe against any other on one task, down to one prompt at every sparsity; by size; live; by model."""
 
 from pages.parts.frame import ensure
 
@@ -8,11 +8,11 @@ import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
 from kick_core import views  # noqa: E402
-from pages.parts import answers, browser, cards, controls, data, duel, grid, own_prompt, sized  # noqa: E402
+from pages.parts import answers, browser, cards, controls, data, duel, grid, own_prompt, relatives, sized  # noqa: E402
 from pages.parts.frame import empty, heading, moved, note, provenance, store, title  # noqa: E402
 from pages.parts.safe import show, tag  # noqa: E402
 
-ANSWERS, SIZE, OWN = VIEWS = ("Answers", "Same size", "Your own prompt")
+ANSWERS, SIZE, OWN, FAMILIES = VIEWS = ("Answers", "Same size", "Your own prompt", "Families")
 
 
 def swap() -> None:
@@ -85,16 +85,20 @@ def page() -> None:
     if not known:
         title("Compare")
         empty("There is nothing to compare yet.")
-    head = st.container()
-    frame, task, a, b = choose(known)
-    model = str(frame["model"].iloc[0])
-    with head:
-        title("Compare", provenance(frame[(frame["task"] == task) & frame["recipe"].isin((a, b))]))
-        moved(model)
+    head, chosen = st.container(), st.container()
     first = OWN if "ask" in st.query_params else ANSWERS
     view = st.segmented_control(
         "View", VIEWS, default=first, required=True, key="view", bind="query-params", label_visibility="collapsed"
     )
+    if view == FAMILIES:
+        relatives.page(known, head, chosen)
+        return
+    with chosen:
+        frame, task, a, b = choose(known)
+    model = str(frame["model"].iloc[0])
+    with head:
+        title("Compare", provenance(frame[(frame["task"] == task) & frame["recipe"].isin((a, b))]))
+        moved(model)
     if view == SIZE:
         sized.page(frame, task)
         return

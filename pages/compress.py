@@ -16,6 +16,16 @@ from pages.parts.safe import show, tag  # noqa: E402
 
 KINDS = {"ratio": "unstructured", "pattern": "N:M pattern", "bits": "fewer bits"}
 PATTERNS = ("2:4", "4:8", "1:4", "1:2")
+SHARED = {
+    "": "evenly",
+    ",alloc=owl": "by outliers (OWL)",
+    ",alloc=search": "searched for the least error",
+    ",alloc=search,objective=perplexity": "searched for perplexity",
+    ",alloc=search,objective=factoid_qa": "searched for Factoid QA",
+    ",alloc=search,objective=retrieval_qa_closed": "searched for Closed-book QA",
+    ",alloc=search,objective=retrieval_qa_open": "searched for Open-book QA",
+}
+"""How a ratio is shared out over the model: options of a recipe, in words."""
 
 
 def choose() -> tuple[str, str]:
@@ -46,7 +56,14 @@ def choose() -> tuple[str, str]:
         kind = st.segmented_control(
             "Kind", card.targets, default=kind, required=True, format_func=KINDS.__getitem__, key="how"
         ) or kind  # fmt: skip
-    return model or known[0], f"{card.name}@{_target(kind)}"
+    shared = _shared() if kind == "ratio" and not card.plans else ""
+    return model or known[0], f"{card.name}@{_target(kind)}{shared}"
+
+
+def _shared() -> str:
+    """How a ratio is shared out over the model, as options of a recipe."""
+    chosen = st.selectbox("Shared out", SHARED, format_func=SHARED.__getitem__, key="alloc")
+    return str(chosen or "")
 
 
 def _target(kind: str) -> str:
@@ -58,6 +75,8 @@ def _target(kind: str) -> str:
             return f"{percent / 100:.12g}"
         case "pattern":
             return str(st.segmented_control("Keep N of every M", PATTERNS, default="2:4", required=True, key="nm"))
+        case "budget":
+            return f"{st.slider('Bits a weight', 2.0, 12.0, value=4.5, step=0.25, key='bpw'):.12g}bpw"
         case _:
             left, right = st.columns(2)
             with left:

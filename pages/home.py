@@ -10,7 +10,7 @@ import streamlit as st  # noqa: E402
 from kick_core import views  # noqa: E402
 from kick_core.spec import KickError  # noqa: E402
 from kick_core.views import matrices  # noqa: E402
-from pages.parts import answers, cards, charts, controls, data, marker  # noqa: E402
+from pages.parts import answers, cards, charts, controls, data, marker, recovered  # noqa: E402
 from pages.parts.frame import empty, heading, moved, note, provenance, share, title  # noqa: E402
 from pages.parts.safe import show  # noqa: E402
 
@@ -47,10 +47,11 @@ def choose(known: list[str], head: st.delta_generator.DeltaGenerator) -> tuple[p
 
 
 def poster(frame: pd.DataFrame, method: str, percent: int) -> None:
+    again = ((frame["base"] == method) & (frame["recovered"] != "")).any()
     heading(
         f"What {method} keeps of the dense model",
         "Every line starts at 100 %. Perplexity is dense / compressed (dotted), so a flat line means that it noticed "
-        "nothing. Bars are 95 % paired intervals.",
+        "nothing. Bars are 95 % paired intervals." + (" Dashed: the same recipes, recovered." if again else ""),
     )
     charts.draw(
         charts.chart("overlay", frame, method),
@@ -165,6 +166,7 @@ def page() -> None:
         note("This model has not been measured at any sparsity. Compress it on the next page, or run:")
         st.code(f"kick sweep {model} --preset demo", language="bash")
     claims(model)
+    recovered.section(model)
     if method:
         heading("Every task, all methods", "Raw scores from 0; perplexity on a logarithmic axis, where up is worse.")
         with st.container(key="panels-scroll"):

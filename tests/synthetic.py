@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from kick_core import keys, tasks
+from kick_core import keys, methods, tasks
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
 from kick_core.spec import IntGrid, KeepNofM, Recipe, Unstructured, parse
 from kick_core.store import Store, artifacts, open_store, results
@@ -93,8 +93,8 @@ def disagree(store: Store, run: str) -> str:
 
 
 def harm(recipe: Recipe) -> float:
-    """How far a recipe goes on the scale of plain sparsity."""
-    milder = 0.92 if recipe.method == "wanda" else 1.0
+    """How far a recipe goes on the scale of plain sparsity; recovery brings it a little back."""
+    milder = (0.92 if recipe.method == "wanda" else 1.0) * (0.9 if methods.recovery(recipe) else 1.0)
     match recipe.target:
         case Unstructured(ratio):
             return ratio * milder
@@ -203,7 +203,9 @@ def _options(right: bool, shake: float) -> tuple[float, ...]:
 
 def _window(task: tasks.Task, example: Example, recipe: Recipe) -> tuple[Output, list[Verdict]]:
     tokens = 120 + int(_draw(example.id, "length") * 16)
-    rate = 0.7 + 0.2 * _draw(example.id) + 4.2 * harm(recipe) ** 6 + 0.004 * _draw(example.id, recipe.text)
+    again = 0.4 if methods.recovery(recipe) else 1.0  # recovery brings perplexity back more than anything else
+    lost = 4.2 * harm(methods.unrecovered(recipe)) ** 6 * again
+    rate = 0.7 + 0.2 * _draw(example.id) + lost + 0.004 * _draw(example.id, recipe.text)
     output = Output(example.id, "", (), (-rate * tokens,), "scored", tokens, tokens)
     return output, [Verdict(example.id, scorer, rate, "", "") for scorer in task.scorers]
 
@@ -230,10 +232,13 @@ def _artifact(store: Store, recipe: Recipe, model: str) -> None:
                 zeros=sum(r.zeros for r in layer), dense_bytes=size * 2, seconds=3.2,
                 bytes=size // 8 if _sparsity(recipe) else size * recipe.target.bits // 8,
                 created="2026-11-23T01:00:00+00:00", versions={"torch": "2.13"}, layers=tuple(layer),
+                recovery={**_CALIBRATION, "source": "pocket-unasked"} if methods.recovery(recipe) else None,
+                plan=_PLAN if methods.plans(recipe) else None,
             )
         )  # fmt: skip
 
 
+_PLAN = {"objective": "factoid_qa", "uniform": 0.31, "found": 0.42, "evaluations": 66, "examples": ["a", "b"]}
 _LINEARS = {"self_attn.q_proj": 320, "self_attn.o_proj": 320, "mlp.down_proj": 896}
 
 

@@ -33,6 +33,10 @@ _RECIPES = """recipes:
   wanda@0.5            a method and the share of weights to drop
   magnitude@2:4        keep 2 of every 4 consecutive inputs of a row
   rtn@4bit,group=64    bits, with options after commas
+  wanda@0.5,alloc=search,objective=factoid_qa
+                       a ratio shared out as serves error (default), perplexity or a task best
+  depth@0.25           whole blocks; width: channels and heads; mop: whichever of the two hurts less
+  mix@4.5bpw           every matrix in its own way, under a budget of bits a weight
 """
 
 
@@ -67,8 +71,10 @@ def _command(commands: argparse._SubParsersAction[ArgumentParser], name: str, ab
     return made
 
 
-def _model(command: ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="pocket, pocket-4m, a folder in hub layout, or a hub id")
+def _model(command: ArgumentParser, *, needed: bool = True) -> None:
+    count = None if needed else "?"
+    about = "pocket, pocket-4m, a folder in hub layout, or a hub id"
+    command.add_argument("model", metavar="MODEL", nargs=count, help=about)
     command.add_argument("--revision", help="of a hub model")
     command.add_argument(
         "--device",
@@ -101,6 +107,16 @@ def _asking(command: ArgumentParser) -> None:
     )
 
 
+def _hosts(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--engine", default="kick", metavar="E", help="who answers: kick, or vllm[,NAME=VALUE…] (see KICK_VLLM)"
+    )
+    command.add_argument(
+        "--device-map", metavar="auto", help="ask a model that no GPU holds: over all GPUs, memory and disk"
+    )
+    command.add_argument("--max-memory", default="", metavar="M", help="what a device map may take: 0=20GiB,cpu=60GiB")
+
+
 def _closer(command: ArgumentParser) -> None:
     command.add_argument("--fidelity", action="store_true", help="compare whole distributions with dense: KL, top-1")
     command.add_argument(
@@ -122,6 +138,7 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
     command.add_argument("--task", action="append", required=True, dest="tasks", metavar="T", help="may be repeated")
     _asking(command)
+    _hosts(command)
     _closer(command)
     _calibration(command)
     command.set_defaults(command=making.evaluate)
@@ -129,16 +146,32 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "sweep", "Do a whole grid of recipes and tasks; done cells cost nothing.")
-    _model(command)
+    _model(command, needed=False)
     command.add_argument("--preset", help="demo, paper, or what `kick reproduce` knows")
     command.add_argument("--plan", action="store_true", help="do nothing; say what it would cost")
     command.add_argument("--recipe", action="append", default=[], dest="recipes", metavar="R", help="may be repeated")
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
+    _cluster(command)
     _asking(command)
+    _hosts(command)
     _closer(command)
     _calibration(command, windows=None)
     command.set_defaults(command=planning.sweep)
+
+
+def _cluster(command: ArgumentParser) -> None:
+    group = command.add_argument_group(
+        "on a cluster (extra ray)",
+        "The sweep becomes a job that goes on without this terminal: Ctrl-C leaves it, --attach comes back.",
+    )
+    group.add_argument(
+        "--ray", metavar="ADDRESS",
+        help="HOST:PORT of a Ray cluster, or auto: RAY_ADDRESS if it is set, else all of this machine",
+    )  # fmt: skip
+    group.add_argument("--gpus-per-task", type=int, metavar="K", help="GPUs that one recipe gets (default 1)")
+    group.add_argument("--attach", metavar="ID", help="show a job's progress; one whose process is gone goes on")
+    group.add_argument("--stop", metavar="ID", help="stop a job; what it finished is kept")
 
 
 def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -146,9 +179,14 @@ def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument(
         "name",
         metavar="NAME",
-        help="table2, table3, calibration-size, small-dense, k-shot, disciplines or perplexity-vs-tasks",
+        help="table2, table3, calibration-size, small-dense, k-shot, disciplines, perplexity-vs-tasks, families or "
+        "recovery",
     )
-    command.add_argument("--model", default="pocket", help="pocket, a folder in hub layout, or a hub id")
+    command.add_argument(
+        "--model", action="append", default=[], dest="models", metavar="M",
+        help="pocket (the default), a folder in hub layout, or a hub id; families: may be repeated",
+    )  # fmt: skip
+    command.add_argument("--tuned-from", metavar="BASE", help="families: the model that --model was tuned from; kept")
     command.add_argument("--small", metavar="MODEL", help="small-dense: the smaller model, which stays dense")
     command.add_argument("--revision", help="of a hub model")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -210,7 +248,9 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--deep", action="store_true", help="read every byte")
     command.set_defaults(command=storing.verify)
     command = _command(
-        commands, "gc", "Make room: unfinished leftovers, then the artifacts that are cheapest to remake."
+        commands,
+        "gc",
+        "Make room: leftovers go, nested masks share files, then artifacts go that are cheapest to remake.",
     )
     command.add_argument("--max-size", type=int, metavar="BYTES", help="keep at most so many bytes of weights")
     command.set_defaults(command=storing.collect)
@@ -221,6 +261,10 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "report", "Write what was found of a model as one HTML file that works offline.")
     command.add_argument("file", metavar="FILE.html")
     command.add_argument("--model", help="which model (default: the one measured most)")
+    command.add_argument(
+        "--data", metavar="DATA", help="pocket, official or a folder (default: pocket where it was asked)"
+    )
+    command.add_argument("--protocol", help="strict or paper (default: the one asked under most)")
     command.set_defaults(command=storing.report)
     command = _command(commands, "doctor", "What this machine offers, and what is missing.")
     command.set_defaults(command=storing.doctor)

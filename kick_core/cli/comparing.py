@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from kick_core import experiments, paper, workers
-from kick_core.cli import planning, printing
-from kick_core.cli.requests import calibration
+from kick_core import experiments, paper, views, workers
+from kick_core.cli import planning, printing, relatives
+from kick_core.cli.requests import base_request
+from kick_core.spec import BadRequest
 from kick_core.store import Store, open_store
 from kick_core.sweep import Request, Sweep
 from kick_core.views import reproduced
@@ -19,8 +19,13 @@ from kick_core.views.reproduced import Swept
 
 def reproduce(given: Namespace) -> int:
     """`kick reproduce NAME --model M`"""
+    if given.name == "families":
+        return relatives.compare(given)
+    if len(given.models) > 1 or getattr(given, "tuned_from", None):
+        raise BadRequest(f"{given.name} is about one model: several, and --tuned-from, are for families")
     store = open_store(given.cache)
-    requests = experiments.requests(given.name, _base(given), store, given.small)
+    base = base_request(given, (given.models or ["pocket"])[0])
+    requests = experiments.requests(given.name, base, store, given.small)
     if given.plan:
         return planning.tell(requests, store, as_json=given.json)
     sweeps = [_swept(request, store, given.workers) for request in requests]
@@ -32,27 +37,13 @@ def reproduce(given: Namespace) -> int:
         printing.document(about | {"differs": differs, "ours": notes, "rows": rows})
         return 0
     print(f"{given.name}, after {paper.SOURCE}")
-    _list("the paper:", about["paper"])
+    printing.lines("the paper:", about["paper"])
     printing.table(
         [_HEADERS.get(name, name) for name in _shown(frame)], (_row(row) for row in frame.to_dict("records"))
     )
-    _list("here:", notes)
-    _list("what differs:", differs)
+    printing.lines("here:", notes)
+    printing.lines("what differs:", differs)
     return 0
-
-
-def _base(given: Namespace) -> Request:
-    named = experiments.base(given.model, given.data)
-    return replace(
-        named,
-        calibration=calibration(given, named.calibration),
-        limit=given.limit or named.limit,
-        limits={} if given.limit else named.limits,
-        protocol=given.protocol,
-        device=given.device,
-        dtype=given.dtype,
-        revision=given.revision,
-    )
 
 
 def _swept(request: Request, store: Store, processes: int | None) -> Swept:
@@ -77,9 +68,21 @@ def _beside(name: str, store: Store, sweeps: list[Swept]) -> tuple[pd.DataFrame,
             return reproduced.small_dense(store, *sweeps), [_EQUAL]
         case "disciplines":
             return reproduced.disciplines(store, sweeps[0]), []
+        case "recovery":
+            return _recovery(store, sweeps[0])
         case _:
             frame = reproduced.perplexity_vs_tasks(store, sweeps[0])
             return frame, reproduced.agreement(frame)
+
+
+def _recovery(store: Store, swept: Swept) -> tuple[pd.DataFrame, list[str]]:
+    """What came back, task by task, and the answer for every recovery."""
+    measured = views.scores(store)
+    mine = measured[measured["run"].isin(set(swept.runs.values())) & measured["headline"]]
+    frame = views.recovered(store, mine)
+    told = [f"{one.label}, on {one.text}: {one.verdict}" for one in views.recovery_answers(frame)]
+    shown = ["label", "text", "task", "n", "dense", "compressed", "recovered", "share", "low", "high", "word"]
+    return frame[shown], [*told, views.RECOVERY_RULE]
 
 
 _EQUAL = (
@@ -92,7 +95,8 @@ _EQUAL = (
 
 _HEADERS = {"paper_kept": "kept", "score": "here", "low": "95 % interval", "kept": "kept", "kept_low": "95 % interval"}
 _HIDDEN = ("high", "kept_high", "verdict", "measure")
-_SHARES = ("paper_kept", "kept")
+_SHARES = ("paper_kept", "kept", "share")
+_SCORES = ("score", "dense", "compressed", "recovered")
 
 
 def _shown(frame: pd.DataFrame) -> list[str]:
@@ -106,18 +110,17 @@ def _row(row: dict[Any, Any]) -> tuple[str, ...]:
 def _cell(name: str, row: dict[Any, Any]) -> str:
     value = row[name]
     match name:
+        case "low" if "share" in row:
+            return f"{printing.blank_as(value, '.1%')} … {printing.blank_as(row['high'], '.1%')}"
         case "low":
             return f"{value:.3f} … {row['high']:.3f}"
         case "kept_low":
             return f"{printing.blank_as(value, '.1%')} … {printing.blank_as(row['kept_high'], '.1%')}"
         case _ if name in _SHARES:
             return "–" if value is None else printing.blank_as(value, ".1%")
-        case "paper" | "score":
-            return f"{value:.4g}" if name == "paper" else f"{value:.3f}"
+        case "paper":
+            return f"{value:.4g}"
+        case _ if name in _SCORES:
+            return printing.blank_as(value, ".3f")
         case _:
             return str(value)
-
-
-def _list(title: str, lines: list[str]) -> None:
-    for at, line in enumerate(lines):
-        print(f"{title if at == 0 else ' ' * len(title)} {line}")

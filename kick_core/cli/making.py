@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kick_core import plans, views, workers
+from kick_core import plans, tasks, views, workers
 from kick_core.cli import closer, printing
 from kick_core.cli.requests import request, sweep_request
 from kick_core.records import Card
@@ -24,22 +24,31 @@ def compress(given: Namespace) -> int:
     """`kick compress MODEL RECIPE...`"""
     store = open_store(given.cache)
     opened = _run(request(given, tuple(given.recipes)), store)
-    cards = [artifacts.card(store, opened.shop.key(recipe)) for recipe in opened.recipes if recipe.target]
-    if given.json:
+    artifacts_made(store, [opened.shop.key(recipe) for recipe in opened.recipes if recipe.target], given.json)
+    return 0
+
+
+def artifacts_made(store: Store, keys: Sequence[str], as_json: bool) -> None:
+    """Print the cards of those that are there, and on standard error what they warn of."""
+    cards = [artifacts.card(store, key) for key in keys if artifacts.has(store, key)]
+    if as_json:
         printing.document({"artifacts": [_card(card) for card in cards]})
     else:
+        stored = artifacts.sizes(store)
         printing.table(
-            ("recipe", "key", "sparsity", "bits/weight", "on disk", "dense copy"), (_card_row(card) for card in cards)
+            ("recipe", "key", "sparsity", "bits/weight", "on disk", "dense copy"),
+            (_card_row(card, stored) for card in cards),
         )
     for warning in sorted({f"{card.recipe}: {warning}" for card in cards for warning in card.warnings}):
         print(f"kick: {warning}", file=sys.stderr)
-    return 0
 
 
 def _run(request: Request, store: Store, processes: int | None = 1) -> Sweep:
     opened = Sweep(request, store)
     if opened.shop.opened.decoder:
         print(f"kick: {request.model} is quantized already; decoder: {opened.shop.opened.decoder}", file=sys.stderr)
+    if opened.host and opened.host.warning:
+        print(f"kick: {opened.host.warning}", file=sys.stderr)
     printing.bar(workers.run(opened, processes))
     return opened
 
@@ -48,13 +57,13 @@ def _card(card: Card) -> dict[str, Any]:
     return card.to_json() | {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity}
 
 
-def _card_row(card: Card) -> tuple[str, ...]:
+def _card_row(card: Card, stored: Mapping[str, float]) -> tuple[str, ...]:
     return (
         card.recipe,
         card.key,
         f"{card.sparsity:.4f}",
-        f"{card.bits_per_weight:.2f}",
-        printing.size(card.bytes),
+        f"{printing.bits(card, stored):.2f}",
+        printing.size(stored.get(card.key, 0)),
         printing.size(card.dense_bytes),
     )
 
@@ -88,32 +97,32 @@ def evaluate(given: Namespace) -> int:
     store = open_store(given.cache)
     recipes = tuple(parse(text).text for text in given.recipes)
     asked = request(given, tuple(dict.fromkeys(("dense", *recipes))), tuple(dict.fromkeys(given.tasks)))
-    return _report(_run(asked, store), store, recipes, given.json)
+    return report(asked, plans.remember(store, _run(asked, store)), store, recipes, given.json)
 
 
 def sweep(given: Namespace) -> int:
     """`kick sweep MODEL --preset demo` or `--recipe R --task T`."""
     store, asked = open_store(given.cache), sweep_request(given)
     opened = _run(asked, store, given.workers)
-    if plans.recall(store, asked) is None:
-        plans.remember(store, opened)
-    return _report(opened, store, tuple(recipe.text for recipe in opened.recipes), given.json)
+    known = plans.recall(store, asked)
+    if known is None:
+        known = plans.remember(store, opened)
+    return report(asked, known, store, tuple(recipe.text for recipe in opened.recipes), given.json)
 
 
-def _report(opened: Sweep, store: Store, recipes: tuple[str, ...], as_json: bool) -> int:
-    runs = {
-        opened.card(recipe, task).key for recipe in opened.recipes if recipe.text in recipes for task in opened.data
-    }
+def report(request: Request, known: Mapping[str, Any], store: Store, recipes: tuple[str, ...], as_json: bool) -> int:
+    """Print what is there of a sweep whose keys are `known` (`plans.remember`); opens no model."""
+    runs = {known["runs"][task][recipe] for task in request.tasks for recipe in recipes}
     frame = views.scores(store)
     frame = frame[frame["run"].isin(runs)]
-    protocol = opened.request.protocol
-    reported = {name: loaded.task.headline_of(protocol) for name, loaded in opened.data.items()}
+    protocol = request.protocol
+    reported = {name: tasks.get(name, request.data).headline_of(protocol) for name in request.tasks}
     frame = frame.assign(headline=frame["scorer"] == frame["task"].map(reported))
-    source = opened.shop.opened.source
-    weights = set(frame["weights"]) | {opened.shop.key(recipe) for recipe in opened.recipes if recipe.text in recipes}
-    close = closer.measured(opened.request, store, source.fingerprint, weights)
+    model = known["model"]
+    weights = set(frame["weights"]) | {known["artifacts"][recipe] for recipe in recipes}
+    close = closer.measured(request, store, model["fingerprint"], weights)
     if as_json:
-        facts = {"model": source.name, "fingerprint": source.fingerprint, "decoder": opened.shop.opened.decoder or None}
+        facts = {"model": model["name"], "fingerprint": model["fingerprint"], "decoder": model["decoder"] or None}
         found = [one | {"protocol": protocol} for one in _results(frame, store)]
         printing.document(facts | {"results": found} | closer.documents(close))
         return 0

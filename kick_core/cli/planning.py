@@ -12,18 +12,33 @@ from kick_core import experiments
 from kick_core.cli import printing
 from kick_core.cli.requests import sweep_request
 from kick_core.forecast import Forecast, Line, forecast
+from kick_core.spec import BadRequest
 from kick_core.store import Store, open_store
 from kick_core.sweep import PRESETS, Request
 
 
 def sweep(given: Namespace) -> int:
     """`kick sweep MODEL --preset demo` or `--recipe R --task T`; with `--plan` nothing is done."""
+    from kick_core.cli import attaching
+
+    if given.attach or given.stop:
+        return attaching.attach(given) if given.attach else attaching.stop(given)
+    if given.model is None:
+        raise BadRequest("kick sweep needs a MODEL (pocket, a folder, a hub id), or a job: --attach ID, --stop ID")
+    if given.gpus_per_task is not None and not given.ray:
+        raise BadRequest("--gpus-per-task is for clusters: add --ray auto or --ray HOST:PORT")
     if given.preset in experiments.NAMES and given.preset not in PRESETS:
+        if given.ray:
+            raise BadRequest(f"preset {given.preset} is several sweeps, and --ray runs one: name recipes and tasks")
+        if given.engine != "kick" or given.device_map:
+            raise BadRequest(f"--preset {given.preset} is an experiment of several sweeps: it asks the open model only")
         from kick_core.cli import comparing
 
-        return comparing.reproduce(Namespace(**vars(given), name=given.preset, small=None))
+        return comparing.reproduce(Namespace(**vars(given), name=given.preset, small=None, models=[given.model]))
     if given.plan:
         return plan(given)
+    if given.ray:
+        return attaching.start(given)
     from kick_core.cli import making
 
     run: Callable[[Namespace], int] = making.sweep

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
-from kick_core.records import Progress
+from kick_core.records import Card, Progress
 
 
 def bar(progress: Iterable[Progress]) -> None:
@@ -50,6 +50,11 @@ def _plain(data: Any) -> Any:
             return data
 
 
+def bits(card: Card, stored: Mapping[str, float]) -> float:
+    """Bits that an artifact takes a weight, of the bytes that all artifacts take on disk."""
+    return 8 * stored.get(card.key, 0) / card.weights if card.weights else 0.0
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """An aligned table on standard output; numbers to the right."""
     lines = [list(header), *([clean(cell) for cell in row] for row in rows)]
@@ -62,9 +67,20 @@ def _aligned(cell: str, width: int) -> str:
     return cell.rjust(width) if cell[:1].isdigit() or cell[:1] in "-+" else cell.ljust(width)
 
 
+def lines(title: str, said: Sequence[str]) -> None:
+    """Sentences under a title that stands beside the first."""
+    for at, line in enumerate(said):
+        print(f"{title if at == 0 else ' ' * len(title)} {clean(line)}")
+
+
 def clean(text: str) -> str:
     """Names of files and models are untrusted: no control characters reach the terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def clean_text(text: str) -> str:
+    """The same of what a model wrote, whose lines stay lines."""
+    return "\n".join(clean(line) for line in text.split("\n"))
 
 
 def size(count: float) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import replace
+from typing import Any
 
+from kick_core import experiments
 from kick_core import sweep as sweeping
 from kick_core.spec import BadRequest, Calibration
 from kick_core.sweep import Request
@@ -21,6 +23,7 @@ def request(given: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] =
     """A request for these recipes on these tasks."""
     asked = {"limit": given.limit, "data": given.data, "protocol": given.protocol} if tasks else {}
     asked |= {"fidelity": given.fidelity, "noise_floor": given.noise_floor} if tasks else {}
+    asked |= _hosts(given) if tasks else {}
     return Request(
         model=given.model,
         recipes=recipes,
@@ -55,4 +58,24 @@ def sweep_request(given: Namespace) -> Request:
         revision=given.revision,
         fidelity=given.fidelity,
         noise_floor=given.noise_floor,
+        **_hosts(given),
     )
+
+
+def base_request(given: Namespace, model: str) -> Request:
+    """How `kick reproduce` asks a model: as its experiment does, changed by what else was said."""
+    named = experiments.base(model, given.data)
+    return replace(
+        named,
+        calibration=calibration(given, named.calibration),
+        limit=given.limit or named.limit,
+        limits={} if given.limit else named.limits,
+        protocol=given.protocol,
+        device=given.device,
+        dtype=given.dtype,
+        revision=given.revision,
+    )
+
+
+def _hosts(given: Namespace) -> dict[str, Any]:
+    return {"engine": given.engine, "device_map": given.device_map, "max_memory": given.max_memory}

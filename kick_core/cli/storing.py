@@ -26,7 +26,17 @@ from kick_core import jobs
 from kick_core.cli import printing
 from kick_core.records import RunCard
 from kick_core.spec import BadRequest, KickError, nearest
-from kick_core.store import Store, artifacts, checks, fidelity, judgments, open_store, results
+from kick_core.store import (
+    Store,
+    artifacts,
+    checkpoints,
+    checks,
+    fidelity,
+    judgments,
+    ladders,
+    open_store,
+    results,
+)
 from kick_core.store.files import free_bytes, is_staged, locked, replace_file
 
 Found = TypeVar("Found")
@@ -38,7 +48,7 @@ _ABANDONED = 3600.0
 def list_all(given: Namespace) -> int:
     """`kick list`"""
     store = open_store(given.cache)
-    cards = artifacts.cards(store)
+    cards, stored = artifacts.cards(store), artifacts.sizes(store)
     runs = [(card, results.measured(store, card.key)) for card in results.runs(store)]
     if given.json:
         made = [
@@ -46,9 +56,9 @@ def list_all(given: Namespace) -> int:
                 "key": card.key,
                 "model": card.model,
                 "recipe": card.recipe,
-                "bytes": card.bytes,
+                "bytes": round(stored.get(card.key, 0)),
                 "dense_bytes": card.dense_bytes,
-                "bits_per_weight": card.bits_per_weight,
+                "bits_per_weight": printing.bits(card, stored),
                 "sparsity": card.sparsity,
                 "created": card.created,
                 "pinned": artifacts.pinned(store, card.key),
@@ -63,7 +73,7 @@ def list_all(given: Namespace) -> int:
         ("artifact", "model", "recipe", "bits/weight", "on disk", "dense copy"),
         (
             (c.key[:20] + (" (pinned)" if artifacts.pinned(store, c.key) else ""), c.model, c.recipe,
-             f"{c.bits_per_weight:.2f}", printing.size(c.bytes), printing.size(c.dense_bytes))
+             f"{printing.bits(c, stored):.2f}", printing.size(stored.get(c.key, 0)), printing.size(c.dense_bytes))
             for c in cards
         ),
     )  # fmt: skip
@@ -99,7 +109,8 @@ def show(given: Namespace) -> int:
     room, key = _matching(store, given.key)
     if room == "weights":
         card = artifacts.card(store, key)
-        printing.document(card.to_json() | {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity})
+        told = {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity}
+        printing.document(card.to_json() | told | {"stored_bytes": round(artifacts.sizes(store).get(key, 0))})
     elif room == "judgments":
         from kick_core import views
 
@@ -168,20 +179,27 @@ def _unless_busy(store: Store, path: Path, do: Callable[[str], Found], otherwise
 
 
 def collect(given: Namespace) -> int:
-    """`kick gc`: outputs are never removed, nor an artifact that is pinned, in use or wanted by a job."""
+    """`kick gc`: outputs are never removed, nor an artifact that is pinned, in use or wanted by a job.
+
+    What stays takes as little room as it can: nested masks go into files that they share.
+    """
     store = open_store(given.cache)
     removed = [f"unfinished {path.name}" for path in sorted((store.root / "staging").glob("*")) if _drop(store, path)]
-    removed += [f"left over {path.name}" for path in (*_left_over(store), *_sealed_live(store))]
+    left = (*_left_over(store), *_sealed_live(store), *checkpoints.collect(store))
+    removed += [f"left over {path.name}" for path in left]
     kept: list[str] = []
+    saved = _share(store)
     if given.max_size is not None:
         if given.max_size < 0:
             raise BadRequest(f"--max-size {given.max_size}: a number of bytes from 0 on")
         gone, kept = _shrink(store, given.max_size)
         removed += gone
     if given.json:
-        printing.document({"removed": removed, "kept": kept})
+        printing.document({"removed": removed, "kept": kept, "saved": saved})
     else:
         print("\n".join(removed) if removed else "nothing to remove")
+        if saved:
+            print(f"{printing.size(saved)} saved: nested masks share their files now")
         for line in kept:
             print(f"kept: {line}", file=sys.stderr)
     return 0
@@ -189,24 +207,44 @@ def collect(given: Namespace) -> int:
 
 def _shrink(store: Store, size: int) -> tuple[list[str], list[str]]:
     """Remove the artifacts that are cheapest to remake until `size` is reached: what went, what had to stay."""
-    removed, kept = [], []
-    cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(card.bytes, 1))
+    removed: list[str] = []
+    kept: dict[str, str] = {}
+    while gone := _remove(store, size, kept):
+        removed += gone
+        _share(store)  # what stays of a series takes more than its part of the shared files: look again
+    return removed, list(kept.values())
+
+
+def _share(store: Store) -> int:
+    """Let nested masks share their files; how many bytes less artifacts take."""
+    before = sum(artifacts.sizes(store).values())
+    for _ in ladders.share(store):
+        pass
+    return round(before - sum(artifacts.sizes(store).values()))
+
+
+def _remove(store: Store, size: int, kept: dict[str, str]) -> list[str]:
+    """Remove until `size` is reached, by each one's part of shared files: what went. `kept` notes what has to stay."""
+    removed, stored = [], artifacts.sizes(store)
+    cards = sorted(artifacts.cards(store), key=lambda card: card.seconds / max(stored.get(card.key, 0), 1))
     wanted = {text for job in jobs.jobs(store) if job.active for text in job.spec.get("recipes", ())}
-    total = sum(card.bytes for card in cards)
+    total = sum(stored.values())
     for card in cards:
-        if total <= size:
+        if round(total) <= size:
             break
-        name = f"{card.recipe} of {card.model} ({printing.size(card.bytes)})"
+        mine = stored.get(card.key, 0)
+        name = f"{card.recipe} of {card.model} ({printing.size(mine)})"
         if artifacts.pinned(store, card.key):
-            kept.append(f"{name} is pinned")
+            kept[card.key] = f"{name} is pinned"
         elif card.recipe in wanted:
-            kept.append(f"{name} belongs to a job that is running")
+            kept[card.key] = f"{name} belongs to a job that is running"
         elif not artifacts.remove(store, card.key):
-            kept.append(f"{name} is in use")
+            kept[card.key] = f"{name} is in use"
         else:
             removed.append(name)
-            total -= card.bytes
-    return removed, kept
+            total -= mine
+            kept.pop(card.key, None)
+    return removed
 
 
 def _left_over(store: Store) -> Iterator[Path]:
@@ -269,17 +307,27 @@ def report(given: Namespace) -> int:
     from kick_core import views
 
     store, file = open_store(given.cache), Path(given.file)
-    known = list(views.scores(store)["model"].value_counts().index)
+    measured = views.scores(store)
+    known = list(measured["model"].value_counts().index)
     if not known:
         raise KickError(f"nothing is measured in {store.root}: `kick sweep pocket --preset demo` fills it")
     if given.model is not None and given.model not in known:
         raise nearest(given.model, known, "measured model")
     if file.suffix != ".html":
         raise BadRequest(f"{file} does not end in .html: the report is one HTML file")
-    page = views.report(store, given.model or known[0]).encode()
+    model = given.model or known[0]
+    kinds, protocols = views.data_kinds(measured, model), views.protocols(measured, model)
+    data = kinds[0] if given.data is None else views.kind_of_data(given.data)
+    if data not in kinds:
+        raise BadRequest(f"{model} was not asked on data {given.data!r}: it was asked on {' and '.join(kinds)}")
+    protocol = given.protocol or protocols[0]
+    if protocol not in protocols:
+        raise BadRequest(f"{model} was not asked under protocol {protocol!r}: only {' and '.join(protocols)}")
+    page = views.report(store, model, protocol, data).encode()
     replace_file(file.resolve(), page)
     if given.json:
-        printing.document({"file": str(file), "bytes": len(page), "model": given.model or known[0]})
+        about = {"file": str(file), "bytes": len(page), "model": model, "protocol": protocol, "data": data}
+        printing.document(about)
     else:
         print(f"{file}: {printing.size(len(page))}")
     return 0

@@ -17,6 +17,7 @@ In float32 the promise is 1e-5 and the same text; in half precision it is the sa
 Out of memory: the rows of that batch are halved until it fits, and `Plan.notes` says so.
 """
 
+from kick_core.engine.answering import Engine, own
 from kick_core.engine.decoding import Generated, Sampling, Stopper, generate, greedy, stopper
 from kick_core.engine.packing import Layout, pack_layout
 from kick_core.engine.padded import Scored
@@ -34,6 +35,7 @@ from kick_core.engine.windows import (
 
 __all__ = [
     "Batch",
+    "Engine",
     "Generated",
     "GivenScores",
     "Ids",
@@ -48,6 +50,7 @@ __all__ = [
     "generate",
     "given_scores",
     "greedy",
+    "own",
     "pack_layout",
     "plan_for",
     "plan_hash",

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kick_core.methods._select import kernels
+
 Ids = Sequence[int]
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -23,7 +25,8 @@ class Plan:
     `tokens` bounds rows x length of one batch, `rows` its rows; prompts are padded to `shortest` or to multiples of
     `step`, and read at most `prompt` tokens at a time before decoding. A pack has rows of `row` tokens, `pack`
     tokens in all, after shared prefixes that are padded to multiples of `room`; so are the caches of decoding.
-    `compiled` lets torch.compile fuse the small operations of decoding on CUDA: a minute per shape, for long runs.
+    `kernels` lets packs and decoding use our own (see `fused`); `compiled` instead lets torch.compile fuse the small
+    operations of decoding on CUDA: a minute per shape, for long runs.
     `notes` collects what departed from the plan: it is no part of the plan's identity, and whoever stores a run
     stores it too.
     """
@@ -36,6 +39,7 @@ class Plan:
     row: int = 256
     pack: int = 2048
     room: int = 16
+    kernels: bool = False
     compiled: bool = False
     notes: list[str] = field(default_factory=list, compare=False, repr=False)
 
@@ -45,7 +49,7 @@ class Plan:
         return (
             f"padded to {self.shortest} or multiples of {self.step}, {self.rows} rows, {self.tokens} tokens, "
             f"prompts by {self.prompt}; options in packs of {self.pack} tokens, rows of {self.row}, prefixes padded "
-            f"to {self.room}" + ("; decoding compiled" if self.compiled else "")
+            f"to {self.room}" + "; by kernels" * self.kernels + "; decoding compiled" * self.compiled
         )
 
     def length(self, tokens: int) -> int:
@@ -71,7 +75,8 @@ def plan_for(device: torch.device) -> Plan:
     """The shape policy of a kind of device."""
     if device.type == "cpu":
         return Plan(tokens=16384, rows=64, step=16, shortest=16)
-    return Plan(tokens=65536, rows=256, prompt=16384, row=512, pack=16384, room=128)
+    there = kernels(device) is not None
+    return Plan(tokens=65536, rows=256, prompt=16384, row=512, pack=16384, room=128, kernels=there)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from kick_core.engine import fused
 from kick_core.engine.lean import Lean, Rows, attention, lean
 from kick_core.engine.packing import Layout, Row, branches, digest, pack_layout
 from kick_core.engine.padded import Options, Scored, in_batches, scored
@@ -86,7 +88,8 @@ def _in_packs(
     filler: int,
 ) -> Iterator[dict[int, Scored]]:
     layout = pack_layout(prompts, options, plan)
-    packer = _Packer(model, prompts, options, layout, filler, {}, lean(model))
+    stand_ins = fused.StandIns(model, plan.step) if plan.kernels else None
+    packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins, lean(model))
     for rows, count in _shapes(layout, plan):
         some = [row for row in rows if asked.intersection(row.items)]
         for start in range(0, len(some), count):
@@ -151,6 +154,7 @@ class _Packer:
     layout: Layout
     filler: int
     prefixes: dict[int, list[tuple[Tensor, Tensor]]]
+    stand_ins: fused.StandIns | None
     lean: Lean | None
 
     def scores(self, part: Sequence[Row], count: int) -> dict[int, Scored]:
@@ -166,9 +170,11 @@ class _Packer:
             copies = torch.arange(count).clamp(max=len(part) - 1)
             inputs, kept = {name: tensor[copies.to(tensor.device)] for name, tensor in inputs.items()}, kept[copies]
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()} | {"use_cache": bool(part[0].room)}
-        if part[0].room:
-            inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
-        return self._read(logits_of(self.model, inputs, kept.to(device)).log_softmax(-1), places.first)
+        with self.stand_ins.in_place() if self.stand_ins else nullcontext():
+            if part[0].room:
+                inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
+            logits = logits_of(self.model, inputs, kept.to(device))
+        return self._read(logits.log_softmax(-1), places.first)
 
     def lean_scores(self, small: Lean, part: Sequence[Row], asked: Collection[int]) -> dict[int, Scored]:
         """Score the `asked` questions of these rows, at least one in each; only their tokens are computed."""
@@ -184,7 +190,7 @@ class _Packer:
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             own, seen = rows.spread(keys), rows.spread(values)
             if before is not None:
-                own, seen = torch.cat([before[layer].keys, own], 2), torch.cat([before[layer].values, seen], 2)
+                own, seen = before[layer].update(own, seen)
             return rows.collect(attention(small, layer, rows.spread(queries), own, seen, mask))
 
         first: dict[int, tuple[int, int]] = {}
@@ -245,13 +251,10 @@ class _Packer:
         for group, row in needed.items():
             if group not in self.prefixes:
                 self.prefixes[group] = self._read_prefix(row)
-        runs = [(group, len(list(same))) for group, same in groupby(rows, key=lambda row: row.group)]
-        cache = DynamicCache(config=self.model.config)
+        runs = [(self.prefixes[group], len(list(same))) for group, same in groupby(rows, key=lambda row: row.group)]
+        cache, buffers = DynamicCache(config=self.model.config), dict[Any, Tensor]()
         cache.layers = [
-            _SharedLayer(
-                *(torch.cat([self.prefixes[g][n][side].expand(c, -1, -1, -1) for g, c in runs]) for side in (0, 1))
-            )
-            for n in range(len(cache.layers))
+            _SharedLayer([(kept[n], count) for kept, count in runs], buffers) for n in range(len(cache.layers))
         ]
         return cache
 
@@ -285,12 +288,28 @@ class _Packer:
 
 
 class _SharedLayer(DynamicLayer):
-    """A cache layer that lends its keys and values and keeps nothing."""
+    """A cache layer that lends keys and values of prefixes [1, heads, room, width], each to so many rows, and keeps
+    nothing: a forward's own stand behind them in `buffers`, which serve one layer after the other."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, runs: Sequence[tuple[tuple[Tensor, Tensor], int]], buffers: dict[Any, Tensor]) -> None:
         super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
+        self.runs, self.buffers = runs, buffers
+        self.keys, self.values = runs[0][0]
+        self.lazy_initialization(self.keys, self.values)
+        self.keys, self.values = runs[0][0]  # tell how much is there
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
+        return self._behind(0, key_states), self._behind(1, value_states)
+
+    def _behind(self, side: int, states: Tensor) -> Tensor:
+        rows, heads, length, width = states.shape
+        room = self.keys.shape[-2]
+        name = side, heads, width, states.dtype
+        if name not in self.buffers:
+            self.buffers[name] = states.new_empty(rows, heads, room + length, width)
+        whole, at = self.buffers[name], 0
+        for kept, count in self.runs:
+            whole[at : at + count, :, :room] = kept[side]
+            at += count
+        whole[:, :, room:] = states
+        return whole

@@ -1,14 +1,14 @@
 """The steps of decoding: a cache with room from the start, one forward per token, CUDA graphs where there is CUDA.
 
-On an accelerator a step of a batch always has the same shape: the cache is read in its whole length and a mask
-hides what is not written yet, so that one recorded graph serves every step. On a CPU only what is written is read,
-and finished rows leave.
+On an accelerator a step of a batch always has the same shape: attention is handed the cache in its whole length and a
+mask that hides what is not written yet, so that one recorded graph serves every step. On a CPU only what is written is
+read, and finished rows leave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from typing import Any
 
@@ -18,7 +18,9 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from kick_core.engine import fused
 from kick_core.engine.plan import Ids, Plan, logits_of, padded, round_up
+from kick_core.models import mapped
 
 Chooser = Callable[[Tensor, Tensor], Tensor]
 
@@ -75,9 +77,9 @@ class _SlotLayer(DynamicLayer):
     that it holds at every step. Prompts are put in with `put`; a step writes every row at its place `where` [rows].
     """
 
-    def __init__(self, rows: int, room: int, dtype: torch.dtype | None, where: Tensor) -> None:
+    def __init__(self, rows: int, room: int, dtype: torch.dtype | None, where: Tensor, kernels: bool) -> None:
         super().__init__()
-        self.rows, self.room, self.kept_dtype = rows, room, dtype
+        self.rows, self.room, self.kept_dtype, self.kernels = rows, room, dtype, kernels
         self.every = torch.arange(rows, device=where.device)
         self.begin(rows, where)
 
@@ -100,6 +102,12 @@ class _SlotLayer(DynamicLayer):
         self.values[first : first + len(keys), :, :length] = values[:, :, :length]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        alike = key_states.dtype == self.keys.dtype and key_states.stride(-1) == value_states.stride(-1) == 1
+        if self.kernels and alike:
+            from kick_core.engine import _triton
+
+            _triton.put(key_states, value_states, self.keys, self.values, self.where)
+            return self.keys, self.values
         rows = self.every[: len(self.where)]
         self.keys[rows, :, self.where] = key_states[:, :, 0].to(self.keys.dtype)
         self.values[rows, :, self.where] = value_states[:, :, 0].to(self.values.dtype)
@@ -116,14 +124,19 @@ class SlotSteps:
 
     For models whose layers all keep everything. Prompts are read padded on the right, a few of one length at a
     time, and put into the slots of a cache; then every row writes at its own place. `choose(logits, chance)` picks
-    the tokens; without it the likeliest are taken. With `whole` a step reads all columns of the cache, so that all
+    the tokens; without it the likeliest are taken. With `whole` a step is handed all columns of the cache, so that all
     steps are one shape: then a CUDA graph is recorded, and the next step begins before the last one's tokens are
-    looked at.
+    looked at. Where no graph can be recorded, the plan notes it and steps are taken one operation after the other.
     """
 
     def __init__(self, model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None, whole: bool) -> None:
         self.model, self.plan, self.filler, self.choose, self.whole = model, plan, filler, choose, whole
+        self.kernels = plan.kernels and whole and not plan.compiled
         self.attention = _WIDE if _wide(model) else model.config._attn_implementation
+        if self.kernels and self.attention == "sdpa":
+            self.attention = fused.ATTENTION
+        self.stand_ins: fused.StandIns | None = None
+        self.records = True
         self.on_cuda = model.device.type == "cuda"
         self.forward: Any = torch.compile(model.forward, dynamic=False) if plan.compiled and self.on_cuda else model
         self.shape = (0, 0)
@@ -156,6 +169,7 @@ class SlotSteps:
         self.shape, self.spoiled = (rows, room), False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = False
+        self.stand_ins = fused.StandIns(self.model, rows) if self.kernels else None
         self.cache = DynamicCache(config=self.model.config)
         self.all_ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         self.all_tokens = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -163,7 +177,9 @@ class SlotSteps:
         self.all_number = torch.zeros(1, dtype=torch.int64, device=device)
         self.all_mask = torch.zeros(rows, 1, 1, room, dtype=kept_dtype or self.model.dtype, device=device)
         self.all_chances = torch.zeros(rows, room, device=device)
-        self.cache.layers = [_SlotLayer(rows, room, kept_dtype, self.all_where) for _ in self.cache.layers]
+        self.cache.layers = [
+            _SlotLayer(rows, room, kept_dtype, self.all_where, self.kernels) for _ in self.cache.layers
+        ]
 
     def _read(self, prompts: Sequence[Ids], rows: int) -> Tensor:
         """Put all prompts into the cache; float32 logits of the tokens after them [rows, vocabulary]."""
@@ -221,14 +237,27 @@ class SlotSteps:
             self.first = None
         elif self.graph is not None:
             self.graph.replay()
-        elif self.warm and self.on_cuda and self.whole:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self._step()
+        elif self.warm and self.on_cuda and self.whole and self.records and self._recorded():
+            assert self.graph is not None
             self.graph.replay()
         else:
             self._step()
             self.warm = True
+
+    def _recorded(self) -> bool:
+        """Record a step, which takes none; whether that worked."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._step()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.records = False
+            self.plan.note(f"decoding without a recorded graph ({str(error).splitlines()[0][:200]})")
+            return False
+        self.graph = graph
+        return True
 
     def _step(self) -> None:
         """One token for every row. Where steps are one shape nothing but tensors changes here."""
@@ -244,7 +273,7 @@ class SlotSteps:
             "past_key_values": self.cache,
             "use_cache": True,
         }
-        with _attention(self.model, self.attention):
+        with _attention(self.model, self.attention), self.stand_ins.in_place() if self.stand_ins else nullcontext():
             logits = logits_of(self.forward, inputs, 1)[:, 0]
         self.where += 1
         self._take(logits)
@@ -308,7 +337,11 @@ Steps = SlotSteps | LibrarySteps
 
 
 def steps_for(model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None, *, whole: bool) -> Steps:
-    """The steps that this model can take. `whole` fixes their shape; see `SlotSteps`."""
-    if plain_cache(model) and model.config._attn_implementation in ("sdpa", "eager"):
+    """The steps that this model can take. `whole` fixes their shape; see `SlotSteps`.
+
+    The library's cache follows layers that lie on several devices; slots, and graphs of a step, do not.
+    """
+    apart = mapped.spread(getattr(model, "hf_device_map", {}))
+    if not apart and plain_cache(model) and model.config._attn_implementation in ("sdpa", "eager"):
         return SlotSteps(model, plan, filler, choose, whole)
     return LibrarySteps(model, plan, filler, choose)

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core import engine
-from kick_core.engine import Plan
+from kick_core.engine import Engine, Plan
 from kick_core.prompts import begins_with, template_name
 from kick_core.records import Example, Output
 from kick_core.tasks import Asking
@@ -18,8 +18,9 @@ from kick_core.tasks import Asking
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """One open model, ready to be asked: everything that the ways of asking share.
+    """One model, ready to be asked: everything that the ways of asking share.
 
+    `model` is asked by this package's engine, unless `other` answers: then it only tells the config.
     `prepared` remembers prompts as token ids, with the examples that they were made of.
     """
 
@@ -27,11 +28,22 @@ class Asker:
     tokenizer: PreTrainedTokenizerBase
     plan: Plan
     prepared: dict[Any, tuple[Any, Any]] = field(default_factory=dict, compare=False, repr=False)
+    other: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """Who answers."""
+        return self.other or engine.own(self.model)
 
     @property
     def filler(self) -> int:
         tokenizer = self.tokenizer
         return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(i, int)), 0)
+
+    @property
+    def plan_text(self) -> str:
+        """What keys and pages say of the shape policy."""
+        return self.engine.plan(self.plan)
 
     @property
     def context(self) -> int:
@@ -69,7 +81,7 @@ class Asker:
             base |= {"window": self.context if way.unit == "word" else self.window, "variant": _VARIANTS[way.unit]}
         if way.faults:
             base |= {"as_published": list(way.faults)}
-        return base
+        return base | dict(self.engine.settings)
 
 
 _VARIANTS = {

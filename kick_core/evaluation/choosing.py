@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import NamedTuple
 
-from kick_core import engine
 from kick_core.engine import Scored
 from kick_core.evaluation.asker import Asker, prompt_hash, rejected
 from kick_core.prompts import all_option_ids
@@ -37,7 +37,7 @@ def choose(ask: Asker, way: Asking, wanted: Set[str], among: Sequence[Example]) 
     fit = [i for i, there in enumerate(fits) if there]
     prompts, endings = [asked[i].prompt for i in fit], [asked[i].endings for i in fit]
     now = [n for n, i in enumerate(fit) if among[i].id in wanted]
-    for batch in engine.score_options(ask.model, prompts, endings, plan=ask.plan, filler=ask.filler, wanted=now):
+    for batch in ask.engine.score_options(prompts, endings, plan=ask.plan, filler=ask.filler, wanted=now):
         yield [_output(ask, among[fit[n]], asked[fit[n]], found) for n, found in batch.items()]
 
 
@@ -84,5 +84,5 @@ def _output(ask: Asker, example: Example, shown: _Shown, found: Scored) -> Outpu
         stop="scored",
         argmax=ask.tokenizer.decode([found.argmax], skip_special_tokens=True),
         top=found.top,
-        entropy=found.entropy,
+        entropy=found.entropy if math.isfinite(found.entropy) else None,
     )

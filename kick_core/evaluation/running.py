@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from kick_core import engine
 from kick_core.evaluation.asker import Asker, prompt_hash
 from kick_core.keys import sha256_text
 from kick_core.prompts import document_ids, encode
@@ -63,7 +62,7 @@ def tokens(ask: Asker, way: Asking, wanted: Sequence[Example]) -> Iterator[list[
     """The summed log-probability of every window's tokens but the first."""
     ids = torch.tensor([example.meta["ids"] for example in wanted])
     rows = max(1, ask.plan.tokens // 4 // ask.window)
-    for start, sums in engine.window_logprobs(ask.model, ids, rows=rows):
+    for start, sums in ask.engine.window_logprobs(ids, rows=rows):
         yield [
             _output(example, value, example.meta["ids"], len(example.meta["ids"]) - 1)
             for example, value in zip(wanted[start:], sums, strict=False)
@@ -75,7 +74,7 @@ def words(ask: Asker, way: Asking, wanted: Sequence[Example]) -> Iterator[list[O
     for example in wanted:
         ids = ask.tokenizer(example.prompt[0], add_special_tokens=False, verbose=False)["input_ids"]
         starts, parts = zip(*rolling(ids, _begin(ask), ask.context), strict=True)
-        found = engine.text_logprobs(ask.model, starts, parts, plan=ask.plan, filler=ask.filler)
+        found = ask.engine.text_logprobs(starts, parts, plan=ask.plan, filler=ask.filler)
         total = sum(score.total for batch in found for score in batch.values())
         yield [_output(example, total, ids, example.meta["words"])]
 

@@ -83,8 +83,7 @@ def _continued(
     for i, (example, ids) in enumerate(zip(wanted, prompts, strict=True)):
         groups.setdefault((_budget(way, ids), way.temperature(example)), []).append(i)
     for (budget, temperature), items in sorted(groups.items()):
-        for batch in engine.generate(
-            ask.model,
+        for batch in ask.engine.generate(
             [prompts[i] for i in items],
             new_tokens=budget,
             ends=ask.ends,

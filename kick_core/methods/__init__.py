@@ -12,14 +12,27 @@ so that planning and keys do not wait for torch; files that begin with an unders
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from kick_core.spec import BadRequest, IntGrid, KeepNofM, Option, Recipe, Target, Unstructured, nearest
+from kick_core.methods import _recovery
+from kick_core.spec import (
+    LARGEST,
+    BadRequest,
+    BitBudget,
+    IntGrid,
+    KeepNofM,
+    Option,
+    Recipe,
+    Target,
+    Unstructured,
+    nearest,
+    parse,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +49,9 @@ class MethodCard:
     among "ratio", "pattern" and "bits". `needs` says which statistics of the inputs it reads: none, the
     squared norm of every input feature, or the Gram matrix X^T X. A method that `joins` can quantize what
     another one prunes: its function takes `prune`, a mask to keep (or a sparsity to reach on the way).
-    `grid` names what of the integer grid is the method's own and cannot be chosen.
+    `grid` names what of the integer grid is the method's own and cannot be chosen. A method that `plans` is no
+    function of one matrix: it looks at the whole model first (see `kick_core.planners`). One that drops whole `lines`
+    of matrices needs no bits that say where.
     """
 
     name: str
@@ -48,6 +63,8 @@ class MethodCard:
     paper: str
     joins: bool = False
     grid: Mapping[str, Any] = field(default_factory=dict)
+    plans: bool = False
+    lines: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +119,23 @@ def moved(told: Told, device: torch.device | str) -> Told:
 Method = Callable[..., CompressedMatrix]
 
 
+_MATRIX = Path(__file__).parent
+_PLANNERS = _MATRIX.parent / "planners"
+"""Methods that look at the whole model have their files, and in them their cards, there."""
+
+
+def _files(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
+
+
 def names() -> tuple[str, ...]:
-    """The methods there are, found by looking at file names."""
-    return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_")))
+    """The methods there are, found by looking at file names: functions of one matrix, and those that plan."""
+    return tuple(sorted(_files(_MATRIX) + _files(_PLANNERS)))
+
+
+def of_a_matrix() -> tuple[str, ...]:
+    """The methods that are functions of one matrix."""
+    return _files(_MATRIX)
 
 
 @cache
@@ -112,16 +143,18 @@ def card(name: str) -> MethodCard:
     """A method's card, read from its file without running it. Raises BadRequest for an unknown method."""
     if name not in names():
         raise nearest(name, ("dense", *names()), "method")
-    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
+    path = (_MATRIX if name in of_a_matrix() else _PLANNERS) / f"{name}.py"
+    tree = ast.parse(path.read_text())
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets):
             return MethodCard(name=name, **ast.literal_eval(node.value))
-    raise TypeError(f"kick_core/methods/{name}.py holds no literal CARD")
+    raise TypeError(f"kick_core/{path.parent.name}/{name}.py holds no literal CARD")
 
 
 def function(name: str) -> Method:
-    """A method's function; this is where torch is first needed."""
-    card(name)
+    """A method's function; this is where torch is first needed. Raises BadRequest for one that plans."""
+    if card(name).plans:
+        raise BadRequest(f"{name} looks at the whole model: `kick compress` or kick_core.load make it, not one matrix")
     method: Method = import_module(f"kick_core.methods.{name}").compress
     return method
 
@@ -134,9 +167,11 @@ def _kind(target: Target) -> str:
             return "pattern"
         case IntGrid():
             return "bits"
+        case BitBudget():
+            return "budget"
 
 
-_EXAMPLE = {"ratio": "0.5", "pattern": "2:4", "bits": "4bit"}
+_EXAMPLE = {"ratio": "0.5", "pattern": "2:4", "bits": "4bit", "budget": "4.5bpw"}
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -153,31 +188,123 @@ def resolve(recipe: Recipe) -> Recipe:
     if _kind(recipe.target) not in known.targets:
         can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
         raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
-    given = dict(recipe.options)
-    how = given.pop("alloc", "uniform")
-    if how not in ALLOCATIONS or (how != "uniform" and not isinstance(recipe.target, Unstructured)):
+    _recovery.refuse_inside(recipe)
+    recovers = _recovery.options(dict(recipe.options))
+    given = dict(_recovery.without(recipe).options)
+    how = str(given.pop("alloc", "uniform"))
+    if how not in ALLOCATIONS or (how != "uniform" and (known.plans or not isinstance(recipe.target, Unstructured))):
         raise BadRequest(
-            f"alloc={how}: uniform (every block alike) or, for a ratio, owl (blocks with outliers keep more)"
+            f"alloc={how}: uniform (every block alike) or, for a ratio of single weights, owl (blocks with outliers "
+            f"keep more) or search (what an objective likes best)"
         )
+    searched = _searching(given, known, how)
     for name, value in given.items():
         if name not in known.options:
-            raise _unknown_option(name, known)
-        default = known.options[name]
-        if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
-            raise BadRequest(
-                f"option {name}={value} of {recipe.method}: a {type(default).__name__} is expected, e.g. {default}"
-            )
+            raise _unknown_option(name, known, searched)
+        _of_type(name, value, known.options[name], known.name)
     then = resolve(recipe.then) if recipe.then else None
-    options = {**known.options, **given} | ({} if how == "uniform" else {"alloc": how})
+    options = {**known.options, **given} | ({} if how == "uniform" else {"alloc": how}) | searched | recovers
+    if "choices" in options:
+        choices(str(options["choices"]))
     return Recipe(recipe.method, _own_grid(recipe, known), tuple(options.items()), then)
 
 
-ALLOCATIONS = ("uniform", "owl")
+def _of_type(name: str, value: Option, default: Option, method: str) -> None:
+    if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
+        raise BadRequest(f"option {name}={value} of {method}: a {type(default).__name__} is expected, e.g. {default}")
+
+
+recovery, unrecovered = _recovery.of, _recovery.without
+"""How a recipe recovers, and the recipe that it recovers from."""
+
+ALLOCATIONS = ("uniform", "owl", "search")
 
 
 def alloc(recipe: Recipe) -> str:
     """How a recipe's sparsity is shared out over the blocks; an option of every method that takes a ratio."""
     return str(dict(recipe.options).get("alloc", "uniform"))
+
+
+# --- recipes that look at the whole model first --------------------------------------------------------------
+
+SEARCH_VERSION = 1
+"""Raise it when a search may find something else: it is part of the key of whatever was searched."""
+
+ERROR, PERPLEXITY = "error", "perplexity"
+"""Objectives beside the tasks: the sum of the matrices' output errors, perplexity on calibration windows."""
+
+_STEPS: dict[str, Option] = {"search_steps": 64, "search_seed": 0}
+_EXAMPLES: dict[str, Option] = {"search_examples": 200, "search_data": "pocket"}
+FEWEST = 20
+"""Examples that a search must at least look at."""
+
+
+def _searching(given: dict[str, Option], known: MethodCard, how: str) -> dict[str, Option]:
+    """The options of a search, defaults filled in; they are taken out of `given`."""
+    if how != "search" and "objective" not in known.options:
+        return {}
+    objective = given.pop("objective", known.options.get("objective", ERROR))
+    _of_type("objective", objective, ERROR, known.name)
+    usual = {"objective": objective}
+    if objective != ERROR:
+        usual |= {} if known.lines else _STEPS
+        usual |= {} if objective == PERPLEXITY else _EXAMPLES
+    for name in (*_STEPS, *_EXAMPLES):
+        if name in given and name not in usual:
+            raise BadRequest(f"option {name}: it says nothing with {known.name} and objective={objective}")
+    found = {name: given.pop(name, default) for name, default in usual.items()}
+    for name, default in usual.items():
+        _of_type(name, found[name], default, known.name)
+    for name, least in (("search_steps", 1), ("search_seed", 0), ("search_examples", FEWEST)):
+        if not least <= int(found.get(name, least)) <= LARGEST:
+            raise BadRequest(f"{name}={found[name]}: at least {least} is needed")
+    if found.get("search_data", "pocket") not in ("pocket", "official"):
+        raise nearest(str(found["search_data"]), ("pocket", "official"), "data of a search")
+    return found
+
+
+def plans(recipe: Recipe) -> bool:
+    """Whether a recipe looks at the whole model before the first matrix is compressed."""
+    return recipe.target is not None and (card(recipe.method).plans or alloc(recipe) == "search")
+
+
+def objective(recipe: Recipe) -> str | None:
+    """What a recipe's search is for: "error", "perplexity" or a task's name; None where nothing is searched."""
+    if not plans(recipe):
+        return None
+    found = dict(resolve(recipe).options).get("objective")
+    return None if found is None else str(found)
+
+
+def choices(text: str) -> tuple[Recipe, ...]:
+    """What a mixture may choose from: recipes between slashes, resolved. Raises BadRequest for what cannot be one."""
+    found = tuple(dict.fromkeys(resolve(parse(word)) for word in text.split("/")))
+    for choice in found:
+        if plans(choice) or alloc(choice) != "uniform":
+            raise BadRequest(f"choice {choice.text!r} looks at the whole model itself: a mixture takes plain recipes")
+    if len(found) < 2:
+        raise BadRequest(f"choices={text}: a mixture needs two at least, e.g. choices=gptq@4bit/gptq@3bit")
+    return found
+
+
+def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
+    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`.
+
+    Pruned: the kept values and one bit each that says where; nothing that says where for whole rows and columns.
+    Quantized: the code, and a scale per group. Joint: the codes of the kept weights, their scales, and where they are.
+    """
+    value, where, kept = dense, 0.0, 1.0
+    for part in (recipe, *([recipe.then] if recipe.then else [])):
+        known = card(part.method) if part.method in names() else None  # a card of old may name one that is gone
+        match part.target:
+            case IntGrid(bits, group):
+                group = group or (known.grid.get("group", GROUP) if known else GROUP)
+                value = bits + (0 if group == -1 else 32 / group)
+            case BitBudget(bits):
+                value = bits
+            case Unstructured() | KeepNofM() as target:
+                where, kept = 0.0 if known and known.lines else 1.0, 1 - target.sparsity
+    return kept * value + where
 
 
 GROUP = 128
@@ -205,7 +332,9 @@ NEEDS: tuple[Need, ...] = ("nothing", "norms", "gram")
 def needs(recipe: Recipe) -> Need:
     """The most that any part of a recipe needs to know of the inputs."""
     parts = [part for part in (recipe, recipe.then) if part and part.target]
-    found = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) == "owl" else [])
+    found: list[Need] = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) != "uniform" else [])
+    if (how := recovery(recipe)) and not how.trains:
+        found.append("norms")  # it needs the calibration windows on their way through the blocks
     return max(found, key=NEEDS.index, default="nothing")
 
 
@@ -226,8 +355,29 @@ def apply(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
     return quantize(pruned.weight, seen, then.target, dict(then.options), prune=pruned.mask)
 
 
-def _unknown_option(name: str, known: MethodCard) -> BadRequest:
-    takes = (*known.options, *(("group", "sym") if "bits" in known.targets else ()))
+def stacks(recipe: Recipe, device: torch.device) -> bool:
+    """Whether a resolved recipe's method takes several matrices, or targets, at once on a device; see `apply_stack`."""
+    module = import_module(f"kick_core.methods.{recipe.method}")
+    return (
+        recipe.then is None
+        and hasattr(module, "compress_stack")
+        and bool(module.stacks(device, recipe.target, dict(recipe.options)))
+    )
+
+
+def apply_stack(recipes: Sequence[Recipe], weights: Sequence[Tensor], seen: Seen) -> list[CompressedMatrix]:
+    """Compress matrices of one shape that see the same inputs, by a recipe each that stacks: what `apply` makes of
+    each, in less time. The recipes may differ in their targets alone."""
+    (method, options) = {(recipe.method, recipe.options) for recipe in recipes}.pop()
+    module = import_module(f"kick_core.methods.{method}")
+    made: list[CompressedMatrix] = module.compress_stack(weights, seen, [r.target for r in recipes], dict(options))
+    return made
+
+
+def _unknown_option(name: str, known: MethodCard, searched: Mapping[str, Option]) -> BadRequest:
+    takes = (*known.options, *(("group", "sym") if "bits" in known.targets else ()), *searched)
+    if name in ("objective", *_STEPS, *_EXAMPLES):
+        return BadRequest(f"option {name}: nothing is searched by {known.name} without alloc=search")
     if not takes:
         return BadRequest(f"option {name!r}: {known.name} takes no options")
     return nearest(name, takes, "option")
@@ -248,4 +398,8 @@ def payload(recipe: Recipe) -> dict[str, Any]:
         facts["group"], facts["sym"] = full.target.group, full.target.symmetric
     if full.then:
         facts["then"] = payload(full.then)
+    if plans(full):
+        facts["search"] = SEARCH_VERSION
+    if "choices" in dict(full.options):
+        facts["choices"] = [payload(choice) for choice in choices(str(dict(full.options)["choices"]))]
     return facts

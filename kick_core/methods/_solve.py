@@ -52,9 +52,10 @@ def inverse_factor(gram: Tensor, damp: float) -> Factor:
     tried: list[str] = []
     least = damp or 0.001  # tenfold nothing is nothing
     steps = [damp, *(min(1.0, least * 10**power) for power in range(1, 8) if least * 10 ** (power - 1) < 1)]
+    make = _turned_factor if gram.is_cuda else _factor
     for dtype in (torch.float32, torch.float64):
         for amount in steps:
-            upper = _factor(gram, diagonal, float(amount * mean), dtype)
+            upper = make(gram, diagonal, float(amount * mean), dtype)
             if upper is not None:
                 plain = dtype == torch.float32 and amount == damp
                 note = "" if plain else f"Cholesky needed damping {amount:g}{' in float64' * (dtype == torch.float64)}"
@@ -78,3 +79,18 @@ def _factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.dtype) 
     torch.cholesky_inverse(work, out=work)
     torch.linalg.cholesky_ex(work, upper=True, out=(work, failed))
     return None if failed or not torch.isfinite(work).all() else work
+
+
+def _turned_factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.dtype) -> Tensor | None:
+    """The same factor by one Cholesky less, which on a GPU takes less than half the time: with the inputs in reverse
+    order H' = L L^T, and L^-1 turned back is the factor. Rows lie contiguously."""
+    work = gram.flip(0, 1).to(dtype).T
+    work.diagonal().copy_(diagonal.flip(0)).add_(damping)
+    failed = torch.empty((), dtype=torch.int32, device=gram.device)
+    torch.linalg.cholesky_ex(work, out=(work, failed))
+    if failed:
+        return None
+    found = torch.linalg.solve_triangular(work, torch.eye(len(work), dtype=dtype, device=work.device), upper=False)
+    del work
+    found = found.flip(0, 1)
+    return found if torch.isfinite(found).all() else None

@@ -8,7 +8,9 @@ algorithm 1; GPTQ, arXiv 2210.17323, algorithm 1; joint: SparseGPT section 3.5.)
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -89,18 +91,70 @@ def sweep(working: Tensor, upper: Tensor, size: int, pruner: Pruner | None, roun
 
     `upper` [cols, cols] is the factor of the damped inverse Gram matrix in the sweep's column order.
     """
-    fused = kernels(working.device) is not None and _fits(size, pruner)
-    places = torch.tensor(rounder.groups, dtype=torch.int32, device=working.device) if fused and rounder else None
+    by_kernel = fused(working.device, size, pruner.goal if pruner else None)
+    places = torch.tensor(rounder.groups, dtype=torch.int32, device=working.device) if by_kernel and rounder else None
+    upper = upper.contiguous() if by_kernel else upper  # the kernels read along rows
     for start in range(0, working.shape[1], size):
         stop = min(start + size, working.shape[1])
         inner = upper[start:stop, start:stop]
-        if fused:
+        if by_kernel:
             block, errors = _fused_block(working, inner, start, pruner, rounder, places)
             working[:, stop:].addmm_(errors, upper[start:stop, stop:], alpha=-1)
         else:
             block, errors = _block(working, inner, start, pruner, rounder)
             working[:, stop:] -= errors @ upper[start:stop, stop:]
         working[:, start:stop] = block
+
+
+def sweep_stack(working: Tensor, upper: Tensor, size: int, goals: Sequence[Target]) -> Tensor:
+    """SparseGPT's sweep by the kernels over matrices that share a factor, in place: the bits that `sweep` gives each.
+
+    `working` [matrices, rows, cols] float32, `goals` what each is to reach: equal ones side by side, ratios first.
+    Returns the masks, bool [matrices, rows, cols]. All rows go through a kernel together, so that many recipes of
+    one matrix, or matrices of one shape, cost few launches; only the products stay one a matrix, since the order of
+    their sums follows from their shape.
+    """
+    from kick_core.methods import _triton
+
+    count, rows, cols = working.shape
+    upper = upper.contiguous()  # the kernels read along rows
+    keep = torch.ones(working.shape, dtype=torch.bool, device=working.device)
+    ratios = [goal for goal in goals if isinstance(goal, Unstructured)]
+    counts = _counts(ratios, rows, cols, size).to(working.device)
+    digits = _triton.blank_digits(counts.numel(), working.device).unflatten(0, counts.shape)
+    pivots = upper.diagonal().contiguous()
+    room = torch.empty(count * rows * min(size, cols), device=working.device)
+    for number, start in enumerate(range(0, cols, size)):
+        stop = min(start + size, cols)
+        block, kept = working[..., start:stop], keep[..., start:stop]
+        errors = room[: count * rows * (stop - start)].view(count, rows, stop - start)
+        if ratios:
+            first = slice(0, len(ratios))
+            _triton.keep_highest(block[first], pivots[start:stop], kept[first], counts[number], digits[number])
+        for some, goal in _runs(goals):
+            _triton.sweep_tile(
+                block[some].flatten(0, 1), errors[some].flatten(0, 1), upper[start:stop, start:stop], (0, stop - start),
+                keep=kept[some].flatten(0, 1), pattern=(goal.keep, goal.out_of) if goal else None,
+            )  # fmt: skip
+        for matrix, error in zip(working, errors, strict=True) if stop < cols else ():
+            matrix[:, stop:].addmm_(error, upper[start:stop, stop:], alpha=-1)
+    return keep
+
+
+def _counts(ratios: Sequence[Unstructured], rows: int, cols: int, size: int) -> Tensor:
+    """How many weights go in every block, int32 [blocks, ratios]; see `Pruner.enter_block`."""
+    borders = [*range(0, cols, size), cols]
+    upto = torch.tensor([[goal.count(rows * border) for goal in ratios] for border in borders])
+    return upto.diff(dim=0).to(torch.int32).reshape(len(borders) - 1, len(ratios))
+
+
+def _runs(goals: Sequence[Target]) -> Iterator[tuple[slice, KeepNofM | None]]:
+    """Which matrices go through the kernel in one launch: all with ratios, then all of each pattern."""
+    at = 0
+    for goal, some in groupby(goal if isinstance(goal, KeepNofM) else None for goal in goals):
+        length = len(list(some))
+        yield slice(at, at + length), goal
+        at += length
 
 
 def _block(
@@ -126,11 +180,13 @@ def _block(
     return block, errors.T
 
 
-def _fits(size: int, pruner: Pruner | None) -> bool:
-    """Whether a block's columns, and the groups of its pattern, fit the kernel."""
+def fused(device: torch.device, size: int, goal: object) -> bool:
+    """Whether a sweep runs in the kernel: where there is one that a block's columns, and its pattern's groups, fit."""
+    if kernels(device) is None:
+        return False
     from kick_core.methods import _triton
 
-    group = pruner.goal.out_of if pruner and isinstance(pruner.goal, KeepNofM) else 1
+    group = goal.out_of if isinstance(goal, KeepNofM) else 1
     return size <= _triton.WIDEST and group <= _triton.LARGEST_PATTERN
 
 
@@ -148,7 +204,7 @@ def _fused_block(
     """
     from kick_core.methods import _triton
 
-    columns, upper = len(upper), upper.contiguous()
+    columns = len(upper)
     block = working[:, start : start + columns].clone(memory_format=torch.contiguous_format)
     errors, diagonal = torch.empty_like(block), upper.diagonal()
     keep = None

@@ -22,14 +22,14 @@ WIDEST = 256
 LARGEST_PATTERN = 32
 """The largest M of an N:M pattern that is chosen inside the kernel (it compares all pairs of a group)."""
 
-TILE_ROWS, TILE_WARPS = 16, 4
+TILE_ROWS, TILE_WARPS = 8, 2
 """Rows of one program and the warps that share them."""
 
 
 @triton.jit(do_not_specialize=["rows", "groups", "top"])
 def _sweep_tile(
     block_ptr, error_ptr, keep_ptr, code_ptr, upper_ptr, scale_ptr, zero_ptr, place_ptr,
-    rows, columns, keep_stride, code_stride, groups, top,
+    rows, columns, block_stride, upper_stride, keep_stride, code_stride, groups, top,
     ROWS: tl.constexpr, COLS: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr, PRUNES: tl.constexpr,
     DROP: tl.constexpr, M: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
@@ -37,7 +37,7 @@ def _sweep_tile(
     col = tl.arange(0, COLS)
     here = row < rows
     inside = here[:, None] & (col < columns)[None, :]
-    place = row.to(tl.int64)[:, None] * columns + col[None, :]
+    place = row.to(tl.int64)[:, None] * block_stride + col[None, :]
     block = tl.load(block_ptr + place, mask=inside, other=0.0)
     errors = tl.zeros((ROWS, COLS), tl.float32)
     codes = tl.zeros((ROWS, COLS), tl.float32)
@@ -45,7 +45,7 @@ def _sweep_tile(
     kept_at = keep_ptr + row.to(tl.int64)[:, None] * keep_stride + col[None, :]
     if PRUNES:
         keep = tl.load(kept_at, mask=inside, other=1).to(tl.int32)
-    diagonal = tl.load(upper_ptr + col * (columns + 1), mask=col < columns, other=1.0)
+    diagonal = tl.load(upper_ptr + col * (upper_stride + 1), mask=col < columns, other=1.0)
     for first in range(BEGIN, END, M):
         if DROP > 0:
             # the rank of every weight within its group of M, on weights that carry the updates so far
@@ -74,16 +74,16 @@ def _sweep_tile(
                 code = tl.minimum(tl.maximum(code + zero, 0.0), top)
                 codes = tl.where(mine, code[:, None], codes)
                 wanted = (code - zero) * scale
-            pivot = tl.load(upper_ptr + column * (columns + 1))
+            pivot = tl.load(upper_ptr + column * (upper_stride + 1))
             error = tl.math.div_rn(values - wanted, tl.zeros((ROWS,), tl.float32) + pivot)
             errors = tl.where(mine, error[:, None], errors)
             later = (col > column) & (col < columns)
-            factors = tl.load(upper_ptr + column * columns + col, mask=later, other=0.0)
+            factors = tl.load(upper_ptr + column * upper_stride + col, mask=later, other=0.0)
             block = tl.fma(-tl.broadcast_to(error[:, None], (ROWS, COLS)), factors[None, :], block)
             block = tl.where(mine, wanted[:, None], block)
     done = inside & ((col >= BEGIN) & (col < END))[None, :]
     tl.store(block_ptr + place, block, mask=inside)
-    tl.store(error_ptr + place, errors, mask=done)
+    tl.store(error_ptr + row.to(tl.int64)[:, None] * columns + col[None, :], errors, mask=done)
     if DROP > 0:
         tl.store(kept_at, keep.to(tl.uint8), mask=done)
     if ROUNDS:
@@ -105,11 +105,13 @@ def sweep_tile(
 ) -> None:
     """Sweep over the columns `span` = (begin, end) of one block, in place.
 
-    `block` and `errors` [rows, columns] and `upper` [columns, columns] are float32 and contiguous. `keep`
-    [rows, columns] bool is the mask, which `pattern` = (N, M) chooses on the way. `codes` [rows, columns] float32
-    takes the codes of `grid` = (scales [rows, groups], zeros, each column's group int32 [columns], the largest
-    code).
+    `block` and `errors` [rows, columns] and `upper` [columns, columns] are float32, with columns side by side, and
+    `errors` is contiguous. `keep` [rows, columns] bool is the mask, which `pattern` = (N, M) chooses on the way.
+    `codes` [rows, columns] float32 takes the codes of `grid` = (scales [rows, groups], zeros, each column's group
+    int32 [columns], the largest code).
     """
+    if upper.stride(1) != 1 or block.stride(1) != 1:
+        raise ValueError("the sweep's kernel reads along rows: columns must lie side by side")
     count, columns = block.shape
     none = block  # stands for a pointer that is not used
     kept = none if keep is None else keep.view(torch.uint8)
@@ -118,7 +120,7 @@ def sweep_tile(
     with torch.cuda.device_of(block):  # Triton launches on the current device
         _sweep_tile[(triton.cdiv(count, rows),)](
             block, errors, kept, none if codes is None else codes, upper, scales, zeros, places,
-            count, columns, kept.stride(0), 0 if codes is None else codes.stride(0),
+            count, columns, block.stride(0), upper.stride(0), kept.stride(0), 0 if codes is None else codes.stride(0),
             scales.shape[1], float(top),
             ROWS=rows, COLS=max(16, triton.next_power_of_2(columns)), BEGIN=span[0], END=span[1],
             PRUNES=keep is not None, DROP=of - pattern[0] if pattern else 0, M=of, ROUNDS=grid is not None,
@@ -135,18 +137,36 @@ CHUNK = 4096
 
 
 @triton.jit
-def _keys(score_ptr, at, n):
-    """Whole numbers in the order of the scores; what lies behind the row comes last."""
-    score = tl.load(score_ptr + at, mask=at < n, other=0.0) + 0.0  # no -0.0
-    bits = score.to(tl.int32, bitcast=True)
-    return tl.where(at < n, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits), 0x7FFFFFFF)
+def _key(score, live):
+    """Whole numbers in the order of the scores; what is not `live` comes last."""
+    bits = (score + 0.0).to(tl.int32, bitcast=True)  # no -0.0
+    return tl.where(live, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits), 0x7FFFFFFF)
+
+
+@triton.jit
+def _place(at, stride, COLUMNS: tl.constexpr):
+    """Where the scores `at` of a row lie: side by side, or as parts of COLUMNS that are `stride` apart."""
+    place = at.to(tl.int64)
+    if COLUMNS > 0:
+        place = (at // COLUMNS).to(tl.int64) * stride + at % COLUMNS
+    return place
+
+
+@triton.jit
+def _keys(score_ptr, pivot_ptr, at, n, stride, COLUMNS: tl.constexpr):
+    """The keys of scores, or of SparseGPT's scores (w / U_ii)² of weights, existing zeros first."""
+    score = tl.load(score_ptr + _place(at, stride, COLUMNS), mask=at < n, other=0.0)
+    if COLUMNS > 0:
+        share = tl.math.div_rn(score, tl.load(pivot_ptr + at % COLUMNS, mask=at < n, other=1.0))
+        score = tl.where(score == 0.0, -1.0, share * share)
+    return _key(score, at < n)
 
 
 @triton.jit(do_not_specialize=["count"])
 def _drop_in_row(score_ptr, drop_ptr, n, count, N: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * n
     at = tl.arange(0, N)
-    keys = _keys(score_ptr + row, at, n)
+    keys = _key(tl.load(score_ptr + row + at, mask=at < n, other=0.0), at < n)
     # the largest bound with fewer than `count` keys below it is the count-th smallest key; bit by bit
     bound = tl.min(keys, axis=0) * 0 + (-2147483648)
     for step in range(32):
@@ -173,13 +193,14 @@ def _picked(digit_ptr, count, PASSES: tl.constexpr):
     return prefix, left
 
 
-@triton.jit(do_not_specialize=["count"])
-def _count_digits(score_ptr, digit_ptr, n, count, PASS: tl.constexpr, CHUNK: tl.constexpr):
+@triton.jit(do_not_specialize=["step", "stride"])
+def _count_digits(score_ptr, pivot_ptr, digit_ptr, count_ptr, n, step, stride,
+                  PASS: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     row = tl.program_id(1).to(tl.int64)
     digits = digit_ptr + row * 1024
-    prefix, _ = _picked(digits, count, PASS)
+    prefix, _ = _picked(digits, tl.load(count_ptr + row), PASS)
     at = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
-    keys = _keys(score_ptr + row * n, at, n) ^ (-2147483648)
+    keys = _keys(score_ptr + row * step, pivot_ptr, at, n, stride, COLUMNS) ^ (-2147483648)
     live = at < n
     if PASS > 0:
         live = live & (((keys >> (32 - 8 * PASS)) & ((1 << (8 * PASS)) - 1)) == prefix)
@@ -187,51 +208,79 @@ def _count_digits(score_ptr, digit_ptr, n, count, PASS: tl.constexpr, CHUNK: tl.
     tl.atomic_add(digits + PASS * 256 + tl.arange(0, 256), found, mask=found > 0)
 
 
-@triton.jit(do_not_specialize=["count", "chunks"])
-def _count_level(score_ptr, digit_ptr, level_ptr, n, count, chunks, CHUNK: tl.constexpr):
+@triton.jit(do_not_specialize=["step", "stride", "chunks"])
+def _count_level(score_ptr, pivot_ptr, digit_ptr, count_ptr, level_ptr, n, step, stride, chunks,
+                 CHUNK: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     row = tl.program_id(1).to(tl.int64)
-    bound, _ = _picked(digit_ptr + row * 1024, count, 4)
+    bound, _ = _picked(digit_ptr + row * 1024, tl.load(count_ptr + row), 4)
     at = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
-    level = (_keys(score_ptr + row * n, at, n) == (bound ^ (-2147483648))) & (at < n)
+    keys = _keys(score_ptr + row * step, pivot_ptr, at, n, stride, COLUMNS)
+    level = (keys == (bound ^ (-2147483648))) & (at < n)
     tl.store(level_ptr + row * chunks + tl.program_id(0), tl.sum(level.to(tl.int32), axis=0))
 
 
-@triton.jit(do_not_specialize=["count", "chunks"])
-def _drop_in_chunk(score_ptr, drop_ptr, digit_ptr, level_ptr, upto_ptr, n, count, chunks, CHUNK: tl.constexpr):
+@triton.jit(do_not_specialize=["step", "stride", "chunks"])
+def _mark_chunk(score_ptr, pivot_ptr, mark_ptr, digit_ptr, count_ptr, level_ptr, upto_ptr, n, step, stride, chunks,
+                MARK: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     row = tl.program_id(1).to(tl.int64)
-    bound, room = _picked(digit_ptr + row * 1024, count, 4)
+    bound, room = _picked(digit_ptr + row * 1024, tl.load(count_ptr + row), 4)
     bound = bound ^ (-2147483648)
     at = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
-    keys = _keys(score_ptr + row * n, at, n)
+    keys = _keys(score_ptr + row * step, pivot_ptr, at, n, stride, COLUMNS)
     chunk = row * chunks + tl.program_id(0)
     before = tl.load(upto_ptr + chunk) - tl.load(level_ptr + chunk)
     level = (keys == bound) & (at < n)
     taken = level & (before + tl.cumsum(level.to(tl.int32), axis=0) <= room)
-    tl.store(drop_ptr + row * n + at, ((keys < bound) | taken).to(tl.uint8), mask=at < n)
+    drop = ((keys < bound) | taken).to(tl.uint8)
+    tl.store(mark_ptr + row * step + _place(at, stride, COLUMNS), drop if MARK else 1 - drop, mask=at < n)
 
 
 def drop_lowest(scores: Tensor, count: int) -> Tensor:
     """True at the `count` (1 … n) lowest of each row of `scores` [rows, n] float32, ties by position."""
     scores = scores.contiguous()
-    drop = torch.empty(scores.shape, dtype=torch.uint8, device=scores.device)
+    rows, n = scores.shape
+    drop = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
     with torch.cuda.device_of(scores):
-        (_drop_short if scores.shape[1] <= ROW else _drop_long)(scores, drop, count)
-    return drop.view(torch.bool)
+        if n <= ROW:
+            width = triton.next_power_of_2(n)
+            _drop_in_row[(rows,)](
+                scores, drop.view(torch.uint8), n, count, N=width, num_warps=min(8, max(1, width // 512))
+            )
+        else:
+            counts = torch.full((rows,), count, dtype=torch.int32, device=scores.device)
+            _mark(scores[:, None], None, drop[:, None], counts, blank_digits(rows, scores.device), lowest=True)
+    return drop
 
 
-def _drop_short(scores: Tensor, drop: Tensor, count: int) -> None:
-    rows, n = scores.shape
-    width = triton.next_power_of_2(n)
-    _drop_in_row[(rows,)](scores, drop, n, count, N=width, num_warps=min(8, max(1, width // 512)))
+def keep_highest(block: Tensor, pivots: Tensor, keep: Tensor, counts: Tensor, digits: Tensor) -> None:
+    """Let `keep` say which weights of some matrices stay, by SparseGPT's scores (w / U_ii)², ties by position.
+
+    `block` [jobs, rows, columns] float32 and `keep` bool are the same columns of two tensors of one layout; `pivots`
+    [columns] is the factor's diagonal, `counts` [jobs] int32 how many go (0 … all), `digits` see `blank_digits`.
+    """
+    with torch.cuda.device_of(block):
+        _mark(block, pivots, keep, counts, digits, lowest=False)
 
 
-def _drop_long(scores: Tensor, drop: Tensor, count: int) -> None:
-    rows, n = scores.shape
-    chunks = triton.cdiv(n, CHUNK)
-    digits = torch.zeros(rows, 4, 256, dtype=torch.int32, device=scores.device)
+def blank_digits(rows: int, device: torch.device) -> Tensor:
+    """Room for counting, zeros [rows, 4, 256] int32: once for every use."""
+    return torch.zeros(rows, 4, 256, dtype=torch.int32, device=device)
+
+
+def _mark(
+    scores: Tensor, pivots: Tensor | None, marks: Tensor, counts: Tensor, digits: Tensor, *, lowest: bool
+) -> None:
+    """Mark the lowest of `scores` [rows, parts, columns], or all others."""
+    rows, parts, columns = scores.shape
+    n, chunks = parts * columns, triton.cdiv(parts * columns, CHUNK)
     levels = torch.empty(rows, chunks, dtype=torch.int32, device=scores.device)
+    given = scores if pivots is None else pivots  # stands for a pointer that is not used
+    grid, where = (chunks, rows), (n, scores.stride(0), scores.stride(1))
+    how = {"CHUNK": CHUNK, "COLUMNS": 0 if pivots is None else columns}
     for number in range(4):
-        _count_digits[(chunks, rows)](scores, digits, n, count, PASS=number, CHUNK=CHUNK)
-    _count_level[(chunks, rows)](scores, digits, levels, n, count, chunks, CHUNK=CHUNK)
+        _count_digits[grid](scores, given, digits, counts, *where, PASS=number, **how)
+    _count_level[grid](scores, given, digits, counts, levels, *where, chunks, **how)
     upto = levels.cumsum(-1, dtype=torch.int32)
-    _drop_in_chunk[(chunks, rows)](scores, drop, digits, levels, upto, n, count, chunks, CHUNK=CHUNK)
+    _mark_chunk[grid](
+        scores, given, marks.view(torch.uint8), digits, counts, levels, upto, *where, chunks, MARK=lowest, **how
+    )

@@ -8,7 +8,7 @@ arXiv 2301.00774, algorithm 1.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kick_core.methods import CompressedMatrix, Seen
 from kick_core.methods._select import require_divisible
-from kick_core.methods._solve import factor_of
-from kick_core.methods._sweep import Pruner, sweep
+from kick_core.methods._solve import Factor, factor_of
+from kick_core.methods._sweep import Pruner, fused, sweep, sweep_stack
 from kick_core.spec import BadRequest, KeepNofM, Target
 
 CARD = {
@@ -36,13 +36,41 @@ def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, A
     Raises BadRequest when the pattern does not fit the width or the block, KickError for a singular matrix.
     """
     require_blocks(weight.shape[1], target, options["block"])
+    if stacks(weight.device, target, options):
+        return compress_stack([weight], seen, [target], options)[0]
     factor = factor_of(seen, options["damp"])
     working = weight.float().clone()
     working.masked_fill_(factor.dead, 0)
     pruner = Pruner(target, torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
     sweep(working, factor.upper, options["block"], pruner, None)
-    pruned = torch.where(pruner.keep, working, 0.0).to(weight.dtype)
-    return CompressedMatrix(pruned, mask=pruner.keep, updated=True, note=factor.note)
+    return _pruned(weight, working, pruner.keep, factor)
+
+
+def stacks(device: torch.device, target: Target, options: Mapping[str, Any]) -> bool:
+    """Whether matrices that see the same inputs are swept together on a device (see `compress_stack`)."""
+    return fused(device, options["block"], target)
+
+
+def compress_stack(
+    weights: Sequence[Tensor], seen: Seen, targets: Sequence[Target], options: Mapping[str, Any]
+) -> list[CompressedMatrix]:
+    """Prune matrices of one shape that see the same inputs, one target each: what `compress` makes of each of them."""
+    for target in set(targets):
+        require_blocks(weights[0].shape[1], target, options["block"])
+    factor = factor_of(seen, options["damp"])
+    order = sorted(range(len(targets)), key=lambda i: (isinstance(targets[i], KeepNofM), targets[i].text))
+    working = torch.empty(len(order), *weights[0].shape, device=factor.upper.device)
+    for place, i in enumerate(order):
+        working[place].copy_(weights[i])
+    working.masked_fill_(factor.dead, 0)
+    keep = sweep_stack(working, factor.upper, options["block"], [targets[i] for i in order])
+    made = {i: _pruned(weights[i], working[n], keep[n], factor) for n, i in enumerate(order)}
+    return [made[i] for i in range(len(targets))]
+
+
+def _pruned(weight: Tensor, working: Tensor, keep: Tensor, factor: Factor) -> CompressedMatrix:
+    pruned = torch.where(keep, working, 0.0).to(weight.dtype)
+    return CompressedMatrix(pruned, mask=keep, updated=True, note=factor.note)
 
 
 def require_blocks(cols: int, target: object, block: int) -> None:

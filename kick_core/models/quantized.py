@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kick_core.formats import GPTQ, PACKED, Grid, described, read_gptq, read_packed
+from kick_core.models.shards import take_generation_config
 from kick_core.models.source import Source
 from kick_core.spec import KickError
 
@@ -62,6 +63,7 @@ def open_quantized(source: Source, dtype: torch.dtype | None) -> PreTrainedModel
     if missing := sorted({*found.missing_keys} - tied) + sorted(found.unexpected_keys):
         raise KickError(f"{source.folder}: {len(missing)} missing or unexpected keys, first {missing[0]!r}")
     model.tie_weights()
+    take_generation_config(model, source)
     return model
 
 

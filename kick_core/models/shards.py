@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from kick_core.models.blocks import decoder_blocks
 from kick_core.models.source import Source, opening
@@ -106,7 +106,14 @@ def open_streamed(source: Source, dtype: torch.dtype | None, device: torch.devic
     for name, buffer in list(model.named_buffers()):
         owner, _, own = name.rpartition(".")
         model.get_submodule(owner)._buffers[own] = buffer.to(device)
+    take_generation_config(model, source)
     return model.eval()
+
+
+def take_generation_config(model: PreTrainedModel, source: Source) -> None:
+    """Where answers end stands in a file of its own, which a model that is made from its config does not read."""
+    with suppress(OSError):  # there need not be one
+        model.generation_config = GenerationConfig.from_pretrained(source.folder, local_files_only=True)
 
 
 def _set(model: nn.Module, name: str, value: Tensor) -> None:

@@ -9,9 +9,10 @@ share a passage are not independent; intervals that are told so are never narrow
 Standard library and numpy only; scipy and statsmodels are the oracles of the tests.
 """
 
-from kick_core.stats.bootstrap import bootstrap_difference
+from kick_core.stats.bootstrap import bootstrap_difference, bootstrap_recovered
 from kick_core.stats.clusters import clustered_difference, clustered_p, clustered_ratio, clustered_score
 from kick_core.stats.distributions import incomplete_beta, normal_quantile, student_p, student_quantile
+from kick_core.stats.gaps import Ratio, ratio_correlation, share_gap
 from kick_core.stats.pairs import (
     Flips,
     changed,
@@ -34,8 +35,10 @@ __all__ = [
     "Interval",
     "Loop",
     "Match",
+    "Ratio",
     "Repetition",
     "bootstrap_difference",
+    "bootstrap_recovered",
     "changed",
     "clustered_difference",
     "clustered_p",
@@ -58,11 +61,13 @@ __all__ = [
     "paired_p",
     "perplexity",
     "perplexity_kept",
+    "ratio_correlation",
     "ratio_of_means",
     "ratio_of_sums",
     "repeats",
     "repetition",
     "score",
+    "share_gap",
     "smallest_detectable",
     "student_p",
     "student_quantile",

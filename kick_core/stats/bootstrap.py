@@ -1,4 +1,4 @@
-"""The paired bootstrap, where no formula is trusted: graded scores that pile up at 0 and 1.
+"""The paired bootstrap, where no formula is trusted: graded scores that pile up at 0 and 1, and ratios of differences.
 
 Resampling n examples with replacement is drawing how often each *different* value appears, and that is one
 multinomial draw. Right and wrong have three different values of the difference, checks and facts some dozens, so
@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kick_core.stats.clusters import Clusters, cluster_sums
 from kick_core.stats.distributions import normal_cumulative, normal_quantile
 from kick_core.stats.pairs import paired
 from kick_core.stats.samples import CONFIDENCE, UNKNOWN, Interval
@@ -48,12 +49,46 @@ def bootstrap_difference(
     return Interval(middle, float(low), float(high), n)
 
 
+def bootstrap_recovered(
+    dense: ArrayLike,
+    compressed: ArrayLike,
+    recovered: ArrayLike,
+    clusters: Clusters,
+    confidence: float = CONFIDENCE,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Interval:
+    """The share of a loss that came back, Σ (recovered - compressed) / Σ (dense - compressed), over the same examples.
+
+    Percentiles of resamples of whole clusters, numerator and denominator drawn together; 1 is all of it, below 0 more
+    was lost. Everything is nan where no loss is shown, that is where more than the lower tail's share of resamples
+    has none: a part of nothing is not a number. The same seed gives the same interval.
+    """
+    before, after = paired(dense, compressed)
+    _, again = paired(dense, recovered)
+    gained, lost, sizes = cluster_sums(clusters, again - after, before - after)
+    n, tail = int(before.size), (1 - confidence) / 2
+    unknown = Interval(UNKNOWN, UNKNOWN, UNKNOWN, n)
+    if sizes.size < 2 or lost.sum() <= 0:
+        return unknown
+    values, counts = np.unique(np.stack([gained, lost], axis=1), axis=0, return_counts=True)
+    sums = _resampled(values, counts, replicates, np.random.default_rng(seed))
+    there = sums[:, 1] > 0
+    if np.mean(~there) > tail:
+        return unknown
+    shares = np.where(sums[:, 0] < 0, -math.inf, math.inf)
+    np.divide(sums[:, 0], sums[:, 1], out=shares, where=there)
+    low, high = np.quantile(shares, (tail, 1 - tail), method="closest_observation")
+    return Interval(float(gained.sum() / lost.sum()), float(low), float(high), n)
+
+
 def _resampled(
     values: NDArray[np.float64], counts: NDArray[np.intp], replicates: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means of resamples [replicates]."""
+    """Means of resamples [replicates], of every column where values are rows of several."""
     n, shares = int(counts.sum()), counts / counts.sum()
-    each = max(1, _AT_ONCE // values.size)
+    each = max(1, _AT_ONCE // len(values))
     sizes = [min(each, replicates - start) for start in range(0, replicates, each)]
     return np.concatenate([rng.multinomial(n, shares, size=size) @ values / n for size in sizes])
 

@@ -23,7 +23,7 @@ Clusters = Sequence[Hashable] | NDArray[Any]
 """For every example the name of its cluster."""
 
 
-def _sums(clusters: Clusters, *columns: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+def cluster_sums(clusters: Clusters, *columns: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Every column summed within each cluster, and last the number of examples in each."""
     numbers: dict[Hashable, int] = {}
     where = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
@@ -42,7 +42,7 @@ def clustered_score(values: ArrayLike, clusters: Clusters, confidence: float = C
     """`score`, for examples in clusters."""
     found = np.asarray(values, dtype=float)
     plain = score(found, confidence)
-    sums, sizes = _sums(clusters, found)
+    sums, sizes = cluster_sums(clusters, found)
     if sizes.size == found.size:
         return plain
     value, low, high, n = _wider(plain, ratio_of_sums(sums, sizes, confidence))
@@ -56,7 +56,7 @@ def clustered_difference(
     """`paired_difference`, for examples in clusters."""
     before, after = paired(dense, compressed)
     plain = paired_difference(before, after, confidence)
-    moved, sizes = _sums(clusters, after - before)
+    moved, sizes = cluster_sums(clusters, after - before)
     return plain if sizes.size == before.size else _wider(plain, ratio_of_sums(moved, sizes, confidence))
 
 
@@ -66,7 +66,7 @@ def clustered_ratio(
     """`ratio_of_means`, for examples in clusters."""
     before, after = paired(dense, compressed)
     plain = ratio_of_means(before, after, confidence)
-    sums_before, sums_after, sizes = _sums(clusters, before, after)
+    sums_before, sums_after, sizes = cluster_sums(clusters, before, after)
     if sizes.size == before.size or math.isnan(plain.value):
         return plain
     if sizes.size < 2:
@@ -78,7 +78,7 @@ def clustered_p(dense: ArrayLike, compressed: ArrayLike, clusters: Clusters) -> 
     """`paired_p`, for examples in clusters: the larger of it and of the t test over clusters."""
     before, after = paired(dense, compressed)
     plain = paired_p(before, after)
-    moved, sizes = _sums(clusters, after - before)
+    moved, sizes = cluster_sums(clusters, after - before)
     if sizes.size == before.size or sizes.size < 2:
         return plain
     error = standard_error(moved, sizes)

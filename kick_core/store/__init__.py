@@ -21,7 +21,7 @@ from kick_core.spec import BadRequest, KickError
 from kick_core.store import layout
 from kick_core.store.files import locked, replace_file
 
-VERSION = 2
+VERSION = 3
 """Of the layout on disk. A newer cache is refused, an older one is migrated when it is opened (see `layout`)."""
 
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of LLM-KICK Explorer.\n"

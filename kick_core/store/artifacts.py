@@ -1,12 +1,16 @@
 """Compressed weights: write-once folders, staged block by block, committed by one rename.
 
     weights/ab/<key>/   card.json  manifest.json  block-0000.safetensors …
-    staging/<key>/      the same while it grows, and next-input-0003.safetensors (see below)
+    staging/<key>/      the same while it grows, next-input-0003.safetensors (see below), state-000032.safetensors
 
 A killed run leaves its staging folder; the next one trusts the leading blocks that are whole (their sums are in
 their reports) and goes on. The inputs of the next block are kept verbatim, because activations that are computed
 again are not the same activations on every machine, and a chain of small differences is not small. A killed seal is
 finished by whoever comes next.
+
+Artifacts whose masks are nested may share one file a block (see `ladders`): their block-*.safetensors are hard links
+to it. The manifest goes on telling what each of them was made of, so that a key stands for the same bytes however
+they are kept.
 
 An artifact that a process wears is held by a shared lock on locks/<key>.use, which ends with the process; `pinned`
 beside the card keeps it too. `remove` respects both.
@@ -20,19 +24,20 @@ import json
 import os
 import shutil
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 from filelock import Timeout
 
 from kick_core.keys import canonical
-from kick_core.records import BlockReport, Card, LayerReport
+from kick_core.records import BlockReport, Card, LayerReport, Plan
 from kick_core.spec import KickError
-from kick_core.store import Store
+from kick_core.store import Store, levels
 from kick_core.store.faults import here
 from kick_core.store.files import (
     Damaged,
@@ -73,6 +78,36 @@ def cards(store: Store) -> list[Card]:
 
 def block_path(store: Store, key: str, block: int) -> Path:
     return store.folder("weights", key) / _block_name(block)
+
+
+def tensors(store: Store, key: str, block: int, framework: str, mask_of: str | None = None) -> dict[str, Any]:
+    """The tensors of a block as the artifact was made, however its masks are kept: torch's ("pt") or arrays ("np"; of
+    masks, `mask_of` one linear). Raises Damaged, and FileNotFoundError where there is no such block."""
+    return levels.tensors(block_path(store, key, block), key, framework, mask_of)
+
+
+def as_made(store: Store, key: str, block: int) -> bytes:
+    """A block's file as it was made, checked against its sum in the manifest. Raises Damaged, FileNotFoundError."""
+    path = block_path(store, key, block)
+    facts, data = _manifest(path.parent)[path.name], path.read_bytes()
+    if len(data) != facts["bytes"]:
+        data = levels.unfold(data, key)
+    if _facts_of(data) != facts:
+        raise Damaged(f"{path} is damaged (its checksum differs): `kick verify --deep` sets it aside")
+    return data
+
+
+def sizes(store: Store) -> dict[str, float]:
+    """Bytes that the blocks of every artifact take on disk; those that share a file take an equal part of it each."""
+    found: list[tuple[str, os.stat_result]] = []
+    for key in store.keys("weights"):
+        with contextlib.suppress(FileNotFoundError):  # removed while we look
+            found += [(key, path.stat()) for path in store.folder("weights", key).glob("block-*.safetensors")]
+    sharing = Counter((facts.st_dev, facts.st_ino) for _, facts in found)
+    total: defaultdict[str, float] = defaultdict(float)
+    for key, facts in found:
+        total[key] += facts.st_size / sharing[facts.st_dev, facts.st_ino]
+    return dict(total)
 
 
 def _block_name(block: int) -> str:
@@ -117,11 +152,15 @@ class Stage:
     def faults(self) -> list[str]:
         """Files of finished blocks that are not as they were left."""
         numbers = [int(path.stem[6:]) for path in sorted(self.folder.glob("block-????.json"))]
-        return [f"{_block_name(n)} is damaged" for n in numbers if not self._whole(n, _block_name(n))] + [
-            f"{_input_name(n + 1)} is damaged"
-            for n in numbers[-1:]
-            if (self.folder / _input_name(n + 1)).exists() and not self._whole(n, _input_name(n + 1))
-        ]
+        return (
+            [f"{_block_name(n)} is damaged" for n in numbers if not self._whole(n, _block_name(n))]
+            + [
+                f"{_input_name(n + 1)} is damaged"
+                for n in numbers[-1:]
+                if (self.folder / _input_name(n + 1)).exists() and not self._whole(n, _input_name(n + 1))
+            ]
+            + [f"{path.name} is damaged" for path in self._states() if self._state(path) is None]
+        )
 
     def block_file(self, block: int) -> Path:
         return self.folder / _block_name(block)
@@ -129,6 +168,18 @@ class Stage:
     def next_input(self, block: int) -> Path | None:
         """The saved inputs of `block`, if they are there, as they were written."""
         return self.folder / _input_name(block) if self._whole(block - 1, _input_name(block)) else None
+
+    def plan(self) -> Plan | None:
+        """What was planned for this artifact before, where it was and is whole."""
+        try:
+            return Plan.from_json(read_sealed_json(self.folder / "plan.json"))
+        except (Damaged, OSError, KeyError, TypeError, AttributeError):
+            return None
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Keep what was planned: a make that is stopped goes on by the same plan."""
+        replace_file(self.folder / "plan.json", seal_json(plan.to_json()))
+        here("plan kept")
 
     def add(self, report: BlockReport, tensors: bytes, next_input: bytes | None) -> None:
         """Keep one finished block. Its report is written last: that is what makes the block whole."""
@@ -141,6 +192,30 @@ class Stage:
         replace_file(self.folder / f"block-{block:04d}.json", seal_json({"report": report.to_json(), "sums": sums}))
         here("block kept")
         (self.folder / _input_name(block)).unlink(missing_ok=True)
+
+    def keep_state(self, step: int, state: bytes) -> None:
+        """Keep the state of a training, which is not done by blocks. Its sum is written last, then older ones go."""
+        name = f"state-{step:06d}"
+        replace_file(self.folder / f"{name}.safetensors", state)
+        replace_file(self.folder / f"{name}.json", seal_json({"sums": _facts_of(state)}))
+        here("state kept")
+        for path in sorted(self.folder.glob("state-*")):
+            if path.stem != name:
+                path.unlink()
+
+    def state(self) -> bytes | None:
+        """The newest state that is as it was left; None where there is none."""
+        return next((data for path in self._states() if (data := self._state(path)) is not None), None)
+
+    def _states(self) -> list[Path]:
+        return sorted(self.folder.glob("state-*.json"), reverse=True)
+
+    def _state(self, path: Path) -> bytes | None:
+        try:
+            data = path.with_suffix(".safetensors").read_bytes()
+            return data if read_sealed_json(path)["sums"] == _facts_of(data) else None
+        except (Damaged, OSError, KeyError):
+            return None
 
     def bytes(self) -> int:
         """Bytes of all blocks so far."""
@@ -200,11 +275,16 @@ def stage(store: Store, key: str) -> Iterator[Stage | None]:
 
 
 def _sum(path: Path) -> dict[str, Any]:
-    digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return {"bytes": path.stat().st_size, "xxh3_128": digest.hexdigest()}
+        return _sum_of(file)
+
+
+def _sum_of(file: BinaryIO) -> dict[str, Any]:
+    digest, size = xxhash.xxh3_128(), 0
+    while chunk := file.read(1 << 22):
+        digest.update(chunk)
+        size += len(chunk)
+    return {"bytes": size, "xxh3_128": digest.hexdigest()}
 
 
 def _facts_of(data: bytes) -> dict[str, Any]:
@@ -235,23 +315,39 @@ def _faults(folder: Path, *, deep: bool) -> list[str]:
         return [str(error)]
     faults = []
     for name, facts in expected.items():
-        path = folder / name
-        if not path.exists():
-            faults.append(f"{name} is missing")
-        elif path.stat().st_size != facts["bytes"]:
-            faults.append(f"{name} has {path.stat().st_size} bytes, {facts['bytes']} expected")
-        elif deep and _sum(path) != facts:
-            faults.append(f"{name} is damaged (its checksum differs)")
+        try:
+            with open(folder / name, "rb") as file:  # once: it may be replaced by a shared one while we look
+                fault = _fault(file, facts, folder.name, deep)
+        except FileNotFoundError:
+            fault = "is missing"
+        if fault:
+            faults.append(f"{name} {fault}")
     return faults
+
+
+def _fault(file: BinaryIO, facts: dict[str, Any], key: str, deep: bool) -> str:
+    size = os.fstat(file.fileno()).st_size
+    shared = None if size == facts["bytes"] else levels.size(file, key)
+    if size != (expected := facts["bytes"] if shared is None else shared):
+        return f"has {size} bytes, {expected} expected"
+    if not deep:
+        return ""
+    file.seek(0)
+    try:
+        found = _sum_of(file) if shared is None else _facts_of(levels.unfold(file.read(), key))
+    except Damaged:
+        found = None
+    return "" if found == facts else "is damaged (its checksum differs)"
 
 
 def quarantine(store: Store, key: str) -> Path:
     """Set a damaged artifact aside; it is made again on demand."""
     aside = store.root / "quarantine" / key
     aside.parent.mkdir(parents=True, exist_ok=True)
-    if aside.exists():
-        shutil.rmtree(aside)
-    os.rename(store.folder("weights", key), aside)
+    with locked(store.lock_path(key)):  # not while its files are replaced by shared ones
+        if aside.exists():
+            shutil.rmtree(aside)
+        os.rename(store.folder("weights", key), aside)
     return aside
 
 

@@ -135,11 +135,12 @@ def verdicts(store: Store, key: str, version: int) -> list[Verdict] | None:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One sitting of a run: examples asked, tokens read and written, seconds."""
+    """One sitting of a run: examples asked, tokens read and written, seconds, and the machine that it was on."""
 
     examples: int
     tokens: int
     seconds: float
+    host: str = ""
 
 
 def timings(store: Store, key: str) -> list[Timing]:

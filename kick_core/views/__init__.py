@@ -5,7 +5,8 @@ No streamlit, no torch. Everything a screen shows comes from here, so pages and 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
 (the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to
 dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
-`difference`, `heat` (texts) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
+`difference`, `heat` (texts) · `families`, `gaps`, `robustness` (several models) · `recovered`, `recovery_answers` (what
+came back) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
 from kick_core.stats import Interval
@@ -29,6 +30,7 @@ from kick_core.views.examples import (
     versus,
     words_between,
 )
+from kick_core.views.families import Kin, Robustness, calibrations, families, gaps, related, robustness
 from kick_core.views.findings import (
     IN_CONTEXT,
     KNOWLEDGE,
@@ -54,10 +56,14 @@ from kick_core.views.made import (
 )
 from kick_core.views.naming import label, rung
 from kick_core.views.noise import noise
-from kick_core.views.report import report
+from kick_core.views.recovery import RULE as RECOVERY_RULE
+from kick_core.views.recovery import Answer as RecoveryAnswer
+from kick_core.views.recovery import answers as recovery_answers
+from kick_core.views.recovery import recovered
 from kick_core.views.runs import OFFICIAL, POCKET, asked_name, kind_of_data, ladder, stamp, task_titles, unread
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
 from kick_core.views.sentences import shown
+from kick_core.views.story import report
 from kick_core.views.whole import details
 from kick_core.views.words import Piece, Warm, difference, heat, repetition
 
@@ -72,13 +78,17 @@ __all__ = [
     "OFFICIAL",
     "POCKET",
     "POCKETS",
+    "RECOVERY_RULE",
     "RULE",
     "Answer",
     "Claim",
     "Detail",
     "Interval",
+    "Kin",
     "Piece",
     "Preview",
+    "RecoveryAnswer",
+    "Robustness",
     "Said",
     "Store",
     "Versus",
@@ -89,6 +99,7 @@ __all__ = [
     "by",
     "calibration_of",
     "calibration_used",
+    "calibrations",
     "claims",
     "command",
     "coverage",
@@ -100,7 +111,9 @@ __all__ = [
     "difference",
     "example",
     "examples",
+    "families",
     "fidelity",
+    "gaps",
     "headline",
     "heat",
     "judge_controls",
@@ -119,8 +132,12 @@ __all__ = [
     "preview",
     "protocols",
     "provided",
+    "recovered",
+    "recovery_answers",
+    "related",
     "repetition",
     "report",
+    "robustness",
     "rung",
     "said",
     "scores",

@@ -18,7 +18,7 @@ from kick_core import methods, tasks
 from kick_core.models import source
 from kick_core.records import Card
 from kick_core.spec import Calibration, KickError, Recipe, parse
-from kick_core.store import Store, results
+from kick_core.store import Store, artifacts, results
 from kick_core.tasks import POCKET
 from kick_core.views import matrices, naming, runs
 
@@ -70,10 +70,16 @@ def weights(store: Store, model: str | None = None) -> pd.DataFrame:
     """One row per compressed artifact: what it is and what it weighs.
 
     Two sizes, not to be mixed up. `bytes` is what the cache stores: for methods that only choose weights, one
-    bit each, because the kept values are the dense model's. `alone` (bytes) and `bits_per_weight` are what the
-    compressed linears need without the dense model at hand; `share` is that beside `dense_bytes`.
+    bit each or less, because the kept values are the dense model's and nested masks share a file. `alone` (bytes)
+    and `bits_per_weight` are what the compressed linears need without the dense model at hand; `share` is that
+    beside `dense_bytes`.
     """
-    rows = [_weighed(card) for card in cards(store) if model in (None, card.model, card.fingerprint)]
+    stored = artifacts.sizes(store)
+    rows = [
+        _weighed(card) | {"bytes": stored.get(card.key, card.bytes)}
+        for card in cards(store)
+        if model in (None, card.model, card.fingerprint)
+    ]
     frame = pd.DataFrame(rows, columns=list(WEIGHTS)).astype(WEIGHTS)
     order = sorted(
         frame.index, key=lambda at: (frame.at[at, "model"], naming.order(parse(str(frame.at[at, "recipe"]))))
@@ -83,7 +89,7 @@ def weights(store: Store, model: str | None = None) -> pd.DataFrame:
 
 def _weighed(card: Card) -> dict[str, Any]:
     recipe = parse(card.recipe)
-    bits = naming.bits_per_weight(recipe, _dense_bits(card))
+    bits = naming.bits_per_weight(recipe, _dense_bits(card)) + naming.update_bits(recipe, _shapes(card))
     return {
         "model": card.model,
         "recipe": card.recipe,
@@ -96,10 +102,9 @@ def _weighed(card: Card) -> dict[str, Any]:
         "alone": bits * card.weights / 8,
         "share": bits / _dense_bits(card),
         "dense_bytes": card.dense_bytes,
-        "bytes": card.bytes,
         "weights": card.weights,
         "seconds": card.seconds,
-        "calibration": _calibration(card.calibration),
+        "calibration": calibrated(card.calibration),
         "device": card.device,
         "dtype": card.dtype,
         "warnings": len(card.warnings),
@@ -108,7 +113,8 @@ def _weighed(card: Card) -> dict[str, Any]:
     }
 
 
-def _calibration(facts: Mapping[str, Any] | None) -> str:
+def calibrated(facts: Mapping[str, Any] | None) -> str:
+    """A calibration as a card tells it, in words."""
     if not facts:
         return "none"
     said = f"{facts.get('windows', '?')} windows of {facts.get('length', '?')} tokens of {facts.get('source', '?')}"
@@ -142,8 +148,9 @@ def layers(store: Store, key: str) -> pd.DataFrame:
 class Preview:
     """What a recipe would make of a model. `card` when it was made already; numbers are nan when unknown.
 
-    `bytes` and `bits_per_weight` are what the compressed linears need alone, by the recipe; `seconds` what
-    making it took, or the median of the same method's artifacts, of this model if there are such.
+    `bytes` and `bits_per_weight` are what the compressed linears need alone, by the recipe; `stored` the bytes of a
+    made one in the cache, which may share files with others; `seconds` what making it took, or the median of the
+    same method's artifacts, of this model if there are such.
     """
 
     recipe: Recipe
@@ -152,6 +159,7 @@ class Preview:
     dense_bytes: float
     bits_per_weight: float
     seconds: float
+    stored: float = math.nan
 
 
 def preview(store: Store, model: str, text: str, calibration: Calibration | None = None) -> Preview:
@@ -167,9 +175,15 @@ def preview(store: Store, model: str, text: str, calibration: Calibration | None
     weights, dense_bytes = _weight(model, card or (mine[-1] if mine else None))
     if recipe.target is None or not weights:
         return Preview(recipe, None, math.nan, math.nan, math.nan, math.nan)
-    bits = naming.bits_per_weight(recipe, 8 * dense_bytes / weights)
+    like = card or (mine[-1] if mine else None)
+    bits = naming.bits_per_weight(recipe, 8 * dense_bytes / weights) + naming.update_bits(recipe, _shapes(like))
     seconds = card.seconds if card else _estimate(recipe, mine, known, weights)
-    return Preview(recipe, card, bits * weights / 8, dense_bytes, bits, seconds)
+    stored = artifacts.sizes(store).get(card.key, math.nan) if card else math.nan
+    return Preview(recipe, card, bits * weights / 8, dense_bytes, bits, seconds, stored)
+
+
+def _shapes(card: Card | None) -> list[tuple[int, int]]:
+    return [] if card is None else [(layer.rows, layer.cols) for layer in card.layers]
 
 
 def _weight(model: str, like: Card | None) -> tuple[int, int]:
@@ -221,7 +235,7 @@ def methods_known() -> list[methods.MethodCard]:
 def calibration_of(store: Store, keys: Iterable[str]) -> list[str]:
     """The calibrations, in words, of those of these artifacts that looked at data."""
     wanted = set(keys)
-    return sorted({_calibration(card.calibration) for card in cards(store) if card.key in wanted and card.calibration})
+    return sorted({calibrated(card.calibration) for card in cards(store) if card.key in wanted and card.calibration})
 
 
 def calibration_used(store: Store, model: str, recipes: Iterable[str]) -> Calibration | None:
@@ -278,7 +292,8 @@ def coverage(
 ) -> pd.DataFrame:
     """Every task under every recipe that has a run or an artifact (or is named in `more`): how much is measured.
 
-    `protocol` and `data` ("pocket" or "official"): only what was asked so counts. `wanted` is what the best-measured
+    `protocol` and `data` ("pocket" or "official"): only what was asked so counts, and by the engine that was asked
+    most, as `current` has it. `wanted` is what the best-measured
     recipe has of that task; `state` is done, partial or missing.
     """
     known = runs.asked(store)
@@ -288,8 +303,11 @@ def coverage(
         for run in known
         if model in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])
         and runs.is_result(run)
-        and (protocol is None or runs.answers_to(run, protocol))
         and data in (None, runs.kind_of_data(run.card.data))
+    ]
+    engine = runs.asked_most(map(runs.engine_of, among))
+    among = [
+        run for run in among if runs.engine_of(run) == engine and (protocol is None or runs.answers_to(run, protocol))
     ]
     recipes = {run.recipe.text: run.recipe for run in among}
     recipes |= {card.recipe: parse(card.recipe) for card in cards(store) if card.model == model}

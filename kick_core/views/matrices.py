@@ -1,8 +1,8 @@
 """One weight matrix looked at without torch: which weights a recipe kept, how large those were that it dropped.
 
-Dense weights are read straight from the model's safetensors files and masks from an artifact's, a few rows at a
-time from mapped files, so that a page can show a matrix of any size at once. What lies in a file under another
-name or fused with others is not guessed at: the answer is None, and the page says so.
+Dense weights are read straight from the model's safetensors files, a few rows at a time from mapped files, and of
+an artifact's file one matrix's mask, so that a page can show a matrix of any size at once. What lies in a file under
+another name or fused with others is not guessed at: the answer is None, and the page says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kick_core.models import source
 from kick_core.spec import KeepNofM, KickError, Target, Unstructured, parse
-from kick_core.store import Store
+from kick_core.store import Store, artifacts
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -126,11 +126,13 @@ def dense(model: str, block: int, name: str, shape: tuple[int, int] | None = Non
 
 def kept(store: Store, key: str, block: int, name: str, cols: int, step: int = 1) -> Bools | None:
     """Which weights of a matrix an artifact kept, rows of [out, in]; None where it pruned nothing."""
-    path = store.folder("weights", key) / f"block-{block:04d}.safetensors"
-    packed = places(path).get(f"{name}.mask") if path.exists() else None
+    try:
+        packed = artifacts.tensors(store, key, block, "np", mask_of=name).get(f"{name}.mask")
+    except FileNotFoundError:
+        return None
     if packed is None:
         return None
-    return np.unpackbits(packed.rows(step), axis=1, count=cols, bitorder="little").astype(bool)
+    return np.unpackbits(packed[::step], axis=1, count=cols, bitorder="little").astype(bool)
 
 
 def smallest_dropped(weight: Floats, target: Target) -> Bools:

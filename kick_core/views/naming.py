@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from kick_core import methods
-from kick_core.spec import IntGrid, KeepNofM, KickError, Recipe, Unstructured
+from kick_core.spec import BitBudget, IntGrid, KeepNofM, Recipe, Unstructured
 
 
 def parts(recipe: Recipe) -> list[Recipe]:
@@ -15,11 +16,27 @@ def parts(recipe: Recipe) -> list[Recipe]:
 
 
 def method(recipe: Recipe) -> str:
-    """wanda; sparsegpt+gptq for a joint recipe; with whatever options were written, rtn (group=64).
+    """wanda; sparsegpt+gptq for a joint recipe; with whatever options were written, rtn (group=64); wanda + lora.
 
     Recipes of one method in this sense differ in their target alone, so that a line through them means one thing.
     """
-    return "+".join(part.method + _options(part) for part in parts(recipe))
+    made = "+".join(part.method + _options(part) for part in parts(methods.unrecovered(recipe)))
+    return made + _with_recovery(recipe)
+
+
+def recovered(recipe: Recipe) -> str:
+    """How a recipe recovers, with whatever options were written: lora, lora (rank=4); empty where it does not."""
+    written = dict((recipe.then or recipe).options)
+    how = written.pop("recover", "")
+    more = [
+        f"{name.removeprefix('recover_')}={value}" for name, value in written.items() if name.startswith("recover_")
+    ]
+    return f"{how} ({', '.join(more)})" if how and more else str(how)
+
+
+def _with_recovery(recipe: Recipe) -> str:
+    how = recovered(recipe)
+    return f" + {how}" if how else ""
 
 
 def _options(recipe: Recipe) -> str:
@@ -28,8 +45,8 @@ def _options(recipe: Recipe) -> str:
 
 
 def kind(recipe: Recipe) -> str:
-    """dense, ratio, pattern, bits, or joint (pruned, then quantized)."""
-    if recipe.then:
+    """dense, ratio, pattern, bits, or joint (pruned, then quantized; or each matrix in its own way)."""
+    if recipe.then or isinstance(recipe.target, BitBudget):
         return "joint"
     match recipe.target:
         case Unstructured():
@@ -48,6 +65,8 @@ def _rung(recipe: Recipe) -> str:
             return f"{100 * ratio:.4g} %"
         case IntGrid(bits):
             return f"{bits} bit"
+        case BitBudget(bits):
+            return f"{bits:.4g} bits a weight"
         case None:
             return "dense"
         case target:
@@ -67,7 +86,7 @@ def _label(recipe: Recipe) -> str:
 
 def label(recipe: Recipe) -> str:
     """A recipe in words, with whatever options were written."""
-    return " + ".join(_label(part) for part in parts(recipe))
+    return " + ".join(_label(part) for part in parts(methods.unrecovered(recipe))) + _with_recovery(recipe)
 
 
 KINDS = ("dense", "ratio", "pattern", "bits", "joint")
@@ -90,28 +109,21 @@ def bits(recipe: Recipe) -> float:
 
 
 def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
-    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`.
+    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`."""
+    return methods.bits_per_weight(recipe, dense)
 
-    Pruned: the kept values and one bit each that says where. Quantized: the code, and a scale per group.
-    Joint: the codes of the kept weights, their scales, and where they are.
+
+def update_bits(recipe: Recipe, shapes: Iterable[tuple[int, int]], dense: float = 16) -> float:
+    """Bits a weight of the low-rank updates beside quantized matrices of these shapes [rows, cols]; nan without any.
+
+    Pruned matrices take their updates in, so there is nothing beside them.
     """
-    value, where = dense, 0.0
-    for part in parts(recipe):
-        if isinstance(part.target, IntGrid):
-            group = part.target.group or _usual_group(part)
-            value = part.target.bits + (0 if group == -1 else 32 / group)
-        elif part.target:
-            where = 1.0
-    return (1 - sparsity(recipe)) * value + where
-
-
-def _usual_group(recipe: Recipe) -> int:
-    """The group that a method takes where none was written."""
-    try:
-        target = methods.resolve(recipe).target
-    except KickError:
-        return methods.GROUP
-    return (target.group if isinstance(target, IntGrid) else None) or methods.GROUP
+    how = methods.recovery(recipe)
+    if how is None or not how.trains or math.isnan(bits(recipe)):
+        return 0.0
+    known = list(shapes)
+    weights = sum(rows * cols for rows, cols in known)
+    return dense * how.rank * sum(rows + cols for rows, cols in known) / weights if weights else math.nan
 
 
 def severity(recipe: Recipe) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,10 +42,17 @@ METHOD_COLOURS = {
     "gptq": "#d6336c",
     "ria": "#0aa2c0",
     "random": "#7f8c8d",
+    "depth": "#495057",
+    "width": "#b8860b",
+    "mop": "#c0392b",
+    "mix": "#0aa2c0",
 }
 OTHERS = ("#b8860b", "#495057", "#0aa2c0", "#c0392b")
 MARKER = "#d6453d"
-SYMBOLS = {"magnitude": "circle", "wanda": "diamond", "sparsegpt": "square", "rtn": "cross", "gptq": "x"}
+SYMBOLS = {
+    "magnitude": "circle", "wanda": "diamond", "sparsegpt": "square", "rtn": "cross", "gptq": "x", "mix": "star",
+    "depth": "triangle-down", "width": "triangle-left", "mop": "star",
+}  # fmt: skip
 
 
 def task_colour(name: str) -> str:
@@ -52,7 +60,16 @@ def task_colour(name: str) -> str:
 
 
 def method_colour(name: str) -> str:
+    """A method's colour; a search's is its objective's."""
+    objective = re.search(r"objective=(\w+)", name)
+    if objective and objective[1] in TASK_COLOURS:
+        return TASK_COLOURS[objective[1]]
     return METHOD_COLOURS.get(name, OTHERS[sum(map(ord, name)) % len(OTHERS)])
+
+
+def method_symbol(name: str) -> str:
+    """A method's mark; everything that was searched for is a star."""
+    return "star" if "alloc=search" in name or "objective=" in name else SYMBOLS.get(name, "circle")
 
 
 def _bars(rows: pd.DataFrame, value: str, low: str, high: str, colour: str, scale: float = 1) -> Chart:
@@ -105,15 +122,17 @@ STRONG = ("perplexity", "factoid_qa")
 
 
 def overlay(frame: pd.DataFrame, method: str) -> Chart:
-    """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted."""
+    """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted; dashed what
+    recovery made of the same recipes.
+    """
     mine = frame[((frame["method"] == method) & (frame["kind"] == "ratio")) | (frame["kind"] == "dense")]
     mine = mine[mine["share_kept"].notna()]
-    traces, ends = [], []
+    traces, ends = _brought_back(frame, method), []
     for task, rows in mine.groupby("task", sort=False):
         if len(rows) < 2:
             continue
         name, colour = str(task), task_colour(str(task))
-        traces.append(_kept(rows, colour, strong=name in STRONG, dotted=name == "perplexity"))
+        traces.append(_kept(rows, colour, strong=name in STRONG, dash="dot" if name == "perplexity" else "solid"))
         last = rows.iloc[-1]
         ends.append((float(last["share_kept"]), str(last["title"]), colour, name in STRONG))
     top = max([1.06, *(float(v) + 0.02 for v in mine["share_high"].dropna().clip(upper=1.3))])
@@ -137,7 +156,7 @@ def overlay(frame: pd.DataFrame, method: str) -> Chart:
     return {"data": traces, "layout": layout}
 
 
-def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dotted: bool) -> Chart:
+def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dash: str) -> Chart:
     said = [
         f"<b>{plain(row['title'])}</b> · {row['label']}<br>keeps {percent(row['share_kept'])} of dense"
         f" [{percent(row['share_low'])}, {percent(row['share_high'])}]<br>{row['n']} examples · {row['verdict']}"
@@ -149,14 +168,25 @@ def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dotted: bool) -> Cha
         "x": _list(100 * rows["sparsity"]),
         "y": _list(rows["share_kept"]),
         "error_y": _bars(rows, "share_kept", "share_low", "share_high", colour),
-        "line": {"color": colour, "width": 4 if strong else 2, "dash": "dot" if dotted else "solid"},
-        "marker": {"color": colour, "size": 8 if strong else 6},
+        "line": {"color": colour, "width": 4 if strong else 2, "dash": dash},
+        "marker": {"color": colour, "size": 8 if strong else 6, "symbol": _open("circle", dash == "dash")},
         "opacity": 1 if strong else 0.75,
         "hovertext": said,
         "hoverinfo": "text",
         "customdata": [[row["recipe"], row["task"]] for row in each(rows)],
         "name": plain(str(rows["title"].iloc[0])),
     }
+
+
+def _brought_back(frame: pd.DataFrame, method: str) -> list[Chart]:
+    """A dashed line from dense for every task and every way in which this method's recipes were recovered."""
+    known = frame[frame["share_kept"].notna()]
+    again = known[(known["base"] == method) & (known["recovered"] != "") & (known["kind"] == "ratio")]
+    dense = known[known["kind"] == "dense"]
+    return [
+        _kept(pd.concat([dense[dense["task"] == task], rows]), task_colour(str(task)), strong=False, dash="dash")
+        for (task, _), rows in again.groupby(["task", "method"], sort=False)
+    ]
 
 
 def _labels(ends: list[tuple[float, str, str, bool]], x: float, top: float) -> list[Chart]:
@@ -257,26 +287,37 @@ def _ticks(low: float, high: float) -> list[float]:
     return inside[:: max(1, len(inside) // 4)] if len(inside) > 1 else fine
 
 
+def _look(rows: pd.DataFrame) -> tuple[str, str, bool]:
+    """Colour and symbol of one method's rows, those of the method that they recover from, and whether they do."""
+    base = str(rows["base"].iloc[0])
+    return method_colour(base), method_symbol(base), bool(rows["recovered"].iloc[0])
+
+
 def curves(rows: pd.DataFrame) -> list[Chart]:
-    """One line a pruning method over one task's rows, each beginning at dense."""
+    """One line a pruning method over one task's rows, each beginning at dense; dashed where it was recovered."""
     dense = rows[rows["kind"] == "dense"]
     found = []
     for method, mine in rows[rows["kind"] == "ratio"].groupby("method", sort=True):
         line = pd.concat([dense, mine]).sort_values("sparsity")
-        name, colour = str(method), method_colour(str(method))
+        name, (colour, symbol, again) = str(method), _look(mine)
         share = bool(rows["higher_is_better"].iloc[0]) and line["score"].max() <= 1
         found.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": plain(name), "legendgroup": plain(name),
                 "x": _list(100 * line["sparsity"]), "y": _list(line["score"]),
                 "error_y": _bars(line, "score", "low", "high", colour),
-                "line": {"color": colour, "width": 2},
-                "marker": {"color": colour, "size": 7, "symbol": SYMBOLS.get(name, "circle")},
+                "line": {"color": colour, "width": 2, "dash": "dash" if again else "solid"},
+                "marker": {"color": colour, "size": 7, "symbol": _open(symbol, again)},
                 "hovertext": [_tip(row, share) for row in each(line)], "hoverinfo": "text",
                 "customdata": [[row["recipe"], row["task"]] for row in each(line)],
             }
         )  # fmt: skip
     return found
+
+
+def _open(symbol: str, again: bool) -> str:
+    """A symbol, hollow for what was recovered."""
+    return f"{symbol}-open" if again else symbol
 
 
 def _tip(row: Row, share: bool) -> str:
@@ -300,11 +341,12 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
             f"{percent(row['share_kept'])} [{percent(row['share_low'])}, {percent(row['share_high'])}]"
             for row in each(mine)
         ]
-        marker = {"color": method_colour(name), "size": 10, "symbol": SYMBOLS.get(name, "circle")}
+        colour, symbol, again = _look(mine)
+        marker = {"color": colour, "size": 10, "symbol": _open(symbol, again)}
         traces.append(
             {"type": "scatter", "mode": "markers", "name": plain(name), "x": _list(mine["bits_per_weight"]),
              "y": _list(mine["share_kept"]), "marker": marker, "hovertext": said, "hoverinfo": "text",
-             "error_y": _bars(mine, "share_kept", "share_low", "share_high", method_colour(name))}
+             "error_y": _bars(mine, "share_kept", "share_low", "share_high", colour)}
         )  # fmt: skip
     layout = {
         "height": 360, "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest",
@@ -343,12 +385,12 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0) -> Chart:
     unit = "MB" if weights else "bits per weight"
     for (kind, method), mine in rows.groupby([rows["kind"].eq("dense"), "method"], sort=True):
         name = "dense" if kind else str(method)
-        colour = "#7f8c8d" if kind else method_colour(name)
+        colour, symbol, again = ("#7f8c8d", "circle", False) if kind else _look(mine)
         sizes = scale * mine["bits_per_weight"]
         said = [f"{_tip(row, share)}<br>{size:.3g} {unit}" for row, size in zip(each(mine), sizes, strict=True)]
         traces.append(
             {"type": "scatter", "mode": "markers", "name": plain(name), "x": _list(sizes), "y": _list(mine["score"]),
-             "marker": {"color": colour, "size": 10, "symbol": SYMBOLS.get(name, "circle")}, "hovertext": said,
+             "marker": {"color": colour, "size": 10, "symbol": _open(symbol, again)}, "hovertext": said,
              "hoverinfo": "text", "error_y": _bars(mine, "score", "low", "high", colour),
              "customdata": [[row["recipe"], row["task"]] for row in each(mine)],
              "unselected": {"marker": {"opacity": 1}}}
@@ -395,17 +437,54 @@ def _beside(rows: pd.DataFrame) -> list[Chart]:
         ["kind", "severity"], ascending=[False, True]
     )
     for method, mine in rest.groupby("method", sort=True):
-        name, colour = str(method), method_colour(str(method))
+        name, (colour, symbol, again) = str(method), _look(mine)
         share = bool(mine["higher_is_better"].iloc[0]) and mine["score"].max() <= 1
         found.append(
             {
                 "type": "scatter", "mode": "markers", "name": plain(name), "legendgroup": plain(name), "xaxis": "x2",
                 "x": [plain(str(rung)) for rung in mine["rung"]], "y": _list(mine["score"]),
                 "error_y": _bars(mine, "score", "low", "high", colour),
-                "marker": {"color": colour, "size": 9, "symbol": SYMBOLS.get(name, "circle")},
+                "marker": {"color": colour, "size": 9, "symbol": _open(symbol, again)},
                 "hovertext": [_tip(row, share) for row in each(mine)], "hoverinfo": "text",
                 "customdata": [[row["recipe"], row["task"]] for row in each(mine)],
                 "showlegend": not (rows["method"].eq(name) & rows["kind"].eq("ratio")).any(),
             }
         )  # fmt: skip
     return found
+
+
+# --- what searches chose -------------------------------------------------------------------------------------
+
+
+def allocation(table: pd.DataFrame, unit: str) -> Chart:
+    """How recipes share out their sparsity (or bits), as two strips of heat: by block, and by kind of matrix.
+
+    `table` is `searched.allocation`'s; one row a recipe, the first on top.
+    """
+    names = [plain(label) for label in dict.fromkeys(table["label"])][::-1]
+    share = unit == "sparsity"
+    layout: Chart = {
+        "height": 90 + 34 * len(names), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "yaxis": _axis(categoryorder="array", categoryarray=names),
+        "coloraxis": {
+            "colorscale": [[0, "#eef2fb"], [1, "#2c55b0" if share else "#1b7a5a"]], "cmin": float(table["value"].min()),
+            "cmax": float(table["value"].max()),
+            "colorbar": {"title": {"text": unit}, "tickformat": ".0%" if share else ".1f", "thickness": 12},
+        },
+    }  # fmt: skip
+    traces: list[Chart] = []
+    for number, axis in (("", "block"), ("2", "matrix")):
+        rows = table[table["axis"] == axis]
+        places = [plain(place) for place in dict.fromkeys(rows["place"])]
+        wide = rows.assign(label=rows["label"].map(plain), place=rows["place"].map(plain))
+        wide = wide.pivot_table(index="label", columns="place", values="value", sort=False).reindex(names)[places]
+        values = [[None if math.isnan(v) else round(float(v), 6) for v in row] for row in wide.to_numpy()]
+        traces.append(
+            {"type": "heatmap", "x": places, "y": names, "z": values, "xaxis": f"x{number}", "coloraxis": "coloraxis",
+             "texttemplate": "%{z:.0%}" if share else "%{z:.1f}", "xgap": 2, "ygap": 2,
+             "hovertemplate": f"<b>%{{y}}</b><br>{axis} %{{x}}: %{{z{':.1%' if share else ':.2f'}}}<extra></extra>"}
+        )  # fmt: skip
+        domain = [0, 0.5] if axis == "block" else [0.52, 1]
+        title = "Block" if axis == "block" else "Kind of matrix"
+        layout[f"xaxis{number}"] = _axis(title={"text": title}, type="category", domain=domain, showgrid=False)
+    return {"data": traces, "layout": layout}

@@ -161,14 +161,14 @@ def agreement(frame: pd.DataFrame) -> list[str]:
     said = []
     wide = frame[frame["recipe"] != "dense"].pivot(index="recipe", columns="task", values="kept")
     for task in wide.columns:
-        said.append(f"{task} matches dense up to: {_furthest(frame[frame['task'] == task])}")
+        said.append(f"{task} matches dense up to: {furthest(frame[frame['task'] == task])}")
         if task != "perplexity" and len(wide) > 2:
             rank = float(np.corrcoef(wide["perplexity"].rank(), wide[task].rank())[0, 1])  # Spearman's
             said[-1] += f"; rank correlation with perplexity {rank:.2f} over {len(wide)} recipes"
     return said
 
 
-def _furthest(rows: pd.DataFrame) -> str:
+def furthest(rows: pd.DataFrame) -> str:
     """Per method the harshest sparsity before the first that does not surely match."""
     best: dict[str, str] = {}
     lost: set[str] = set()

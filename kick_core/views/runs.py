@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from kick_core import tasks
 from kick_core.records import Example, Output, RunCard
 from kick_core.spec import BadRequest, KickError, Recipe, parse
-from kick_core.store import Store, results
+from kick_core.store import Store, kin, results
 from kick_core.views import naming
 
 AGAIN = "again"
@@ -65,12 +66,17 @@ class Asked:
 
 
 def stamp(store: Store) -> str:
-    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes."""
+    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes.
+
+    Also when the user says which model was tuned from which.
+    """
     newest, count = 0, 0
     for room in ("results", "weights", "examples", "judgments", "replies"):
         for path in (store.root / room).glob("??/*"):
             newest = max(newest, path.stat().st_mtime_ns)
             count += 1
+    for path in store.root.glob(kin.FILE):
+        newest, count = max(newest, path.stat().st_mtime_ns), count + 1
     return f"{count}-{newest}"
 
 
@@ -121,6 +127,19 @@ def alike(run: Asked) -> tuple[str, ...]:
 def is_result(run: Asked) -> bool:
     """Whether a run measured a recipe as its task is asked: not the evaluator's own noise, not with fewer shots."""
     return AGAIN not in run.card.settings and "shots" not in run.card.settings
+
+
+def engine_of(run: Asked) -> str:
+    """Which engine answered, for people: this package's, `vllm 0.33.0`, or over which devices a model was spread."""
+    about = run.card.settings.get("engine")
+    own = "kick" if "layers" not in run.card.settings else f"kick, layers {run.card.settings['layers']}"
+    return own if about is None else f"{about['name']} {about['version']}"
+
+
+def asked_most(engines: Iterable[str]) -> str:
+    """Of the engines of some runs the one that most have; this package's where two have as many."""
+    counted = Counter(engines)
+    return max(counted, key=lambda name: (counted[name], name == "kick"), default="kick")
 
 
 def kind_of_data(data: str) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kick_core import stats
-from kick_core.store import Store, results
+from kick_core import methods, stats
+from kick_core.spec import Recipe
+from kick_core.store import Store, artifacts, results
 from kick_core.tasks import MEASURES
 from kick_core.views import naming, paired, runs, sentences
 from kick_core.views.paired import NOT_MEASURED, RIGHT, pair
@@ -28,6 +29,9 @@ COLUMNS = {
     "label": "str",
     "rung": "str",
     "method": "str",
+    "base": "str",
+    "without": "str",
+    "recovered": "str",
     "kind": "str",
     "sparsity": "float",
     "bits": "float",
@@ -77,6 +81,7 @@ COLUMNS = {
     "data": "str",
     "dtype": "str",
     "device": "str",
+    "engine": "str",
     "seed": "str",
     "created": "str",
     "fingerprint": "str",
@@ -92,6 +97,7 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
     of the mean negative log-probability per token, its share kept is dense / compressed, its difference is
     compressed - dense. `clusters` are the independent groups that the n examples form; `changed` is the share of
     answers that are another answer now; `needed` the examples that a verdict would take; `words` says it all.
+    `recovered` says what came after compression, `without` the recipe that it started from, `base` its method.
     `headline` marks the scorer that the strict protocol reports, `published` the paper's; `shared` a run that both
     ask alike.
     """
@@ -114,7 +120,10 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
 
 
 def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: str | None = None) -> pd.DataFrame:
-    """What the pages draw: one model on one kind of data, the newest run of each recipe and task.
+    """What the pages draw: one model on one kind of data, asked by one engine, the newest run of each recipe and task.
+
+    The engine is the one that was asked most: numbers of two make no curve, and one recipe's are compared with dense
+    within an engine only.
 
     `data` is "pocket" or "official" (the first of `data_kinds` unless it is given): numbers on both make no curve.
     `protocol` chooses runs asked in its way and the scorer that it reports; a run that both ask alike counts for
@@ -123,6 +132,7 @@ def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: 
     mine = frame[frame["model"] == model]
     kinds = mine["data"].map(runs.kind_of_data)
     mine = mine[kinds == (data or next(iter(data_kinds(frame, model)), runs.POCKET))]
+    mine = mine[mine["engine"] == runs.asked_most(mine.drop_duplicates("run")["engine"])]
     reported = "published" if protocol == "paper" else "headline"
     mine = mine[mine[reported]]
     if protocol is not None:
@@ -148,7 +158,7 @@ def protocols(frame: pd.DataFrame, model: str) -> list[str]:
 def _holm(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Adjusted within one model, task and scorer: "which of these recipes differs from dense?"."""
     adjusted = np.full(len(frame), math.nan)
-    by = ["fingerprint", "task", "scorer", "protocol", frame["data"].map(runs.kind_of_data)]
+    by = ["fingerprint", "task", "scorer", "protocol", "engine", frame["data"].map(runs.kind_of_data)]
     for places in frame.groupby(by, sort=False).indices.values():
         adjusted[places] = stats.holm(frame["p"].iloc[places].tolist())
     return adjusted
@@ -157,7 +167,7 @@ def _holm(frame: pd.DataFrame) -> NDArray[np.float64]:
 def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dict[str, Any]]:
     found = runs.verdicts(store, run)
     base = runs.verdicts(store, dense) if dense else {}
-    about = _about(run, dense, model)
+    about = _about(run, dense, model, _shapes(store, run))
     about["total"] = max(run.card.total, results.measured(store, run.key))
     about["chance"] = runs.chance(store, run)
     rows = []
@@ -172,7 +182,20 @@ def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dic
     return rows
 
 
-def _about(run: Asked, dense: Asked | None, model: str) -> dict[str, Any]:
+def _recovery(recipe: Recipe) -> dict[str, str]:
+    """How a recipe recovers, its method without that, and the recipe that it recovers from; nothing for others."""
+    how, base = naming.recovered(recipe), methods.unrecovered(recipe)
+    return {"recovered": how, "base": naming.method(base), "without": base.text if how else ""}
+
+
+def _shapes(store: Store, run: Asked) -> list[tuple[int, int]]:
+    """The shapes of the matrices that a recovered recipe was made of, as far as its artifact tells."""
+    if methods.recovery(run.recipe) is None or not artifacts.has(store, run.card.weights):
+        return []
+    return [(layer.rows, layer.cols) for layer in artifacts.card(store, run.card.weights).layers]
+
+
+def _about(run: Asked, dense: Asked | None, model: str, shapes: list[tuple[int, int]]) -> dict[str, Any]:
     card, recipe = run.card, run.recipe
     kind = naming.kind(recipe)
     return {
@@ -181,10 +204,11 @@ def _about(run: Asked, dense: Asked | None, model: str) -> dict[str, Any]:
         "label": naming.label(recipe),
         "rung": naming.rung(recipe),
         "method": naming.method(recipe),
+        **_recovery(recipe),
         "kind": kind,
         "sparsity": naming.sparsity(recipe),
         "bits": naming.bits(recipe),
-        "bits_per_weight": naming.bits_per_weight(recipe),
+        "bits_per_weight": naming.bits_per_weight(recipe) + naming.update_bits(recipe, shapes),
         "severity": naming.severity(recipe),
         "task": card.task,
         "title": run.task.title,
@@ -197,6 +221,7 @@ def _about(run: Asked, dense: Asked | None, model: str) -> dict[str, Any]:
         "data": card.data,
         "dtype": card.dtype,
         "device": card.device,
+        "engine": runs.engine_of(run),
         "seed": str(card.settings.get("seed", "")),
         "created": card.created,
         "fingerprint": card.fingerprint,

@@ -74,7 +74,7 @@ def _closed_book(store: Store, run: Asked) -> str | None:
         for other in runs.asked(store)
         if other.card.task == "retrieval_qa_closed"
         and runs.is_result(other)
-        and (other.card.weights, other.card.data, other.card.protocol)
-        == (run.card.weights, run.card.data, run.card.protocol)
+        and (other.card.weights, other.card.data, other.card.protocol, runs.engine_of(other))
+        == (run.card.weights, run.card.data, run.card.protocol, runs.engine_of(run))
     ]
     return max(alike, key=lambda card: card.created).key if alike else None

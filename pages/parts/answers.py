@@ -9,42 +9,8 @@ import streamlit as st
 
 from kick_core import views
 from kick_core.views import Answer, Claim, Detail, percent
+from kick_core.views.told import gold, prompt, question, said
 from pages.parts.safe import Safe, chip, many, show, tag
-
-TAIL = 600
-"""Characters of a prompt shown unfolded: its end, where the question stands."""
-
-
-def prompt(detail: Detail) -> str:
-    """What was asked, all turns."""
-    return "\n\n".join(detail.example.prompt)
-
-
-def question(detail: Detail) -> str:
-    """The question alone where the data names it, else the end of the prompt."""
-    known = detail.example.meta.get("question")
-    text = str(known) if known else prompt(detail)
-    return text if len(text) <= TAIL else "… " + text[-TAIL:]
-
-
-def gold(detail: Detail) -> str:
-    """The accepted answers; for a choice the letter with its words."""
-    example = detail.example
-    options = example.meta.get("options") or example.choices
-    said = []
-    for answer in example.answers:
-        at = ord(answer) - ord("A") if len(answer) == 1 else -1
-        said.append(f"{answer}. {str(options[at]).strip()}" if 0 <= at < len(options) else answer)
-    return " · ".join(said)
-
-
-def said(detail: Detail, answer: Answer) -> str:
-    """What a model answered; for a choice the letter with its words; an empty answer is named."""
-    if detail.example.choices and answer.extracted:
-        options = detail.example.meta.get("options") or detail.example.choices
-        at = ord(answer.extracted[0]) - ord("A")
-        return f"{answer.extracted}. {str(options[at]).strip()}" if 0 <= at < len(options) else answer.extracted
-    return answer.text or "(empty answer)"
 
 
 def mark(answer: Answer) -> Safe:

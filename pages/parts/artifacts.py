@@ -40,8 +40,7 @@ def preview(recipe: str, made: views.Preview) -> Safe:
         (recipe, share, f"{size(made.bytes)} · {100 * share:.0f} %", "#3366cc"),
     ]
     if made.card:
-        stored = made.card.bytes
-        rows.append(("in this cache", stored / made.dense_bytes, size(stored), "#1b9e77"))
+        rows.append(("in this cache", made.stored / made.dense_bytes, size(made.stored), "#1b9e77"))
     bars = (
         cell
         for name, width, words, colour in rows
@@ -53,7 +52,7 @@ def preview(recipe: str, made: views.Preview) -> Safe:
     )
     note = f"{made.bits_per_weight:.2f} bits per weight for a copy that stands alone: kept values and where they are, "
     note += "or codes and scales. Embeddings, norms and lm_head stay dense."
-    if made.card and made.card.bytes < 0.9 * made.bytes:
+    if made.card and made.stored < 0.9 * made.bytes:
         note += " The cache stores less, because the kept values are the dense model's own."
     return tag(
         "div",

@@ -53,8 +53,9 @@ def kind_of_data(model: str) -> str:
 
 
 def pruners(frame: pd.DataFrame) -> list[str]:
-    """Methods measured at plain sparsities, those with most first."""
-    return [str(name) for name in frame.loc[frame["kind"] == "ratio", "method"].value_counts().index]
+    """Methods measured at plain sparsities, those with most first; recovered ones stand beside their method."""
+    plain = frame[(frame["kind"] == "ratio") & (frame["recovered"] == "")]
+    return [str(name) for name in plain["method"].value_counts().index]
 
 
 def method(names: list[str]) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.views import matrices
+from kick_core.views import matrices, searched
 from pages.parts.frame import stamp, store
 
 
@@ -37,6 +37,20 @@ def _coverage(root: str, stamp: str, model: str, protocol: str, kind: str) -> pd
 @st.cache_data(show_spinner=False, max_entries=16)
 def _weights(root: str, stamp: str) -> pd.DataFrame:
     return views.weights(store())
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _searched(
+    root: str, stamp: str, model: str, protocol: str, kind: str, _frame: pd.DataFrame
+) -> list[tuple[searched.Family, pd.DataFrame, pd.DataFrame]]:
+    found = searched.families(_frame)
+    return [(one, searched.allocation(store(), _frame, one), searched.looked(store(), _frame, one)) for one in found]
+
+
+def searches(frame: pd.DataFrame) -> list[tuple[searched.Family, pd.DataFrame, pd.DataFrame]]:
+    """Families of recipes that differ in what was searched for: how they share out, and what the searches saw."""
+    about = (str(frame[name].iloc[0]) for name in ("model", "protocol", "data"))
+    return _searched(place(), stamp(), *about, frame)
 
 
 def place() -> str:
@@ -85,6 +99,16 @@ def _claims(root: str, stamp: str, model: str, protocol: str, kind: str) -> list
 
 def claims(model: str) -> list[views.Claim]:
     return _claims(place(), stamp(), model, protocol(model), kind(model))
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _recovered(root: str, stamp: str, model: str, protocol: str, kind: str) -> pd.DataFrame:
+    return views.recovered(store(), _current(root, stamp, model, protocol, kind))
+
+
+def recovered(model: str) -> pd.DataFrame:
+    """What every recovery brought back, task by task."""
+    return _recovered(place(), stamp(), model, protocol(model), kind(model))
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -221,3 +245,27 @@ def _detail(root: str, stamp: str, run: str, example: str, scorer: str) -> views
 def detail(row: pd.Series, example: str) -> views.Detail:
     """One example in full, judged by the row's scorer."""
     return _detail(place(), stamp(), row["run"], example, row["scorer"])
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _families(root: str, stamp: str, kind: str, protocol: str) -> pd.DataFrame:
+    return views.families(store(), kind, protocol, measured=_scores(root, stamp))
+
+
+def families(model: str) -> pd.DataFrame:
+    """What several models share, on the kind of data and under the protocol that are shown of this one."""
+    return _families(place(), stamp(), kind(model), protocol(model))
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _kin(root: str, stamp: str, kind: str, protocol: str) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:
+    frame, found = _families(root, stamp, kind, protocol), []
+    for pair in views.related(store(), frame):
+        gaps = views.gaps(store(), frame, pair.tuned, pair.base)
+        found.append((pair, gaps, views.robustness(gaps, pair.tuned, pair.base)))
+    return found
+
+
+def kin(model: str) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:
+    """The pairs of base and tuned among them, cell by cell and in one word."""
+    return _kin(place(), stamp(), kind(model), protocol(model))

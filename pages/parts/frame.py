@@ -121,7 +121,7 @@ def provenance(rows: pd.DataFrame) -> Safe:
         f"protocol {_each(rows['protocol'])}, greedy",
         *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
         *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
-        f"{_each(rows['dtype'])} on {_each(rows['device'])}",
+        f"{_each(rows['dtype'])} on {_each(rows['device'])}, asked by {_each(rows['engine'])}",
         "95 % intervals",
         f"measured {_range(rows['created'].str[:10])}",
     ]

@@ -70,11 +70,12 @@ def _card(job: Job) -> None:
 def _where(job: Job) -> str:
     if not job.active:
         took = job.updated - job.started if job.started else 0
-        return f"{job.message} · {took:.0f} s" if job.state == "done" else job.message
+        told = f"{job.message} · {took:.0f} s" if job.state == "done" else job.message
+        return f"{told} · {job.where}" if job.where else told
     block = f"block {job.block + 1} of {job.blocks}" if job.block is not None and job.blocks else ""
     left = job.remaining()
     eta = f"about {span(left)} to go" if left is not None else ""
-    return " · ".join(word for word in (job.cell, block, job.message, eta) if word)
+    return " · ".join(word for word in (job.cell, block, job.message, job.where, eta) if word)
 
 
 def span(seconds: float) -> str:

@@ -8,6 +8,7 @@ import streamlit as st
 from kick_core import jobs, views
 from kick_core.jobs import Job
 from kick_core.spec import BadRequest, KickError
+from kick_core.views import told
 from pages.parts import answers, data
 from pages.parts.frame import heading, note, store
 from pages.parts.safe import TONE, Safe, show, tag
@@ -75,7 +76,7 @@ def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
 def _open_example(row: pd.Series) -> str:
     """The prompt of the example that was open, to begin with; a word of it changed shows more than a blank page."""
     try:
-        return answers.prompt(data.detail(row, st.query_params.get("ex", "")))
+        return told.prompt(data.detail(row, st.query_params.get("ex", "")))
     except KickError:
         return ""
 

@@ -8,33 +8,14 @@ st.html. tests/app/test_text_safety.py reads the pages and refuses any other way
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import streamlit as st
 
+from kick_core.views.markup import Child, Safe, many, tag
 
-class Safe(str):
-    """HTML that `tag` made: its text has been escaped."""
-
-    __slots__ = ()
-
-
-Child = Safe | str | int | float
-
-
-def tag(name: str, *children: Child, cls: str = "", **attributes: str) -> Safe:
-    """An element. Children that are not Safe are escaped, attributes always are."""
-    given = {"class": cls, **attributes} if cls else attributes
-    opened = "".join(f' {key}="{html.escape(value, quote=True)}"' for key, value in given.items())
-    inner = "".join(child if isinstance(child, Safe) else html.escape(str(child)) for child in children)
-    return Safe(f"<{name}{opened}>{inner}</{name}>")
-
-
-def many(children: Iterable[Safe]) -> Safe:
-    return Safe("".join(children))
+__all__ = ["TONE", "Child", "Safe", "chip", "many", "show", "style", "tag", "unmarked"]
 
 
 def show(*children: Child) -> None:
@@ -62,6 +43,10 @@ TONE = {
     "not matching": "bad",
     "cannot tell": "open",
     "holds": "good",
+    "came back": "good",
+    "did not come back": "bad",
+    "came back in part": "open",
+    "no loss shown": "calm",
     "does not hold": "bad",
     "not measured": "calm",
     "right": "good",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from kick_core.views import plots
+from kick_core.views import plots, searched
 from pages.parts import charts, data
 from pages.parts.frame import heading, note
+from pages.parts.safe import show, tag
 
 
 def page(frame: pd.DataFrame, task: str) -> None:
@@ -28,6 +29,39 @@ def page(frame: pd.DataFrame, task: str) -> None:
     )  # fmt: skip
     note("The dotted line joins the best at each size. Click a point to make it B.")
     _table(rows, weights)
+    for number, found in enumerate(data.searches(frame)):
+        _searched(frame, number, *found)
+
+
+def _searched(
+    frame: pd.DataFrame, number: int, family: searched.Family, shared: pd.DataFrame, looked: pd.DataFrame
+) -> None:
+    """A family of recipes of one size: where each one takes from, and what that does to every task."""
+    heading(
+        f"What was chosen for {family.title}",
+        "Recipes of one size that differ in how they share it out over the model. A search for a task looks at "
+        "examples that are then never asked; intervals are 95 %.",
+    )
+    if len(shared):
+        charts.draw(
+            plots.allocation(shared, family.unit), key=f"allocation{number}",
+            alt=f"{family.unit} by block and by kind of matrix, {family.title}",
+        )  # fmt: skip
+    st.dataframe(
+        searched.scores_of(frame, family), hide_index=True, key=f"family{number}", alt=f"Scores, {family.title}",
+        column_config={"label": "recipe"},
+    )  # fmt: skip
+    show(tag("ul", *(tag("li", said) for said in searched.differences(frame, family))))
+    if len(looked):
+        note("What the searches saw on what they searched on, which is not what is asked above:")
+        st.dataframe(
+            looked.drop(columns="recipe"), hide_index=True, key=f"looked{number}", alt=f"Searches, {family.title}",
+            column_config={
+                "label": "recipe", "even": st.column_config.NumberColumn("shared out evenly", format="%.3f"),
+                "found": st.column_config.NumberColumn("as found", format="%.3f"), "candidates": "looked at",
+                "examples": "examples or windows",
+            },
+        )  # fmt: skip
 
 
 def _take() -> None:

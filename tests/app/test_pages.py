@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import asdict
 from html import unescape
@@ -23,6 +24,7 @@ from kick_core.cli import main
 from kick_core.spec import BadRequest, Calibration
 from kick_core.store import Store
 from kick_core.store.files import seal_json
+from kick_core.views import searched
 from tests import synthetic
 from tests.judge.server import FakeJudge
 
@@ -314,6 +316,21 @@ def test_a_job_that_died_can_be_started_again(store: Store, tmp_path: Path, monk
     assert asked == [folder.name]
 
 
+def test_a_job_on_a_cluster_says_where_it_runs(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = views.open_store(shutil.copytree(store.root, tmp_path / "cache"))
+    spec = jobs.request(synthetic.MODEL, ["wanda@0.45"]).to_json() | {"cluster": {"address": "10.0.0.7:6379"}}
+    name = "job1-" + "ab" * 20
+    folder = copy.root / "jobs" / name
+    folder.mkdir(parents=True)
+    where = "Ray, 10.0.0.7:6379: 2 tasks on node<b>1"
+    state = jobs.Job(name, spec, state="running", updated=time.time(), host="elsewhere", where=where)
+    (folder / "state.json").write_bytes(seal_json(asdict(state)))
+    monkeypatch.setenv("KICK_CACHE", str(copy.root))
+    said = html(run("pages/compress.py"))
+    assert f'data-job="{name}" data-state="running"' in said
+    assert "Ray, 10.0.0.7:6379: 2 tasks on node&lt;b&gt;1" in said
+
+
 def test_nothing_measured_under_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic.make(tmp_path, recipes=("dense", "magnitude@0.5"), task_names=("factoid_qa",), n=8, data="official")
     monkeypatch.setenv("KICK_CACHE", str(tmp_path))
@@ -444,6 +461,43 @@ def test_sizes_draw_the_best_at_each_size(frame: pd.DataFrame) -> None:
     )
     assert line["y"] == sorted(line["y"]) and line["x"] == sorted(line["x"])
     assert drawn["layout"]["yaxis"]["range"][0] == 0 and "n 40" in drawn["layout"]["yaxis"]["title"]["text"]
+
+
+@pytest.mark.parametrize("method", ["depth", "width", "mop", "mix"])
+def test_methods_that_look_at_the_whole_model_can_be_chosen(method: str) -> None:
+    app = run("pages/compress.py", model=synthetic.MODEL, make=method)
+    goal = "4.5bpw" if method == "mix" else "0.5"
+    assert f"recipe {method}@{goal}" in html(app) and "Compress" in {button.label for button in app.button}
+    assert all(box.key != "alloc" for box in app.selectbox)
+
+
+def test_a_ratio_can_be_searched_for() -> None:
+    app = run("pages/compress.py", model=synthetic.MODEL, make="wanda")
+    app.selectbox(key="alloc").set_value(",alloc=search,objective=factoid_qa").run()
+    assert not app.exception and "recipe wanda@0.5,alloc=search,objective=factoid_qa" in html(app)
+    app.button(key="go")
+
+
+def test_what_searches_chose_stands_beside_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where something was searched; names and numbers are the views', and a chart that plotly takes."""
+    import plotly.graph_objects as go
+
+    assert "What was chosen" not in html(run("pages/compare.py", view="Same size", task="factoid_qa"))
+    recipes = ("dense", "wanda@0.5", "wanda@0.5,alloc=search,objective=perplexity")
+    kept = synthetic.make(tmp_path, recipes=recipes, task_names=["factoid_qa", "perplexity"], n=30)
+    monkeypatch.setenv("KICK_CACHE", str(tmp_path))
+    app = run("pages/compare.py", view="Same size", task="factoid_qa")
+    shown = views.current(views.scores(kept), synthetic.MODEL)
+    (family,) = searched.families(shown)
+    said = unescape(html(app))
+    assert "What was chosen for wanda 50 %" in said
+    assert all(line in said for line in searched.differences(shown, family))
+    strip = charts(app)["allocation0"]
+    go.Figure(strip)
+    assert strip["data"][0]["x"] == ["0", "1", "2", "3"] and len(strip["data"][0]["y"]) == 2
+    _, scores, looked = (frame.value for frame in app.dataframe)
+    pd.testing.assert_frame_equal(scores.astype(str), searched.scores_of(shown, family).astype(str), check_names=False)
+    assert looked["candidates"].tolist() == [66]
 
 
 def test_a_slice_filters_the_examples(store: Store, frame: pd.DataFrame) -> None:

@@ -293,8 +293,13 @@ def test_the_report_arrives_and_works_offline(tab: Tab, frame: pd.DataFrame, tmp
     page = context.new_page()
     page.goto(path.as_uri())
     page.locator("#s").fill("70")
-    assert page.inner_text("h1") == views.headline(frame, "magnitude@0.7")
-    assert page.locator("#overlay .main-svg").count()
+    assert page.inner_text("#headline") == views.headline(frame, "magnitude@0.7")
+    shown = page.locator(".poster:visible")
+    assert shown.count() == 1 and shown.get_attribute("data-method") == "magnitude"
+    marker, top = (shown.locator(f"svg {name}").bounding_box() for name in (".marker", "text:text-is('70 %')"))
+    assert abs(marker["x"] + marker["width"] / 2 - top["x"] - top["width"] / 2) < 2, "the line stands at 70 %"
+    page.select_option("#method", "wanda")
+    assert page.locator(".poster:visible").get_attribute("data-method") == "wanda"
     context.close()
 
 

@@ -71,7 +71,7 @@ def test_hostile_text_is_inert(chrome: Any, tmp_path_factory: pytest.TempPathFac
         page = tmp_path_factory.mktemp("report") / "report.html"
         page.write_text(views.report(store, str(views.models(store)[0])))
         tab.page.goto(page.as_uri())
-        tab.page.wait_for_selector("#overlay .main-svg")
+        tab.page.wait_for_selector(".poster .marker", state="attached")
         assert tab.page.evaluate("window.hacked === undefined && document.images.length === 0")
         assert "<script>window.hacked=1</script>" in tab.text()
         tab.faults = [fault for fault in tab.faults if page.as_uri() not in fault]

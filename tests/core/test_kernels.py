@@ -9,6 +9,7 @@ from kick_core import compress_matrix, compression, methods, statistics, weights
 from kick_core.methods import _select, _solve, _sweep
 from kick_core.spec import parse
 from tests.core.test_methods import problem
+from tests.tiny import tiny_llama, token_ids
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -27,7 +28,7 @@ plain_addmm = torch.Tensor.addmm_
 
 def as_the_eager_loop(to, left, right, alpha=1):
     """The order of sums in a product depends on how its factors lie in memory: let them lie as in `_block`."""
-    return plain_addmm(to, left, right) if alpha == 1 else to.sub_(left.T.contiguous().T @ right)
+    return plain_addmm(to, left, right) if alpha == 1 else to.sub_(left.T.contiguous().T @ right.T.contiguous().T)
 
 
 @pytest.fixture
@@ -91,6 +92,82 @@ def test_the_kernel_gives_the_bits_of_the_eager_loop(fused, eager, recipe):
             assert (mine.float() - other.float()).abs().gt(1e-5).float().mean() < 1e-3, name
         else:
             assert torch.equal(mine, other), name
+
+
+@pytest.mark.parametrize("size", [24, 128])
+def test_a_stack_gives_the_bits_of_every_matrix_by_itself(triton_kernels, monkeypatch, size):
+    """Recipes of one matrix, and matrices of one shape, in one sweep."""
+    monkeypatch.setattr(_sweep, "kernels", lambda device: triton_kernels)
+    one, inputs = problem(rows=8, cols=64, tokens=100)
+    other = one.roll(3, 0) * 1.5
+    other[2, :30] = 0
+    tally = statistics.Tally(64, "gram", DEVICE)
+    tally.add(inputs.to(DEVICE))
+    seen = tally.seen()
+    texts = ["0.5", "2:4", "0.05", "4:8", "0", "2:4", "0.9"]
+    recipes = [methods.resolve(parse(f"sparsegpt@{text},block={size}")) for text in texts]
+    weights = [(one if n % 2 else other).to(DEVICE) for n in range(len(texts))]
+    assert all(methods.stacks(recipe, DEVICE) for recipe in recipes)
+    made = methods.apply_stack(recipes, weights, seen)
+    for recipe, weight, result in zip(recipes, weights, made, strict=True):
+        alone = methods.apply(recipe, weight, seen)
+        assert torch.equal(result.weight.view(torch.int32), alone.weight.view(torch.int32)), recipe.text
+        assert torch.equal(result.mask, alone.mask), recipe.text
+
+
+def test_recipes_of_one_pass_are_those_made_one_by_one(triton_kernels, monkeypatch):
+    """Stacked by the kernels, of as many recipes at a time as there is room for, or failed and made by themselves."""
+    monkeypatch.setattr(_sweep, "kernels", lambda device: triton_kernels)
+    recipes = [parse(text) for text in ("sparsegpt@0.5", "wanda@0.5", "sparsegpt@4:8")]
+    ids = token_ids(2, 32, vocabulary=64)
+
+    def model():
+        return tiny_llama(hidden=16, layers=1, vocabulary=64).to(DEVICE)
+
+    def many():
+        found = {recipe.text: walked for recipe, walked in compression.walk_many(model(), recipes, ids.to(DEVICE))}
+        assert list(found) == [recipe.text for recipe in recipes]
+        return found
+
+    stacks = []
+    plain = methods.apply_stack
+    monkeypatch.setattr(methods, "apply_stack", lambda *given: stacks.append(len(given[0])) or plain(*given))
+    together = many()
+    assert stacks == [2, 4, 2, 4, 2]  # q; k, v; o; gate, up; down: two recipes each
+    monkeypatch.setattr(statistics, "room", lambda device: 1)
+    one_at_a_time = many()
+    monkeypatch.setattr(statistics, "room", lambda device: float("inf"))
+    monkeypatch.setattr(methods, "apply_stack", fails)
+    by_themselves = many()
+    for text, walked in together.items():
+        (alone,) = compression.walk(model(), parse(text), ids.to(DEVICE), propagate="dense")
+        for other in (one_at_a_time[text], by_themselves[text], alone):
+            for name, result in walked.results.items():
+                assert torch.equal(result.weight, other.results[name].weight), (text, name)
+            assert walked.report.loss == other.report.loss
+            if text != "wanda@0.5":  # by itself it makes no Gram matrix to tell losses from
+                assert [x.loss for x in walked.report.layers] == [x.loss for x in other.report.layers]
+
+
+def fails(*given):
+    raise torch.OutOfMemoryError("no room")
+
+
+def test_the_factor_of_a_gpu_is_that_of_a_cpu():
+    """One Cholesky of the reversed matrix and a triangular inverse, against two Choleskys and an inverse."""
+    _, inputs = problem()
+    rows = inputs.reshape(-1, 64)
+    gram = rows.T @ rows
+    diagonal = gram.diagonal().clone()
+    for dtype in (torch.float32, torch.float64):
+        found = _solve._turned_factor(gram, diagonal, 2.5, dtype)
+        wanted = _solve._factor(gram, diagonal, 2.5, dtype)
+        assert found.is_contiguous()
+        assert torch.equal(found, found.triu())
+        assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-6 if dtype == torch.float32 else 1e-12)
+        damped = gram.to(dtype) + 2.5 * torch.eye(64, dtype=dtype)
+        assert torch.allclose(found.T @ found @ damped, torch.eye(64, dtype=dtype), atol=1e-3)
+    assert _solve._turned_factor(-gram, -diagonal, 0.0, torch.float32) is None
 
 
 def by_sorting(scores, count):

@@ -12,7 +12,7 @@ from kick_core.spec import BadRequest, KickError, parse
 TARGETS = {"ratio": ("0.3", "0.5", "0.7"), "pattern": ("1:2", "2:4", "4:8"), "bits": ("8bit", "4bit", "3bit,group=32")}
 RECIPES = [
     f"{name}@{goal}"
-    for name in methods.names()
+    for name in methods.of_a_matrix()
     for kind in methods.card(name).targets
     for goal in (("8bit",) if methods.card(name).grid else TARGETS[kind])
 ]
@@ -91,7 +91,8 @@ def test_cards_are_complete(name):
     card = methods.card(name)
     assert card.version >= 1 and card.paper and card.title
     assert card.needs in ("nothing", "norms", "gram")
-    assert set(card.targets) <= set(TARGETS)
+    assert set(card.targets) <= {*TARGETS, "budget"}
+    assert card.plans == (name not in methods.of_a_matrix())
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if methods.card(parse(r).method).needs != "nothing"])

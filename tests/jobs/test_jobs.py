@@ -188,3 +188,19 @@ def test_again_is_the_same_job(store: Store) -> None:
 def test_answers_of_a_prompt_are_kept_by_recipe(store: Store) -> None:
     found = until(store, start(store, Request(steps=3, says="word ")).id, ended)
     assert found.answers == {"one": "word word word "}
+
+
+def test_a_worker_that_is_slow_to_end_is_waited_for(store: Store) -> None:
+    """Its last word is written, its process still there: who asks again gets a new one, not the old end."""
+    first = start(store, Request(fails=1))
+    until(store, first.id, ended)
+    held = jobs.take(store.root / "jobs" / first.id / "lock")
+    assert held is not None
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(start, store, Request(fails=1))
+        time.sleep(0.5)
+        assert not second.done()
+        os.close(held)
+        second.result()
+    until(store, first.id, ended)
+    assert (store.root / "starts.txt").read_text() == "one\none\n"

@@ -9,13 +9,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save
+
 from kick_core import job_worker, jobs
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, Progress, RunCard, Verdict
-from kick_core.store import Store, artifacts, files, open_store, results
+from kick_core.store import Store, artifacts, files, ladders, open_store, results
 
 KEY = "weights1-" + "ab" * 20
 RUN = "run1-" + "cd" * 20
@@ -62,6 +65,70 @@ def weights(root: Path, log: Path, key: str = KEY) -> None:
             note(log, f"block {block}")
             report = BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4, 0.1),), 0.5, 0.25)
             stage.add(report, b"%d" % block * 2000, b"next" * 500 if block + 1 < BLOCKS else None)
+        stage.seal(card(key))
+
+
+SERIES = tuple(f"weights1-{number:040d}" for number in range(5))
+"""Artifacts of magnitude at 0.1 ... 0.9, whose masks are nested."""
+
+
+def mask_file(number: int, block: int) -> bytes:
+    """A block of one of the series: two linears, one with columns that fill no whole byte."""
+    chance = np.random.default_rng(block)
+    shapes = {"mlp.up": (31, 640), "self_attn.q": (40, 133)}
+    kept = {name: chance.random(shape) >= 0.1 + 0.2 * number for name, shape in shapes.items()}
+    return save({f"{name}.mask": np.packbits(mask, axis=1, bitorder="little") for name, mask in kept.items()})
+
+
+def series(store: Store, numbers: range = range(5)) -> None:
+    """Make artifacts of the series, each with files of its own."""
+    for number in numbers:
+        with artifacts.stage(store, SERIES[number]) as stage:
+            if stage is not None:
+                for block in range(BLOCKS):
+                    report = BlockReport(block, BLOCKS, (LayerReport("mlp.up", 31, 640, 9),), 0.5)
+                    stage.add(report, mask_file(number, block), None)
+                stage.seal(replace(card(SERIES[number]), recipe=f"magnitude@0.{1 + 2 * number}", bytes=stage.bytes()))
+
+
+def shared(root: Path, log: Path) -> None:
+    """Nested masks go into files that their artifacts share, or come out of them again."""
+    for _ in ladders.share(open_store(root)):
+        pass
+
+
+def three_of_five(root: Path, log: Path) -> None:
+    """Three artifacts share files, two more do not yet."""
+    store = open_store(root)
+    series(store, range(3))
+    shared(root, log)
+    series(store)
+
+
+def one_of_five(root: Path, log: Path) -> None:
+    """One artifact is left of five that shared files."""
+    store = open_store(root)
+    series(store)
+    shared(root, log)
+    for key in SERIES[1:]:
+        assert artifacts.remove(store, key)
+
+
+STEPS = 6
+
+
+def training(root: Path, log: Path, key: str = KEY) -> None:
+    """An artifact that is trained as a whole, with a state kept at every second step, and written block by block."""
+    with artifacts.stage(open_store(root), key) as stage:
+        if stage is None:
+            return
+        state = stage.state()
+        for step in range(int(state.decode().split()[-1]) + 1 if state else 1, STEPS + 1):
+            note(log, f"step {step}")
+            if step % 2 == 0:
+                stage.keep_state(step, b"after step %d" % step)
+        for block in range(BLOCKS):
+            stage.add(BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4),), 0.0), b"%d" % block * 2000, None)
         stage.seal(card(key))
 
 
@@ -150,8 +217,9 @@ def downgrade(root: Path, log: Path) -> None:
 
 
 SCENARIOS: dict[str, Callable[[Path, Path], None]] = {
-    "weights": weights, "outputs": outputs, "job": job, "care": care, "older": older,
+    "weights": weights, "training": training, "outputs": outputs, "job": job, "care": care, "older": older,
+    "shared": shared, "alone": shared,
 }  # fmt: skip
 
-BEFORE = {"older": downgrade}
+BEFORE = {"older": downgrade, "shared": three_of_five, "alone": one_of_five}
 """What has to be there first."""

@@ -244,7 +244,7 @@ def test_an_older_cache_is_migrated(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_text('{"key": "x"}')
     store = open_store(tmp_path / "cache")
-    assert json.loads((store.root / "VERSION").read_text()) == {"layout": 2}
+    assert json.loads((store.root / "VERSION").read_text()) == {"layout": 3}
     assert len(results.outputs(store, scenarios.RUN)) == 12 and results.run(store, scenarios.RUN).recipe == "dense"
     assert (
         len(results.verdicts(store, scenarios.RUN, 1) or ()) == 12 and len(results.timings(store, scenarios.RUN)) == 2

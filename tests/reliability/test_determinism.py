@@ -18,12 +18,13 @@ from kick_core.store import Store, artifacts, open_store
 from kick_core.sweep import Request, run
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ("dense", "magnitude@0.5", "wanda@0.5", "sparsegpt@0.5", "rtn@4bit")
+RECIPES = ("dense", "magnitude@0.3", "magnitude@0.4", "magnitude@0.5", "wanda@0.5", "sparsegpt@0.5", "rtn@4bit")
 TASKS = ("factoid_qa", "multiple_choice", "perplexity", "instructions")
 
 
 def sums(store: Store) -> dict[str, object]:
-    """Every sealed part and verdict file (its name holds its sum) and every block's checksum."""
+    """Every sealed part and verdict file (its name holds its sum), every block's checksum as it was made, and its file
+    as it is kept, which nested masks share."""
     found: dict[str, object] = {
         f"{path.parent.name}/{path.name}": "" for path in store.root.glob("results/??/*/*.parquet")
     }
@@ -31,6 +32,7 @@ def sums(store: Store) -> dict[str, object]:
         blocks = json.loads((store.folder("weights", key) / "manifest.json").read_text())["files"]
         found |= {f"{key}/{name}": facts for name, facts in blocks.items() if name != "card.json"}
         assert artifacts.verify(store, key, deep=True) == []
+        found |= {f"kept {key}/{path.name}": path.read_bytes() for path in store.folder("weights", key).glob("block-*")}
     return found
 
 

@@ -22,10 +22,11 @@ def every_place(kind: str, *scenarios: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["kill", "full"])
 def test_every_place(kind: str) -> None:
-    """Weights, sealing, outputs and the migration of an older cache: same bytes, one block or batch repeated."""
-    for name, told in every_place(kind, "weights", "outputs", "older").items():
+    """Weights, sealing, outputs, an older cache, masks into shared files and out: same bytes, one block or batch
+    repeated (of a training the two steps since its last state)."""
+    for name, told in every_place(kind, "weights", "training", "outputs", "older", "shared", "alone").items():
         assert told["wrong"] == {}, name
-        assert told["most_repeated"] <= 1 and told["places"] >= 9, name
+        assert told["most_repeated"] <= (2 if name == "training" else 1) and told["places"] >= 9, name
 
 
 def aimed(what: str, kills: int) -> None:

@@ -79,3 +79,48 @@ def test_equal_differences_are_not_certainty() -> None:
     found = stats.bootstrap_difference([1, 1, 1], [1, 1, 1])
     assert found.value == 0 and math.isnan(found.low) and math.isnan(found.high)
     assert math.isnan(stats.bootstrap_difference([], []).value)
+
+
+def three(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right and wrong: dense, compressed, and recovered, which brings about half of the loss back."""
+    rng = np.random.default_rng(seed)
+    dense = (rng.random(n) < 0.9).astype(float)
+    compressed = np.where(rng.random(n) < 0.4, 0.0, dense)
+    return dense, compressed, np.where(rng.random(n) < 0.5, dense, compressed)
+
+
+def test_the_share_that_came_back_is_scipys_percentile_interval() -> None:
+    dense, compressed, recovered = three(200)
+
+    def share(gained: np.ndarray, lost: np.ndarray, axis: int) -> np.ndarray:
+        return gained.sum(axis) / lost.sum(axis)
+
+    found = stats.bootstrap_recovered(dense, compressed, recovered, range(200), replicates=40_000)
+    expected = oracle.bootstrap(
+        (recovered - compressed, dense - compressed), share, paired=True, vectorized=True, method="percentile",
+        n_resamples=20_000, rng=np.random.default_rng(3),
+    ).confidence_interval  # fmt: skip
+    width = expected.high - expected.low
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.05 * width)
+    assert found.value == pytest.approx((recovered - compressed).sum() / (dense - compressed).sum()) and found.n == 200
+
+
+def test_the_share_of_a_loss_that_is_not_shown_is_no_number() -> None:
+    dense, compressed, recovered = three(200)
+    nothing = stats.bootstrap_recovered(dense, dense, recovered, range(200))
+    better = stats.bootstrap_recovered(compressed, dense, recovered, range(200))
+    one = np.zeros(60)
+    one[0] = 1  # a single example lost: 37 % of resamples have none
+    hardly = stats.bootstrap_recovered(np.ones(60), 1 - one, np.ones(60), range(60))
+    assert all(math.isnan(part) for found in (nothing, better, hardly) for part in found[:3]) and hardly.n == 60
+
+
+def test_shares_of_clusters_are_wider_and_whole_or_worse_than_nothing_are_told() -> None:
+    dense, compressed, recovered = (np.repeat(part, 5) for part in three(60))
+    apart = stats.bootstrap_recovered(dense, compressed, recovered, range(300))
+    together = stats.bootstrap_recovered(dense, compressed, recovered, np.arange(300) // 5)
+    assert together.value == apart.value
+    assert together.high - together.low > 1.5 * (apart.high - apart.low)
+    assert stats.bootstrap_recovered(dense, compressed, dense, range(300))[:3] == (1.0, 1.0, 1.0)
+    worse = stats.bootstrap_recovered(dense, compressed, np.zeros(300), range(300))
+    assert worse.high < 0

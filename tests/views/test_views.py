@@ -148,7 +148,7 @@ def test_current_is_one_row_a_cell(frame: pd.DataFrame) -> None:
 def cells(**columns: list[object]) -> pd.DataFrame:
     base = {
         "recipe": "magnitude@0.3", "label": "magnitude 30 %", "rung": "30 %", "method": "magnitude", "kind": "ratio",
-        "sparsity": 0.3, "bits": math.nan, "task": "factoid_qa", "title": "Factoid QA", "paired": 100,
+        "recovered": "", "sparsity": 0.3, "bits": math.nan, "task": "factoid_qa", "title": "Factoid QA", "paired": 100,
         "share_kept": 0.8, "share_low": 0.7, "share_high": 0.9, "verdict": "not matching",
     }  # fmt: skip
     size = len(next(iter(columns.values())))
@@ -336,21 +336,6 @@ def test_recipe_words() -> None:
     assert (naming.label(joint), naming.kind(joint)) == ("sparsegpt 2:4 + gptq 4 bit", "joint")
     assert naming.bits_per_weight(joint) == pytest.approx(0.5 * 4.25 + 1) and naming.method(joint) == "sparsegpt+gptq"
     assert findings.KNOWLEDGE[0] in tasks.names()
-
-
-def test_report_holds_the_same_sentences(store: Store, frame: pd.DataFrame) -> None:
-    page = views.report(store, synthetic.MODEL)
-    now = views.current(frame, synthetic.MODEL)
-    for recipe in ("dense", "magnitude@0.5", "wanda@0.3"):
-        assert views.headline(now, recipe) in page
-    for claim in views.claims(now):
-        assert claim.text in page
-    assert "https://" not in page.split("<script>")[0] and "default-src 'none'" in page
-
-
-def test_report_of_a_model_without_sparsities(tmp_path: Path) -> None:
-    store = synthetic.make(tmp_path, recipes=("dense", "rtn@4bit"), task_names=("factoid_qa",), n=5)
-    assert "rtn keeps" in views.report(store, synthetic.MODEL)
 
 
 # --- texts and speed ---------------------------------------------------------------------------------------

@@ -1,0 +1,161 @@
+"""Decoding by our kernels against the families' own operations; without a GPU in Triton's interpreter."""
+
+import dataclasses
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from kick_core import engine
+from kick_core.engine import fused
+from kick_core.engine.steps import SlotSteps, steps_for
+from tests.core.engine_cases import PLAN, ids, merged, options, questions
+from tests.core.test_families import make
+
+pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+
+GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if GPU else "cpu")
+BY_KERNELS = dataclasses.replace(PLAN, kernels=True)
+
+
+def made(family):
+    model = make(family).to(DEVICE)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            parameter.data.mul_(4.0)
+        else:
+            parameter.data.add_(0.1 * torch.randn(parameter.shape, device=DEVICE))  # norms that are not all one
+    return model
+
+
+def told(name, plain, used):
+    return lambda *args: used.add(name) or plain(*args)
+
+
+def texts(model, prompts, plan):
+    return merged(
+        engine.greedy(model, prompts, new_tokens=3, ends=frozenset(), stops=lambda _: False, plan=plan, filler=0)
+    )
+
+
+@pytest.mark.parametrize(
+    "family, rows", [("Llama", 1), *((f, 2) for f in ("Llama", "Qwen3", "Phi3", "GPT2", "Mixtral"))]
+)
+def test_the_text_is_that_of_the_families_own_operations(family, rows, monkeypatch):
+    monkeypatch.setattr("kick_core.engine.decoding.rows_matter", lambda _: True)
+    model, prompts = made(family), [ids(3 + 7 * n % 23, n) for n in range(rows)]
+    plan = dataclasses.replace(BY_KERNELS, rows=rows)
+    wanted = texts(model, prompts, dataclasses.replace(plan, kernels=False))
+    used = set()
+    from kick_core.engine import _triton
+
+    for name in ("attend", "put", "normed", "turned", "gated", "one_row", "one_row_gated"):
+        monkeypatch.setattr(_triton, name, told(name, getattr(_triton, name), used))
+    assert texts(model, prompts, plan) == wanted
+    assert {"attend", "put"} <= used
+    expected = {
+        "Llama": {"normed", "turned", *(["one_row", "one_row_gated"] if rows == 1 else ["gated"])},
+        "Qwen3": {"normed", "turned", *(["one_row", "one_row_gated"] if rows == 1 else ["gated"])},
+        "Phi3": {"normed"},
+        "GPT2": set(),
+    }
+    assert expected.get(family, set()) <= used
+    if family == "GPT2":  # layer norms, learned positions, no gate
+        assert not used & {"normed", "turned", "gated", "one_row_gated"}
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_scores_are_those_of_the_families_own_operations(family):
+    model, prompts, asked = made(family), questions()[:6], options(3)[:6]
+    plan = engine.Plan(512, 4, 16, 16, 32, 96, 8)
+    wanted = merged(engine.score_options(model, prompts, asked, plan=plan, filler=0))
+    by_kernels = dataclasses.replace(plan, kernels=True)
+    found = merged(engine.score_options(model, prompts, asked, plan=by_kernels, filler=0))
+    for mine, other in zip(found, wanted, strict=True):
+        assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert mine.argmax == other.argmax and mine.rank == other.rank
+    assert engine.plan_hash(model, prompts, asked, plan) != engine.plan_hash(model, prompts, asked, by_kernels)
+
+
+def test_a_stand_in_that_gives_something_else_is_not_taken():
+    """Gemma's norm multiplies by one more than its weight, and its gate is no SiLU."""
+    gemma, llama = made("Gemma2"), made("Llama")
+    names = {type(module).__name__ for module, _ in fused.StandIns(gemma, 2).forwards}
+    assert not names & {"Gemma2RMSNorm", "Gemma2MLP"}
+    names = {type(module).__name__ for module, _ in fused.StandIns(llama, 2).forwards}
+    assert names == {"LlamaRMSNorm", "LlamaMLP"}
+
+
+def test_the_model_is_left_as_it_was():
+    model = made("Llama")
+    space = vars(__import__(type(model).__module__, fromlist=["x"]))
+    before = space["apply_rotary_pos_emb"]
+    stand_ins = fused.StandIns(model, 1)
+    with pytest.raises(RuntimeError, match="stop"), stand_ins.in_place():
+        assert space["apply_rotary_pos_emb"] is not before
+        assert any("forward" in vars(module) for module in model.modules())
+        raise RuntimeError("stop")
+    assert space["apply_rotary_pos_emb"] is before
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("heads, pairs, width, columns", [(4, 4, 24, 100), (8, 2, 16, 40), (4, 1, 32, 300)])
+def test_attention_over_a_cache(heads, pairs, width, columns):
+    """Rows with other lengths, a hole in the middle, columns in one part and in several."""
+    from kick_core.engine import _triton
+
+    draw = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 1, heads, width, generator=draw).transpose(1, 2).to(DEVICE)
+    keys, values = (torch.randn(3, pairs, columns, width, generator=draw).to(DEVICE) for _ in range(2))
+    mask = torch.zeros(3, 1, 1, columns, device=DEVICE)
+    for row in range(3):
+        mask[row, ..., columns // (row + 1) :] = torch.finfo(torch.float32).min
+        mask[row, ..., 3] = torch.finfo(torch.float32).min
+    keys[:, :, columns - 1], values[1:, :, columns - 1] = float("nan"), float("nan")  # nothing that is hidden is read
+    mask[0, ..., columns - 1] = torch.finfo(torch.float32).min
+    values[0, :, columns - 1] = 0
+    found = _triton.attend(query, keys, values, mask, 0.3)
+    clean = [torch.nan_to_num(t) for t in (keys, values)]
+    clean = [t.repeat_interleave(heads // pairs, 1) for t in clean]
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, *clean, attn_mask=mask, scale=0.3)
+    assert torch.allclose(found, wanted.transpose(1, 2), atol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("failure", [RuntimeError("operation not permitted when stream is capturing"), None])
+def test_where_no_graph_can_be_recorded_steps_are_taken_all_the_same(failure, monkeypatch):
+    class Graph:
+        """Records the work as such, for there may be no device."""
+
+        def replay(self):
+            self.work()
+
+    @contextmanager
+    def recording(graph):
+        if failure:
+            raise failure
+        kept = {name: value.clone() for name, value in vars(steps).items() if isinstance(value, torch.Tensor)}
+        yield
+        for name, value in kept.items():
+            getattr(steps, name).copy_(value)
+        graph.work = steps._step
+
+    plan = dataclasses.replace(PLAN, notes=[])
+    model, prompts = make("Llama"), [ids(5, 1), ids(9, 2)]
+    steps = steps_for(model, plan, 0, None, whole=True)
+    assert isinstance(steps, SlotSteps)
+    steps.begin(prompts, 2, 32, 8, None)
+    wanted = [steps.next() for _ in range(8)]
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    for _ in range(2):
+        steps.begin(prompts, 2, 32, 8, None)
+        steps.on_cuda, found = True, []
+        for _ in range(8):
+            steps._advance()
+            found.append(steps.tokens.tolist())
+        steps.on_cuda = False
+        assert found == wanted
+    assert (steps.graph is None) == bool(failure)
+    assert bool(plan.notes) == bool(failure)
