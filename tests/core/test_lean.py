@@ -124,9 +124,12 @@ def test_a_broken_neighbour_changes_no_bit(model):
     assert without == {item: score for item, score in found.items() if item != 4}
 
 
-def test_other_models_are_left_to_the_library(model):
+def test_other_models_are_left_to_the_library(model, monkeypatch):
     assert lean.lean(tiny_llama()) is None  # float32: the bits of a row depend on how many there are
     assert lean.lean(model) is not None
+    with monkeypatch.context() as large:
+        large.setattr(lean, "_LARGE", sum(parameter.nbytes for parameter in model.parameters()))
+        assert lean.lean(model) is None
     model.model.layers[1].mlp.down_proj = nn.Linear(128, 64, bias=True, dtype=torch.bfloat16)
     assert lean.lean(model) is None
 
