@@ -13,6 +13,9 @@ depend on the shape of the forward and on the place in the row, but not on what 
   rows without a wanted question are not run. So a question has the same prefix, place and row whatever the limit
   was, before and after a resume, for dense and every variant. `plan_hash` names that layout.
 
+On a CPU in half precision Llama-shaped models are asked by `lean`, which computes every distinct token once and gives
+the same bits; all others by the library's forward.
+
 In float32 the promise is 1e-5 and the same text; in half precision it is the same bits for one plan and one machine.
 Out of memory: the rows of that batch are halved until it fits, and `Plan.notes` says so.
 """
@@ -20,8 +23,9 @@ Out of memory: the rows of that batch are halved until it fits, and `Plan.notes`
 from kick_core.engine.answering import Engine, own
 from kick_core.engine.decoding import Generated, Sampling, Stopper, generate, greedy, stopper
 from kick_core.engine.packing import Layout, pack_layout
+from kick_core.engine.padded import Scored
 from kick_core.engine.plan import Batch, Ids, Plan, batches, plan_for, rows_matter
-from kick_core.engine.scoring import Scored, plan_hash, score_options, why_padded
+from kick_core.engine.scoring import plan_hash, score_options, why_padded
 from kick_core.engine.windows import (
     GivenScores,
     TextScore,

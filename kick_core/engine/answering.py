@@ -10,8 +10,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from kick_core.engine.decoding import Generated, generate
+from kick_core.engine.padded import Scored
 from kick_core.engine.plan import Plan
-from kick_core.engine.scoring import Scored, score_options
+from kick_core.engine.scoring import score_options
 from kick_core.engine.windows import TextScore, text_logprobs, window_logprobs
 
 

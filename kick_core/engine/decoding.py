@@ -125,7 +125,7 @@ def generate(
     rules = _Rules(new_tokens, ends, stops)
     fixed = rows_matter(model)
     choose, small = sampling.choose if sampling else None, lean(model)
-    steps = LeanSteps(small, plan, filler, choose) if small else steps_for(model, plan, filler, choose, whole=fixed)
+    steps = LeanSteps(small, plan, choose) if small else steps_for(model, plan, filler, choose, whole=fixed)
     for batch in _batches([len(p) for p in prompts], new_tokens, plan, steps, fixed):
 
         def ask(items: Sequence[int], rows: int, room: int = batch.length) -> dict[int, Generated]:

@@ -31,6 +31,11 @@ _CHUNK = 512
 """Tokens whose activations between two attentions are held at a time: about a megabyte."""
 
 
+_LARGE = 1 << 28
+"""Bytes of weights from which the library's forward is taken: matrices are put together anew for every call, because
+weights change in place, and the copy must stay small beside memory and beside the work."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
     """One decoder block. Weights [out, in]; `heads` is q, k and v one below the other, `gates` gate and up."""
@@ -217,17 +222,24 @@ def lean(model: PreTrainedModel) -> Lean | None:
     return Lean(model) if _tried[model] else None
 
 
+_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 def _looks_right(model: PreTrainedModel) -> bool:
+    """Whether it is a small Llama with nothing added: neither adapters nor other kinds of linears, nor hooks of a
+    device map."""
     config = model.config
-    if type(model) is not LlamaForCausalLM or config._attn_implementation != "sdpa" or config.hidden_act != "silu":
+    if type(model) is not LlamaForCausalLM or model.training or hasattr(model, "hf_device_map"):
         return False
-    plain = all(
-        type(part) is nn.Linear and part.bias is None
-        for block in model.model.layers
-        for part in block.modules()
-        if not list(part.children()) and hasattr(part, "in_features")
-    )
-    return plain and not config.attention_bias and not config.mlp_bias
+    if config._attn_implementation != "sdpa" or config.hidden_act != "silu":
+        return False
+    if sum(parameter.nbytes for parameter in model.parameters()) >= _LARGE:
+        return False
+    found = [
+        (part, name) for block in model.model.layers for part in (block.self_attn, block.mlp) for name in _MATRICES
+    ]
+    linears = [getattr(part, name) for part, name in found if hasattr(part, name)]
+    return all(type(linear) is nn.Linear and linear.bias is None for linear in linears)
 
 
 @torch.inference_mode()

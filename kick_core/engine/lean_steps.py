@@ -43,7 +43,7 @@ class _Part:
 class LeanSteps:
     """The steps of one batch after another; used as `SlotSteps` are, where rows do not matter."""
 
-    def __init__(self, lean: Lean, plan: Plan, filler: int, choose: Chooser | None) -> None:
+    def __init__(self, lean: Lean, plan: Plan, choose: Chooser | None) -> None:
         self.lean, self.plan, self.choose = lean, plan, choose
         self.memory: list[Tensor] = []
         self.spoiled = False

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,26 +23,8 @@ from transformers.cache_utils import DynamicLayer
 from kick_core.engine import fused
 from kick_core.engine.lean import Lean, Rows, attention, lean
 from kick_core.engine.packing import Layout, Row, branches, digest, pack_layout
-from kick_core.engine.plan import Ids, Padded, Plan, batches, in_parts, logits_of, padded, rows_matter
-
-Options = Sequence[Ids]
-
-
-class Scored(NamedTuple):
-    """One prompt's scores, natural logarithms in float32.
-
-    `logprobs` are summed over every option's tokens. `argmax` is the token that the model would have chosen
-    freely, `top` its log-probability, `entropy` that of the next token's distribution in nats; `rank` is the place
-    of every option's first token in it, 1 being the likeliest. `finite` is False when a logit was NaN or
-    infinite: then no number here means anything.
-    """
-
-    logprobs: tuple[float, ...]
-    argmax: int
-    top: float
-    entropy: float
-    rank: tuple[int, ...]
-    finite: bool
+from kick_core.engine.padded import Options, Scored, in_batches, scored
+from kick_core.engine.plan import Ids, Plan, batches, in_parts, logits_of, rows_matter
 
 
 def why_padded(model: PreTrainedModel) -> str:
@@ -92,7 +74,7 @@ def score_options(
     asked = set(range(len(prompts)) if wanted is None else wanted)
     if reason := why_padded(model):
         plan.note(f"options scored in padded batches: {reason}")
-        yield from _in_batches(model, prompts, options, sorted(asked), plan, filler)
+        yield from in_batches(model, prompts, options, sorted(asked), plan, filler)
     else:
         yield from _in_packs(model, prompts, options, asked, plan, filler)
 
@@ -120,7 +102,7 @@ def _in_packs(
                     yield sound
                 # one question's NaN reaches its neighbours through the mask (0 x NaN is NaN): these are asked alone
                 spoiled = [item for item, score in found.items() if item in asked and not score.finite]
-                yield from _in_batches(model, prompts, options, spoiled, plan, filler)
+                yield from in_batches(model, prompts, options, spoiled, plan, filler)
 
 
 def _by_lean(packer: _Packer, small: Lean, part: Sequence[Row], asked: set[int]) -> Iterator[dict[int, Scored]]:
@@ -208,7 +190,7 @@ class _Packer:
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             own, seen = rows.spread(keys), rows.spread(values)
             if before is not None:
-                own, seen = torch.cat([before[layer].keys, own], 2), torch.cat([before[layer].values, seen], 2)
+                own, seen = before[layer].update(own, seen)
             return rows.collect(attention(small, layer, rows.spread(queries), own, seen, mask))
 
         first: dict[int, tuple[int, int]] = {}
@@ -331,99 +313,3 @@ class _SharedLayer(DynamicLayer):
             at += count
         whole[:, :, room:] = states
         return whole
-
-
-def scored(first: Tensor, options: Sequence[Options], rest: Sequence[Sequence[float]]) -> list[Scored]:
-    """Scores from the next-token log-probabilities [n, vocabulary] and the sums over second tokens and on."""
-    most = max(len(ids) for ids in options)
-    begins = torch.tensor([[o[0] for o in ids] + [ids[0][0]] * (most - len(ids)) for ids in options]).to(first.device)
-    values = first.gather(-1, begins)
-    ranks = torch.stack([(first > values[:, n, None]).sum(-1) + 1 for n in range(most)], -1)
-    top, argmax = first.max(-1)
-    entropy = torch.special.entr(first.exp()).sum(-1)
-    finite = ~first.isnan().any(-1)
-    columns = [t.tolist() for t in (values, ranks, argmax, top, entropy, finite)]
-    return [
-        Scored(
-            tuple(v + r for v, r in zip(value, more, strict=False)),
-            token,
-            high,
-            spread,
-            tuple(rank[: len(more)]),
-            sound and all(x - x == 0 for x in (*value, *more)),
-        )
-        for value, rank, token, high, spread, sound, more in zip(*columns, rest, strict=True)
-    ]
-
-
-def _in_batches(
-    model: PreTrainedModel,
-    prompts: Sequence[Ids],
-    options: Sequence[Options],
-    asked: Sequence[int],
-    plan: Plan,
-    filler: int,
-) -> Iterator[dict[int, Scored]]:
-    """One prompt a row, padded on the left; its cache is repeated for its options."""
-    for batch in batches([len(prompts[i]) for i in asked], plan):
-
-        def ask(items: Sequence[int], rows: int, length: int = batch.length) -> dict[int, Scored]:
-            count = rows if rows_matter(model) else len(items)
-            return dict(zip(items, _scored_rows(model, prompts, options, items, count, length, filler), strict=True))
-
-        yield from in_parts([asked[n] for n in batch.items], batch.rows, ask, plan)
-
-
-def _scored_rows(
-    model: PreTrainedModel,
-    prompts: Sequence[Ids],
-    options: Sequence[Options],
-    items: Sequence[int],
-    rows: int,
-    length: int,
-    filler: int,
-) -> list[Scored]:
-    batch = padded([prompts[i] for i in items], rows, length, filler, model.device)
-    asked = [options[items[min(row, len(items) - 1)]] for row in range(rows)]
-    # the widest of the whole list, so that a shape does not depend on the neighbours
-    each = max(len(ids) for ids in options)
-    width = max(max(branches(ids)) for ids in options)
-    cache = DynamicCache(config=model.config) if width else None
-    inputs = batch.inputs | {"past_key_values": cache, "use_cache": cache is not None}
-    first = logits_of(model, inputs, 1)[: len(items), 0].log_softmax(-1)
-    asked = [options[i] for i in items]
-    if cache is None:
-        return scored(first, asked, [[0.0] * len(ids) for ids in asked])
-    flat = [ids for row in range(rows) for ids in _exactly(each, asked[min(row, len(asked) - 1)])]
-    sums = _later_sums(model, batch, cache, flat, width, filler)
-    rest = [sums[row * each : row * each + len(ids)] for row, ids in enumerate(asked)]
-    return scored(first, asked, rest)
-
-
-def _exactly(count: int, options: Options) -> list[Ids]:
-    """So many options: the first one again where there are fewer."""
-    return [*options, *[options[0]] * (count - len(options))]
-
-
-def _later_sums(
-    model: PreTrainedModel, batch: Padded, cache: DynamicCache, flat: Sequence[Ids], width: int, filler: int
-) -> list[float]:
-    """For every option in order, the summed log-probability of its second token and on."""
-    each = len(flat) // len(batch.ids)
-    tokens = torch.full((len(flat), width + 1), filler)
-    for row, ids in enumerate(flat):
-        tokens[row, : len(ids)] = torch.tensor(ids)
-    tokens = tokens.to(model.device)
-    cache.batch_repeat_interleave(each)
-    inputs = {
-        "input_ids": tokens[:, :width],
-        "attention_mask": torch.cat([batch.mask.repeat_interleave(each, 0), torch.ones_like(tokens[:, :width])], 1),
-        "position_ids": batch.positions[:, -1:].repeat_interleave(each, 0)
-        + 1
-        + torch.arange(width, device=model.device),
-        "past_key_values": cache,
-        "use_cache": True,
-    }
-    logprobs = logits_of(model, inputs, width).log_softmax(-1)
-    taken = logprobs.gather(-1, tokens[:, 1:, None])[..., 0].cpu()
-    return [float(taken[row, : len(ids) - 1].sum()) for row, ids in enumerate(flat)]

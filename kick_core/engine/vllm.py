@@ -23,8 +23,8 @@ from torch import Tensor
 
 from kick_core.engine.answering import Engine
 from kick_core.engine.decoding import Generated, Sampling, Stopper
+from kick_core.engine.padded import Options, Scored
 from kick_core.engine.plan import Ids, Plan
-from kick_core.engine.scoring import Options, Scored
 from kick_core.engine.windows import TextScore
 
 Choice = Mapping[str, Any] | None

@@ -5,8 +5,8 @@ import torch
 
 from kick_core import workers
 from kick_core.models.loading import device_of
-from kick_core.spec import BadRequest
-from kick_core.sweep import Request
+from kick_core.spec import BadRequest, parse
+from kick_core.sweep import Cell, Request
 
 
 def test_all_gpus_are_taken_in_turn(monkeypatch):
@@ -24,3 +24,25 @@ def test_one_device_is_shared():
 def test_all_needs_a_gpu():
     with pytest.raises(BadRequest, match=r"'all' was asked for.*--device cpu"):
         device_of("all")
+
+
+def test_the_dearest_recipe_goes_first_and_the_last_ones_are_halved():
+    def cells(text, make, **asking):
+        recipe = parse(text)
+        return [Cell(recipe, None, make, 8, "make"), *(Cell(recipe, task, cost, 1) for task, cost in asking.items())]
+
+    left = [
+        *cells("magnitude@0.5", 2.0, factoid_qa=8.0, perplexity=3.0, instructions=9.0),
+        *cells("dense", 0.0, factoid_qa=8.0),
+        *cells("wanda@0.5", 12.0, factoid_qa=8.0, perplexity=3.0),
+        *cells("gptq@4bit", 20.0),
+    ]
+    found = workers.units_for(left, 2)
+    assert found[:2] == [workers.Unit("dense"), workers.Unit("wanda@0.5")]
+    assert found[2:] == [
+        workers.Unit("magnitude@0.5", ("instructions", "perplexity")),
+        workers.Unit("magnitude@0.5", ("factoid_qa",)),
+        workers.Unit("gptq@4bit"),
+    ]
+    asked = {(unit.recipe, task) for unit in found for task in unit.tasks}
+    assert asked == {(cell.recipe.text, cell.task) for cell in left if cell.task and cell.recipe.method == "magnitude"}
