@@ -15,7 +15,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,12 @@ def checkpoint(shop: Workshop, recipe: Recipe) -> Iterator[Source]:
         return
     if not opened.streamed:
         shop.put_on(recipe)
+    elif faults := artifacts.verify(shop.store, shop.key(recipe), deep=False):
+        raise KickError(f"{faults[0]}: `kick verify` sets it aside, then it is made again")
     size = sum(parameter.nbytes for parameter in opened.model.parameters())
-    with checkpoints.room(shop.store, shop.key(recipe)) as folder:
+    with ExitStack() as held, checkpoints.room(shop.store, shop.key(recipe)) as folder:
+        if (handle := artifacts.hold(shop.store, shop.key(recipe))) is not None:
+            held.callback(os.close, handle)
         require_space(folder, size)
         with no_space_named(folder, size):
             _write(shop, recipe, folder, "dense", None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from kick_core.engine import Engine, own, serving, vllm
 from kick_core.evaluation import Asker
@@ -88,22 +89,24 @@ def _make_room() -> None:
 def _spread(shop: Workshop, max_memory: str) -> Host:
     opened = shop.opened
     dtype = opened.model.dtype
-    places = mapped.places_for(opened.source, dtype, mapped.memory(max_memory))
-    about = own(opened.model)
-    if mapped.spread(places):
-        about = replace(about, settings={"layers": "over several devices"})
-    about = replace(about, placed={part: str(place) for part, place in places.items()})
+    gpus = opened.model.device.type != "cpu"
+    places = mapped.places_for(opened.source, dtype, mapped.memory(max_memory), gpus=gpus)
+
+    def engine_of(model: PreTrainedModel) -> Engine:
+        settings = {"layers": "over several devices"} if mapped.spread(places) else {}
+        placed = {part: str(place) for part, place in places.items()}
+        return replace(own(model), device=mapped.device_type(places), settings=settings, placed=placed)
 
     @contextmanager
     def seat(ask: Asker, folder: Source) -> Iterator[Asker]:
         with tempfile.TemporaryDirectory(prefix="offloaded-", dir=shop.store.root) as scratch:
             model = mapped.open_mapped(folder, dtype, places, Path(scratch))
             try:
-                asks = own(model)
-                yield replace(ask, model=model, other=replace(asks, settings=about.settings, placed=about.placed))
+                yield replace(ask, model=model, other=engine_of(model))
             finally:
                 del model
                 _make_room()
 
     slow = mapped.offloaded(places)
-    return Host(about, seat, f"{slow}: that is 10 to 100 times slower than a device that holds it all" if slow else "")
+    warning = f"{slow}: that is 10 to 100 times slower than a device that holds it all" if slow else ""
+    return Host(engine_of(opened.model), seat, warning)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import infer_auto_device_map, init_empty_weights
-from accelerate.utils import get_balanced_memory
+from accelerate.utils import get_balanced_memory, get_max_memory
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kick_core.models.quantized import quantization
@@ -42,7 +42,9 @@ def memory(text: str) -> dict[int | str, str]:
     return found
 
 
-def places_for(source: Source, dtype: torch.dtype, most: Mapping[int | str, str]) -> dict[str, int | str]:
+def places_for(
+    source: Source, dtype: torch.dtype, most: Mapping[int | str, str], *, gpus: bool = True
+) -> dict[str, int | str]:
     """Where the parts of a model go, as transformers' `device_map="auto"` does it; nothing is read."""
     if quantization(source) is not None:
         raise BadRequest(f"{source.folder} is quantized already: such folders are opened in one place")
@@ -52,11 +54,17 @@ def places_for(source: Source, dtype: torch.dtype, most: Mapping[int | str, str]
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
         model.tie_weights()
         whole = list(model._no_split_modules or ())
-        room = get_balanced_memory(model, max_memory=dict(most) or None, no_split_module_classes=whole, dtype=dtype)
+        room = {n: size for n, size in get_max_memory(dict(most) or None).items() if gpus or n == "cpu"}
+        room = get_balanced_memory(model, max_memory=room, no_split_module_classes=whole, dtype=dtype)
         found: dict[str, int | str] = infer_auto_device_map(
             model, max_memory=room, no_split_module_classes=whole, dtype=dtype, fallback_allocation=True
         )
     return found
+
+
+def device_type(places: Places) -> str:
+    """The kind of device that computes: a GPU where there is one, the CPU also for what lies on disk."""
+    return "cuda" if any(isinstance(place, int) for place in places.values()) else "cpu"
 
 
 def spread(places: Places) -> bool:
@@ -64,13 +72,13 @@ def spread(places: Places) -> bool:
 
     Without a GPU everything is computed on the CPU, wherever it lies.
     """
-    return len(set(places.values())) > 1 and any(isinstance(place, int) for place in places.values())
+    return len(set(places.values())) > 1 and device_type(places) == "cuda"
 
 
 def offloaded(places: Places) -> str:
     """What is not where it is computed, in words; empty when nothing is."""
-    gpus = any(isinstance(place, int) for place in places.values())
-    slow = [place for place in places.values() if place == "disk" or (gpus and place == "cpu")]
+    far = ("cpu", "disk") if device_type(places) == "cuda" else ("disk",)
+    slow = [place for place in places.values() if place in far]
     if not slow:
         return ""
     return f"{len(slow)} of {len(places)} parts of the model do not fit ({' and '.join(sorted(set(map(str, slow))))})"

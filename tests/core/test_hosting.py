@@ -157,6 +157,7 @@ def test_layers_over_several_devices_are_said_and_decoded_with_the_librarys_cach
     """The steps differ there, and with them bits: so runs have another key."""
     places = {"model.embed_tokens": 0, "model.layers.0": 0, "model.layers.1": 1, "model.norm": 1, "lm_head": 0}
     assert mapped.spread(places) and mapped.spread({"a": 0, "b": "cpu"}) and not mapped.spread({"a": 0, "b": 0})
+    assert mapped.device_type(places) == "cuda" and mapped.device_type({"a": "disk"}) == "cpu"
     assert not mapped.spread({"a": "cpu", "b": "disk"}) and not mapped.spread({})
     assert mapped.offloaded({"a": 0, "b": 1}) == "" and "1 of 2" in mapped.offloaded({"a": 0, "b": "cpu"})
     model = tiny_llama()
@@ -165,7 +166,7 @@ def test_layers_over_several_devices_are_said_and_decoded_with_the_librarys_cach
     model.hf_device_map = places
     assert isinstance(steps_for(model, plan, 0, None, whole=False), LibrarySteps)
     plain = Sweep(request(tiny_folder), store)
-    monkeypatch.setattr(mapped, "places_for", lambda *_: places)
+    monkeypatch.setattr(mapped, "places_for", lambda *_, **__: places)
     spread = Sweep(request(tiny_folder, device_map="auto"), store)
     one, other = plain.card(parse("dense"), "factoid_qa"), spread.card(parse("dense"), "factoid_qa")
     assert one.key != other.key and other.settings["layers"] == "over several devices"
