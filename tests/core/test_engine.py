@@ -159,7 +159,7 @@ def test_where_rows_matter_every_shape_is_fixed(models, family, monkeypatch):
         )
 
     free = answers(range(9))
-    for module in ("decoding", "scoring", "windows"):
+    for module in ("decoding", "padded", "scoring", "windows"):
         monkeypatch.setattr(f"kick_core.engine.{module}.rows_matter", lambda _: True)
     shapes, forward = set(), model.forward
 
