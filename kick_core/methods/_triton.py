@@ -33,8 +33,8 @@ PART = 32
 def _sweep_tile(
     block_ptr, error_ptr, keep_ptr, code_ptr, upper_ptr, scale_ptr, zero_ptr, place_ptr,
     rows, columns, block_stride, upper_stride, keep_stride, code_stride, groups, top,
-    ROWS: tl.constexpr, COLS: tl.constexpr, PART: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr, PRUNES: tl.constexpr,
-    DROP: tl.constexpr, M: tl.constexpr, ROUNDS: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, PART: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr,
+    PRUNES: tl.constexpr, DROP: tl.constexpr, M: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here = row < rows
@@ -56,7 +56,7 @@ def _sweep_tile(
         if PRUNES:
             keep = tl.load(kept_at, mask=inside, other=1).to(tl.int32)
         diagonal = tl.load(upper_ptr + col * (upper_stride + 1), mask=col < columns, other=1.0)
-        for first in range(BEGIN if BEGIN > start else start, END if END < start + PART else start + PART, M):
+        for first in range(BEGIN if start < BEGIN else start, END if start + PART > END else start + PART, M):
             if DROP > 0:
                 # the rank of every weight within its group of M, on weights that carry the updates so far
                 score = tl.math.div_rn(block, tl.broadcast_to(diagonal[None, :], (ROWS, PART)))
@@ -160,7 +160,7 @@ def _key(score, live):
 @triton.jit
 def _place(at, stride, COLUMNS: tl.constexpr):
     """Where the scores `at` of a row lie: side by side, or as parts of COLUMNS that are `stride` apart."""
-    if COLUMNS > 0:
+    if COLUMNS > 0:  # noqa: SIM108
         place = (at // COLUMNS).to(tl.int64) * stride + at % COLUMNS
     else:
         place = at
