@@ -150,7 +150,7 @@ def tiles(bench: Bench) -> dict[str, Any]:
             if (tile, warps) == (16, 4):
                 kinds["2:4"] = {"keep": keep, "pattern": (2, 4)}
             for kind, how in kinds.items():
-                how |= {"rows": tile, "warps": warps}
+                how["tile"] = tile, warps
                 work = partial(kernels.sweep_tile, block, errors, upper, (0, 128), **how)
                 found[f"{kind} {rows} rows, {tile}/{warps}"] = rounded(bench.seconds(partial(_ten, work)) / 10 * 1e6)
     best = {kind: min((v, k) for k, v in found.items() if k.startswith(kind)) for kind in ("prune", "round")}

@@ -41,9 +41,9 @@ def output_energy(weight: Tensor, gram: Tensor, kept: dict[Any, Any] | None = No
         kept["halves"] = _halves(gram)
     (high, low), (top, rest) = _halves(weight), kept["halves"]
     product = torch.mm(high, top, out_dtype=torch.float32)
-    product += torch.mm(high, rest, out_dtype=torch.float32)
+    torch.addmm(product, high, rest, out_dtype=torch.float32, out=product)
     if low is not None:
-        product += torch.mm(low, top, out_dtype=torch.float32)
+        torch.addmm(product, low, top, out_dtype=torch.float32, out=product)
     return product.mul_(weight).sum()
 
 

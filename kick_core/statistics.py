@@ -80,7 +80,7 @@ class Tally:
         self.norms += torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).square()
         self.peaks = torch.maximum(self.peaks, torch.linalg.vector_norm(rows, torch.inf, dim=0).float())
         if self.gram is not None:
-            torch.addmm(self.gram, rows.T, rows, out_dtype=torch.float32, out=self.gram)
+            self.gram += torch.mm(rows.T, rows, out_dtype=torch.float32)
 
     def seen(self) -> Seen:
         if self.gram is not None and self.strips > 1:

@@ -48,8 +48,11 @@ class StandIns:
 
     def __init__(self, model: PreTrainedModel, tokens: int) -> None:
         self.forwards: list[tuple[nn.Module, Callable[..., Tensor]]] = []
-        draw = torch.Generator(model.device).manual_seed(0)
-        given = partial(torch.randn, generator=draw, device=model.device, dtype=model.dtype)
+        draw = torch.Generator().manual_seed(0)
+
+        def given(like: Tensor, *shape: int) -> Tensor:
+            return torch.randn(shape, generator=draw).to(like)
+
         inside: set[nn.Module] = set()
         for module in model.modules():
             if "forward" in module.__dict__ or module in inside:  # somebody else's already
@@ -61,7 +64,10 @@ class StandIns:
                 self.forwards.append((module, found))
                 inside.update(module.children())
         spaces = {id(s): s for m in model.modules() if _ROTARY in (s := vars(sys.modules[type(m).__module__]))}
-        self.rotary = [(s, stand_in) for s in spaces.values() if (stand_in := _rotary(s[_ROTARY], given))]
+        like = torch.empty(0, dtype=model.dtype, device=model.device)
+        self.rotary = [
+            (s, stand_in) for s in spaces.values() if (stand_in := _rotary(s[_ROTARY], partial(given, like)))
+        ]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -89,7 +95,9 @@ def _alike(found: Tensor, wanted: Tensor) -> bool:
 
 def _plain_linear(module: Any) -> bool:
     """Nothing but a product, with its weight lying as usual, and nobody's hand on it."""
-    return type(module) is nn.Linear and "forward" not in vars(module) and module.weight.stride(1) == 1
+    if type(module) is not nn.Linear or "forward" in vars(module):
+        return False
+    return module.weight.stride(1) == 1 and not module.weight.is_meta
 
 
 def _linear(module: nn.Linear, inputs: Tensor) -> Tensor:
@@ -103,15 +111,17 @@ def _linear(module: nn.Linear, inputs: Tensor) -> Tensor:
 def _norm(module: nn.Module, given: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
     weight = getattr(module, "weight", None)
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if "RMSNorm" not in type(module).__name__ or not isinstance(weight, nn.Parameter) or not isinstance(epsilon, float):
+    if "RMSNorm" not in type(module).__name__ or not isinstance(epsilon, float):
+        return None
+    if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or weight.is_meta:
         return None
     from kick_core.engine import _triton
 
     def normed(values: Tensor) -> Tensor:
         return _triton.normed(values, weight, epsilon)
 
-    values = given(2, 1, weight.shape[-1])
-    return normed if weight.dim() == 1 and _alike(normed(values), module(values)) else None
+    values = given(weight, 2, 1, len(weight))
+    return normed if _alike(normed(values), module(values)) else None
 
 
 def _gated_mlp(module: nn.Module, tokens: int, given: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
@@ -130,7 +140,7 @@ def _gated_mlp(module: nn.Module, tokens: int, given: Callable[..., Tensor]) -> 
         linear = nn.functional.linear
         return linear(_triton.gated(linear(values, gate.weight), linear(values, up.weight)), down.weight, down.bias)
 
-    values = given(tokens, 1, gate.in_features)
+    values = given(gate.weight, tokens, 1, gate.in_features)
     sound = _alike(nn.functional.silu(values), act(values)) and _alike(mlp(values), module(values))
     return mlp if sound else None
 

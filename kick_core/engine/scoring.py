@@ -294,8 +294,7 @@ class _SharedLayer(DynamicLayer):
     def __init__(self, runs: Sequence[tuple[tuple[Tensor, Tensor], int]], buffers: dict[Any, Tensor]) -> None:
         super().__init__()
         self.runs, self.buffers = runs, buffers
-        self.keys, self.values = runs[0][0]
-        self.lazy_initialization(self.keys, self.values)
+        self.lazy_initialization(*runs[0][0])
         self.keys, self.values = runs[0][0]  # tell how much is there
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

@@ -22,72 +22,83 @@ WIDEST = 256
 LARGEST_PATTERN = 32
 """The largest M of an N:M pattern that is chosen inside the kernel (it compares all pairs of a group)."""
 
-TILE_ROWS, TILE_WARPS = 8, 2
-"""Rows of one program and the warps that share them."""
+TILE = {False: (16, 2), True: (8, 2)}
+"""Rows of one program and the warps that share them, where a mask is given, and where a column takes more work."""
+
+PART = 32
+"""Columns that a program holds at a time: to pick a column out takes as long as they are many."""
 
 
 @triton.jit(do_not_specialize=["rows", "groups", "top"])
 def _sweep_tile(
     block_ptr, error_ptr, keep_ptr, code_ptr, upper_ptr, scale_ptr, zero_ptr, place_ptr,
     rows, columns, block_stride, upper_stride, keep_stride, code_stride, groups, top,
-    ROWS: tl.constexpr, COLS: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr, PRUNES: tl.constexpr,
-    DROP: tl.constexpr, M: tl.constexpr, ROUNDS: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, PART: tl.constexpr, BEGIN: tl.constexpr, END: tl.constexpr,
+    PRUNES: tl.constexpr, DROP: tl.constexpr, M: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    col = tl.arange(0, COLS)
     here = row < rows
-    inside = here[:, None] & (col < columns)[None, :]
-    place = row.to(tl.int64)[:, None] * block_stride + col[None, :]
-    block = tl.load(block_ptr + place, mask=inside, other=0.0)
-    errors = tl.zeros((ROWS, COLS), tl.float32)
-    codes = tl.zeros((ROWS, COLS), tl.float32)
-    keep = tl.full((ROWS, COLS), 1, tl.int32)
-    kept_at = keep_ptr + row.to(tl.int64)[:, None] * keep_stride + col[None, :]
-    if PRUNES:
-        keep = tl.load(kept_at, mask=inside, other=1).to(tl.int32)
-    diagonal = tl.load(upper_ptr + col * (upper_stride + 1), mask=col < columns, other=1.0)
-    for first in range(BEGIN, END, M):
+    far = row.to(tl.int64)
+    for start in tl.static_range(0, COLS, PART):
+        col = start + tl.arange(0, PART)
+        inside = here[:, None] & (col < columns)[None, :]
+        place = far[:, None] * block_stride + col[None, :]
+        block = tl.load(block_ptr + place, mask=inside, other=0.0)
+        # the parts before left their errors: every weight takes them in the order of columns
+        for column in range(0, start):
+            error = tl.load(error_ptr + far * columns + column, mask=here & (start < columns), other=0.0)
+            factors = tl.load(upper_ptr + column * upper_stride + col, mask=col < columns, other=0.0)
+            block = tl.fma(-tl.broadcast_to(error[:, None], (ROWS, PART)), factors[None, :], block)
+        errors = tl.zeros((ROWS, PART), tl.float32)
+        codes = tl.zeros((ROWS, PART), tl.float32)
+        keep = tl.full((ROWS, PART), 1, tl.int32)
+        kept_at = keep_ptr + far[:, None] * keep_stride + col[None, :]
+        if PRUNES:
+            keep = tl.load(kept_at, mask=inside, other=1).to(tl.int32)
+        diagonal = tl.load(upper_ptr + col * (upper_stride + 1), mask=col < columns, other=1.0)
+        for first in range(BEGIN if start < BEGIN else start, END if start + PART > END else start + PART, M):
+            if DROP > 0:
+                # the rank of every weight within its group of M, on weights that carry the updates so far
+                score = tl.math.div_rn(block, tl.broadcast_to(diagonal[None, :], (ROWS, PART)))
+                score = tl.where(block == 0.0, -1.0, score * score)
+                rank = tl.zeros((ROWS, PART), tl.int32)
+                for other in tl.static_range(M):
+                    rival = tl.sum(tl.where((col == first + other)[None, :], score, 0.0), axis=1)[:, None]
+                    before = (first + other < col)[None, :]
+                    rank += ((rival < score) | ((rival == score) & before)).to(tl.int32)
+                group = ((col >= first) & (col < first + M))[None, :]
+                keep = tl.where(group, (rank >= DROP).to(tl.int32), keep)
+            for column in range(first, first + M):
+                mine = (col == column)[None, :]
+                values = tl.sum(tl.where(mine, block, 0.0), axis=1)
+                wanted = values
+                if PRUNES:
+                    wanted = tl.where(tl.sum(tl.where(mine, keep, 0), axis=1) > 0, values, 0.0)
+                if ROUNDS:
+                    spot = far * groups + tl.load(place_ptr + column)
+                    scale = tl.load(scale_ptr + spot, mask=here, other=1.0)
+                    zero = tl.load(zero_ptr + spot, mask=here, other=0.0)
+                    # bounds first: then adding and taking away 1.5 * 2^23 rounds to the nearest even whole number
+                    code = tl.minimum(tl.maximum(tl.math.div_rn(wanted, scale), -1024.0), 1024.0)
+                    code = (code + 12582912.0) - 12582912.0
+                    code = tl.minimum(tl.maximum(code + zero, 0.0), top)
+                    codes = tl.where(mine, code[:, None], codes)
+                    wanted = (code - zero) * scale
+                pivot = tl.load(upper_ptr + column * (upper_stride + 1))
+                error = tl.math.div_rn(values - wanted, tl.zeros((ROWS,), tl.float32) + pivot)
+                errors = tl.where(mine, error[:, None], errors)
+                later = (col > column) & (col < columns)
+                factors = tl.load(upper_ptr + column * upper_stride + col, mask=later, other=0.0)
+                block = tl.fma(-tl.broadcast_to(error[:, None], (ROWS, PART)), factors[None, :], block)
+                block = tl.where(mine, wanted[:, None], block)
+        done = inside & ((col >= BEGIN) & (col < END))[None, :]
+        tl.store(block_ptr + place, block, mask=inside)
+        tl.store(error_ptr + far[:, None] * columns + col[None, :], errors, mask=done)
         if DROP > 0:
-            # the rank of every weight within its group of M, on weights that carry the updates so far
-            score = tl.math.div_rn(block, tl.broadcast_to(diagonal[None, :], (ROWS, COLS)))
-            score = tl.where(block == 0.0, -1.0, score * score)
-            rank = tl.zeros((ROWS, COLS), tl.int32)
-            for other in tl.static_range(M):
-                rival = tl.sum(tl.where((col == first + other)[None, :], score, 0.0), axis=1)[:, None]
-                before = (first + other < col)[None, :]
-                rank += ((rival < score) | ((rival == score) & before)).to(tl.int32)
-            group = ((col >= first) & (col < first + M))[None, :]
-            keep = tl.where(group, (rank >= DROP).to(tl.int32), keep)
-        for column in range(first, first + M):
-            mine = (col == column)[None, :]
-            values = tl.sum(tl.where(mine, block, 0.0), axis=1)
-            wanted = values
-            if PRUNES:
-                wanted = tl.where(tl.sum(tl.where(mine, keep, 0), axis=1) > 0, values, 0.0)
-            if ROUNDS:
-                spot = row.to(tl.int64) * groups + tl.load(place_ptr + column)
-                scale = tl.load(scale_ptr + spot, mask=here, other=1.0)
-                zero = tl.load(zero_ptr + spot, mask=here, other=0.0)
-                # bounds first: then adding and taking away 1.5 * 2^23 rounds to the nearest even whole number
-                code = tl.minimum(tl.maximum(tl.math.div_rn(wanted, scale), -1024.0), 1024.0)
-                code = (code + 12582912.0) - 12582912.0
-                code = tl.minimum(tl.maximum(code + zero, 0.0), top)
-                codes = tl.where(mine, code[:, None], codes)
-                wanted = (code - zero) * scale
-            pivot = tl.load(upper_ptr + column * (upper_stride + 1))
-            error = tl.math.div_rn(values - wanted, tl.zeros((ROWS,), tl.float32) + pivot)
-            errors = tl.where(mine, error[:, None], errors)
-            later = (col > column) & (col < columns)
-            factors = tl.load(upper_ptr + column * upper_stride + col, mask=later, other=0.0)
-            block = tl.fma(-tl.broadcast_to(error[:, None], (ROWS, COLS)), factors[None, :], block)
-            block = tl.where(mine, wanted[:, None], block)
-    done = inside & ((col >= BEGIN) & (col < END))[None, :]
-    tl.store(block_ptr + place, block, mask=inside)
-    tl.store(error_ptr + row.to(tl.int64)[:, None] * columns + col[None, :], errors, mask=done)
-    if DROP > 0:
-        tl.store(kept_at, keep.to(tl.uint8), mask=done)
-    if ROUNDS:
-        tl.store(code_ptr + row.to(tl.int64)[:, None] * code_stride + col[None, :], codes, mask=done)
+            tl.store(kept_at, keep.to(tl.uint8), mask=done)
+        if ROUNDS:
+            tl.store(code_ptr + far[:, None] * code_stride + col[None, :], codes, mask=done)
+        tl.debug_barrier()  # the next part reads the errors that other threads wrote
 
 
 def sweep_tile(
@@ -100,8 +111,7 @@ def sweep_tile(
     pattern: tuple[int, int] | None = None,
     codes: Tensor | None = None,
     grid: tuple[Tensor, Tensor, Tensor, int] | None = None,
-    rows: int = TILE_ROWS,
-    warps: int = TILE_WARPS,
+    tile: tuple[int, int] | None = None,
 ) -> None:
     """Sweep over the columns `span` = (begin, end) of one block, in place.
 
@@ -117,12 +127,16 @@ def sweep_tile(
     kept = none if keep is None else keep.view(torch.uint8)
     scales, zeros, places, top = grid or (none, none, none, 0)
     of = pattern[1] if pattern else 1
+    rows, warps = tile or TILE[pattern is not None or grid is not None]
+    wide = max(16, triton.next_power_of_2(columns))
+    # a part of a block is swept with all columns at hand, for what is found on it on the way
+    part = min(PART, wide) if span == (0, columns) and PART % of == 0 else wide
     with torch.cuda.device_of(block):  # Triton launches on the current device
         _sweep_tile[(triton.cdiv(count, rows),)](
             block, errors, kept, none if codes is None else codes, upper, scales, zeros, places,
             count, columns, block.stride(0), upper.stride(0), kept.stride(0), 0 if codes is None else codes.stride(0),
             scales.shape[1], float(top),
-            ROWS=rows, COLS=max(16, triton.next_power_of_2(columns)), BEGIN=span[0], END=span[1],
+            ROWS=rows, COLS=wide, PART=part, BEGIN=span[0], END=span[1],
             PRUNES=keep is not None, DROP=of - pattern[0] if pattern else 0, M=of, ROUNDS=grid is not None,
             num_warps=warps, enable_fp_fusion=False,
         )  # fmt: skip
@@ -146,9 +160,10 @@ def _key(score, live):
 @triton.jit
 def _place(at, stride, COLUMNS: tl.constexpr):
     """Where the scores `at` of a row lie: side by side, or as parts of COLUMNS that are `stride` apart."""
-    place = at.to(tl.int64)
-    if COLUMNS > 0:
+    if COLUMNS > 0:  # noqa: SIM108
         place = (at // COLUMNS).to(tl.int64) * stride + at % COLUMNS
+    else:
+        place = at
     return place
 
 
