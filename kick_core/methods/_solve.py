@@ -92,5 +92,5 @@ def _turned_factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.
         return None
     found = torch.linalg.solve_triangular(work, torch.eye(len(work), dtype=dtype, device=work.device), upper=False)
     del work
-    found = found.flip(0, 1)
+    found = found.flip(0, 1).contiguous()
     return found if torch.isfinite(found).all() else None

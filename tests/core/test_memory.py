@@ -6,7 +6,7 @@ import torch
 import kick_core
 from kick_core import cli, statistics
 from kick_core.compression import walk, walk_many
-from kick_core.models.blocks import decoder_blocks
+from kick_core.models.blocks import decoder_blocks, first_inputs, run_block
 from kick_core.spec import KickError, parse
 from kick_core.statistics import dense_pass, first
 from tests.tiny import tiny_llama, token_ids
@@ -85,3 +85,17 @@ def test_the_command_line_says_so_in_one_line(monkeypatch, capsys, tmp_path, err
     monkeypatch.setattr("kick_core.cli.making.compress", fails)
     assert cli.main(["compress", "pocket", "wanda@0.5", "--cache", str(tmp_path)]) == 1
     assert "out of memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("propagate", ["dense", "compressed"])
+def test_blocks_are_compared_on_a_few_windows(monkeypatch, propagate):
+    monkeypatch.setattr(statistics, "COMPARED", 50)
+    model, ids = tiny_llama(layers=1), token_ids(10)
+    hidden, (call,) = first_inputs(model, ids[:2])  # two windows of 32 hold as many tokens
+    (block,) = decoder_blocks(model)
+    with torch.no_grad():
+        before = run_block(block, hidden, call)
+        (walked,) = walk(model, parse("wanda@0.5"), ids, propagate=propagate)
+        after = run_block(block, hidden, call)
+    wanted = (after - before).square().sum() / before.square().sum()
+    assert walked.report.loss == pytest.approx(float(wanted), rel=1e-4)
