@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kick_core import keys, methods, tasks, weights
 from kick_core.calibration import digest
 from kick_core.compression import needs_data
-from kick_core.models.blocks import Matrix, decoder_blocks, matrices
+from kick_core.models.blocks import Matrix, decoder_blocks, matrices, plain_products
 from kick_core.models.loading import device_of, open_model, open_tokenizer
 from kick_core.models.quantized import decoder, quantization
 from kick_core.models.shards import Shards, open_streamed, path_of, resident, streams
@@ -183,6 +183,8 @@ def artifact_key(
     if needs_data(recipe):
         assert facts is not None
         seen = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
+        # inputs of such linears were once overlooked, and artifacts made on flat statistics
+        seen |= {"products": "seen"} if plain_products(opened.model) else {}
     solves = methods.needs(recipe) == "gram" or methods.plans(recipe) or methods.recovery(recipe) is not None
     trained = {} if trained_on is None else {"trained on": digest(trained_on)}
     return keys.key(

@@ -219,8 +219,18 @@ def _identity(inputs: Tensor) -> int:
     return inputs.data_ptr() if inputs._base is not None else id(inputs)
 
 
+_PLAIN = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+
+
+def plain_products(model: PreTrainedModel) -> bool:
+    """Whether some of the blocks' linears have a forward of their own."""
+    linears = (m for block in decoder_blocks(model) for m in block.modules() if isinstance(m, nn.Linear))
+    return any(type(linear).forward is not nn.Linear.forward for linear in linears)
+
+
 class _WatchedProducts(TorchFunctionMode):
-    """Looks at every matrix product of the forms that linears take: F.linear, and addmm for Conv1D."""
+    """Looks at every matrix product of the forms that linears take: F.linear, addmm for Conv1D, and the plain product
+    with a transposed weight of linears that have a forward of their own (Falcon's)."""
 
     def __init__(self, watch: Callable[[Tensor, Tensor], None]) -> None:
         super().__init__()
@@ -231,6 +241,8 @@ class _WatchedProducts(TorchFunctionMode):
             self.watch(args[1], args[0])
         elif function is torch.addmm:
             self.watch(args[2], args[1])
+        elif function in _PLAIN and args[1].dim() == 2:
+            self.watch(args[1].T, args[0])
         return function(*args, **(kwargs or {}))
 
 

@@ -68,6 +68,21 @@ def test_every_family(family, recipe):
     assert torch.allclose(entering, straight, atol=1e-5)  # what enters the last block
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_matrix_is_seen_at_work(family):
+    """Data-aware methods take what nobody fed for flat statistics, so a product that is overlooked would go unnoticed."""
+    model, ids = make(family), token_ids(10, 24, vocabulary=128)
+    seen = set()
+    with eager_experts(model):
+        hidden, calls = first_inputs(model, ids)
+        for block, call in zip(decoder_blocks(model), calls, strict=True):
+            with watched_inputs(block, lambda names, _: seen.update(names)):
+                hidden = run_block(block, hidden, call)
+            assert seen == {matrix.name for matrix in matrices(block)}
+            seen.clear()
+
+
 def test_experts_see_just_their_own_tokens():
     model, ids = make("Mixtral"), token_ids(3, 16, vocabulary=128)
     block = decoder_blocks(model)[0]
