@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kick_core import compress_matrix
-from kick_core.compression import output_energy
 from kick_core.methods import _select, _sweep
 from kick_core.methods._sweep import Pruner, Rounder
+from kick_core.one_block import output_energy
 from kick_core.spec import IntGrid, KeepNofM, Unstructured
 from kick_core.statistics import Tally
 

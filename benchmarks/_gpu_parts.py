@@ -12,10 +12,10 @@ from _bench import Bench, batched, rounded
 from torch import Tensor
 
 from kick_core import statistics
-from kick_core.compression import output_energy
 from kick_core.methods import _select, _solve, _sweep
 from kick_core.methods._sweep import Pruner, Rounder
 from kick_core.models.blocks import decoder_blocks, first_inputs, run_block
+from kick_core.one_block import output_energy
 from kick_core.spec import IntGrid, Unstructured, parse
 
 

@@ -29,9 +29,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from kick_core import cluster, jobs, workers
 from kick_core.pocket import POCKET_MODELS
+from kick_core.request import Request
 from kick_core.spec import Calibration
 from kick_core.store import Store, open_store
-from kick_core.sweep import Request, Sweep
+from kick_core.sweep import Sweep
 
 RECIPES = tuple(f"sparsegpt@{target}" for target in ("0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "2:4", "4:8"))
 VOCABULARY = 4096

@@ -29,8 +29,8 @@ from kick_core.artifacts import open_for
 from kick_core.engine import decoding, scoring, windows
 from kick_core.engine.lean import lean
 from kick_core.pocket import POCKET_MODELS
+from kick_core.request import PRESETS
 from kick_core.spec import ModelRef
-from kick_core.sweep import PRESETS
 
 
 def cpu_seconds() -> float:

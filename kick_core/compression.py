@@ -8,7 +8,7 @@ matrix, and blocks say themselves which linears share an input.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,40 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kick_core import allocation, methods, statistics
-from kick_core.methods import CompressedMatrix, Seen, moved
-from kick_core.methods._select import masked
+from kick_core.methods import CompressedMatrix
 from kick_core.models.blocks import decoder_blocks, matrices
+from kick_core.one_block import Choose, compress_block, made_together, require_finite, with_ready
 from kick_core.records import BlockReport, Card, LayerReport, Lines, Plan
 from kick_core.recovery.blocks import reconstruct
-from kick_core.spec import BadRequest, Calibration, KickError, Recipe, parse
+from kick_core.spec import BadRequest, Calibration, Recipe, parse
 from kick_core.statistics import Hold, all_in_place
-
-
-def output_energy(weight: Tensor, gram: Tensor, kept: dict[Any, Any] | None = None) -> Tensor:
-    """‖WX‖² = Σ (W G) ∘ W from the Gram matrix G = X X^T of the inputs, weight [out, in]: a float32 scalar.
-
-    On a GPU the product is one of bfloat16 halves, two for each factor, which the tensor cores multiply at many times
-    the speed and which leave a relative error of 2^-17: plenty for a loss that is only reported. `kept` takes the Gram
-    matrix's halves for the next matrix that sees the same inputs.
-    """
-    if not weight.is_cuda:
-        weight = weight.float()
-        return (weight @ gram).mul_(weight).sum()
-    kept = {} if kept is None else kept
-    if "halves" not in kept:
-        kept["halves"] = _halves(gram)
-    (high, low), (top, rest) = _halves(weight), kept["halves"]
-    product = torch.mm(high, top, out_dtype=torch.float32)
-    torch.addmm(product, high, rest, out_dtype=torch.float32, out=product)
-    if low is not None:
-        torch.addmm(product, low, top, out_dtype=torch.float32, out=product)
-    return product.mul_(weight).sum()
-
-
-def _halves(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A matrix as the sum of two in bfloat16; of one, where it is that."""
-    high = matrix.bfloat16()
-    return high, None if high is matrix else (matrix - high).bfloat16()
 
 
 def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> CompressedMatrix:
@@ -143,10 +116,6 @@ def fits_blocks(recipe: Recipe) -> bool:
     return how is not None and not how.trains
 
 
-Choose = Callable[[int, str], Recipe | Lines]
-"""What is to be done to a matrix, by the number of its block and its name."""
-
-
 def _chooser(model: PreTrainedModel, recipe: Recipe, ids: Tensor | None, hold: Hold, plan: Plan | None) -> Choose:
     """What a resolved recipe does to every matrix. Raises BadRequest when it needs a plan and there is none."""
     if plan is not None:
@@ -175,10 +144,10 @@ def _walk_block(
     dense, fit = None, None
     if inputs is not None:
         dense = statistics.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
-    _require_finite(block, index)
-    (ready,) = _made_together(block, index, dense, [choose])
+    require_finite(block, index)
+    (ready,) = made_together(block, index, dense, [choose])
     wanted = _through(block, index, aim) if aim else dense.outputs if dense else None
-    results, layers = _compress_block(block, index, dense, choose, ready, once=True)
+    results, layers = compress_block(block, index, dense, choose, ready, once=True)
     if inputs and wanted is not None and (how := methods.recovery(recipe)) and not how.trains:
         fit = reconstruct(block, index, inputs, wanted, results, how)
         results = fit.results
@@ -233,10 +202,10 @@ def walk_many(
         with hold(index):
             dense = statistics.dense_pass(model, block, index, inputs, most, keep=True)
             kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
-            _require_finite(block, index)
-            for given, choose, ready in _with_ready(block, index, dense, recipes, choosers) if index >= start else ():
+            require_finite(block, index)
+            for given, choose, ready in with_ready(block, index, dense, recipes, choosers) if index >= start else ():
                 began = time.perf_counter()
-                results, layers = _compress_block(block, index, dense, choose, ready, once=False)
+                results, layers = compress_block(block, index, dense, choose, ready, once=False)
                 loss = _first_loss(block, index, inputs, dense)
                 for matrix, weight in kept:
                     matrix.write(weight)
@@ -257,135 +226,6 @@ def _first_loss(block: nn.Module, index: int, inputs: statistics.Inputs, dense: 
 def _relative(changed: Tensor, output: Tensor) -> float:
     error, whole = (changed - output).float().square().sum(), output.float().square().sum()
     return float(error / whole.clamp(min=1e-30))
-
-
-Ready = dict[str, tuple[CompressedMatrix, float]]
-"""What was made of some matrices ahead of the rest, by their names, and the seconds it took."""
-
-
-def _with_ready(
-    block: nn.Module, index: int, dense: statistics.Dense, given: Sequence[Recipe], choosers: Sequence[Choose]
-) -> Iterator[tuple[Recipe, Choose, Ready]]:
-    """Every recipe with what was made for it together with others: of as many at a time as the device has room for."""
-    weights = [matrix.read() for matrix in matrices(block)]
-    size = sum(weight.numel() for weight in weights)
-    # a sweep works in float32 on some of the matrices; weights and masks of all stay until their turn
-    each = size * (weights[0].element_size() + 1 + 5)
-    count = int(max(1, min(len(given), statistics.room(weights[0].device) // each)))
-    for at in range(0, len(given), count):
-        some = slice(at, at + count)
-        ready = _made_together(block, index, dense, choosers[some])
-        while ready:
-            yield given[at], choosers[at], ready.pop(0)
-            at += 1
-
-
-def _made_together(
-    block: nn.Module, index: int, dense: statistics.Dense | None, choosers: Sequence[Choose]
-) -> list[Ready]:
-    """For each chooser, the matrices whose method makes them at once: matrices of one shape that see the same inputs,
-    and the same matrix for others. What fails is left out: made by itself it gets by, or says what is wrong."""
-    ready: list[Ready] = [{} for _ in choosers]
-    groups: dict[Any, list[tuple[int, str, Recipe, Tensor, Seen]]] = {}
-    for matrix in matrices(block) if dense else ():
-        weight = matrix.read()
-        seen = _seen(dense, matrix.name, weight)
-        for number, choose in enumerate(choosers):
-            goal = choose(index, matrix.name)
-            if isinstance(goal, Recipe) and goal.target and methods.stacks(goal, weight.device):
-                kind = (id(seen), weight.shape, goal.method, goal.options)
-                groups.setdefault(kind, []).append((number, matrix.name, goal, weight, seen))
-    for group in (group for group in groups.values() if len(group) > 1):
-        began = time.perf_counter()
-        numbers, names, goals, weights, (seen, *_) = zip(*group, strict=True)
-        try:
-            made = methods.apply_stack(goals, weights, seen)
-        except (KickError, torch.OutOfMemoryError):
-            made = []
-        if not made:
-            statistics.release()
-            continue
-        spent = (time.perf_counter() - began) / len(group)
-        for number, name, result in zip(numbers, names, made, strict=True):
-            ready[number][name] = result, spent
-    return ready
-
-
-def _require_finite(block: nn.Module, index: int) -> None:
-    for matrix in matrices(block):
-        statistics.require_finite(matrix.read(), f"block {index}: {matrix.name}")
-
-
-def _compress_block(
-    block: nn.Module, index: int, dense: statistics.Dense | None, choose: Choose, ready: Ready, *, once: bool
-) -> tuple[dict[str, CompressedMatrix], list[LayerReport]]:
-    """Compress a block in place, but for what is `ready`; `once` says that no other recipe will look at the same
-    statistics."""
-    results, layers = {}, []
-    before = Seen(0)
-    for matrix in matrices(block):
-        began = time.perf_counter()
-        weight = matrix.read()
-        seen = _seen(dense, matrix.name, weight)
-        if once and seen is not before:
-            before.factors.clear()
-        before = seen
-        try:
-            result, spent = ready.get(matrix.name) or (_applied(choose(index, matrix.name), weight, seen), 0.0)
-        except KickError as error:
-            raise type(error)(f"block {index}, {matrix.name} {tuple(weight.shape)}: {error}") from error
-        zeros = result.weight.numel() - result.weight.count_nonzero()
-        loss = _relative_loss(dense, matrix.name, weight, result) if dense and seen.tokens else None
-        matrix.write(result.weight)
-        told = torch.stack([zeros.double(), *([] if loss is None else [loss.double()])]).tolist()
-        seconds = time.perf_counter() - began + spent
-        rows, cols = weight.shape
-        lost = told[1] if told[1:] else None
-        layers.append(LayerReport(matrix.name, rows, cols, int(told[0]), lost, seconds, result.note))
-        results[matrix.name] = result
-    return results, layers
-
-
-def _applied(recipe: Recipe | Lines, weight: Tensor, seen: Seen) -> CompressedMatrix:
-    """One matrix by its method; on the CPU where the device has no room for it, which is noted."""
-    if isinstance(recipe, Lines) or recipe.target is None:
-        return without_lines(weight, recipe if isinstance(recipe, Lines) else Lines())
-    try:
-        return methods.apply(recipe, weight, seen)
-    except torch.OutOfMemoryError:
-        if weight.device.type == "cpu":
-            raise
-    statistics.release()
-    there = methods.apply(recipe, weight.cpu(), replace(moved(seen, "cpu"), factors={}))
-    note = f"{there.note}; " * bool(there.note) + "made on the CPU: the device had no room"
-    return replace(moved(there, weight.device), note=note)
-
-
-def without_lines(weight: Tensor, lines: Lines) -> CompressedMatrix:
-    """A matrix [out, in] without whole rows and columns; the rest keeps its bits."""
-    mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
-    mask[list(lines.rows)] = False
-    mask[:, list(lines.cols)] = False
-    return masked(weight, mask)
-
-
-def _relative_loss(dense: statistics.Dense, name: str, weight: Tensor, compressed: CompressedMatrix) -> Tensor | None:
-    """‖(W-Ŵ)X‖² / ‖WX‖² of one matrix, where its Gram matrix was made: a float32 scalar."""
-    seen = dense.seen[name]
-    if seen.gram is None:
-        return None
-    if name not in dense.energies:  # the same for every recipe
-        dense.energies[name] = output_energy(weight, seen.gram, seen.factors).clamp(min=1e-30)
-    # where nothing was updated, weights are what they were, or gone: the change is exact in their own dtype
-    wide = torch.float32 if compressed.updated else weight.dtype
-    lost = compressed.weight.to(wide) - weight.to(wide)
-    return (output_energy(lost, seen.gram, seen.factors) / dense.energies[name]).clamp(min=0)
-
-
-def _seen(dense: statistics.Dense | None, name: str, weight: Tensor) -> Seen:
-    if dense is None:
-        return Seen(0)
-    return dense.seen.get(name) or statistics.unseen(weight.shape[1], weight.device)
 
 
 def _propagate(

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from kick_core import plans
 from kick_core.pocket import POCKET_MODELS
+from kick_core.request import PRESETS, Request, preset
 from kick_core.spec import BadRequest, Calibration, nearest
 from kick_core.store import Store
-from kick_core.sweep import PRESETS, Request, Sweep, preset
+from kick_core.sweep import Sweep
 
 PRUNERS = ("magnitude", "wanda", "sparsegpt")
 WINDOWS = (1, 4, 16, 64, 128)

@@ -14,11 +14,12 @@ from statistics import median
 from typing import Any
 
 from kick_core import methods, planners, plans, tasks
+from kick_core.request import Request
 from kick_core.spec import DENSE, BadRequest, BitBudget, IntGrid, Recipe, parse
 from kick_core.store import Store, artifacts, results
 from kick_core.store import fidelity as kept
 from kick_core.store.files import free_bytes
-from kick_core.sweep import Request, Sweep, Work
+from kick_core.sweep import Sweep, Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Any
 from kick_core import jobs, provenance
 from kick_core.jobs import Job, State
 from kick_core.records import Progress
+from kick_core.request import Request
 from kick_core.spec import KickError
 from kick_core.store import Store, open_store
 
@@ -49,7 +50,7 @@ def real(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
     elif "cluster" in spec:
         steps = cluster.run(cluster.Spread.from_json(spec), store)
     else:
-        steps = sweep.run(sweep.Request.from_json(spec), store)
+        steps = sweep.run(Request.from_json(spec), store)
     return steps
 
 

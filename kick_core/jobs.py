@@ -1,6 +1,6 @@
 """Work that outlives the page that asked for it: one detached process per request, its state on disk.
 
-    jobs/<id>/  spec.json   what was asked (a sweep.Request)
+    jobs/<id>/  spec.json   what was asked (a request.Request)
                 state.json  how far it is, replaced in one step
                 log.txt     whatever the worker printed
                 cancel      present: please stop
@@ -46,7 +46,7 @@ ROOM = 1 << 20
 
 
 class Request(Protocol):
-    """What a sweep is asked; `kick_core.sweep.Request` is one."""
+    """What a sweep is asked; `kick_core.request.Request` is one."""
 
     def to_json(self) -> dict[str, Any]: ...
 
@@ -113,9 +113,9 @@ def request(
     `kick sweep --preset demo`, and an artifact that it made is not made again. `counts` says of single tasks how
     many examples to ask; `more` overrules single fields.
     """
-    from kick_core import sweep  # planning only: torch is loaded by the worker
+    from kick_core.request import preset
 
-    usual = sweep.preset("demo", model)
+    usual = preset("demo", model)
     limits = {name: n for name, n in {**usual.limits, **(counts or {})}.items() if name in tasks}
     found: Request = replace(usual, recipes=tuple(recipes), tasks=tuple(tasks), limits=limits, **more)
     return found
@@ -134,9 +134,9 @@ def prompt(model: str, recipes: Sequence[str], text: str, **more: Any) -> Reques
 
 def calibration(model: str) -> Calibration:
     """The calibration that `request` uses unless it is overruled."""
-    from kick_core import sweep
+    from kick_core.request import preset
 
-    return sweep.preset("demo", model).calibration
+    return preset("demo", model).calibration
 
 
 def task_names() -> tuple[str, ...]:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import kick_core
 from kick_core import keys
 from kick_core.models.source import find
+from kick_core.request import Request
 from kick_core.spec import DENSE, ModelRef
 from kick_core.store import Store
 from kick_core.store.files import replace_file
-from kick_core.sweep import Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,9 +16,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 from kick_core.records import Progress
+from kick_core.request import Request
 from kick_core.spec import DENSE, BadRequest, KickError, parse
 from kick_core.store import Store, open_store
-from kick_core.sweep import Cell, Request, Sweep
+from kick_core.sweep import Cell, Sweep
 
 LARGE = 1 << 30
 """Bytes of weights from which a second copy of the model is not made without being asked for."""

@@ -26,7 +26,7 @@ class _Later:
 
 
 comparing, judging, making = _Later("comparing"), _Later("judging"), _Later("making")
-planning, storing = _Later("planning"), _Later("storing")
+explorer, planning, storing = _Later("explorer"), _Later("planning"), _Later("storing")
 
 _RECIPES = """recipes:
   dense                the uncompressed model
@@ -283,4 +283,4 @@ def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument(
         "--unsafe-no-auth", action="store_true", help="listen beyond this machine though nobody has to log in"
     )
-    command.set_defaults(command=storing.app)
+    command.set_defaults(command=explorer.app)

@@ -12,6 +12,7 @@ from kick_core import cluster, jobs, plans, sweep
 from kick_core.cli import printing
 from kick_core.cli.requests import sweep_request
 from kick_core.records import Progress
+from kick_core.request import Request
 from kick_core.spec import BadRequest, KickError
 from kick_core.store import Store, open_store
 
@@ -107,7 +108,7 @@ def _states(store: Store, name: str) -> Iterator[Progress]:
 def _report_of(store: Store, found: jobs.Job, as_json: bool) -> None:
     """What is there of a job's sweep; nothing when it failed before anybody knew its keys."""
     spec = {name: value for name, value in found.spec.items() if name != "cluster"}
-    request = sweep.Request.from_json(spec)
+    request = Request.from_json(spec)
     known = cluster.keys_of(store, found.id) or plans.recall(store, request)
     if known is None and found.state == "done":
         known = plans.remember(store, sweep.Sweep(request, store, plan_only=True))
@@ -115,7 +116,7 @@ def _report_of(store: Store, found: jobs.Job, as_json: bool) -> None:
         _report(request, known, store, as_json)
 
 
-def _report(request: sweep.Request, known: dict[str, Any], store: Store, as_json: bool) -> int:
+def _report(request: Request, known: dict[str, Any], store: Store, as_json: bool) -> int:
     from kick_core.cli import making
 
     if not request.tasks:

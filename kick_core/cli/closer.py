@@ -11,8 +11,8 @@ import pandas as pd
 
 from kick_core import views
 from kick_core.cli import printing
+from kick_core.request import Request
 from kick_core.store import Store
-from kick_core.sweep import Request
 
 
 @dataclass(frozen=True, slots=True)

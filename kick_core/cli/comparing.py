@@ -10,9 +10,10 @@ import pandas as pd
 from kick_core import experiments, paper, views, workers
 from kick_core.cli import planning, printing, relatives
 from kick_core.cli.requests import base_request
+from kick_core.request import Request
 from kick_core.spec import BadRequest
 from kick_core.store import Store, open_store
-from kick_core.sweep import Request, Sweep
+from kick_core.sweep import Sweep
 from kick_core.views import reproduced
 from kick_core.views.reproduced import Swept
 

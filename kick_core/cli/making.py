@@ -14,10 +14,11 @@ from kick_core import plans, tasks, views, workers
 from kick_core.cli import closer, printing
 from kick_core.cli.requests import request, sweep_request
 from kick_core.records import Card
+from kick_core.request import Request
 from kick_core.scoring import details
 from kick_core.spec import ModelRef, parse
 from kick_core.store import Store, artifacts, open_store, results
-from kick_core.sweep import Request, Sweep
+from kick_core.sweep import Sweep
 
 
 def compress(given: Namespace) -> int:

@@ -12,9 +12,9 @@ from kick_core import experiments
 from kick_core.cli import printing
 from kick_core.cli.requests import sweep_request
 from kick_core.forecast import Forecast, Line, forecast
+from kick_core.request import PRESETS, Request
 from kick_core.spec import BadRequest
 from kick_core.store import Store, open_store
-from kick_core.sweep import PRESETS, Request
 
 
 def sweep(given: Namespace) -> int:

@@ -12,9 +12,10 @@ from kick_core import experiments, paper, views, workers
 from kick_core.cli import planning, printing
 from kick_core.cli.requests import base_request
 from kick_core.models.source import Source, find
+from kick_core.request import Request
 from kick_core.spec import BadRequest, ModelRef
 from kick_core.store import Store, kin, open_store
-from kick_core.sweep import Request, Sweep
+from kick_core.sweep import Sweep
 
 
 def compare(given: Namespace) -> int:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from kick_core import experiments
-from kick_core import sweep as sweeping
+from kick_core.request import PRESETS, Request, preset
 from kick_core.spec import BadRequest, Calibration
-from kick_core.sweep import Request
 
 
 def calibration(given: Namespace, default: Calibration) -> Calibration:
@@ -41,9 +40,9 @@ def sweep_request(given: Namespace) -> Request:
     if not given.preset:
         if given.recipes and given.tasks:
             return request(given, tuple(dict.fromkeys(("dense", *given.recipes))), tuple(given.tasks))
-        known = " or ".join(sweeping.PRESETS)
+        known = " or ".join(PRESETS)
         raise BadRequest(f"a sweep needs --preset ({known}), or at least one --recipe and one --task")
-    named = sweeping.preset(given.preset, given.model)
+    named = preset(given.preset, given.model)
     return replace(
         named,
         calibration=calibration(given, named.calibration),

@@ -26,11 +26,11 @@ from kick_core import tasks as catalogue
 from kick_core.cluster import joining, tasks
 from kick_core.cluster.joining import LOCAL, Cluster
 from kick_core.records import Progress
+from kick_core.request import Request
 from kick_core.scoring import score
 from kick_core.spec import BadRequest, KickError
 from kick_core.store import Store, results
 from kick_core.store.files import replace_file
-from kick_core.sweep import Request
 
 RETRIES = 3
 """How often a recipe is begun again after its worker died."""

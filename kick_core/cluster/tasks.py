@@ -18,6 +18,7 @@ from typing import Any
 
 from kick_core import provenance
 from kick_core.cluster.joining import own_folder
+from kick_core.request import Request
 from kick_core.spec import KickError
 from kick_core.store import Store, open_store
 
@@ -57,7 +58,7 @@ def _planned(order: Mapping[str, Any]) -> Iterator[Said]:
     store = _store(order)
     from kick_core import plans, sweep
 
-    opened = sweep.Sweep(sweep.Request.from_json(order["request"]), store, plan_only=True)
+    opened = sweep.Sweep(Request.from_json(order["request"]), store, plan_only=True)
     yield {"known": plans.remember(store, opened)}
 
 
@@ -69,7 +70,7 @@ def _swept(order: Mapping[str, Any]) -> Iterator[Said]:
 
     torch.set_num_threads(order["cores"])
     told = 0.0
-    for progress in sweep.run(sweep.Request.from_json(order["request"]), store):
+    for progress in sweep.run(Request.from_json(order["request"]), store):
         if time.monotonic() - told > _PAUSE:
             told = time.monotonic()
             yield {"progress": asdict(progress)}

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from kick_core.compression import without_lines
 from kick_core.models.blocks import decoder_blocks
+from kick_core.one_block import without_lines
 from kick_core.planners import Bench
 from kick_core.planners._objective import Objective, objective
 from kick_core.planners._survey import Kinds, Survey, Unit, lines_of, survey, weakest, whole_blocks

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from kick_core.views.findings import percent
-from kick_core.views.plots import Chart, each, plain
+from kick_core.views.marks import Chart, each, plain
 
 COLOURS = ("#3366cc", "#e07b00", "#1b9e77", "#8e44ad", "#c0392b", "#7f8c8d", "#0aa2c0", "#b8860b", "#d6336c", "#495057")
 SYMBOLS = ("circle", "diamond", "square", "x", "cross", "triangle-up")

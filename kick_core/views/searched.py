@@ -14,7 +14,7 @@ from kick_core.records import Card
 from kick_core.spec import BitBudget, KickError, Recipe, parse
 from kick_core.store import Store
 from kick_core.views import made, naming
-from kick_core.views.plots import Chart, plain
+from kick_core.views.marks import Chart, plain
 
 
 @dataclass(frozen=True, slots=True)

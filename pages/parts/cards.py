@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kick_core.views import NOT_MEASURED, Claim, percent, shown
-from kick_core.views.plots import Row, each, task_colour
+from kick_core.views.marks import Row, each, task_colour
 from pages.parts.safe import TONE, Safe, chip, many, tag
 
 

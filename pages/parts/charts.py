@@ -9,8 +9,8 @@ import pandas as pd
 import streamlit as st
 from plotly.basedatatypes import BaseFigure
 
-from kick_core.views import plots
-from kick_core.views.plots import Chart
+from kick_core.views import plots, size_plots
+from kick_core.views.marks import Chart
 from pages.parts import data
 from pages.parts.frame import stamp
 from pages.parts.safe import show, tag
@@ -18,9 +18,9 @@ from pages.parts.safe import show, tag
 BUILDERS: dict[str, Callable[..., Chart]] = {
     "overlay": plots.overlay,
     "panels": plots.panels,
-    "sizes": plots.sizes,
+    "sizes": size_plots.sizes,
     "accuracy": plots.accuracy,
-    "pareto": plots.pareto,
+    "pareto": size_plots.pareto,
 }
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from kick_core import views
 from kick_core.views import percent
-from kick_core.views.plots import Chart, plain
+from kick_core.views.marks import Chart, plain
 from pages.parts import answers, data
 from pages.parts.browser import slicing
 from pages.parts.charts import draw

@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import jobs, views
-from kick_core.views.plots import Chart, Row, each, plain
+from kick_core.views.marks import Chart, Row, each, plain
 from pages.parts import data, job_cards
 from pages.parts.charts import draw
 from pages.parts.frame import empty, note, store

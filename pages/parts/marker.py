@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from kick_core.views.plots import MARKER
+from kick_core.views.marks import MARKER
 
 _WATCH = r"""
 export default function({ data }) {

@@ -6,8 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from kick_core.spec import KickError
+from kick_core.views.marks import Chart, Row, each, plain
 from kick_core.views.matrices import Asked, Look
-from kick_core.views.plots import Chart, Row, each, plain
 from pages.parts import data
 from pages.parts.charts import draw
 from pages.parts.frame import heading, note

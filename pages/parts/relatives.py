@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from kick_core import views
 from kick_core.views import commands, kin_plots, percent
-from kick_core.views.plots import Row, each
+from kick_core.views.marks import Row, each
 from pages.parts import charts, controls, data
 from pages.parts.cards import number
 from pages.parts.frame import empty, heading, note, provenance, store, title

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from kick_core.views import plots, searched
+from kick_core.views import searched, size_plots
 from pages.parts import charts, data
 from pages.parts.frame import heading, note
 from pages.parts.safe import show, tag
@@ -78,7 +78,7 @@ def _weights(model: str) -> int:
 
 
 def _table(rows: pd.DataFrame, weights: int) -> None:
-    best = set(plots.frontier(rows)["recipe"])
+    best = set(size_plots.frontier(rows)["recipe"])
     share = 100 if rows["higher_is_better"].iloc[0] else 1
     shown = rows.sort_values("bits_per_weight").assign(
         megabytes=rows["bits_per_weight"] * weights / 8e6 if weights else float("nan"),

@@ -21,6 +21,7 @@ from streamlit.testing.v1 import AppTest
 
 from kick_core import jobs, sweep, views
 from kick_core.cli import main
+from kick_core.request import Request
 from kick_core.spec import BadRequest, Calibration
 from kick_core.store import Store
 from kick_core.store.files import seal_json
@@ -599,7 +600,7 @@ def test_whole_run_tables_are_the_views(store: Store, frame: pd.DataFrame) -> No
 
 def test_closeness_of_a_real_sweep(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = views.open_store(tmp_path)
-    asked = sweep.Request(
+    asked = Request(
         model=str(tiny_folder), recipes=("dense", "magnitude@0.5"), tasks=("factoid_qa",), limit=4, device="cpu",
         calibration=Calibration(windows=2, length=16), fidelity=True, noise_floor=True,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 
 from kick_core.cli import main
 from kick_core.cli.arguments import parser
-from kick_core.cli.storing import app_command
+from kick_core.cli.explorer import app_command
 from kick_core.spec import BadRequest
 from kick_core.store import open_store
 from tests.browser.conftest import serving

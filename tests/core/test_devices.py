@@ -5,8 +5,9 @@ import torch
 
 from kick_core import workers
 from kick_core.models.loading import device_of
+from kick_core.request import Request
 from kick_core.spec import BadRequest, parse
-from kick_core.sweep import Cell, Request
+from kick_core.sweep import Cell
 
 
 def test_all_gpus_are_taken_in_turn(monkeypatch):

@@ -9,9 +9,9 @@ import pytest
 from kick_core import experiments, paper, sweep, views
 from kick_core.artifacts import open_for
 from kick_core.cli import main
+from kick_core.request import PRESETS, Request
 from kick_core.spec import BadRequest, Calibration, ModelRef, parse
 from kick_core.store import open_store, results
-from kick_core.sweep import PRESETS, Request
 from tests import official
 from tests.tiny import save_tiny
 

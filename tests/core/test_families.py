@@ -71,7 +71,7 @@ def test_every_family(family, recipe):
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_matrix_is_seen_at_work(family):
-    """Data-aware methods take what nobody fed for flat statistics, so a product that is overlooked would go unnoticed."""
+    """Data-aware methods take what nobody fed for flat statistics, so an overlooked product would go unnoticed."""
     model, ids = make(family), token_ids(10, 24, vocabulary=128)
     seen = set()
     with eager_experts(model):

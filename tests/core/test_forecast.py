@@ -16,9 +16,10 @@ from kick_core import forecast as forecasting
 from kick_core import plans, sweep
 from kick_core.forecast import Line, forecast
 from kick_core.models.blocks import decoder_blocks, matrices
+from kick_core.request import Request
 from kick_core.spec import DENSE, BadRequest, Calibration, parse
 from kick_core.store import artifacts, results
-from kick_core.sweep import Request, Sweep
+from kick_core.sweep import Sweep
 from tests.core.test_families import FAMILIES, make
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,10 @@ from kick_core.export import checkpoint
 from kick_core.models import mapped
 from kick_core.models.loading import open_model
 from kick_core.models.source import find
+from kick_core.request import Request
 from kick_core.spec import BadRequest, Calibration, KickError, ModelRef, parse
 from kick_core.store import checkpoints, open_store, results
-from kick_core.sweep import Request, Sweep
+from kick_core.sweep import Sweep
 from kick_core.workshop import Workshop
 from tests.tiny import tiny_llama
 

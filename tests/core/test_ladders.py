@@ -9,9 +9,10 @@ from kick_core.artifacts import open_for
 from kick_core.cli import main
 from kick_core.export import export
 from kick_core.models.blocks import decoder_blocks, matrices
+from kick_core.request import Request
 from kick_core.spec import Calibration, KickError, ModelRef, parse
 from kick_core.store import artifacts, ladders, levels, open_store
-from kick_core.sweep import Request, run
+from kick_core.sweep import run
 from kick_core.views import matrices as looks
 from kick_core.workshop import Workshop
 

@@ -406,7 +406,7 @@ def test_refusals_name_the_fault(text, named):
 
 
 def test_an_unknown_objective_is_refused_before_anything_is_opened():
-    from kick_core.sweep import Request
+    from kick_core.request import Request
 
     with pytest.raises(BadRequest, match="Did you mean 'factoid_qa'"):
         Request("nowhere", (f"{SEARCH},objective=factoid",)).parsed()

@@ -13,9 +13,10 @@ from kick_core.compression import walk
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.pocket import unasked
 from kick_core.recovery import adapters
+from kick_core.request import Request
 from kick_core.spec import BadRequest, Calibration, KickError, ModelRef, parse
 from kick_core.store import artifacts, open_store
-from kick_core.sweep import Request, Sweep
+from kick_core.sweep import Sweep
 from kick_core.workshop import Workshop
 from tests.tiny import save_tiny, tiny_llama, token_ids
 

@@ -11,8 +11,8 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from kick_core.cli import main
+from kick_core.request import PRESETS
 from kick_core.store import kin, open_store
-from kick_core.sweep import PRESETS
 from tests.tiny import save_tiny
 
 SMALL = ("--limit", "4", "--calibration", "pocket", "--windows", "2", "--length", "16", "--workers", "1")

@@ -14,9 +14,10 @@ import torch
 
 from kick_core import cli, views
 from kick_core.engine import Generated, Plan, TextScore, serving, vllm
+from kick_core.request import Request
 from kick_core.spec import BadRequest, KickError, parse
 from kick_core.store import open_store, results
-from kick_core.sweep import Request, Sweep
+from kick_core.sweep import Sweep
 from tests.core import vllm_recorded
 from tests.core.vllm_recorded import command, stand_in
 

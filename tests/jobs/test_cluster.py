@@ -15,9 +15,10 @@ from kick_core import cluster, job_worker, jobs, provenance
 from kick_core.cli import main
 from kick_core.cluster import joining
 from kick_core.records import Progress
+from kick_core.request import Request
 from kick_core.spec import BadRequest, Calibration, KickError
 from kick_core.store import Store, live
-from kick_core.sweep import Request, Sweep
+from kick_core.sweep import Sweep
 
 REQUEST = Request("pocket-4m", ("dense", "magnitude@0.5", "wanda@0.5", "gptq@4bit"))
 

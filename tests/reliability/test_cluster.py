@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from kick_core import cluster, jobs
+from kick_core.request import Request
 from kick_core.spec import Calibration
 from kick_core.store import Store, artifacts, open_store, results
-from kick_core.sweep import Request, run
+from kick_core.sweep import run
 from tests.reliability.test_determinism import ROOT, sums
 
 pytest.importorskip("ray", reason="the extra ray is not installed")

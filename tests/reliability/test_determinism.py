@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from kick_core.request import Request
 from kick_core.spec import Calibration
 from kick_core.store import Store, artifacts, open_store
-from kick_core.sweep import Request, run
+from kick_core.sweep import run
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ("dense", "magnitude@0.3", "magnitude@0.4", "magnitude@0.5", "wanda@0.5", "sparsegpt@0.5", "rtn@4bit")

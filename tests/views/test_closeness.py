@@ -14,10 +14,10 @@ import pytest
 from kick_core import stats, sweep, views
 from kick_core.cli import main
 from kick_core.records import Example
+from kick_core.request import Request
 from kick_core.spec import Calibration
 from kick_core.store import Store, open_store, results
 from kick_core.store import fidelity as kept
-from kick_core.sweep import Request
 from kick_core.views import clusters, runs, sentences
 from tests import synthetic
 

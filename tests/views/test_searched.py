@@ -13,7 +13,7 @@ from kick_core import methods, views
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import parse
 from kick_core.store import Store, artifacts
-from kick_core.views import naming, plots, searched
+from kick_core.views import marks, naming, searched
 from tests import synthetic
 
 FOR_FACTS = "wanda@0.5,alloc=search,objective=factoid_qa"
@@ -112,8 +112,8 @@ def test_methods_that_are_gone_make_no_family(frame: pd.DataFrame) -> None:
 
 
 def test_what_was_searched_stands_out_in_charts() -> None:
-    assert plots.method_symbol(naming.method(parse(FOR_FACTS))) == "star" == plots.method_symbol("mop")
-    assert plots.method_symbol("wanda") == "diamond"
-    assert plots.method_colour(naming.method(parse(FOR_FACTS))) == plots.TASK_COLOURS["factoid_qa"]
-    assert plots.method_colour("wanda (alloc=search,objective=<b>)") in plots.OTHERS
+    assert marks.method_symbol(naming.method(parse(FOR_FACTS))) == "star" == marks.method_symbol("mop")
+    assert marks.method_symbol("wanda") == "diamond"
+    assert marks.method_colour(naming.method(parse(FOR_FACTS))) == marks.TASK_COLOURS["factoid_qa"]
+    assert marks.method_colour("wanda (alloc=search,objective=<b>)") in marks.OTHERS
     assert methods.bits_per_weight(parse(FOR_FACTS)) == naming.bits_per_weight(replace(parse(FOR_FACTS), options=()))

@@ -21,7 +21,7 @@ from kick_core.cli import main
 from kick_core.cli.arguments import parser
 from kick_core.cli.requests import sweep_request
 from kick_core.store import Store
-from kick_core.views import commands, plots, story
+from kick_core.views import commands, marks, plots, size_plots, story
 from kick_core.views.findings import percent
 from kick_core.views.markup import Safe, tag
 from kick_core.views.story import examples, facts, svg
@@ -323,24 +323,28 @@ def test_official_data_has_a_report_of_its_own(tmp_path: Path) -> None:
 # --- pictures --------------------------------------------------------------------------------------------------
 
 
-def drawn(chart: plots.Chart) -> ElementTree.Element:
+def drawn(chart: marks.Chart) -> ElementTree.Element:
     return ElementTree.fromstring(svg.draw(chart, "a <title>"))
 
 
-@pytest.mark.parametrize("name", ["overlay", "panels", "accuracy", "pareto", "sizes"])
+CHARTS = {
+    "overlay": (plots.overlay, "magnitude"),
+    "panels": (plots.panels,),
+    "accuracy": (plots.accuracy, "perplexity"),
+    "pareto": (size_plots.pareto, "factoid_qa"),
+    "sizes": (size_plots.sizes, "factoid_qa"),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
 def test_every_chart_becomes_a_picture(frame: pd.DataFrame, name: str) -> None:
-    words = {
-        "overlay": ("magnitude",),
-        "accuracy": ("perplexity",),
-        "pareto": ("factoid_qa",),
-        "sizes": ("factoid_qa",),
-    }
-    chart = getattr(plots, name)(frame, *words.get(name, ()))
+    draw, *words = CHARTS[name]
+    chart = draw(frame, *words)
     picture = drawn(chart)
     assert picture.find("title").text == "a <title>" and picture.get("role") == "img"
     width, height = map(float, picture.get("viewBox").split()[2:])
-    marks = sum(len([y for y in trace["y"] if y is not None]) for trace in chart["data"] if "markers" in trace["mode"])
-    assert sum(len(group) for group in picture.findall("g")) >= marks
+    points = sum(len([y for y in trace["y"] if y is not None]) for trace in chart["data"] if "markers" in trace["mode"])
+    assert sum(len(group) for group in picture.findall("g")) >= points
     for mark in (*picture.iter("circle"), *picture.iter("text")):
         x, y = (float(mark.get(one) or mark.get(f"c{one}")) for one in "xy")
         assert -1 <= x <= width and -1 <= y <= height + 1, ElementTree.tostring(mark)
@@ -380,7 +384,7 @@ def test_a_logarithm_and_words_on_axes() -> None:
 
 
 def test_hostile_names_and_colours_are_text() -> None:
-    hostile = plots.plain("</svg><script>x</script>")
+    hostile = marks.plain("</svg><script>x</script>")
     bad = {**LINE, "name": hostile, "line": {"color": '"><script>', "width": 1}}
     picture = svg.draw({"data": [bad, LINE], "layout": LAYOUT}, "<script>")
     assert "<script" not in picture and ElementTree.fromstring(picture) is not None

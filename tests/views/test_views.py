@@ -15,7 +15,7 @@ import pytest
 from kick_core import stats, tasks, views
 from kick_core.spec import parse
 from kick_core.store import Store, results
-from kick_core.views import findings, naming, plots, runs
+from kick_core.views import findings, naming, runs, size_plots
 from tests import synthetic
 
 
@@ -400,7 +400,7 @@ def test_survival_counts_what_no_step_broke(store: Store) -> None:
 def test_nothing_beats_the_frontier_at_its_size(store: Store, task: str) -> None:
     frame = views.current(views.scores(store), synthetic.MODEL)
     rows = frame[frame["task"] == task]
-    best = plots.frontier(rows)
+    best = size_plots.frontier(rows)
     sign = 1 if task == "factoid_qa" else -1
     for _, row in best.iterrows():
         smaller = rows[rows["bits_per_weight"] <= row["bits_per_weight"]]

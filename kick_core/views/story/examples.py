@@ -8,8 +8,8 @@ import pandas as pd
 
 from kick_core.views import told
 from kick_core.views.examples import RULE, Answer, Detail, example, examples, pick
+from kick_core.views.marks import Row, each
 from kick_core.views.markup import Safe, tag
-from kick_core.views.plots import Row, each
 from kick_core.views.story.facts import Story, quiet
 from kick_core.views.words import heat
 

@@ -12,8 +12,8 @@ from kick_core.records import Card, RunCard
 from kick_core.store import Store
 from kick_core.views import made, runs
 from kick_core.views.findings import KNOWLEDGE, Claim, claims, percent
+from kick_core.views.marks import Chart, Row, each
 from kick_core.views.markup import Child, Safe, many, tag
-from kick_core.views.plots import Chart, Row, each
 from kick_core.views.scores import NOT_MEASURED, current, scores
 from kick_core.views.story import svg
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from kick_core.views import commands, plots
+from kick_core.views import commands, marks, plots, size_plots
 from kick_core.views.closeness import BOUNDS, fidelity, texts
 from kick_core.views.families import calibrations, families, pairs
 from kick_core.views.findings import KNOWLEDGE, SIZE, headline, percent
+from kick_core.views.marks import each
 from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
-from kick_core.views.plots import each
 from kick_core.views.reproduced import furthest
 from kick_core.views.scores import NOT_MEASURED
 from kick_core.views.story.facts import (
@@ -174,7 +174,7 @@ def shares(story: Story) -> list[Safe]:
     ]
 
 
-def _share(row: plots.Row | None) -> Child | tuple[Child, str]:
+def _share(row: marks.Row | None) -> Child | tuple[Child, str]:
     if row is None or row["verdict"] == NOT_MEASURED:
         return "not measured", "quiet"
     if row["kind"] == "dense":
@@ -208,7 +208,8 @@ def sizes(story: Story) -> list[Safe]:
     shown = list(dict.fromkeys([story.task, *(["perplexity"] if "perplexity" in story.titles else [])]))
     pictures = [
         figure(
-            plots.pareto(story.frame, task, weights), f"{story.titles[task]} by size; dotted: the best at each size.",
+            size_plots.pareto(story.frame, task, weights),
+            f"{story.titles[task]} by size; dotted: the best at each size.",
             f"{story.titles[task]} against the size of the compressed linears, all recipes", width=460, height=290,
         )
         for task in shown
@@ -217,7 +218,7 @@ def sizes(story: Story) -> list[Safe]:
         (
             title,
             " · ".join(
-                f"{r['label']} ({r['bits_per_weight']:.2f})" for r in each(plots.frontier(story.rows(task=task)))
+                f"{r['label']} ({r['bits_per_weight']:.2f})" for r in each(size_plots.frontier(story.rows(task=task)))
             ),
         )
         for task, title in story.titles.items()
@@ -270,13 +271,13 @@ def close(story: Story) -> list[Safe]:
     return parts
 
 
-def _near(row: plots.Row) -> list[Child]:
+def _near(row: marks.Row) -> list[Child]:
     bounds = f"{row['kl']:.3g} [{row['kl_low']:.3g} to {row['kl_high']:.3g}]"
     same = f"{percent(row['same'], 1)} [{percent(row['same_low'], 1)} to {percent(row['same_high'], 1)}]"
     return [row["label"], bounds, same, percent(row["overlap"], 1), str(row["n"]), f"{row['tokens']:,}"]
 
 
-def _read(row: plots.Row) -> list[Child]:
+def _read(row: marks.Row) -> list[Child]:
     lost, until = (f"{row[n]:.3g} [{row[f'{n}_low']:.3g} to {row[f'{n}_high']:.3g}]" for n in ("lost", "until"))
     return [row["label"], row["task"], lost, until, percent(row["never"]), str(row["n"])]
 
@@ -313,5 +314,5 @@ def _calibrated(mine: pd.DataFrame) -> list[str]:
     return [f"{', '.join(labels)}: {words}" for words, labels in told.items()]
 
 
-def _beside(row: plots.Row | None) -> Child | tuple[Child, str]:
+def _beside(row: marks.Row | None) -> Child | tuple[Child, str]:
     return ("not measured", "quiet") if row is None else (kept(row), token(row["verdict"]))

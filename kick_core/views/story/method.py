@@ -14,9 +14,9 @@ from kick_core.views import commands, naming
 from kick_core.views.closeness import fidelity
 from kick_core.views.findings import KNOWLEDGE, percent
 from kick_core.views.made import POCKETS, calibrated
+from kick_core.views.marks import Row, each
 from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
-from kick_core.views.plots import Row, each
 from kick_core.views.scores import NOT_MEASURED
 from kick_core.views.story.facts import Story, bullets, kept, quiet, said, score, short, table
 

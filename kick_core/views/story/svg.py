@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kick_core.views.plots import Chart
+from kick_core.views.marks import Chart
 
 SIZE = 11.0
 """Of letters, in units of the picture."""

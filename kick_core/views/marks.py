@@ -1,0 +1,120 @@
+"""How rows of a table are drawn: names, colours and marks, error bars, axes, what stands at a point."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from kick_core.views.findings import percent
+
+Chart = dict[str, Any]
+
+
+def plain(text: str) -> str:
+    """Text for plotly."""
+    return html.escape(text, quote=False)
+
+
+TASK_COLOURS = {
+    "perplexity": "#7f8c8d",
+    "factoid_qa": "#e07b00",
+    "multiple_choice": "#8e44ad",
+    "retrieval_qa_closed": "#c0392b",
+    "retrieval_qa_open": "#1b9e77",
+    "summarization": "#3366cc",
+    "instructions": "#0aa2c0",
+}
+
+
+METHOD_COLOURS = {
+    "magnitude": "#e07b00",
+    "wanda": "#3366cc",
+    "sparsegpt": "#1b9e77",
+    "rtn": "#8e44ad",
+    "gptq": "#d6336c",
+    "ria": "#0aa2c0",
+    "random": "#7f8c8d",
+    "depth": "#495057",
+    "width": "#b8860b",
+    "mop": "#c0392b",
+    "mix": "#0aa2c0",
+}
+
+
+OTHERS = ("#b8860b", "#495057", "#0aa2c0", "#c0392b")
+
+
+MARKER = "#d6453d"
+
+
+SYMBOLS = {
+    "magnitude": "circle", "wanda": "diamond", "sparsegpt": "square", "rtn": "cross", "gptq": "x", "mix": "star",
+    "depth": "triangle-down", "width": "triangle-left", "mop": "star",
+}  # fmt: skip
+
+
+def task_colour(name: str) -> str:
+    return TASK_COLOURS.get(name, OTHERS[sum(map(ord, name)) % len(OTHERS)])
+
+
+def method_colour(name: str) -> str:
+    """A method's colour; a search's is its objective's."""
+    objective = re.search(r"objective=(\w+)", name)
+    if objective and objective[1] in TASK_COLOURS:
+        return TASK_COLOURS[objective[1]]
+    return METHOD_COLOURS.get(name, OTHERS[sum(map(ord, name)) % len(OTHERS)])
+
+
+def method_symbol(name: str) -> str:
+    """A method's mark; everything that was searched for is a star."""
+    return "star" if "alloc=search" in name or "objective=" in name else SYMBOLS.get(name, "circle")
+
+
+def look(rows: pd.DataFrame) -> tuple[str, str, bool]:
+    """Colour and symbol of one method's rows, those of the method that they recover from, and whether they do."""
+    base = str(rows["base"].iloc[0])
+    return method_colour(base), method_symbol(base), bool(rows["recovered"].iloc[0])
+
+
+def hollow(symbol: str, again: bool) -> str:
+    """A symbol, hollow for what was recovered."""
+    return f"{symbol}-open" if again else symbol
+
+
+def bars(rows: pd.DataFrame, value: str, low: str, high: str, colour: str, scale: float = 1) -> Chart:
+    up, down = (rows[high] - rows[value]) * scale, (rows[value] - rows[low]) * scale
+    return {
+        "type": "data", "array": numbers(up), "arrayminus": numbers(down), "thickness": 1, "width": 3, "color": colour,
+    }  # fmt: skip
+
+
+Row = Mapping[Any, Any]
+
+
+def each(rows: pd.DataFrame) -> Sequence[Row]:
+    return rows.to_dict("records")
+
+
+def said_n(rows: pd.DataFrame) -> str:
+    """How many examples stand behind these rows: 200, or 64 to 200."""
+    low, high = int(rows["n"].min()), int(rows["n"].max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def numbers(values: pd.Series) -> list[float | None]:
+    """Numbers for JSON: what is not known is left out of the drawing."""
+    return [None if math.isnan(v) or math.isinf(v) else round(float(v), 6) for v in values]
+
+
+def axis(**more: Any) -> Chart:
+    return {"zeroline": False, "fixedrange": True, "automargin": True, **more}
+
+
+def tip(row: Row, share: bool) -> str:
+    numbers = [percent(v, 1) if share else f"{v:.3g}" for v in (row["score"], row["low"], row["high"])]
+    return f"<b>{plain(row['label'])}</b><br>{numbers[0]} [{numbers[1]}, {numbers[2]}]<br>{row['n']} examples"
