@@ -210,6 +210,22 @@ def test_other_models_stand_beside(store: Store, tmp_path: Path) -> None:
     assert "The same recipe on several models" not in views.report(store, synthetic.MODEL)
 
 
+def test_recovery_and_searches_are_told_where_there_are_any(store: Store, page: str, tmp_path: Path) -> None:
+    again, searched = "wanda@0.5,recover=lora", "wanda@0.5,alloc=search,objective=factoid_qa"
+    kept = synthetic.make(tmp_path / "beyond", recipes=("dense", "wanda@0.5", again, searched), n=30)
+    now = views.current(views.scores(kept), synthetic.MODEL)
+    read = Read(views.report(kept, synthetic.MODEL))
+    head, answer = read.tables["Does recovery bring knowledge back, or perplexity alone?"]
+    (told,) = views.recovery_answers(views.recovered(kept, now))
+    assert answer[0] == told.label and answer[2:-1] == [told.words[kind] for kind in head[2:-1]]
+    assert answer[-1] == told.verdict
+    assert len(read.tables["What came back, task by task"]) == 1 + now["task"].nunique()
+    names = [row[0] for row in read.tables["wanda 50 %, shared out over the model in several ways"][1:]]
+    assert set(names) >= set(now.loc[now["recipe"].isin(["wanda@0.5", searched]), "label"])
+    assert "searched by factoid_qa" in read.text and "then never asked" in read.text
+    assert not any("brought back" in head or "searches chose" in head for head in headings(page))
+
+
 # --- examples --------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from kick_core.store import Store
 from kick_core.views.markup import Safe, tag
-from kick_core.views.story import examples, findings, method
+from kick_core.views.story import beyond, examples, findings, method
 from kick_core.views.story.facts import Section, Story, gather
 from kick_core.views.story.page import whole
 
@@ -24,6 +24,8 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("What every recipe keeps", findings.shares),
     ("Task by task", findings.by_task),
     ("At the same size", findings.sizes),
+    ("What recovery brought back", beyond.recovered),
+    ("What searches chose", beyond.searches),
     ("Close to dense", findings.close),
     ("Beside other models", findings.others),
     ("Twelve answers that broke", examples.broken),
