@@ -26,6 +26,13 @@ SHARED = {
     ",alloc=search,objective=retrieval_qa_open": "searched for Open-book QA",
 }
 """How a ratio is shared out over the model: options of a recipe, in words."""
+RECOVERED = {
+    "": "not at all",
+    ",recover=blocks": "block by block, by the calibration text",
+    ",recover=lora": "by training low-rank updates (LoRA)",
+    ",recover=qlora": "by training low-rank updates on 4-bit weights (QLoRA)",
+}
+"""How what was compressed is repaired, likewise."""
 
 
 def choose() -> tuple[str, str]:
@@ -56,14 +63,14 @@ def choose() -> tuple[str, str]:
         kind = st.segmented_control(
             "Kind", card.targets, default=kind, required=True, format_func=KINDS.__getitem__, key="how"
         ) or kind  # fmt: skip
-    shared = _shared() if kind == "ratio" and not card.plans else ""
-    return model or known[0], f"{card.name}@{_target(kind)}{shared}"
+    shared = _option("Shared out", SHARED, "alloc") if kind == "ratio" and not card.plans else ""
+    target = _target(kind)
+    return model or known[0], f"{card.name}@{target}{shared}{_option('Recovered', RECOVERED, 'recover')}"
 
 
-def _shared() -> str:
-    """How a ratio is shared out over the model, as options of a recipe."""
-    chosen = st.selectbox("Shared out", SHARED, format_func=SHARED.__getitem__, key="alloc")
-    return str(chosen or "")
+def _option(label: str, choices: dict[str, str], key: str) -> str:
+    """A choice among options of a recipe, as its text."""
+    return str(st.selectbox(label, choices, format_func=choices.__getitem__, key=key) or "")
 
 
 def _target(kind: str) -> str:

@@ -476,6 +476,8 @@ def test_a_ratio_can_be_searched_for() -> None:
     app = run("pages/compress.py", model=synthetic.MODEL, make="wanda")
     app.selectbox(key="alloc").set_value(",alloc=search,objective=factoid_qa").run()
     assert not app.exception and "recipe wanda@0.5,alloc=search,objective=factoid_qa" in html(app)
+    app.selectbox(key="recover").set_value(",recover=blocks").run()
+    assert not app.exception and "recipe wanda@0.5,alloc=search,objective=factoid_qa,recover=blocks" in html(app)
     app.button(key="go")
 
 
