@@ -129,7 +129,7 @@ def _tokens(sweep: Sweep, loaded: Any) -> list[list[int]]:
     for example in loaded.examples[:SAMPLE]:
         match way.kind:
             case "perplexity":
-                found.append([len(example.meta["ids"])])
+                found.append([len(example.meta.get("ids") or encode(ask.tokenizer, example.prompt[0]))])
             case "dialogue":
                 turns = range(1, len(example.prompt) + 1)
                 said = [""] * len(example.prompt)

@@ -34,6 +34,8 @@ def _plain(value: Any) -> Any:
         return value.to_json()
     if isinstance(value, tuple) and any(isinstance(item, _Json | tuple) for item in value):
         return tuple(_plain(item) for item in value)
+    if isinstance(value, dict) and any(isinstance(item, _Json) for item in value.values()):
+        return {name: _plain(item) for name, item in value.items()}
     return deepcopy(value) if isinstance(value, dict | list) else value
 
 

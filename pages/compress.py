@@ -63,14 +63,16 @@ def choose() -> tuple[str, str]:
         kind = st.segmented_control(
             "Kind", card.targets, default=kind, required=True, format_func=KINDS.__getitem__, key="how"
         ) or kind  # fmt: skip
-    shared = _option("Shared out", SHARED, "alloc") if kind == "ratio" and not card.plans else ""
+    shared = _shared() if kind == "ratio" and not card.plans else ""
     target = _target(kind)
-    return model or known[0], f"{card.name}@{target}{shared}{_option('Recovered', RECOVERED, 'recover')}"
+    again = st.selectbox("Recovered", RECOVERED, format_func=RECOVERED.__getitem__, key="recover")
+    return model or known[0], f"{card.name}@{target}{shared}{again or ''}"
 
 
-def _option(label: str, choices: dict[str, str], key: str) -> str:
-    """A choice among options of a recipe, as its text."""
-    return str(st.selectbox(label, choices, format_func=choices.__getitem__, key=key) or "")
+def _shared() -> str:
+    """How a ratio is shared out over the model, as options of a recipe."""
+    chosen = st.selectbox("Shared out", SHARED, format_func=SHARED.__getitem__, key="alloc")
+    return str(chosen or "")
 
 
 def _target(kind: str) -> str:

@@ -34,6 +34,7 @@ FAMILIES = {
     "label": "str",
     "kind": "str",
     "method": "str",
+    "recovered": "str",
     "sparsity": "float",
     "severity": "float",
     "bits_per_weight": "float",
@@ -63,6 +64,7 @@ FAMILIES = {
     "data": "str",
     "dtype": "str",
     "device": "str",
+    "engine": "str",
     "created": "str",
     "fingerprint": "str",
 }

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kick_core import compress_matrix, compression, methods, statistics, weights
+from kick_core import compress_matrix, compression, methods, one_block, statistics, weights
 from kick_core.methods import _select, _solve, _sweep
 from kick_core.spec import parse
 from tests.core.test_methods import problem
@@ -233,7 +233,7 @@ def test_the_factor_leaves_the_gram_matrix_alone():
 def test_losses_are_what_the_outputs_say():
     weight, inputs = problem()
     rows = inputs.reshape(-1, 64)
-    energy = compression.output_energy(weight.to(DEVICE), (rows.T @ rows).to(DEVICE))
+    energy = one_block.output_energy(weight.to(DEVICE), (rows.T @ rows).to(DEVICE))
     assert float(energy) == pytest.approx(float((rows.double() @ weight.double().T).square().sum()), rel=1e-4)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from kick_core import compress, compress_matrix, methods, runs, tasks
 from kick_core.artifacts import open_for
 from kick_core.evaluation import asker
+from kick_core.models import blocks
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.planners import Bench, searched_on
 from kick_core.planners._search import cheapest, ladder
@@ -309,6 +310,15 @@ def test_channels_and_heads_of_every_family(family):
         assert torch.allclose(with_cols, both, atol=1e-5)
 
 
+@torch.no_grad()
+def test_heads_that_share_one_key_stay():
+    """Falcon's queries share one head of keys and values, so that there are channels alone to drop."""
+    model, ids = make("Falcon"), token_ids(2, 48, vocabulary=128)
+    (channels,) = units(model, 0, few(model, ids, all_in_place))
+    assert channels.reader == "mlp.dense_4h_to_h" and channels.groups == channels.width == 256
+    assert channels.feeders == (("mlp.dense_h_to_4h", (256,)),)
+
+
 def _without(model, by_name, kind, ids, *, rows):
     kept = {name: matrix.read().clone() for name, matrix in by_name.items()}
     weight = kept[kind.reader].clone()
@@ -324,7 +334,8 @@ def _without(model, by_name, kind, ids, *, rows):
     return found
 
 
-def test_a_family_whose_units_cannot_be_told_is_refused(tmp_path, store):
+def test_a_family_whose_units_cannot_be_told_is_refused(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(blocks, "_PLAIN", ())  # products of a form that nobody watches
     folder = save_tiny(tmp_path / "falcon")
     make("Falcon").save_pretrained(folder)
     with pytest.raises(KickError, match="no channels or heads can be told"):

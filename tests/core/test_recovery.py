@@ -66,7 +66,7 @@ def test_defaults_are_spelled_out_and_others_stay_as_they_were():
 
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_can_be_recovered(name):
-    goal = {"ratio": "0.5", "pattern": "2:4", "bits": "8bit"}[methods.card(name).targets[0]]
+    goal = {"ratio": "0.5", "pattern": "2:4", "bits": "8bit", "budget": "4.5bpw"}[methods.card(name).targets[0]]
     for kind in ("blocks", "lora", "qlora"):
         recipe = parse(f"{name}@{goal},recover={kind}")
         how = methods.recovery(methods.resolve(recipe))
@@ -239,7 +239,7 @@ def test_stopped_anywhere_gives_the_same_bytes(peft, store, tmp_path, tiny_folde
 
 def test_the_forecast_knows_what_recovery_adds(peft, store, tiny_folder):
     shop = workshop(store, tiny_folder)
-    known = plans.sizes(shop.opened.model) | {"calibration": 256}
+    known = plans.sizes(shop.opened.model) | {"calibration": 256, "window": 64}
     for text in (LORA, GRID):
         recipe = parse(text)
         _, card = made(shop, text)
