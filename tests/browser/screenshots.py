@@ -36,7 +36,7 @@ def whole(browser: Any, address: str, folder: Path) -> Iterator[Path]:
     """Every page from top to bottom in both schemes."""
     for scheme in ("light", "dark"):
         tab = _tab(browser, address, scheme)
-        for name, path in PAGES.items():
+        for name, path in (PAGES | {"families": "/compare?view=Families"}).items():
             tab.page.set_viewport_size(SIZE)
             _settled(tab.open(path))
             tall = tab.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
