@@ -33,7 +33,9 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
              "error_y": bars(mine, "share_kept", "share_low", "share_high", colour)}
         )  # fmt: skip
     layout = {
-        "height": 360, "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest",
+        # each name beyond the first few takes a line of the legend
+        "height": 360 + 18 * max(0, len(traces) - 6), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "xaxis": axis(title={"text": "Bits per weight, dense 16"}, range=[0, 16.5], showgrid=False),
         "yaxis": axis(
