@@ -7,6 +7,8 @@ U^T U = H^-1 (Frantar & Alistarh, SparseGPT, arXiv 2301.00774, section 3.3; GPTQ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -73,12 +75,25 @@ def _factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.dtype) 
     work = gram.T.to(dtype, copy=True, memory_format=torch.contiguous_format).T
     work.diagonal().copy_(diagonal).add_(damping)
     failed = torch.empty((), dtype=torch.int32, device=gram.device)
-    torch.linalg.cholesky_ex(work, out=(work, failed))
-    if failed:
-        return None
-    torch.cholesky_inverse(work, out=work)
-    torch.linalg.cholesky_ex(work, upper=True, out=(work, failed))
+    with _one_thread():
+        torch.linalg.cholesky_ex(work, out=(work, failed))
+        if failed:
+            return None
+        torch.cholesky_inverse(work, out=work)
+        torch.linalg.cholesky_ex(work, upper=True, out=(work, failed))
     return None if failed or not torch.isfinite(work).all() else work
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """LAPACK's factors have other last bits for other numbers of threads (products have not); an artifact shall be the
+    same with however many cores it is made."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _turned_factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.dtype) -> Tensor | None:

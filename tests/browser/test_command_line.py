@@ -79,7 +79,7 @@ def test_own_prompt_answers_as_the_evaluation_did(
         for recipe in ("dense", "wanda@0.5"):
             said = detail.of(rows.at[recipe, "run"])
             assert said is not None and job.answers[recipe].lstrip().startswith(said.output.text[0])
-            assert job.answers[recipe].split()[0] in tab.text()
+            tab.page.get_by_text(job.answers[recipe].split()[0]).first.wait_for()
         link = tab.page.url
         assert f"ask={job.id}" in link
         tab.page.goto(link)

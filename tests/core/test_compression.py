@@ -277,3 +277,20 @@ def test_a_model_on_disk_is_compressed_to_the_same_bytes(store, tmp_path, tiny_f
         assert (
             artifacts.block_path(store, key, block).read_bytes() == artifacts.block_path(whole, key, block).read_bytes()
         )
+
+
+@pytest.mark.parametrize("recipe", ["wanda@0.5", "sparsegpt@0.5", "sparsegpt@2:4+gptq@4bit,group=32"])
+def test_as_many_threads_as_one_likes_make_the_same(recipe):
+    before, made = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            model = tiny_llama()
+            for _ in kick_core.compress(model, recipe, token_ids(4, 64)):
+                pass
+            made.append(model.state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for name, tensor in made[0].items():
+        assert all(torch.equal(tensor, other[name]) for other in made[1:]), name
