@@ -69,18 +69,19 @@ def _command(folder: Path, cache: Path, workers: int) -> list[str]:
 def test_one_worker_four_workers_killed_and_resumed(tmp_path: Path, tiny_folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for name, workers in (("one", 1), ("four", 4)):
+        began = time.monotonic()
         done = subprocess.run(
             _command(tiny_folder, tmp_path / name, workers), env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    chance, kills = random.Random(0), 0
+    took, chance, kills = time.monotonic() - began, random.Random(0), 0
     while True:
         process = subprocess.Popen(
             _command(tiny_folder, tmp_path / "killed", 4), env=environment, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            assert process.wait(timeout=12 + 12 * chance.random() + 6 * kills) == 0
+            assert process.wait(timeout=took * (0.5 + 0.3 * chance.random() + 0.3 * kills)) == 0
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
