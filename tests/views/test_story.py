@@ -24,7 +24,7 @@ from kick_core.store import Store
 from kick_core.views import commands, marks, plots, size_plots, story
 from kick_core.views.findings import percent
 from kick_core.views.markup import Safe, tag
-from kick_core.views.story import examples, facts, svg
+from kick_core.views.story import beyond, examples, facts, svg
 from tests import synthetic
 
 
@@ -223,6 +223,8 @@ def test_recovery_and_searches_are_told_where_there_are_any(store: Store, page: 
     names = [row[0] for row in read.tables["wanda 50 %, shared out over the model in several ways"][1:]]
     assert set(names) >= set(now.loc[now["recipe"].isin(["wanda@0.5", searched]), "label"])
     assert "searched by factoid_qa" in read.text and "then never asked" in read.text
+    solved = {"objective": "error", "examples": None, "candidates": float("nan"), "even": 0.9, "found": 0.4}
+    assert beyond._saw(solved) == "searched by error: 0.900 shared out evenly, 0.400 as found"
     assert not any("brought back" in head or "searches chose" in head for head in headings(page))
 
 

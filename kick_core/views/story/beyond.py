@@ -57,8 +57,11 @@ def _texts(row: Row) -> list[Child]:
 
 
 def _saw(row: Row) -> str:
-    on = f" on {int(row['examples'])} examples or windows" if row["examples"] == row["examples"] else ""
+    looks = [f"{int(row[name])} {word}" for name, word in _LOOKS.items() if row[name] == row[name] and row[name]]
     return (
-        f"searched by {row['objective']}{on}, {int(row['candidates'])} candidates looked at: "
+        f"searched by {', '.join([str(row['objective']), *looks])}: "
         f"{row['even']:.3f} shared out evenly, {row['found']:.3f} as found"
     )
+
+
+_LOOKS = {"examples": "examples or windows", "candidates": "candidates looked at"}
