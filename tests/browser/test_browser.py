@@ -198,7 +198,7 @@ def test_a_click_on_a_hole_of_the_grid_queues_it(tab: Tab, filled: Store) -> Non
         x, y, (recipe, task, state) = point(tab, "not measured")
         assert (recipe, task, state) == ("rtn@4bit", "instructions", "missing")
         click_at(tab, x, y)
-        tab.page.wait_for_selector('[data-job][data-state="running"], [data-job][data-state="queued"]')
+        tab.page.wait_for_selector('[data-job][data-state="running"], [data-job][data-state="queued"]', timeout=60_000)
         (found,) = (job for job in jobs.jobs(filled) if "recipes" in job.spec)
         assert found.spec["recipes"] == ["dense", "rtn@4bit"] and found.spec["tasks"] == ["instructions"]
         tab.page.get_by_role("button", name="Cancel").click()
