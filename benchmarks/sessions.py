@@ -10,17 +10,12 @@ and at the end. Everything stays on 127.0.0.1; the cache is made up.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,30 +25,6 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-
-
-@contextmanager
-def serving(cache: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """The explorer on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    command += ["--server.fileWatcherType", "none"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "KICK_CACHE": str(cache)}, stdout=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield port, process
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def memory(process: subprocess.Popen[bytes]) -> int:
@@ -129,10 +100,11 @@ def main() -> None:
     given.add_argument("--out", type=Path)
     arguments = given.parse_args()
     from tests import synthetic
+    from tests.served import started
 
     with tempfile.TemporaryDirectory() as folder:
         synthetic.make(Path(folder) / "cache")
-        with serving(Path(folder) / "cache") as (port, process):
+        with started(Path(folder) / "cache") as (port, process):
             until = time.monotonic() + arguments.seconds
             with ThreadPoolExecutor(arguments.sessions) as pool:
                 asked = [

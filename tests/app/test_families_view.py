@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 import streamlit as st
@@ -14,9 +13,9 @@ from streamlit.testing.v1 import AppTest
 from kick_core import views
 from kick_core.store import Store, kin
 from kick_core.views import kin_plots
-from tests import synthetic
+from tests import harness, synthetic
+from tests.harness import ROOT, charts
 
-ROOT = Path(__file__).resolve().parents[2]
 ONE, TWO = "pocket-11m", "lab/Other-1B"
 
 
@@ -36,22 +35,11 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(store: Store, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
     monkeypatch.setenv("KICK_CACHE", str(store.root))
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    app.run()
-    app.switch_page("pages/compare.py")
-    for name, value in {"view": "Families", **query}.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
+    return harness.run("pages/compare.py", timeout=120, **{"view": "Families", **query})
 
 
 def html(app: AppTest) -> str:
     return unescape("\n".join(element.proto.body for element in app.get("html")))
-
-
-def charts(app: AppTest) -> dict[str, Any]:
-    return {chart.proto.id.split("-")[-1]: json.loads(chart.proto.spec) for chart in app.get("plotly_chart")}
 
 
 def test_two_models_side_by_side(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,10 @@ from kick_core.store import Store
 from kick_core.store.files import seal_json
 from kick_core.views import searched
 from tests import synthetic
+from tests.harness import HOME, ROOT, charts, run
 from tests.judge.server import FakeJudge
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("pages/home.py", "pages/compress.py", "pages/evaluate.py", "pages/compare.py")
+PAGES = (HOME, "pages/compress.py", "pages/evaluate.py", "pages/compare.py")
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +50,8 @@ def use(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     st.cache_data.clear()
 
 
-def run(page: str = PAGES[0], **query: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    if page != PAGES[0]:
-        app.run()
-        app.switch_page(page)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
-
-
 def html(app: AppTest) -> str:
     return "\n".join(element.proto.body for element in app.get("html"))
-
-
-def charts(app: AppTest) -> dict[str, Any]:
-    return {chart.proto.id.split("-")[-1]: json.loads(chart.proto.spec) for chart in app.get("plotly_chart")}
 
 
 def cell(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series:

@@ -11,26 +11,18 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from kick_core import views
-from tests import synthetic
+from tests import harness, synthetic
+from tests.harness import HOME, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LORA = "wanda@0.5,recover=lora"
 TASKS = ("perplexity", "factoid_qa", "retrieval_qa_closed", "retrieval_qa_open")
 
 
-def run(root: Path, monkeypatch: pytest.MonkeyPatch, page: str = "", **query: str) -> AppTest:
+def run(root: Path, monkeypatch: pytest.MonkeyPatch, page: str = HOME, **query: str) -> AppTest:
     monkeypatch.setenv("KICK_CACHE", str(root))
     monkeypatch.chdir(ROOT)
     st.cache_data.clear()
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    if page:
-        app.run()
-        app.switch_page(page)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
+    return harness.run(page, **query)
 
 
 def html(app: AppTest) -> str:

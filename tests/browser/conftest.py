@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +12,7 @@ import pytest
 
 from kick_core.store import Store
 from tests import synthetic
+from tests.served import started
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -37,27 +32,8 @@ def chromium() -> str | None:
 @contextmanager
 def serving(cache: Path, *flags: str, **environment: str) -> Iterator[str]:
     """`streamlit run app.py` on a free port over a cache; the address. Later flags win over the port's."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    command += ["--server.fileWatcherType", "none", *flags]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "KICK_CACHE": str(cache), **environment}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).read()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(10)
+    with started(cache, *flags, **environment) as (port, _):
+        yield f"http://127.0.0.1:{port}"
 
 
 class Tab:

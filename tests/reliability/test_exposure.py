@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import http.client
-import os
 import socket
-import subprocess
-import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.served import started
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,25 +27,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     cache = tmp_path_factory.mktemp("served") / "cache"
     cache.mkdir()
     (cache / "secret.txt").write_text("SENTINEL-7391")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = int(probe.getsockname()[1])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(number),
-         "--server.fileWatcherType", "none"],
-        cwd=ROOT, env={**os.environ, "KICK_CACHE": str(cache)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for _ in range(300):
-            try:
-                if get(number, "/_stcore/health")[0] == 200:
-                    break
-            except OSError:
-                time.sleep(0.2)
+    with started(cache) as (number, _):
         yield number
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def get(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
