@@ -32,7 +32,7 @@ BARS = {(1, 512): 220, (128, 512): 6000}
 
 
 def ours(model: Any, prompts: list[list[int]], plan: engine.Plan, new_tokens: int) -> list[tuple[int, ...]]:
-    batches = engine.greedy(
+    batches = engine.generate(
         model, prompts, new_tokens=new_tokens, ends=frozenset(), stops=lambda _: False, plan=plan, filler=0
     )
     found = {item: text.ids for batch in batches for item, text in batch.items()}

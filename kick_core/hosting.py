@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
+from kick_core import statistics
 from kick_core.engine import Engine, own, serving, vllm
 from kick_core.evaluation import Asker
 from kick_core.export import checkpoint
@@ -82,8 +82,7 @@ def _vllm(shop: Workshop, ask: Asker, text: str) -> Host:
 def _make_room() -> None:
     """Give back what of a GPU this process holds without need: the server measures what is free."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    statistics.release()
 
 
 def _spread(shop: Workshop, max_memory: str) -> Host:

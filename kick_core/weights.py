@@ -105,6 +105,11 @@ def encode(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
     return tensors
 
 
+def encode_block(results: Mapping[str, CompressedMatrix]) -> dict[str, Tensor]:
+    """The tensors that keep the compressed matrices of a block, by their names."""
+    return {part: tensor for name, result in results.items() for part, tensor in encode(name, result).items()}
+
+
 def _encode_grid(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
     assert result.codes is not None and result.scales is not None and result.zeros is not None
     assert result.groups is not None and result.bits is not None

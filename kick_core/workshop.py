@@ -335,10 +335,7 @@ def _noted(reports: Sequence[BlockReport]) -> Iterator[str]:
 
 
 def _block_bytes(walked: Walked) -> bytes:
-    tensors: dict[str, Tensor] = {}
-    for name, result in walked.results.items():
-        tensors |= weights.encode(name, result)
-    return save(tensors)
+    return save(weights.encode_block(walked.results))
 
 
 def _hidden_bytes(walked: Walked) -> bytes | None:

@@ -43,18 +43,12 @@ def sweep_request(given: Namespace) -> Request:
         known = " or ".join(PRESETS)
         raise BadRequest(f"a sweep needs --preset ({known}), or at least one --recipe and one --task")
     named = preset(given.preset, given.model)
-    return replace(
+    return _changed(
         named,
-        calibration=calibration(given, named.calibration),
+        given,
         recipes=tuple(dict.fromkeys((*named.recipes, *given.recipes))),
         tasks=tuple(given.tasks) or named.tasks,
-        limit=given.limit or named.limit,
-        limits={} if given.limit else named.limits,
         data=given.data,
-        protocol=given.protocol,
-        device=given.device,
-        dtype=given.dtype,
-        revision=given.revision,
         fidelity=given.fidelity,
         noise_floor=given.noise_floor,
         **_hosts(given),
@@ -63,7 +57,11 @@ def sweep_request(given: Namespace) -> Request:
 
 def base_request(given: Namespace, model: str) -> Request:
     """How `kick reproduce` asks a model: as its experiment does, changed by what else was said."""
-    named = experiments.base(model, given.data)
+    return _changed(experiments.base(model, given.data), given)
+
+
+def _changed(named: Request, given: Namespace, **more: Any) -> Request:
+    """A named request, changed by what every command may say of it, and `more`."""
     return replace(
         named,
         calibration=calibration(given, named.calibration),
@@ -73,6 +71,7 @@ def base_request(given: Namespace, model: str) -> Request:
         device=given.device,
         dtype=given.dtype,
         revision=given.revision,
+        **more,
     )
 
 

@@ -21,7 +21,7 @@ Out of memory: the rows of that batch are halved until it fits, and `Plan.notes`
 """
 
 from kick_core.engine.answering import Engine, own
-from kick_core.engine.decoding import Generated, Sampling, Stopper, generate, greedy, stopper
+from kick_core.engine.decoding import Generated, Sampling, Stopper, generate, stopper
 from kick_core.engine.packing import Layout, pack_layout
 from kick_core.engine.padded import Scored
 from kick_core.engine.plan import Batch, Ids, Plan, batches, plan_for, rows_matter
@@ -52,7 +52,6 @@ __all__ = [
     "batches",
     "generate",
     "given_scores",
-    "greedy",
     "own",
     "pack_layout",
     "plan_for",

@@ -87,20 +87,6 @@ def stopper(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> Stopper
     return stopped if stops else lambda _: False
 
 
-def greedy(
-    model: PreTrainedModel,
-    prompts: Sequence[Ids],
-    *,
-    new_tokens: int,
-    ends: frozenset[int],
-    stops: Stopper,
-    plan: Plan,
-    filler: int,
-) -> Iterator[dict[int, Generated]]:
-    """Greedy continuations; see `generate`."""
-    return generate(model, prompts, new_tokens=new_tokens, ends=ends, stops=stops, plan=plan, filler=filler)
-
-
 @torch.inference_mode()
 def generate(
     model: PreTrainedModel,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -45,14 +46,19 @@ def open_model(source: Source, dtype: str = "auto", device: str = "auto") -> Pre
             local_files_only=True,
             output_loading_info=True,
         )
+    require_all_keys(source, facts)
+    opened: PreTrainedModel = model.to(where).eval()
+    return opened
+
+
+def require_all_keys(source: Source, facts: Mapping[str, Iterable[object]]) -> None:
+    """Raises KickError when weights and architecture do not match; `facts` is what transformers tells of loading."""
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found := sorted(map(str, facts[kind])):
             raise KickError(
                 f"{source.folder}: {len(found)} {kind.replace('_', ' ')}, first {found[0]!r}: "
                 f"these weights are not of this architecture"
             )
-    opened: PreTrainedModel = model.to(where).eval()
-    return opened
 
 
 def open_tokenizer(source: Source) -> PreTrainedTokenizerBase:

@@ -14,9 +14,10 @@ from accelerate import infer_auto_device_map, init_empty_weights
 from accelerate.utils import get_balanced_memory, get_max_memory
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from kick_core.models.loading import require_all_keys
 from kick_core.models.quantized import quantization
 from kick_core.models.source import Source, opening
-from kick_core.spec import BadRequest, KickError
+from kick_core.spec import BadRequest
 
 Places = Mapping[str, int | str]
 """Part of the model -> number of a GPU, "cpu" or "disk"."""
@@ -97,8 +98,6 @@ def open_mapped(source: Source, dtype: torch.dtype, places: Places, scratch: Pat
             local_files_only=True,
             output_loading_info=True,
         )
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found := sorted(map(str, facts[kind])):
-            raise KickError(f"{source.folder}: {len(found)} {kind.replace('_', ' ')}, first {found[0]!r}")
+    require_all_keys(source, facts)
     opened: PreTrainedModel = model.eval()
     return opened

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kick_core import weights
 from kick_core.artifacts import OpenModel
-from kick_core.compression import Walked, walk_many
+from kick_core.compression import walk_many
 from kick_core.models.blocks import decoder_blocks
 from kick_core.planners import CHOICE, Bench
 from kick_core.records import Planning
@@ -89,7 +89,9 @@ def build(bench: Bench, choices: Sequence[Recipe], *, keep: bool) -> Generator[P
             errors.setdefault(name, {})[recipe] = np.nan if layer.loss is None else layer.loss
             kept.setdefault(name, {})[recipe] = sizes[name] - layer.zeros
         if keep:
-            replace_file(_file(bench.scratch, list(choices).index(recipe), block), save(_tensors(walked)))
+            replace_file(
+                _file(bench.scratch, list(choices).index(recipe), block), save(weights.encode_block(walked.results))
+            )
         if recipe == made[-1]:
             note = f"{len(made)} choices for every matrix of block {block}"
             yield Planning(block + 1, walked.report.blocks + steps, note)
@@ -99,10 +101,3 @@ def build(bench: Bench, choices: Sequence[Recipe], *, keep: bool) -> Generator[P
     counts = np.array([[kept[name].get(choice, sizes[name]) for choice in choices] for name in sizes], dtype=float)
     folder = bench.scratch if keep else None
     return Database(list(sizes), np.array(list(sizes.values()), dtype=float), table, counts, tuple(choices), folder)
-
-
-def _tensors(walked: Walked) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for name, result in walked.results.items():
-        found |= weights.encode(name, result)
-    return found

@@ -27,9 +27,11 @@ class Objective:
     asked: int = 0
 
     def loss(self) -> float:
-        """The number as it is now, turned so that less is better."""
+        """The number as it is now, turned so that less is better; infinite where there is none."""
         self.asked += 1
         found = self.measure()
+        if math.isnan(found):
+            return math.inf
         return -found if self.higher_is_better else found
 
     def shown(self, loss: float) -> float:

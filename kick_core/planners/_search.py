@@ -94,8 +94,7 @@ class _Hunt:
     def loss(self, wanted: Assignment) -> float:
         if wanted not in self.known:
             self.database.wear(self.bench.opened, wanted)
-            found = self.sought.loss()
-            self.known[wanted] = float("inf") if np.isnan(found) else found
+            self.known[wanted] = self.sought.loss()
         return self.known[wanted]
 
     def refine(self, costs: Numbers, budget: float, best: Assignment) -> Generator[Planning, None, Assignment]:

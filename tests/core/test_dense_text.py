@@ -55,7 +55,7 @@ def test_tokens_until_divergence_are_greedy_decodings_own(ask, shop):
 
     def written():
         found = {}
-        for batch in engine.greedy(
+        for batch in engine.generate(
             ask.model, prompts, new_tokens=10, ends=frozenset(), stops=lambda _: False, plan=PLAN, filler=0
         ):
             found |= batch

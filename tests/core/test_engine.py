@@ -67,7 +67,7 @@ def test_scores_equal_one_prompt_at_a_time(models, family, longest):
 def test_greedy_text_equals_generate(models, family):
     model, prompts = models(family), [ids(3 + 7 * n % 23, n) for n in range(9)]
     found = merged(
-        engine.greedy(model, prompts, new_tokens=10, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0)
+        engine.generate(model, prompts, new_tokens=10, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0)
     )
     for prompt, mine in zip(prompts, found, strict=True):
         row = torch.tensor([prompt])
@@ -146,7 +146,7 @@ def test_where_rows_matter_every_shape_is_fixed(models, family, monkeypatch):
     model, prompts = models(family), [ids(3 + 7 * n % 23, n) for n in range(9)]
 
     def answers(which):
-        texts = engine.greedy(
+        texts = engine.generate(
             model, [prompts[i] for i in which], new_tokens=10, ends=frozenset(range(2, 20)), stops=lambda _: False,
             plan=PLAN, filler=0,
         )  # fmt: skip
@@ -228,7 +228,9 @@ class Small:
 
 def asked_all(model, plan, windows):
     prompts = [ids(3 + 7 * n % 23, n) for n in range(9)]
-    texts = engine.greedy(model, prompts, new_tokens=5, ends=frozenset({2}), stops=lambda _: False, plan=plan, filler=0)
+    texts = engine.generate(
+        model, prompts, new_tokens=5, ends=frozenset({2}), stops=lambda _: False, plan=plan, filler=0
+    )
     return (
         scores(model, questions(), options(3), plan=plan),
         {i: text for batch in texts for i, text in batch.items()},
@@ -260,7 +262,7 @@ def test_logits_that_are_not_finite_are_told(family):
     model, prompts = make(family), [ids(5, n) for n in range(3)]
     model.get_output_embeddings().weight.data[3] = float("nan")
     assert not any(score.finite for score in scores(model, questions(), options(1)).values())
-    texts = engine.greedy(model, prompts, new_tokens=4, ends=frozenset(), stops=lambda _: False, plan=PLAN, filler=0)
+    texts = engine.generate(model, prompts, new_tokens=4, ends=frozenset(), stops=lambda _: False, plan=PLAN, filler=0)
     assert merged(texts) == [engine.Generated((), "not finite")] * 3
 
 
@@ -280,7 +282,7 @@ def test_one_prompt_that_is_not_finite_spoils_no_other(family):
         if item != 4:
             assert score.logprobs == pytest.approx(expected[item].logprobs, abs=1e-4)
     texts = merged(
-        engine.greedy(
+        engine.generate(
             model, [prompts[4], *prompts[:4], *prompts[5:12]], new_tokens=4, ends=frozenset(), plan=PLAN, filler=0,
             stops=lambda _: False,
         )

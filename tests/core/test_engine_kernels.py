@@ -35,7 +35,7 @@ def told(name, plain, used):
 
 def texts(model, prompts, plan):
     return merged(
-        engine.greedy(model, prompts, new_tokens=3, ends=frozenset(), stops=lambda _: False, plan=plan, filler=0)
+        engine.generate(model, prompts, new_tokens=3, ends=frozenset(), stops=lambda _: False, plan=plan, filler=0)
     )
 
 

@@ -43,7 +43,7 @@ def test_a_request_survives_its_file() -> None:
 
 def greedy(ask: Asker, prompt: str, count: int) -> str:
     ids = encode(ask.tokenizer, prompt)
-    (found,) = engine.greedy(
+    (found,) = engine.generate(
         ask.model, [ids], new_tokens=count, ends=ask.ends, stops=lambda _: False, plan=ask.plan, filler=ask.filler
     )
     return str(ask.tokenizer.decode(list(found[0].ids), skip_special_tokens=True))
