@@ -1,5 +1,5 @@
-"""The explorer's entry: `streamlit run app.py` (or `kick app`). Menu and settings are in pages/parts/frame.py."""
+"""The explorer's entry: `streamlit run app.py` or `kick app`. The menu is in kick_core/explorer/frame.py."""
 
-from pages.parts.frame import main
+from kick_core.explorer.frame import main
 
 main()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kick_core import statistics
+from kick_core.compression import activations
 
 
 @dataclass
@@ -87,9 +87,9 @@ def rounded(seconds: float) -> float:
 
 @contextmanager
 def batched(windows: int) -> Iterator[None]:
-    before = statistics.BATCH
-    statistics.BATCH = windows
+    before = activations.BATCH
+    activations.BATCH = windows
     try:
         yield
     finally:
-        statistics.BATCH = before
+        activations.BATCH = before

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kick_core import compress_matrix
-from kick_core.methods import _select, _sweep
-from kick_core.methods._sweep import Pruner, Rounder
-from kick_core.one_block import output_energy
+from kick_core.compression.activations import StatsAccumulator
+from kick_core.compression.block import output_energy
+from kick_core.methods import select, sweep
+from kick_core.methods.sweep import Pruner, Rounder
 from kick_core.spec import IntGrid, KeepNofM, Unstructured
-from kick_core.statistics import Tally
 
 
 def problem(rows: int, cols: int, tokens: int = 240, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -38,8 +38,8 @@ def selection(device: torch.device) -> dict[str, Any]:
         plain = torch.rand(rows, n, generator=make)
         for scores in (plain, (plain * 5).floor(), torch.where(plain < 0.3, -1.0, (plain * 50).floor()), plain * 0):
             for count in {1, n // 3, n // 2, n - 1, n}:
-                there = _select.drop_lowest(scores.to(device), count).cpu()
-                wrong += int((there != _select.drop_lowest(scores, count)).sum())
+                there = select.drop_lowest(scores.to(device), count).cpu()
+                wrong += int((there != select.drop_lowest(scores, count)).sum())
                 cases += 1
     if wrong:
         raise AssertionError(f"{wrong} positions differ in {cases} cases")
@@ -63,7 +63,7 @@ SHAPES = ((64, 128), (4096, 128), (80, 96))
 
 def kernel_equals_eager(device: torch.device, shapes: tuple[tuple[int, int], ...] = SHAPES) -> dict[str, Any]:
     """One block by the kernel on the device and by the eager loop on the CPU: the same bits."""
-    kernels = _select.kernels(device)
+    kernels = select.kernels(device)
     if kernels is None:
         return {"skipped": "no Triton kernels on this device"}
     threads = torch.get_num_threads()
@@ -76,12 +76,12 @@ def kernel_equals_eager(device: torch.device, shapes: tuple[tuple[int, int], ...
         upper = torch.linalg.cholesky(torch.linalg.inv(gram.double()), upper=True).float().contiguous()
         for kind in ("half", "2:4", "4:8", "round", "joint"):
             pruner, rounder = _parts(kind, weight, torch.device("cpu"))
-            eager = _sweep._block(weight.clone(), upper, 0, pruner, rounder)
+            eager = sweep._block(weight.clone(), upper, 0, pruner, rounder)
             there_pruner, there_rounder = _parts(kind, weight, device)
             places = None
             if there_rounder:
                 places = torch.tensor(there_rounder.groups, dtype=torch.int32, device=device)
-            fused = _sweep._fused_block(weight.to(device), upper.to(device), 0, there_pruner, there_rounder, places)
+            fused = sweep._fused_block(weight.to(device), upper.to(device), 0, there_pruner, there_rounder, places)
             different = sum(int((a != b.cpu()).sum()) for a, b in zip(eager, fused, strict=True))
             if pruner and there_pruner:
                 different += int((pruner.keep != there_pruner.keep.cpu()).sum())
@@ -177,7 +177,7 @@ def gram_accuracy(device: torch.device, width: int = 4096, tokens: int = 16384) 
     for dtype in (torch.bfloat16, torch.float16):
         rows = base.to(dtype)
         exact = rows.double().T @ rows.double()
-        tally = Tally(width, "gram", device)
+        tally = StatsAccumulator(width, "gram", device)
         for _ in range(4):  # what many batches add up to
             tally.add(rows)
         single = torch.zeros(width, width, device=device)
@@ -190,8 +190,8 @@ def gram_accuracy(device: torch.device, width: int = 4096, tokens: int = 16384) 
                 "relative": float(off.norm() / exact.norm()),
                 "diagonal": float((off.diagonal() / exact.diagonal()).abs().max()),
             }
-        norms = (tally.norms.double() / 4 / exact.diagonal() - 1).abs().max()
-        figures[f"norms {str(dtype).removeprefix('torch.')}"] = float(norms)
+        sq_norms = (tally.sq_norms.double() / 4 / exact.diagonal() - 1).abs().max()
+        figures[f"norms {str(dtype).removeprefix('torch.')}"] = float(sq_norms)
     if max(one["relative"] for one in figures.values() if isinstance(one, dict)) > 1e-4:
         raise AssertionError(json.dumps(figures))
     return figures

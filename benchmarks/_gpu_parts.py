@@ -11,11 +11,12 @@ import torch
 from _bench import Bench, batched, rounded
 from torch import Tensor
 
-from kick_core import statistics
-from kick_core.methods import _select, _solve, _sweep
-from kick_core.methods._sweep import Pruner, Rounder
+from kick_core.compression import activations
+from kick_core.compression.block import output_energy
+from kick_core.methods import select, solve
+from kick_core.methods import sweep as _sweep
+from kick_core.methods.sweep import Pruner, Rounder
 from kick_core.models.blocks import decoder_blocks, first_inputs, run_block
-from kick_core.one_block import output_energy
 from kick_core.spec import IntGrid, Unstructured, parse
 
 
@@ -60,9 +61,9 @@ def _forwards(bench: Bench, found: dict[str, Any]) -> None:
 
         found["forward"][batch] = rounded(bench.seconds(forward, 2))
         with batched(batch), torch.no_grad():
-            inputs = statistics.first(model, ids)
+            inputs = activations.first(model, ids)
             for need in ("norms", "gram"):
-                spent = bench.seconds(partial(statistics.dense_pass, model, block, 0, inputs, need, keep=False), 1)
+                spent = bench.seconds(partial(activations.dense_pass, model, block, 0, inputs, need, keep=False), 1)
                 found["statistics"][f"{need} {batch}"] = rounded(spent)
 
 
@@ -104,11 +105,9 @@ def _factors(bench: Bench, found: dict[str, Any]) -> None:
             lower = torch.linalg.cholesky_ex(work)[0].flip(0, 1)
             return torch.linalg.solve_triangular(lower, eye, upper=True)
 
-        found["factor"][f"ours {width}"] = rounded(
-            bench.seconds(lambda gram=gram: _solve.inverse_factor(gram, 0.01), 3)
-        )
+        found["factor"][f"ours {width}"] = rounded(bench.seconds(lambda gram=gram: solve.inverse_factor(gram, 0.01), 3))
         found["factor"][f"turned {width}"] = rounded(bench.seconds(turned, 3))
-        off = (turned() - _solve.inverse_factor(gram, 0.01).upper).abs().max()
+        off = (turned() - solve.inverse_factor(gram, 0.01).upper).abs().max()
         found["factor"][f"differ {width}"] = rounded(float(off))
         del gram, eye
 
@@ -132,7 +131,7 @@ def _shapes(bench: Bench) -> tuple[tuple[int, int, int], ...]:
 
 def tiles(bench: Bench) -> dict[str, Any]:
     """Seconds of the sweep's kernel by rows a program and warps, for one block of 128 columns; of a whole sweep."""
-    kernels = _select.kernels(bench.device)
+    kernels = select.kernels(bench.device)
     found: dict[str, Any] = {}
     if kernels is None:
         return {"skipped": "no Triton kernels on this device"}
@@ -186,9 +185,9 @@ def _sweeps(bench: Bench) -> dict[str, Any]:
         works: dict[str, Callable[[], Any]] = {
             "sweep prune": prune,
             "sweep round": rounding,
-            "choose rows": lambda s=scores: _select.keep_mask(s, Unstructured(0.5), per_row=True),
-            "choose whole": lambda s=scores: _select.keep_mask(s, Unstructured(0.5), per_row=False),
-            "choose 2:4": lambda s=scores: _select.keep_mask(s, parse("wanda@2:4").target, per_row=True),
+            "choose rows": lambda s=scores: select.keep_mask(s, Unstructured(0.5), per_row=True),
+            "choose whole": lambda s=scores: select.keep_mask(s, Unstructured(0.5), per_row=False),
+            "choose 2:4": lambda s=scores: select.keep_mask(s, parse("wanda@2:4").target, per_row=True),
         }
         for name, work in works.items():
             spent[name] += count * bench.seconds(work, 2)

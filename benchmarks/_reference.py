@@ -21,20 +21,20 @@ class Hessian:
     """One linear's running statistics: the Hessian (SparseGPT, GPTQ), or the inputs' mean squares (Wanda)."""
 
     def __init__(self, linear: nn.Linear, *, full: bool) -> None:
-        self.linear, self.full, self.seen = linear, full, 0
+        self.linear, self.full, self.stats = linear, full, 0
         width, device = linear.in_features, linear.weight.device
         self.sums = torch.zeros((width, width) if full else (width,), device=device)
 
     def add(self, inputs: Tensor) -> None:
         samples = inputs.shape[0]
         columns = inputs.reshape(-1, inputs.shape[-1]).T
-        self.sums *= self.seen / (self.seen + samples)
-        self.seen += samples
+        self.sums *= self.stats / (self.stats + samples)
+        self.stats += samples
         if self.full:
-            columns = math.sqrt(2 / self.seen) * columns.float()
+            columns = math.sqrt(2 / self.stats) * columns.float()
             self.sums += columns.matmul(columns.T)
         else:
-            self.sums += torch.norm(columns.float(), p=2, dim=1) ** 2 / self.seen
+            self.sums += torch.norm(columns.float(), p=2, dim=1) ** 2 / self.stats
 
 
 def _inverse(hessian: Tensor, weight: Tensor) -> Tensor:

@@ -27,12 +27,14 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kick_core import cluster, jobs, workers
+from kick_core import jobs
+from kick_core.jobs import ray_cluster
 from kick_core.pocket import POCKET_MODELS
-from kick_core.request import Request
 from kick_core.spec import Calibration
 from kick_core.store import Store, open_store
-from kick_core.sweep import Sweep
+from kick_core.sweeps import pool
+from kick_core.sweeps.grid import Sweep
+from kick_core.sweeps.request import Request
 
 RECIPES = tuple(f"sparsegpt@{target}" for target in ("0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "2:4", "4:8"))
 VOCABULARY = 4096
@@ -70,7 +72,7 @@ def request(folder: Path, recipes: tuple[str, ...], windows: int, length: int, d
 
 def local(asked: Request, store: Store, processes: int | None) -> dict[str, Any]:
     """By processes of this machine, as `kick sweep` does."""
-    for _ in workers.run(Sweep(asked, store), processes):
+    for _ in pool.run(Sweep(asked, store), processes):
         pass
     return {}
 
@@ -78,7 +80,7 @@ def local(asked: Request, store: Store, processes: int | None) -> dict[str, Any]
 def ray(asked: Request, store: Store, tasks: int) -> dict[str, Any]:
     """By a detached driver and Ray, as `kick sweep --ray auto` does."""
     began, at_work = time.perf_counter(), None
-    name = jobs.start(store, cluster.Spread(asked, workers=tasks)).id
+    name = jobs.start(store, ray_cluster.Spread(asked, workers=tasks)).id
     while (found := jobs.job(store, name)).active:
         if at_work is None and found.cell:
             at_work = time.perf_counter() - began

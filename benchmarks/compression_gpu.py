@@ -31,8 +31,8 @@ import torch
 from _bench import Bench, batched, rounded
 from transformers import LlamaForCausalLM
 
-from kick_core import weights
-from kick_core.compression import walk, walk_many
+from kick_core.compression import codec
+from kick_core.compression.walk import walk, walk_many
 from kick_core.methods import resolve
 from kick_core.models.blocks import decoder_blocks, first_inputs, matrices
 from kick_core.models.shards import Shards, open_streamed, resident
@@ -159,18 +159,18 @@ def switch(bench: Bench) -> dict[str, Any]:
             tensors = {}
             for matrix, weight in block:
                 mask = torch.rand(weight.shape, device=bench.device) > 0.5
-                tensors[f"{matrix.name}.mask"] = weights.pack_bits(mask, 1)
+                tensors[f"{matrix.name}.mask"] = codec.pack_bits(mask, 1)
                 weight_count += weight.numel()
             save_file(tensors, f"{folder}/{number}.safetensors")
             size += os.path.getsize(f"{folder}/{number}.safetensors")
 
-        def wear() -> None:
+        def apply_weights() -> None:
             for number, block in enumerate(resident):
                 tensors = load_file(f"{folder}/{number}.safetensors")
                 for matrix, weight in block:
-                    weights.decode_into(matrix.read(), matrix.name, weight, tensors)
+                    codec.decode_into(matrix.read(), matrix.name, weight, tensors)
 
-        found["seconds"] = rounded(bench.seconds(wear, 3))
+        found["seconds"] = rounded(bench.seconds(apply_weights, 3))
         found["zeros"] = float((resident[0][0][0].read() == 0).float().mean())
         found["bits_per_weight"] = size * 8 / weight_count
         bits = torch.empty(size, dtype=torch.uint8)

@@ -31,7 +31,7 @@ BARS = {(1, 512): 220, (128, 512): 6000}
 """Tokens a second of so many rows and prompts of so many tokens that one H200 is to reach."""
 
 
-def ours(model: Any, prompts: list[list[int]], plan: engine.Plan, new_tokens: int) -> list[tuple[int, ...]]:
+def ours(model: Any, prompts: list[list[int]], plan: engine.BatchPolicy, new_tokens: int) -> list[tuple[int, ...]]:
     batches = engine.generate(
         model, prompts, new_tokens=new_tokens, ends=frozenset(), stops=lambda _: False, plan=plan, filler=0
     )

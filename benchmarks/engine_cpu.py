@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import _machine
 
 from kick_core import evaluation, tasks
-from kick_core.artifacts import open_for
-from kick_core.engine import decoding, scoring, windows
+from kick_core.artifacts.loaded_model import open_for
+from kick_core.engine import generation, scoring, windows
 from kick_core.engine.lean import lean
 from kick_core.pocket import POCKET_MODELS
-from kick_core.request import PRESETS
 from kick_core.spec import ModelRef
+from kick_core.sweeps.request import PRESETS
 
 
 def cpu_seconds() -> float:
@@ -41,7 +41,7 @@ def cpu_seconds() -> float:
 @contextmanager
 def forward(name: str) -> Iterator[None]:
     """Ask by the `lean` forward, or by the `library`'s alone."""
-    rooms = (decoding, scoring, windows)
+    rooms = (generation, scoring, windows)
     try:
         for room in rooms if name == "library" else ():
             room.lean = lambda _: None
@@ -53,7 +53,7 @@ def forward(name: str) -> Iterator[None]:
 
 def measured(model: str, names: list[str], rounds: int) -> dict[str, Any]:
     opened, preset = open_for(ModelRef(str(POCKET_MODELS[model])), None, "cpu"), PRESETS["demo"]
-    ask, cells = evaluation.asker(opened.model, opened.tokenizer), {}
+    ask, cells = evaluation.open_session(opened.model, opened.tokenizer), {}
     for name in names:
         limit = preset["limits"].get(name, preset["limit"])
         seconds, found = {"lean": math.inf, "library": math.inf}, {}

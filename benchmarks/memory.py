@@ -81,10 +81,10 @@ def worker(folder: str, cache: str, recipe: str, limit: float) -> None:
             time.sleep(0.02)
 
     thread = threading.Thread(target=watch, daemon=True)
-    from kick_core.request import Request
     from kick_core.spec import Calibration
     from kick_core.store import open_store
-    from kick_core.sweep import Sweep
+    from kick_core.sweeps.grid import Sweep
+    from kick_core.sweeps.request import Request
 
     before = _anonymous()
     thread.start()

@@ -76,7 +76,7 @@ def made_up(subjects: int, questions: int) -> list[list[int]]:
     return prompts
 
 
-def ours(model: Any, prompts: list[list[int]], plan: engine.Plan) -> dict[int, engine.Scored]:
+def ours(model: Any, prompts: list[list[int]], plan: engine.BatchPolicy) -> dict[int, engine.OptionScores]:
     batches = engine.score_options(model, prompts, [LETTERS] * len(prompts), plan=plan, filler=0)
     return {item: score for batch in batches for item, score in batch.items()}
 
@@ -137,7 +137,7 @@ def main() -> None:
     print(f"  largest difference to padded {figures['largest_difference']:.3f}, same choice {figures['same_choice']}")
 
 
-def measured(model: Any, prompts: list[list[int]], plan: engine.Plan) -> dict[str, Any]:
+def measured(model: Any, prompts: list[list[int]], plan: engine.BatchPolicy) -> dict[str, Any]:
     device = model.device
     groups = shared_prefixes(prompts, plan.row // 2)
     shared = sum(prefix + sum(len(prompts[i]) - prefix for i in items) for prefix, items in groups)

@@ -34,7 +34,7 @@ def memory(process: subprocess.Popen[bytes]) -> int:
 
 
 @dataclass
-class Seen:
+class InputStats:
     """What one session saw."""
 
     slider: str = ""
@@ -42,11 +42,11 @@ class Seen:
     errors: list[str] = field(default_factory=list)
 
 
-def session(port: int, number: int, until: float, pause: float) -> Seen:
+def session(port: int, number: int, until: float, pause: float) -> InputStats:
     """One browser's worth of traffic."""
     from websockets.sync.client import connect
 
-    seen, chance = Seen(), random.Random(number)
+    seen, chance = InputStats(), random.Random(number)
     address = f"127.0.0.1:{port}"
     try:
         with connect(
@@ -62,7 +62,7 @@ def session(port: int, number: int, until: float, pause: float) -> Seen:
     return seen
 
 
-def _rerun(line: Any, percent: int | None, seen: Seen) -> None:
+def _rerun(line: Any, percent: int | None, seen: InputStats) -> None:
     """Move the slider and wait until the page has run; a page that does not show where it stands is an error."""
     from streamlit.proto.BackMsg_pb2 import BackMsg
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg

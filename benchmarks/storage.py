@@ -23,11 +23,12 @@ import _machine
 import torch
 from memory import make_model
 
-from kick_core.artifacts import open_for
+from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.loaded_model import open_for
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.spec import Calibration, ModelRef, parse
-from kick_core.store import artifacts, ladders, open_store
-from kick_core.workshop import Workshop
+from kick_core.store import open_store, weight_artifacts
+from kick_core.store.nested_masks import sharing
 
 SEVEN_B = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
 """Weights in the linears of Llama-2-7B's blocks."""
@@ -52,26 +53,26 @@ def _median(work: Callable[[], Any], device: str, repeats: int = 5) -> float:
 def measure(name: str, cache: Path, device: str) -> dict[str, Any]:
     """Bits a weight of artifacts of one model, and seconds of changes between them; with shared files and without."""
     store = open_store(str(cache))
-    shop = Workshop(store, open_for(ModelRef(name), store, device), Calibration())
+    builder = ArtifactBuilder(store, open_for(ModelRef(name), store, device), Calibration())
     for text in RECIPES:
-        for _ in shop.make(parse(text)):
+        for _ in builder.make(parse(text)):
             pass
-    keys = [shop.key(parse(text)) for text in RECIPES]
-    cards = [artifacts.card(store, key) for key in keys]
-    opened, turn = shop.opened, itertools.count()
+    keys = [builder.key(parse(text)) for text in RECIPES]
+    cards = [weight_artifacts.card(store, key) for key in keys]
+    opened, turn = builder.opened, itertools.count()
     stored = [m.read() for block in decoder_blocks(opened.model) for m in matrices(block)]
     copies = [weight.clone() for weight in stored]
 
     def change() -> None:
-        opened.wear(store, keys[5 + next(turn) % 2])
+        opened.apply_weights(store, keys[5 + next(turn) % 2])
 
     found = {
         "weights": cards[0].weights,
         "bits_per_weight": max(card.bytes * 8 / card.weights for card in cards),
         "seconds": _median(change, device),
         "plain_copy": _median(lambda: [to.copy_(weight) for to, weight in zip(copies, stored, strict=True)], device),
-        "sharing": _median(lambda: [*ladders.share(store)], "cpu", 1),
-        "shared_bits": sum(artifacts.sizes(store)[key] for key in keys) * 8 / cards[0].weights,
+        "sharing": _median(lambda: [*sharing.share(store)], "cpu", 1),
+        "shared_bits": sum(weight_artifacts.sizes(store)[key] for key in keys) * 8 / cards[0].weights,
         "shared_seconds": _median(change, device),
     }
     scale = SEVEN_B / found["weights"]

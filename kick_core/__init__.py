@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "BadRequest": "kick_core.spec",
+    "BadRequest": "kick_core.errors",
     "Calibration": "kick_core.spec",
     "CompressedMatrix": "kick_core.methods",
     "IntGrid": "kick_core.spec",
     "KeepNofM": "kick_core.spec",
-    "KickError": "kick_core.spec",
+    "KickError": "kick_core.errors",
     "ModelRef": "kick_core.spec",
     "Recipe": "kick_core.spec",
     "Unstructured": "kick_core.spec",
-    "compress": "kick_core.compression",
-    "compress_matrix": "kick_core.compression",
+    "compress": "kick_core.compression.walk",
+    "compress_matrix": "kick_core.compression.walk",
     "evaluate": "kick_core.evaluation",
-    "load": "kick_core.workshop",
+    "load": "kick_core.artifacts.builder",
 }
 
 __all__ = [
@@ -43,11 +43,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from kick_core.compression import compress, compress_matrix
+    from kick_core.artifacts.builder import load
+    from kick_core.compression.walk import compress, compress_matrix
+    from kick_core.errors import BadRequest, KickError
     from kick_core.evaluation import evaluate
     from kick_core.methods import CompressedMatrix
-    from kick_core.spec import BadRequest, Calibration, IntGrid, KeepNofM, KickError, ModelRef, Recipe, Unstructured
-    from kick_core.workshop import load
+    from kick_core.spec import Calibration, IntGrid, KeepNofM, ModelRef, Recipe, Unstructured
 
 
 def __getattr__(name: str) -> Any:

@@ -138,7 +138,7 @@ class BlockReport(_Json):
 
 
 @dataclass(frozen=True, slots=True)
-class Planning(_Json):
+class PlanProgress(_Json):
     """A recipe looks at the whole model before its first block: `done` of `total` looks; `note` tells the last one."""
 
     done: int
@@ -147,7 +147,7 @@ class Planning(_Json):
 
 
 @dataclass(frozen=True, slots=True)
-class Lines(_Json):
+class StructuredMask(_Json):
     """What structured pruning drops of one matrix [out, in]: whole rows and whole columns, by number."""
 
     rows: tuple[int, ...] = ()
@@ -155,7 +155,7 @@ class Lines(_Json):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(_Json):
+class LayerPlan(_Json):
     """What a recipe that looks at the whole model does to every matrix, found before the walk.
 
     Matrices are named "block.name". `recipes` holds the text of what compresses each one, or `lines` what is dropped
@@ -163,12 +163,12 @@ class Plan(_Json):
     """
 
     recipes: dict[str, str] = field(default_factory=dict)
-    lines: dict[str, Lines] = field(default_factory=dict)
+    lines: dict[str, StructuredMask] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        lines = {name: Lines.from_json(found) for name, found in data["lines"].items()}
+        lines = {name: StructuredMask.from_json(found) for name, found in data["lines"].items()}
         return cls(dict(data["recipes"]), lines, dict(data["facts"]))
 
 

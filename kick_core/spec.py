@@ -7,33 +7,16 @@ planning a sweep or drawing a page must never wait for torch.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from kick_core.errors import BadRequest, nearest
+
 Option = bool | int | float | str
 LARGEST = (1 << 31) - 1
 """Of whole numbers in recipes: no size or seed needs more, and everything can hold it."""
-
-
-class KickError(Exception):
-    """A failure that the user can act on; the message is one line and is shown as it is (exit status 1)."""
-
-
-class BadRequest(KickError, ValueError):
-    """The request itself cannot be met: names the value, what is allowed and what to do (exit status 2)."""
-
-
-def nearest(value: str, known: Iterable[str], kind: str) -> BadRequest:
-    """The error for an unknown name, with the closest known ones first."""
-    known = list(known)
-    close = difflib.get_close_matches(value, known, n=len(known), cutoff=0.0)
-    hint = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
-    guess = f" Did you mean {hint[0]!r}?" if hint else ""
-    return BadRequest(f"unknown {kind} {value!r}.{guess} Known: {', '.join(close)}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Compare: any recipe against any other on one task, down to one prompt at every sparsity; by size; live; by model."""
 
-from pages.parts.frame import ensure
+from kick_core.explorer.frame import ensure
 
 ensure()
 
@@ -8,9 +8,20 @@ import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
 from kick_core import views  # noqa: E402
-from pages.parts import answers, browser, cards, controls, data, duel, grid, own_prompt, relatives, sized  # noqa: E402
-from pages.parts.frame import empty, heading, moved, note, provenance, store, title  # noqa: E402
-from pages.parts.safe import show, tag  # noqa: E402
+from kick_core.explorer import (  # noqa: E402
+    answers,
+    browser,
+    cards,
+    compare_ab,
+    controls,
+    coverage_grid,
+    data,
+    lineage,
+    own_prompt,
+    same_size,
+)
+from kick_core.explorer.frame import empty, heading, moved, note, provenance, store, title  # noqa: E402
+from kick_core.explorer.safe import show, tag  # noqa: E402
 
 ANSWERS, SIZE, OWN, FAMILIES = VIEWS = ("Answers", "Same size", "Your own prompt", "Families")
 
@@ -31,7 +42,7 @@ def choose(known: list[str]) -> tuple[pd.DataFrame, str, str, str]:
         controls.kind_of_data(model)
     frame = data.current(model, under)
     if frame.empty:
-        grid.nothing(model, under)
+        coverage_grid.nothing(model, under)
     with places[3]:
         task = controls.task(frame)
     with places[0]:
@@ -55,7 +66,7 @@ def compared(one: pd.Series, other: pd.Series) -> None:
             show(tag("p", f"B against A: {data.between(other, one, 'A')}."))
         note("Perplexity has no right or wrong, so nothing flips. Choose another task to compare answers.")
         return
-    duel.overview(examples, one, other)
+    compare_ab.overview(examples, one, other)
     heading("One example")
     shown = browser.filtered(examples)
     if shown.empty:
@@ -63,12 +74,13 @@ def compared(one: pd.Series, other: pd.Series) -> None:
         return
     name = browser.pick(shown, other, str(one["recipe"]), ("A", "B"))
     detail = data.detail(other, name)
-    ladder = other if other["kind"] != "dense" else one
-    steps = views.strip(store(), detail, ladder["run"])
-    broke = next((step.rung for step in steps[1:] if steps[0].right and step.right is False), None)
+    sparsity_series = other if other["kind"] != "dense" else one
+    steps = views.strip(store(), detail, sparsity_series["run"])
+    broke = next((step.target_label for step in steps[1:] if steps[0].right and step.right is False), None)
     heading(
         f"Breaks at {broke}" if broke else "The same prompt at every step",
-        f"One prompt along {ladder['method']}'s {duel.KINDS.get(ladder['kind'], 'steps')}; outlined: B.",
+        f"One prompt along {sparsity_series['method']}'s "
+        f"{compare_ab.KINDS.get(sparsity_series['kind'], 'steps')}; outlined: B.",
     )
     show(answers.strip(steps, other["run"], detail))
     answers.opened(detail, other["run"], one["run"])
@@ -91,7 +103,7 @@ def page() -> None:
         "View", VIEWS, default=first, required=True, key="view", bind="query-params", label_visibility="collapsed"
     )
     if view == FAMILIES:
-        relatives.page(known, head, chosen)
+        lineage.page(known, head, chosen)
         return
     with chosen:
         frame, task, a, b = choose(known)
@@ -100,14 +112,14 @@ def page() -> None:
         title("Compare", provenance(frame[(frame["task"] == task) & frame["recipe"].isin((a, b))]))
         moved(model)
     if view == SIZE:
-        sized.page(frame, task)
+        same_size.page(frame, task)
         return
     if view == OWN:
         own_prompt.page(*(_any(frame, recipe, task) for recipe in (a, b)))
         return
     one, other = (data.cell(frame, recipe, task) for recipe in (a, b))
     if one is None or other is None:
-        grid.gap(model, a if one is None else b, task)
+        coverage_grid.gap(model, a if one is None else b, task)
     if a == b:
         note("A and B are the same recipe: choose another to see what moved.")
         return

@@ -1,6 +1,6 @@
 """Compress: what a recipe would weigh before anything is pressed, the jobs that make it, and all that was made."""
 
-from pages.parts.frame import ensure
+from kick_core.explorer.frame import ensure
 
 ensure()
 
@@ -9,10 +9,11 @@ from math import isnan  # noqa: E402
 import streamlit as st  # noqa: E402
 
 from kick_core import jobs, views  # noqa: E402
-from kick_core.spec import BadRequest, Calibration, Unstructured  # noqa: E402
-from pages.parts import artifacts, data, job_cards  # noqa: E402
-from pages.parts.frame import FILL, facts, heading, moved, note, store, title  # noqa: E402
-from pages.parts.safe import show, tag  # noqa: E402
+from kick_core.errors import BadRequest  # noqa: E402
+from kick_core.explorer import artifacts, data, job_cards  # noqa: E402
+from kick_core.explorer.frame import FILL, facts, heading, moved, note, store, title  # noqa: E402
+from kick_core.explorer.safe import show, tag  # noqa: E402
+from kick_core.spec import Calibration, Unstructured  # noqa: E402
 
 KINDS = {"ratio": "unstructured", "pattern": "N:M pattern", "bits": "fewer bits"}
 PATTERNS = ("2:4", "4:8", "1:4", "1:2")

@@ -1,15 +1,15 @@
 """Evaluate: what is measured, accuracy against sparsity, and the very examples that broke."""
 
-from pages.parts.frame import ensure
+from kick_core.explorer.frame import ensure
 
 ensure()
 
 import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
-from pages.parts import answers, browser, cards, charts, controls, data, grid, job_cards, measures  # noqa: E402
-from pages.parts.frame import empty, heading, moved, note, provenance, title  # noqa: E402
-from pages.parts.safe import show  # noqa: E402
+from kick_core.explorer import answers, browser, cards, charts, controls, coverage_grid, data, job_cards, measures  # noqa: E402
+from kick_core.explorer.frame import empty, heading, moved, note, provenance, title  # noqa: E402
+from kick_core.explorer.safe import show  # noqa: E402
 
 
 def take_click() -> None:
@@ -35,11 +35,11 @@ def chart(frame: pd.DataFrame, task: str, row: pd.Series) -> None:
 
 def fill(model: str, covered: pd.DataFrame) -> None:
     """The grid, and one job for all of its holes; what is measured costs it nothing."""
-    grid.clickable(model, covered)
+    coverage_grid.clickable(model, covered)
     holes = covered[covered["state"] == "missing"]
     if len(holes):
         recipes, tasks = (list(dict.fromkeys(holes[name])) for name in ("recipe", "task"))
-        wanted = grid.wanted(model, recipes, tasks, covered)
+        wanted = coverage_grid.wanted(model, recipes, tasks, covered)
         job_cards.button(f"Measure the {len(holes)} missing cells", wanted, key="fill")
 
 
@@ -62,7 +62,7 @@ def choose(known: list[str]) -> tuple[pd.DataFrame, str, str]:
         controls.kind_of_data(model)
     frame = data.current(model, under)
     if frame.empty:
-        grid.nothing(model, under)
+        coverage_grid.nothing(model, under)
     with left:
         task = controls.task(frame)
     with middle:
@@ -82,12 +82,12 @@ def page() -> None:
     with head:
         title("Evaluate", provenance(mine[mine["recipe"].isin(("dense", recipe))]))
         moved(model)
-    covered = grid.coverage(model)
-    with st.expander(f"What is measured: {grid.said(covered)}"):
+    covered = coverage_grid.coverage(model)
+    with st.expander(f"What is measured: {coverage_grid.said(covered)}"):
         fill(model, covered)
     row = data.cell(mine, recipe, task)
     if row is None:
-        grid.gap(model, recipe, task)
+        coverage_grid.gap(model, recipe, task)
     job_cards.live(ended=0)
     left, right = st.columns([3, 2], gap="large")
     with left:

@@ -1,6 +1,6 @@
 """Findings: the tool's sentence, the poster behind it, the paper's claims put to the data, one broken example."""
 
-from pages.parts.frame import ensure
+from kick_core.explorer.frame import ensure
 
 ensure()
 
@@ -8,11 +8,11 @@ import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 
 from kick_core import views  # noqa: E402
-from kick_core.spec import KickError  # noqa: E402
+from kick_core.errors import KickError  # noqa: E402
+from kick_core.explorer import answers, cards, charts, controls, data, recovery, slider_marker  # noqa: E402
+from kick_core.explorer.frame import empty, heading, moved, note, provenance, share, title  # noqa: E402
+from kick_core.explorer.safe import show  # noqa: E402
 from kick_core.views import matrices  # noqa: E402
-from pages.parts import answers, cards, charts, controls, data, marker, recovered  # noqa: E402
-from pages.parts.frame import empty, heading, moved, note, provenance, share, title  # noqa: E402
-from pages.parts.safe import show  # noqa: E402
 
 
 def choose(known: list[str], head: st.delta_generator.DeltaGenerator) -> tuple[pd.DataFrame, str, str, int]:
@@ -166,7 +166,7 @@ def page() -> None:
         note("This model has not been measured at any sparsity. Compress it on the next page, or run:")
         st.code(f"kick sweep {model} --preset demo", language="bash")
     claims(model)
-    recovered.section(model)
+    recovery.section(model)
     if method:
         heading("Every task, all methods", "Raw scores from 0; perplexity on a logarithmic axis, where up is worse.")
         with st.container(key="panels-scroll"):
@@ -177,7 +177,7 @@ def page() -> None:
                 alt="Scores of all pruning methods against sparsity, one panel for each task",
             )
     others(frame, recipe)
-    marker.follow()
+    slider_marker.follow()
 
 
 page()

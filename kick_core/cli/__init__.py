@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from kick_core.spec import BadRequest, KickError
+from kick_core.errors import BadRequest, KickError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

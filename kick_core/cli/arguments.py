@@ -25,8 +25,8 @@ class _Later:
         return command
 
 
-comparing, judging, making = _Later("comparing"), _Later("judging"), _Later("making")
-explorer, planning, storing = _Later("explorer"), _Later("planning"), _Later("storing")
+judge, measure, reproduce = _Later("judge"), _Later("measure"), _Later("reproduce")
+app, cache, sweep = _Later("app"), _Later("cache"), _Later("sweep")
 
 _RECIPES = """recipes:
   dense                the uncompressed model
@@ -129,7 +129,7 @@ def _compress(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     _model(command)
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
     _calibration(command)
-    command.set_defaults(command=making.compress)
+    command.set_defaults(command=measure.compress)
 
 
 def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -141,7 +141,7 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     _hosts(command)
     _closer(command)
     _calibration(command)
-    command.set_defaults(command=making.evaluate)
+    command.set_defaults(command=measure.evaluate)
 
 
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -157,7 +157,7 @@ def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     _hosts(command)
     _closer(command)
     _calibration(command, windows=None)
-    command.set_defaults(command=planning.sweep)
+    command.set_defaults(command=sweep.sweep)
 
 
 def _cluster(command: ArgumentParser) -> None:
@@ -195,7 +195,7 @@ def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
     _asking(command)
     _calibration(command, windows=None)
-    command.set_defaults(command=comparing.reproduce)
+    command.set_defaults(command=reproduce.reproduce)
 
 
 def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -205,12 +205,12 @@ def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("folder", metavar="DIR")
     command.add_argument("--format", required=True, help="dense, gptq or compressed-tensors")
     _calibration(command)
-    command.set_defaults(command=making.export)
+    command.set_defaults(command=measure.export)
 
 
 def _score(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "score", "Derive all verdicts again from the stored outputs; needs no model.")
-    command.set_defaults(command=storing.score)
+    command.set_defaults(command=cache.score)
 
 
 def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -235,29 +235,29 @@ def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument(
         "--as-published", action="store_true", help="bare prompts; LLM-KICK's with the compressed answer second only"
     )
-    command.set_defaults(command=judging.judge)
+    command.set_defaults(command=judge.judge)
 
 
 def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "list", "What the cache holds.")
-    command.set_defaults(command=storing.list_all)
+    command.set_defaults(command=cache.list_all)
     command = _command(commands, "show", "One artifact, run or judging by its key.")
     command.add_argument("key", metavar="KEY", help="a key, or the beginning of one")
-    command.set_defaults(command=storing.show)
+    command.set_defaults(command=cache.show)
     command = _command(commands, "verify", "Look for damage; damaged artifacts are set aside and made again.")
     command.add_argument("--deep", action="store_true", help="read every byte")
-    command.set_defaults(command=storing.verify)
+    command.set_defaults(command=cache.verify)
     command = _command(
         commands,
         "gc",
         "Make room: leftovers go, nested masks share files, then artifacts go that are cheapest to remake.",
     )
     command.add_argument("--max-size", type=int, metavar="BYTES", help="keep at most so many bytes of weights")
-    command.set_defaults(command=storing.collect)
+    command.set_defaults(command=cache.collect)
     command = _command(commands, "pin", "Let gc never remove an artifact.")
     command.add_argument("key", metavar="KEY", help="a key, or the beginning of one")
     command.add_argument("--off", action="store_true", help="no longer")
-    command.set_defaults(command=storing.pin)
+    command.set_defaults(command=cache.pin)
     command = _command(commands, "report", "Write what was found of a model as one HTML file that works offline.")
     command.add_argument("file", metavar="FILE.html")
     command.add_argument("--model", help="which model (default: the one measured most)")
@@ -265,9 +265,9 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
         "--data", metavar="DATA", help="pocket, official or a folder (default: pocket where it was asked)"
     )
     command.add_argument("--protocol", help="strict or paper (default: the one asked under most)")
-    command.set_defaults(command=storing.report)
+    command.set_defaults(command=cache.report)
     command = _command(commands, "doctor", "What this machine offers, and what is missing.")
-    command.set_defaults(command=storing.doctor)
+    command.set_defaults(command=cache.doctor)
 
 
 def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -283,4 +283,4 @@ def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument(
         "--unsafe-no-auth", action="store_true", help="listen beyond this machine though nobody has to log in"
     )
-    command.set_defaults(command=explorer.app)
+    command.set_defaults(command=app.app)

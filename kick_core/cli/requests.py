@@ -6,9 +6,10 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
-from kick_core import experiments
-from kick_core.request import PRESETS, Request, preset
-from kick_core.spec import BadRequest, Calibration
+from kick_core.errors import BadRequest
+from kick_core.spec import Calibration
+from kick_core.sweeps import experiments
+from kick_core.sweeps.request import PRESETS, Request, preset
 
 
 def calibration(given: Namespace, default: Calibration) -> Calibration:

@@ -20,11 +20,11 @@ In float32 the promise is 1e-5 and the same text; in half precision it is the sa
 Out of memory: the rows of that batch are halved until it fits, and `Plan.notes` says so.
 """
 
-from kick_core.engine.answering import Engine, own
-from kick_core.engine.decoding import Generated, Sampling, Stopper, generate, stopper
+from kick_core.engine.batching import Batch, BatchPolicy, Ids, batches, plan_for, rows_matter
+from kick_core.engine.generation import Generated, Sampling, Stopper, generate, stopper
+from kick_core.engine.interface import Engine, own
 from kick_core.engine.packing import Layout, pack_layout
-from kick_core.engine.padded import Scored
-from kick_core.engine.plan import Batch, Ids, Plan, batches, plan_for, rows_matter
+from kick_core.engine.padded import OptionScores
 from kick_core.engine.scoring import plan_hash, score_options, why_padded
 from kick_core.engine.windows import (
     GivenScores,
@@ -38,14 +38,14 @@ from kick_core.engine.windows import (
 
 __all__ = [
     "Batch",
+    "BatchPolicy",
     "Engine",
     "Generated",
     "GivenScores",
     "Ids",
     "Layout",
-    "Plan",
+    "OptionScores",
     "Sampling",
-    "Scored",
     "Stopper",
     "TextScore",
     "WindowScores",

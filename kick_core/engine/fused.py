@@ -30,20 +30,20 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attention of one token a row over a cache, by our kernel; anything else as the library does it."""
-    from kick_core.engine import _triton
+    from kick_core.engine import kernels
 
     plain = all(kwargs.get(name) is None for name in _NOT_HERE) and query.dtype == key.dtype == value.dtype
     shapes = query.shape[2] == 1 and key.shape == value.shape and query.shape[-1] == key.shape[-1] <= 256
     if not plain or not shapes or attention_mask is None or attention_mask.shape[1] != 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    return _triton.attend(query, key, value, attention_mask, float(scale)), None
+    return kernels.attend(query, key, value, attention_mask, float(scale)), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
 
 
-class StandIns:
+class FusedPatches:
     """What is put in place of a model's modules and functions, for forwards of so many tokens at least."""
 
     def __init__(self, model: PreTrainedModel, tokens: int) -> None:
@@ -101,11 +101,11 @@ def _plain_linear(module: Any) -> bool:
 
 
 def _linear(module: nn.Linear, inputs: Tensor) -> Tensor:
-    from kick_core.engine import _triton
+    from kick_core.engine import kernels
 
     if inputs.numel() != module.in_features or inputs.dtype != module.weight.dtype:
         return nn.functional.linear(inputs, module.weight, module.bias)
-    return _triton.one_row(inputs, module.weight, module.bias)
+    return kernels.one_row(inputs, module.weight, module.bias)
 
 
 def _norm(module: nn.Module, given: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
@@ -115,10 +115,10 @@ def _norm(module: nn.Module, given: Callable[..., Tensor]) -> Callable[..., Tens
         return None
     if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or weight.is_meta:
         return None
-    from kick_core.engine import _triton
+    from kick_core.engine import kernels
 
     def normed(values: Tensor) -> Tensor:
-        return _triton.normed(values, weight, epsilon)
+        return kernels.normed(values, weight, epsilon)
 
     values = given(weight, 2, 1, len(weight))
     return normed if _alike(normed(values), module(values)) else None
@@ -132,13 +132,13 @@ def _gated_mlp(module: nn.Module, tokens: int, given: Callable[..., Tensor]) -> 
     gate, up, down = parts
     if gate.bias is not None or up.bias is not None or gate.weight.shape != up.weight.shape:
         return None
-    from kick_core.engine import _triton
+    from kick_core.engine import kernels
 
     def mlp(values: Tensor) -> Tensor:
         if tokens == 1 and values.numel() == gate.in_features:
-            return _linear(down, _triton.one_row_gated(values, gate.weight, up.weight))
+            return _linear(down, kernels.one_row_gated(values, gate.weight, up.weight))
         linear = nn.functional.linear
-        return linear(_triton.gated(linear(values, gate.weight), linear(values, up.weight)), down.weight, down.bias)
+        return linear(kernels.gated(linear(values, gate.weight), linear(values, up.weight)), down.weight, down.bias)
 
     values = given(gate.weight, tokens, 1, gate.in_features)
     sound = _alike(nn.functional.silu(values), act(values)) and _alike(mlp(values), module(values))
@@ -147,7 +147,7 @@ def _gated_mlp(module: nn.Module, tokens: int, given: Callable[..., Tensor]) -> 
 
 def _rotary(function: Callable[..., Any], given: Callable[..., Tensor]) -> Callable[..., Any] | None:
     """The stand-in for a family's rotary positions, where they are turned by halves."""
-    from kick_core.engine import _triton
+    from kick_core.engine import kernels
 
     def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> Any:
         usual = q.dim() == k.dim() == 4 and q.shape[2:] == k.shape[2:] and len(q) == len(k)
@@ -155,7 +155,7 @@ def _rotary(function: Callable[..., Any], given: Callable[..., Tensor]) -> Calla
         alike = len({t.dtype for t in (q, k, cos, sin)}) == len({t.stride(-1) for t in (q, k, cos, sin)}) == 1
         if args or kwargs or not whole or not alike or q.stride(-1) != 1:
             return function(q, k, cos, sin, *args, **kwargs)
-        return _triton.turned(q, k, cos, sin)
+        return kernels.turned(q, k, cos, sin)
 
     query, key, angles = given(2, 4, 3, 32), given(2, 2, 3, 32), given(2, 3, 16).repeat(1, 1, 2)
     try:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from kick_core.engine.plan import Ids, rows_matter
+from kick_core.engine.batching import Ids, rows_matter
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: its number, queries [n, heads, width], keys and values [n, key heads, width] of n tokens;
@@ -48,7 +48,7 @@ class _Layer:
     down: Tensor
 
 
-class Lean:
+class DedupForward:
     """A Llama-shaped model as it is now: a change of its weights needs another one."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -184,7 +184,7 @@ def flat(prompts: Sequence[Ids], lengths: Sequence[int]) -> Flat:
     return Flat(torch.tensor(ids), torch.tensor(positions), tuple(rows), torch.tensor(last))
 
 
-def causal(lean: Lean, laid: Flat, kept: Callable[[int, int, Tensor, Tensor], None] | None = None) -> Attend:
+def causal(lean: DedupForward, laid: Flat, kept: Callable[[int, int, Tensor, Tensor], None] | None = None) -> Attend:
     """Attention as in rows without a mask; `kept(layer, first row, keys, values)` is handed those of every length."""
 
     def attend(number: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -202,7 +202,9 @@ def causal(lean: Lean, laid: Flat, kept: Callable[[int, int, Tensor, Tensor], No
     return attend
 
 
-def attention(lean: Lean, number: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def attention(
+    lean: DedupForward, number: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+) -> Tensor:
     """The library's own: [rows, heads, length, width] each to [rows, length, heads, width]."""
     found: Tensor = sdpa_attention_forward(
         lean.attention[number], queries, keys, values, mask, scaling=lean.attention[number].scaling
@@ -213,13 +215,13 @@ def attention(lean: Lean, number: int, queries: Tensor, keys: Tensor, values: Te
 _tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
-def lean(model: PreTrainedModel) -> Lean | None:
+def lean(model: PreTrainedModel) -> DedupForward | None:
     """The model without the library's forward, where it is one of these and gives the same bits; else None."""
     if model.device.type != "cpu" or model.dtype == torch.float32 or rows_matter(model) or not _looks_right(model):
         return None
     if model not in _tried:
         _tried[model] = _same_bits(model)
-    return Lean(model) if _tried[model] else None
+    return DedupForward(model) if _tried[model] else None
 
 
 _MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -247,7 +249,7 @@ def _same_bits(model: PreTrainedModel) -> bool:
     made = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.vocab_size, (3, 48), generator=made)
     ids[1, :20] = ids[0, :20]
-    ours, laid = Lean(model), flat(ids.tolist(), [48] * 3)
+    ours, laid = DedupForward(model), flat(ids.tolist(), [48] * 3)
     states = ours.states(laid.ids, laid.positions, causal(ours, laid))
     theirs = model(input_ids=ids, use_cache=False).logits.float()
     mine = ours.logits(states)[laid.rows[0].cells]

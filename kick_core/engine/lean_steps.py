@@ -13,8 +13,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from kick_core.engine.lean import Lean, attention, causal, flat
-from kick_core.engine.plan import Ids, Plan, round_up
+from kick_core.engine.batching import BatchPolicy, Ids, round_up
+from kick_core.engine.lean import DedupForward, attention, causal, flat
 from kick_core.engine.steps import COLUMNS, NOT_FINITE, Chooser, chosen
 
 _ALIKE = 2 * COLUMNS
@@ -40,21 +40,21 @@ class _Part:
         return slice(self.first, self.first + self.count)
 
 
-class LeanSteps:
+class DedupSteps:
     """The steps of one batch after another; used as `SlotSteps` are, where rows do not matter."""
 
-    def __init__(self, lean: Lean, plan: Plan, choose: Chooser | None) -> None:
+    def __init__(self, lean: DedupForward, plan: BatchPolicy, choose: Chooser | None) -> None:
         self.lean, self.plan, self.choose = lean, plan, choose
         self.memory: list[Tensor] = []
         self.spoiled = False
 
-    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, chances: Tensor | None) -> None:
+    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None) -> None:
         """Read the prompts of a batch, in ascending order of padded length. `chances` is float32 [rows, new_tokens]."""
         lengths = [self.plan.length(len(ids)) for ids in prompts]
         self.parts = list(self._parts(prompts, lengths, new_tokens))
         self.cells = torch.cat([part.cells for part in self.parts])
         self.where = torch.tensor([len(ids) for ids in prompts])
-        self.chances = torch.zeros(rows, new_tokens) if chances is None else chances
+        self.uniforms = torch.zeros(rows, new_tokens) if uniforms is None else uniforms
         self.number = 0
         self.first: Tensor | None = self._read(prompts, lengths)
 
@@ -110,7 +110,7 @@ class LeanSteps:
     def next(self) -> list[int]:
         """The next token of every row; `NOT_FINITE` for a row whose logits hold NaN or no finite maximum."""
         logits, self.first = self._step() if self.first is None else self.first, None
-        tokens = chosen(logits, self.choose, self.chances[:, self.number])
+        tokens = chosen(logits, self.choose, self.uniforms[:, self.number])
         self.ids = tokens.clamp(min=0)
         self.number += 1
         found: list[int] = tokens.tolist()
@@ -159,6 +159,6 @@ class LeanSteps:
             parts.append(part)
         self.parts = parts
         index = torch.tensor(order)
-        self.ids, self.where, self.chances = self.ids[index], self.where[index], self.chances[index]
+        self.ids, self.where, self.uniforms = self.ids[index], self.where[index], self.uniforms[index]
         self.cells = torch.cat([part.cells[: part.count] for part in parts])
         return order

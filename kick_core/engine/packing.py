@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kick_core.engine.plan import Ids, Plan, round_up
+from kick_core.engine.batching import BatchPolicy, Ids, round_up
 
 _OPEN = 16
 """A question goes into the first of so many rows, those begun last, that has room for it."""
@@ -54,7 +54,7 @@ def branches(options: Sequence[Ids]) -> list[int]:
     return [len(ids) - 1 for ids in options]
 
 
-def pack_layout(prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], plan: Plan) -> Layout:
+def pack_layout(prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], plan: BatchPolicy) -> Layout:
     """Put all prompts of a task, in order, into rows behind shared prefixes.
 
     Within a group questions are placed in their order, so the layout of the first n never depends on the rest.
@@ -68,7 +68,12 @@ def pack_layout(prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], plan: 
 
 
 def _rows_of(
-    group: int, prefix: int, items: Sequence[int], prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], plan: Plan
+    group: int,
+    prefix: int,
+    items: Sequence[int],
+    prompts: Sequence[Ids],
+    options: Sequence[Sequence[Ids]],
+    plan: BatchPolicy,
 ) -> list[Row]:
     room = round_up(prefix, plan.room)
     closed: list[Row] = []

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from kick_core.engine.batching import BatchPolicy, Ids, Padded, batches, in_parts, logits_of, padded, rows_matter
 from kick_core.engine.packing import branches
-from kick_core.engine.plan import Ids, Padded, Plan, batches, in_parts, logits_of, padded, rows_matter
 
 Options = Sequence[Ids]
 
 
-class Scored(NamedTuple):
+class OptionScores(NamedTuple):
     """One prompt's scores, natural logarithms in float32.
 
     `logprobs` are summed over every option's tokens. `argmax` is the token that the model would have chosen
@@ -32,7 +32,7 @@ class Scored(NamedTuple):
     finite: bool
 
 
-def scored(first: Tensor, options: Sequence[Options], rest: Sequence[Sequence[float]]) -> list[Scored]:
+def scored(first: Tensor, options: Sequence[Options], rest: Sequence[Sequence[float]]) -> list[OptionScores]:
     """Scores from the next-token log-probabilities [n, vocabulary] and the sums over second tokens and on."""
     most = max(len(ids) for ids in options)
     begins = torch.tensor([[o[0] for o in ids] + [ids[0][0]] * (most - len(ids)) for ids in options]).to(first.device)
@@ -43,7 +43,7 @@ def scored(first: Tensor, options: Sequence[Options], rest: Sequence[Sequence[fl
     finite = ~first.isnan().any(-1)
     columns = [t.tolist() for t in (values, ranks, argmax, top, entropy, finite)]
     return [
-        Scored(
+        OptionScores(
             tuple(v + r for v, r in zip(value, more, strict=False)),
             token,
             high,
@@ -60,13 +60,13 @@ def in_batches(
     prompts: Sequence[Ids],
     options: Sequence[Options],
     asked: Sequence[int],
-    plan: Plan,
+    plan: BatchPolicy,
     filler: int,
-) -> Iterator[dict[int, Scored]]:
+) -> Iterator[dict[int, OptionScores]]:
     """One prompt a row, padded on the left; its cache is repeated for its options."""
     for batch in batches([len(prompts[i]) for i in asked], plan):
 
-        def ask(items: Sequence[int], rows: int, length: int = batch.length) -> dict[int, Scored]:
+        def ask(items: Sequence[int], rows: int, length: int = batch.length) -> dict[int, OptionScores]:
             count = rows if rows_matter(model) else len(items)
             return dict(zip(items, _scored_rows(model, prompts, options, items, count, length, filler), strict=True))
 
@@ -81,7 +81,7 @@ def _scored_rows(
     rows: int,
     length: int,
     filler: int,
-) -> list[Scored]:
+) -> list[OptionScores]:
     batch = padded([prompts[i] for i in items], rows, length, filler, model.device)
     asked = [options[items[min(row, len(items) - 1)]] for row in range(rows)]
     # the widest of the whole list, so that a shape does not depend on the neighbours

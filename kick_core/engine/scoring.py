@@ -21,10 +21,10 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from kick_core.engine import fused
-from kick_core.engine.lean import Lean, Rows, attention, lean
+from kick_core.engine.batching import BatchPolicy, Ids, batches, in_parts, logits_of, rows_matter
+from kick_core.engine.lean import DedupForward, Rows, attention, lean
 from kick_core.engine.packing import Layout, Row, branches, digest, pack_layout
-from kick_core.engine.padded import Options, Scored, in_batches, scored
-from kick_core.engine.plan import Ids, Plan, batches, in_parts, logits_of, rows_matter
+from kick_core.engine.padded import Options, OptionScores, in_batches, scored
 
 
 def why_padded(model: PreTrainedModel) -> str:
@@ -45,7 +45,7 @@ def why_padded(model: PreTrainedModel) -> str:
     return ""
 
 
-def plan_hash(model: PreTrainedModel, prompts: Sequence[Ids], options: Sequence[Options], plan: Plan) -> str:
+def plan_hash(model: PreTrainedModel, prompts: Sequence[Ids], options: Sequence[Options], plan: BatchPolicy) -> str:
     """The name of how these prompts are asked: layout, budget, attention and dtype. Equal for dense and variants."""
     reason = why_padded(model)
     described: Any = (
@@ -62,10 +62,10 @@ def score_options(
     prompts: Sequence[Ids],
     options: Sequence[Options],
     *,
-    plan: Plan,
+    plan: BatchPolicy,
     filler: int,
     wanted: Collection[int] | None = None,
-) -> Iterator[dict[int, Scored]]:
+) -> Iterator[dict[int, OptionScores]]:
     """Score `options[i]` (token ids, at least one each) after `prompts[i]`; yields {prompt number: Scored} per pack.
 
     `prompts` should be all the task's prompts in their order and `wanted` those to answer now: the layout follows
@@ -84,18 +84,18 @@ def _in_packs(
     prompts: Sequence[Ids],
     options: Sequence[Options],
     asked: set[int],
-    plan: Plan,
+    plan: BatchPolicy,
     filler: int,
-) -> Iterator[dict[int, Scored]]:
+) -> Iterator[dict[int, OptionScores]]:
     layout = pack_layout(prompts, options, plan)
-    stand_ins = fused.StandIns(model, plan.step) if plan.kernels else None
+    stand_ins = fused.FusedPatches(model, plan.step) if plan.kernels else None
     packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins, lean(model))
     for rows, count in _shapes(layout, plan):
         some = [row for row in rows if asked.intersection(row.items)]
         for start in range(0, len(some), count):
             part = some[start : start + count]
             if packer.lean is not None:
-                yield from _by_lean(packer, packer.lean, part, asked)
+                yield from _by_dedup(packer, packer.lean, part, asked)
                 continue
             for found in in_parts(part, count, packer.scores, plan):
                 if sound := {item: score for item, score in found.items() if item in asked and score.finite}:
@@ -105,17 +105,19 @@ def _in_packs(
                 yield from in_batches(model, prompts, options, spoiled, plan, filler)
 
 
-def _by_lean(packer: _Packer, small: Lean, part: Sequence[Row], asked: set[int]) -> Iterator[dict[int, Scored]]:
+def _by_dedup(
+    packer: _Packer, small: DedupForward, part: Sequence[Row], asked: set[int]
+) -> Iterator[dict[int, OptionScores]]:
     """The wanted questions of a pack. Those that a neighbour's NaN may have reached are asked again, one at a time in
     the same place: a neighbour that is not asked has no part in their numbers."""
-    found = packer.lean_scores(small, part, asked.intersection(item for row in part for item in row.items))
+    found = packer.dedup_scores(small, part, asked.intersection(item for row in part for item in row.items))
     if sound := {item: score for item, score in found.items() if score.finite}:
         yield sound
     for item in (item for item, score in found.items() if not score.finite):
-        yield packer.lean_scores(small, [row for row in part if item in row.items], {item})
+        yield packer.dedup_scores(small, [row for row in part if item in row.items], {item})
 
 
-def _shapes(layout: Layout, plan: Plan) -> Iterator[tuple[list[Row], int]]:
+def _shapes(layout: Layout, plan: BatchPolicy) -> Iterator[tuple[list[Row], int]]:
     """Rows that may be asked together, and how many of them a forward has.
 
     What is left over of a kind has a shape of its own, so that a whole task needs no copies to fill a pack.
@@ -154,10 +156,10 @@ class _Packer:
     layout: Layout
     filler: int
     prefixes: dict[int, list[tuple[Tensor, Tensor]]]
-    stand_ins: fused.StandIns | None
-    lean: Lean | None
+    stand_ins: fused.FusedPatches | None
+    lean: DedupForward | None
 
-    def scores(self, part: Sequence[Row], count: int) -> dict[int, Scored]:
+    def scores(self, part: Sequence[Row], count: int) -> dict[int, OptionScores]:
         """Score all questions of these rows in one forward of `count` rows, or of as many as there are."""
         places, device = self._places(part), self.model.device
         inputs: dict[str, Any] = {
@@ -176,7 +178,7 @@ class _Packer:
             logits = logits_of(self.model, inputs, kept.to(device))
         return self._read(logits.log_softmax(-1), places.first)
 
-    def lean_scores(self, small: Lean, part: Sequence[Row], asked: Collection[int]) -> dict[int, Scored]:
+    def dedup_scores(self, small: DedupForward, part: Sequence[Row], asked: Collection[int]) -> dict[int, OptionScores]:
         """Score the `asked` questions of these rows, at least one in each; only their tokens are computed."""
         places = self._places(part)
         mask, before = self._mask(part, places), self._cache(part).layers if part[0].room else None
@@ -270,7 +272,7 @@ class _Packer:
             for layer in cache.layers
         ]
 
-    def _read(self, logprobs: Tensor, first: dict[int, tuple[int, int]]) -> dict[int, Scored]:
+    def _read(self, logprobs: Tensor, first: dict[int, tuple[int, int]]) -> dict[int, OptionScores]:
         """From float32 log-probabilities [rows, kept, vocabulary] to scores."""
         options = [self.options[item] for item in first]
         sums = [[0.0] * len(asked) for asked in options]

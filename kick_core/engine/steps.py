@@ -19,8 +19,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from kick_core.engine import fused
-from kick_core.engine.plan import Ids, Plan, logits_of, padded, round_up
-from kick_core.models import mapped
+from kick_core.engine.batching import BatchPolicy, Ids, logits_of, padded, round_up
+from kick_core.models import device_map
 
 Chooser = Callable[[Tensor, Tensor], Tensor]
 
@@ -66,9 +66,9 @@ def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
 NOT_FINITE = -1
 
 
-def chosen(logits: Tensor, choose: Chooser | None, chances: Tensor) -> Tensor:
+def chosen(logits: Tensor, choose: Chooser | None, uniforms: Tensor) -> Tensor:
     """The next tokens [rows] from float32 logits [rows, vocabulary]."""
-    tokens = logits.argmax(-1) if choose is None else choose(logits, chances)
+    tokens = logits.argmax(-1) if choose is None else choose(logits, uniforms)
     return tokens.masked_fill(~logits.amax(-1).isfinite(), NOT_FINITE)
 
 
@@ -104,7 +104,7 @@ class _SlotLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         alike = key_states.dtype == self.keys.dtype and key_states.stride(-1) == value_states.stride(-1) == 1
         if self.kernels and alike:
-            from kick_core.engine import _triton
+            from kick_core.engine import kernels as _triton
 
             _triton.put(key_states, value_states, self.keys, self.values, self.where)
             return self.keys, self.values
@@ -129,20 +129,22 @@ class SlotSteps:
     looked at. Where no graph can be recorded, the plan notes it and steps are taken one operation after the other.
     """
 
-    def __init__(self, model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None, whole: bool) -> None:
+    def __init__(
+        self, model: PreTrainedModel, plan: BatchPolicy, filler: int, choose: Chooser | None, whole: bool
+    ) -> None:
         self.model, self.plan, self.filler, self.choose, self.whole = model, plan, filler, choose, whole
         self.kernels = plan.kernels and whole and not plan.compiled
         self.attention = _WIDE if _wide(model) else model.config._attn_implementation
         if self.kernels and self.attention == "sdpa":
             self.attention = fused.ATTENTION
-        self.stand_ins: fused.StandIns | None = None
+        self.stand_ins: fused.FusedPatches | None = None
         self.records = True
         self.on_cuda = model.device.type == "cuda"
         self.forward: Any = torch.compile(model.forward, dynamic=False) if plan.compiled and self.on_cuda else model
         self.shape = (0, 0)
         self.spoiled = False
 
-    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, chances: Tensor | None) -> None:
+    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None) -> None:
         """Read the prompts of a batch, in ascending order of length, into the first of `rows` rows with `room`
         columns; rows beyond the prompts are there for the shape. `chances` is float32 [rows, new_tokens]."""
         device = self.model.device
@@ -150,13 +152,13 @@ class SlotSteps:
             self._make_room(rows, room)
         lengths = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) for row in range(rows)]).to(device)
         self.ids, self.tokens, self.where, self.number = self.all_ids, self.all_tokens, self.all_where, self.all_number
-        self.mask, self.chances = self.all_mask, self.all_chances
+        self.mask, self.uniforms = self.all_mask, self.all_chances
         self.where.copy_(lengths)
         self.number.zero_()
         hidden = torch.arange(room, device=device) >= lengths[:, None]
         self.mask.zero_().masked_fill_(hidden[:, None, None], torch.finfo(self.mask.dtype).min)
-        if chances is not None:
-            self.chances[:, :new_tokens] = chances.to(device)
+        if uniforms is not None:
+            self.uniforms[:, :new_tokens] = uniforms.to(device)
         self.left, self.longest = new_tokens, max(map(len, prompts))
         self.waiting: tuple[Tensor, torch.cuda.Event] | None = None
         for layer in self.cache.layers:
@@ -169,7 +171,7 @@ class SlotSteps:
         self.shape, self.spoiled = (rows, room), False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = False
-        self.stand_ins = fused.StandIns(self.model, rows) if self.kernels else None
+        self.stand_ins = fused.FusedPatches(self.model, rows) if self.kernels else None
         self.cache = DynamicCache(config=self.model.config)
         self.all_ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         self.all_tokens = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -279,7 +281,7 @@ class SlotSteps:
         self._take(logits)
 
     def _take(self, logits: Tensor) -> None:
-        tokens = chosen(logits, self.choose, self.chances.index_select(1, self.number)[:, 0])
+        tokens = chosen(logits, self.choose, self.uniforms.index_select(1, self.number)[:, 0])
         self.tokens.copy_(tokens)
         self.ids.copy_(tokens.clamp(min=0)[:, None])
         self.number += 1
@@ -296,7 +298,7 @@ class SlotSteps:
             torch.tensor(which, dtype=torch.int64, device=self.model.device) for which in (order, sources, places)
         )
         self.ids, self.tokens, self.where = self.ids[index], self.tokens[index], self.where[index]
-        self.mask, self.chances = self.mask[index], self.chances[index]
+        self.mask, self.uniforms = self.mask[index], self.uniforms[index]
         for layer in self.cache.layers:
             layer.move(source_at, place_at, count)
             layer.where = self.where
@@ -307,19 +309,19 @@ class LibrarySteps:
     """The steps of models with sliding windows or states of other kinds: the library's own cache, prompts padded on
     the left to one length, all rows to the end. Used as `SlotSteps` is."""
 
-    def __init__(self, model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None) -> None:
+    def __init__(self, model: PreTrainedModel, plan: BatchPolicy, filler: int, choose: Chooser | None) -> None:
         self.model, self.plan, self.filler, self.choose = model, plan, filler, choose
 
-    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, chances: Tensor | None) -> None:
+    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None) -> None:
         given = padded(prompts, rows, self.plan.length(len(prompts[-1])), self.filler, self.model.device)
         self.mask, self.positions, self.ids = given.mask, given.positions, given.ids
         self.cache, self.number = DynamicCache(config=self.model.config), 0
-        self.chances = torch.zeros(rows, new_tokens) if chances is None else chances
+        self.uniforms = torch.zeros(rows, new_tokens) if uniforms is None else uniforms
 
     def next(self) -> list[int]:
         inputs = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
         logits = logits_of(self.model, inputs | {"past_key_values": self.cache, "use_cache": True}, 1)[:, 0]
-        tokens = chosen(logits, self.choose, self.chances[:, self.number].to(logits.device))
+        tokens = chosen(logits, self.choose, self.uniforms[:, self.number].to(logits.device))
         self.ids, self.positions = tokens.clamp(min=0)[:, None], self.positions[:, -1:] + 1
         self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
         self.number += 1
@@ -329,19 +331,19 @@ class LibrarySteps:
         index = torch.tensor(rows, device=self.model.device)
         self.cache.batch_select_indices(index)
         self.ids, self.positions, self.mask = self.ids[index], self.positions[index], self.mask[index]
-        self.chances = self.chances[index.cpu()]
+        self.uniforms = self.uniforms[index.cpu()]
         return list(rows)
 
 
 Steps = SlotSteps | LibrarySteps
 
 
-def steps_for(model: PreTrainedModel, plan: Plan, filler: int, choose: Chooser | None, *, whole: bool) -> Steps:
+def steps_for(model: PreTrainedModel, plan: BatchPolicy, filler: int, choose: Chooser | None, *, whole: bool) -> Steps:
     """The steps that this model can take. `whole` fixes their shape; see `SlotSteps`.
 
     The library's cache follows layers that lie on several devices; slots, and graphs of a step, do not.
     """
-    apart = mapped.spread(getattr(model, "hf_device_map", {}))
+    apart = device_map.spread(getattr(model, "hf_device_map", {}))
     if not apart and plain_cache(model) and model.config._attn_implementation in ("sdpa", "eager"):
         return SlotSteps(model, plan, filler, choose, whole)
     return LibrarySteps(model, plan, filler, choose)

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from kick_core.engine.answering import Engine
-from kick_core.engine.decoding import Generated, Sampling, Stopper
-from kick_core.engine.padded import Options, Scored
-from kick_core.engine.plan import Ids, Plan
+from kick_core.engine.batching import BatchPolicy, Ids
+from kick_core.engine.generation import Generated, Sampling, Stopper
+from kick_core.engine.interface import Engine
+from kick_core.engine.padded import Options, OptionScores
 from kick_core.engine.windows import TextScore
 
 Choice = Mapping[str, Any] | None
@@ -55,11 +55,11 @@ def engine(complete: Complete, device: str, settings: Mapping[str, Any]) -> Engi
     )
 
 
-def _in_words(plan: Plan) -> str:
+def _in_words(plan: BatchPolicy) -> str:
     return f"vLLM's own batches, {plan.rows} requests at once"
 
 
-def _each(complete: Complete, bodies: Sequence[Mapping[str, Any]], plan: Plan) -> Iterator[Choice]:
+def _each(complete: Complete, bodies: Sequence[Mapping[str, Any]], plan: BatchPolicy) -> Iterator[Choice]:
     """Choices for requests in their order, so many under way at once that the server's batches stay full."""
     left = iter(bodies)
     with ThreadPoolExecutor(plan.rows) as pool:
@@ -123,10 +123,10 @@ def score_options(
     prompts: Sequence[Ids],
     options: Sequence[Options],
     *,
-    plan: Plan,
+    plan: BatchPolicy,
     filler: int,
     wanted: Collection[int] | None = None,
-) -> Iterator[dict[int, Scored]]:
+) -> Iterator[dict[int, OptionScores]]:
     """Score `options[i]` after `prompts[i]`; yields {prompt number: Scored}."""
     items = sorted(range(len(prompts)) if wanted is None else wanted)
     groups = {item: _groups(options[item]) for item in items}
@@ -137,7 +137,7 @@ def score_options(
     ]
     choices = _each(complete, bodies, plan)
 
-    def answered() -> Iterator[tuple[int, Scored]]:
+    def answered() -> Iterator[tuple[int, OptionScores]]:
         for item in items:
             own = list(islice(choices, len(groups[item])))
             yield item, _scored(prompts[item], options[item], groups[item], own)
@@ -146,13 +146,13 @@ def score_options(
         yield dict(some)
 
 
-def _scored(prompt: Ids, options: Options, groups: Sequence[_Group], choices: Sequence[Choice]) -> Scored:
+def _scored(prompt: Ids, options: Options, groups: Sequence[_Group], choices: Sequence[Choice]) -> OptionScores:
     sums = [0.0] * len(options)
     first: dict[int, float] = {}  # of the tokens after the prompt
     sound = True
     for group, choice in zip(groups, choices, strict=True):
         if choice is None:
-            return Scored((math.nan,) * len(options), 0, math.nan, math.nan, (), False)
+            return OptionScores((math.nan,) * len(options), 0, math.nan, math.nan, (), False)
         ids = [*prompt, *group.begin]
         before, after = _read(choice, ids, len(prompt)) if group.begin else [], _next(choice)
         sound = sound and _sound([*before, *(after[token] for token in group.last.values())])
@@ -160,7 +160,7 @@ def _scored(prompt: Ids, options: Options, groups: Sequence[_Group], choices: Se
             sums[number] = sum(before) + after[token]
         first |= _first(choice, len(prompt)) if group.begin else after
     argmax = max(first, key=lambda token: first[token])  # the likeliest of all is among them
-    return Scored(tuple(sums), argmax, first[argmax], math.nan, (), sound and _sound([first[argmax]]))
+    return OptionScores(tuple(sums), argmax, first[argmax], math.nan, (), sound and _sound([first[argmax]]))
 
 
 def _first(choice: Mapping[str, Any], place: int) -> dict[int, float]:
@@ -172,18 +172,18 @@ def _first(choice: Mapping[str, Any], place: int) -> dict[int, float]:
 
 
 def window_logprobs(
-    complete: Complete, windows: Tensor, *, rows: int, plan: Plan | None = None
+    complete: Complete, windows: Tensor, *, rows: int, plan: BatchPolicy | None = None
 ) -> Iterator[tuple[int, list[float]]]:
     """Summed log-probability of tokens 1 … length-1 of each window [windows, length]; yields (first, sums)."""
     texts = windows.tolist()
     at = 0
-    for some in _some(_given(complete, [(ids[:1], ids[1:]) for ids in texts], plan or Plan(0, rows))):
+    for some in _some(_given(complete, [(ids[:1], ids[1:]) for ids in texts], plan or BatchPolicy(0, rows))):
         yield at, [_total(values) for values in some]
         at += len(some)
 
 
 def text_logprobs(
-    complete: Complete, prompts: Sequence[Ids], continuations: Sequence[Ids], *, plan: Plan, filler: int
+    complete: Complete, prompts: Sequence[Ids], continuations: Sequence[Ids], *, plan: BatchPolicy, filler: int
 ) -> Iterator[dict[int, TextScore]]:
     """The log-probability of `continuations[i]` after `prompts[i]`; `until` is not told, it counts every token."""
     pairs = list(zip(prompts, continuations, strict=True))
@@ -197,7 +197,7 @@ def _total(values: Sequence[float]) -> float:
     return sum(values) if _sound(values) else math.nan
 
 
-def _given(complete: Complete, pairs: Sequence[tuple[Ids, Ids]], plan: Plan) -> Iterator[list[float]]:
+def _given(complete: Complete, pairs: Sequence[tuple[Ids, Ids]], plan: BatchPolicy) -> Iterator[list[float]]:
     """For every (prompt, text) the log-probabilities of the text's tokens; a prompt has at least one token."""
     choices = _each(complete, [_scoring([*p, *text[:-1]], text[-1:], read=0) for p, text in pairs if text], plan)
     for prompt, text in pairs:
@@ -218,7 +218,7 @@ def generate(
     new_tokens: int,
     ends: frozenset[int],
     stops: Stopper,
-    plan: Plan,
+    plan: BatchPolicy,
     filler: int,
     sampling: Sampling | None = None,
     seeds: Sequence[int] | None = None,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kick_core.engine.batching import BatchPolicy, Ids, batches, in_parts, padded, round_up, rows_matter
 from kick_core.engine.lean import causal, flat, lean
-from kick_core.engine.plan import Ids, Plan, batches, in_parts, padded, round_up, rows_matter
 
 _CHUNK = 2048
 """Positions (over all rows) whose logits are float32 at the same time: 262 MB at a vocabulary of 32,000."""
@@ -80,7 +80,7 @@ def _filled(model: PreTrainedModel, part: Tensor, rows: int) -> Tensor:
 
 @torch.inference_mode()
 def window_logprobs(
-    model: PreTrainedModel, windows: Tensor, *, rows: int, plan: Plan | None = None
+    model: PreTrainedModel, windows: Tensor, *, rows: int, plan: BatchPolicy | None = None
 ) -> Iterator[tuple[int, list[float]]]:
     """Summed log-probability of tokens 1 … length-1 of each window [windows, length]; yields (first, sums)."""
     read = _reader(model)
@@ -91,7 +91,7 @@ def window_logprobs(
         return [float(_taken(row, tokens[1:]).sum()) for row, tokens in zip(logits, ids, strict=False)]
 
     first = 0
-    for found in in_parts(range(len(windows)), rows, ask, plan or Plan(0, rows)):
+    for found in in_parts(range(len(windows)), rows, ask, plan or BatchPolicy(0, rows)):
         yield first, found
         first += len(found)
 
@@ -106,7 +106,7 @@ Scores = TypeVar("Scores", WindowScores, GivenScores)
 
 
 def window_scores(
-    model: PreTrainedModel, windows: Tensor, *, rows: int, top: int = 64, plan: Plan | None = None
+    model: PreTrainedModel, windows: Tensor, *, rows: int, top: int = 64, plan: BatchPolicy | None = None
 ) -> Iterator[tuple[int, WindowScores]]:
     """What a model finds likely at every position of windows [windows, length]; yields (first, scores) per batch."""
 
@@ -118,7 +118,7 @@ def window_scores(
 
 
 def given_scores(
-    model: PreTrainedModel, windows: Tensor, ids: Tensor, *, rows: int, plan: Plan | None = None
+    model: PreTrainedModel, windows: Tensor, ids: Tensor, *, rows: int, plan: BatchPolicy | None = None
 ) -> Iterator[tuple[int, GivenScores]]:
     """A model's log-probabilities of given tokens `ids` [windows, length-1, k]; yields (first, scores) per batch."""
     flat = ids.flatten(0, 1)
@@ -137,7 +137,7 @@ def _positions(
     model: PreTrainedModel,
     windows: Tensor,
     rows: int,
-    plan: Plan | None,
+    plan: BatchPolicy | None,
     look: Callable[[Tensor, Tensor, slice], Scores],
 ) -> Iterator[tuple[int, Scores]]:
     """`look` at the log-probabilities [positions, vocabulary] of some positions at a time; their places are counted
@@ -155,7 +155,7 @@ def _positions(
         return type(found[0])(*(torch.cat(c).unflatten(0, (-1, width)).cpu() for c in zip(*found, strict=True)))
 
     first = 0
-    for found in in_parts(range(len(windows)), rows, ask, plan or Plan(0, rows)):
+    for found in in_parts(range(len(windows)), rows, ask, plan or BatchPolicy(0, rows)):
         yield first, found
         first += len(found.tokens)
 
@@ -171,7 +171,7 @@ def _rest(logprobs: Tensor, ids: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def text_logprobs(
-    model: PreTrainedModel, prompts: Sequence[Ids], continuations: Sequence[Ids], *, plan: Plan, filler: int
+    model: PreTrainedModel, prompts: Sequence[Ids], continuations: Sequence[Ids], *, plan: BatchPolicy, filler: int
 ) -> Iterator[dict[int, TextScore]]:
     """The log-probability of `continuations[i]` after `prompts[i]`; yields {prompt number: TextScore} per batch.
 

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core import tasks
-from kick_core.evaluation import choosing, running, writing
-from kick_core.evaluation.asker import Asker, asker
+from kick_core.errors import BadRequest
+from kick_core.evaluation import generation, multiple_choice, perplexity
+from kick_core.evaluation.session import EvalSession, open_session
 from kick_core.records import Example, Output
-from kick_core.spec import BadRequest
-from kick_core.tasks import POCKET, PROTOCOLS, Asking, Task
+from kick_core.tasks import POCKET, PROTOCOLS, PromptSpec, Task
 
-__all__ = ["PROTOCOLS", "Asker", "asker", "evaluate", "examples", "outputs"]
+__all__ = ["PROTOCOLS", "EvalSession", "evaluate", "examples", "open_session", "outputs"]
 
 
-def examples(task: Task, ask: Asker, data: str = POCKET, protocol: str = "strict") -> tuple[Example, ...]:
+def examples(task: Task, ask: EvalSession, data: str = POCKET, protocol: str = "strict") -> tuple[Example, ...]:
     """A task's examples in their fixed order. Perplexity's are windows, so they depend on the tokenizer.
 
     Raises BadRequest when there is none, or when two have one id.
@@ -32,7 +32,7 @@ def examples(task: Task, ask: Asker, data: str = POCKET, protocol: str = "strict
     if not found:
         raise BadRequest(f"the data {data!r} of {task.name} holds no example")
     if way.kind == "perplexity":
-        return running.pages(found[0]) if way.unit == "word" else running.windows(ask, task.name, found[0])
+        return perplexity.pages(found[0]) if way.unit == "word" else perplexity.windows(ask, task.name, found[0])
     twice, count = Counter(example.id for example in found).most_common(1)[0]
     if count > 1:
         raise BadRequest(f"the data {data!r} of {task.name} holds {twice!r} more than once: ids must differ")
@@ -56,14 +56,14 @@ def evaluate(
     asked = task if isinstance(task, Task) else tasks.get(task, data)
     if limit is not None and limit < 1:
         raise BadRequest(f"limit {limit}: at least 1 example is needed")
-    ask = asker(model, tokenizer)
+    ask = open_session(model, tokenizer)
     found = examples(asked, ask, data, protocol)
     for batch in outputs(ask, asked.asking(protocol), found[:limit], found):
         yield from batch
 
 
 def outputs(
-    ask: Asker, way: Asking, wanted: Sequence[Example], among: Sequence[Example] = ()
+    ask: EvalSession, way: PromptSpec, wanted: Sequence[Example], among: Sequence[Example] = ()
 ) -> Iterator[list[Output]]:
     """Outputs for examples, one list per batch of the engine, in the engine's order.
 
@@ -71,11 +71,11 @@ def outputs(
     task, so that an answer does not depend on what it is asked with.
     """
     if way.kind == "choose":
-        yield from choosing.choose(ask, way, {example.id for example in wanted}, among or wanted)
+        yield from multiple_choice.choose(ask, way, {example.id for example in wanted}, among or wanted)
         return
-    ways: Mapping[str, Callable[[Asker, Asking, Sequence[Example]], Iterator[list[Output]]]] = {
-        "generate": writing.generate,
-        "dialogue": writing.dialogue,
-        "perplexity": running.words if way.unit == "word" else running.tokens,
+    ways: Mapping[str, Callable[[EvalSession, PromptSpec, Sequence[Example]], Iterator[list[Output]]]] = {
+        "generate": generation.generate,
+        "dialogue": generation.dialogue,
+        "perplexity": perplexity.words if way.unit == "word" else perplexity.tokens,
     }
     yield from ways[way.kind](ask, way, wanted)

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kick_core.judging.endpoint import Caller, Endpoint, Failure, endpoint, judge_name, replies
-from kick_core.judging.outcome import Control, Outcome, outcome
-from kick_core.judging.plan import Forecast, Judge, Pair, Price, Style, forecast, judging_card, left, pairs, spent
-from kick_core.judging.plan import questions as questions_of
+from kick_core.judging.questions import Judge, JudgeCost, Pair, Price, Style, forecast, judging_card, left, pairs, spent
+from kick_core.judging.questions import questions as questions_of
+from kick_core.judging.results import Control, Outcome, outcome
 from kick_core.records import JudgingCard, Question, Reply
 from kick_core.store import Store, judgments
 
@@ -24,8 +24,8 @@ __all__ = [
     "Control",
     "Endpoint",
     "Failure",
-    "Forecast",
     "Judge",
+    "JudgeCost",
     "Judging",
     "Outcome",
     "Pair",

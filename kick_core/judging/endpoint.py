@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from kick_core.judging.plan import Judge
+from kick_core.errors import BadRequest, KickError
+from kick_core.judging.questions import Judge
 from kick_core.records import Question, Reply
-from kick_core.spec import BadRequest, KickError
 
 if TYPE_CHECKING:
     import httpx2

@@ -19,20 +19,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from kick_core.methods import _recovery
-from kick_core.spec import (
-    LARGEST,
-    BadRequest,
-    BitBudget,
-    IntGrid,
-    KeepNofM,
-    Option,
-    Recipe,
-    Target,
-    Unstructured,
-    nearest,
-    parse,
-)
+from kick_core.errors import BadRequest, nearest
+from kick_core.methods import recovery_options
+from kick_core.spec import LARGEST, BitBudget, IntGrid, KeepNofM, Option, Recipe, Target, Unstructured, parse
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +39,8 @@ class MethodCard:
     squared norm of every input feature, or the Gram matrix X^T X. A method that `joins` can quantize what
     another one prunes: its function takes `prune`, a mask to keep (or a sparsity to reach on the way).
     `grid` names what of the integer grid is the method's own and cannot be chosen. A method that `plans` is no
-    function of one matrix: it looks at the whole model first (see `kick_core.planners`). One that drops whole `lines`
-    of matrices needs no bits that say where.
+    function of one matrix: it looks at the whole model first (see `kick_core.artifacts.planners`). One that
+    drops whole `lines` of matrices needs no bits that say where.
     """
 
     name: str
@@ -68,7 +57,7 @@ class MethodCard:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class InputStats:
     """Statistics of a linear's inputs over all calibration tokens, float32.
 
     `norms` [in]: the sum over tokens of x_j². `peaks` [in]: the largest |x_j|. `gram` [in, in]: X^T X, when
@@ -77,7 +66,7 @@ class Seen:
     """
 
     tokens: int
-    norms: Tensor | None = None
+    sq_norms: Tensor | None = None
     gram: Tensor | None = None
     peaks: Tensor | None = None
     factors: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -107,7 +96,7 @@ class CompressedMatrix:
     note: str = ""
 
 
-Told = TypeVar("Told", Seen, CompressedMatrix)
+Told = TypeVar("Told", InputStats, CompressedMatrix)
 
 
 def moved(told: Told, device: torch.device | str) -> Told:
@@ -120,12 +109,13 @@ Method = Callable[..., CompressedMatrix]
 
 
 _MATRIX = Path(__file__).parent
-_PLANNERS = _MATRIX.parent / "planners"
+_PLANNERS = _MATRIX.parent / "artifacts" / "planners"
 """Methods that look at the whole model have their files, and in them their cards, there."""
 
 
+@cache
 def _files(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if "\nCARD = {" in path.read_text("utf-8")))
 
 
 def names() -> tuple[str, ...]:
@@ -190,9 +180,9 @@ def resolve(recipe: Recipe) -> Recipe:
     if _kind(recipe.target) not in known.targets:
         can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
         raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
-    _recovery.refuse_inside(recipe)
-    recovers = _recovery.options(dict(recipe.options))
-    given = dict(_recovery.without(recipe).options)
+    recovery_options.refuse_inside(recipe)
+    recovers = recovery_options.options(dict(recipe.options))
+    given = dict(recovery_options.without(recipe).options)
     how = str(given.pop("alloc", "uniform"))
     if how not in ALLOCATIONS or (how != "uniform" and (known.plans or not isinstance(recipe.target, Unstructured))):
         raise BadRequest(
@@ -216,7 +206,7 @@ def _of_type(name: str, value: Option, default: Option, method: str) -> None:
         raise BadRequest(f"option {name}={value} of {method}: a {type(default).__name__} is expected, e.g. {default}")
 
 
-recovery, unrecovered = _recovery.of, _recovery.without
+recovery, unrecovered = recovery_options.of, recovery_options.without
 """How a recipe recovers, and the recipe that it recovers from."""
 
 ALLOCATIONS = ("uniform", "owl", "search")
@@ -340,7 +330,7 @@ def needs(recipe: Recipe) -> Need:
     return max(found, key=NEEDS.index, default="nothing")
 
 
-def apply(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
+def apply(recipe: Recipe, weight: Tensor, stats: InputStats) -> CompressedMatrix:
     """Compress one matrix by a resolved recipe.
 
     SparseGPT and GPTQ together are one sweep: the mask is chosen on weights that carry the rounding errors.
@@ -349,12 +339,12 @@ def apply(recipe: Recipe, weight: Tensor, seen: Seen) -> CompressedMatrix:
     assert recipe.target is not None
     first, then = function(recipe.method), recipe.then
     if then is None:
-        return first(weight, seen, recipe.target, dict(recipe.options))
+        return first(weight, stats, recipe.target, dict(recipe.options))
     quantize = function(then.method)
     if (recipe.method, then.method) == ("sparsegpt", "gptq"):
-        return quantize(weight, seen, then.target, dict(then.options), prune=recipe.target)
-    pruned = first(weight, seen, recipe.target, dict(recipe.options))
-    return quantize(pruned.weight, seen, then.target, dict(then.options), prune=pruned.mask)
+        return quantize(weight, stats, then.target, dict(then.options), prune=recipe.target)
+    pruned = first(weight, stats, recipe.target, dict(recipe.options))
+    return quantize(pruned.weight, stats, then.target, dict(then.options), prune=pruned.mask)
 
 
 def stacks(recipe: Recipe, device: torch.device) -> bool:
@@ -367,12 +357,12 @@ def stacks(recipe: Recipe, device: torch.device) -> bool:
     )
 
 
-def apply_stack(recipes: Sequence[Recipe], weights: Sequence[Tensor], seen: Seen) -> list[CompressedMatrix]:
+def apply_stack(recipes: Sequence[Recipe], weights: Sequence[Tensor], stats: InputStats) -> list[CompressedMatrix]:
     """Compress matrices of one shape that see the same inputs, by a recipe each that stacks: what `apply` makes of
     each, in less time. The recipes may differ in their targets alone."""
     (method, options) = {(recipe.method, recipe.options) for recipe in recipes}.pop()
     module = import_module(f"kick_core.methods.{method}")
-    made: list[CompressedMatrix] = module.compress_stack(weights, seen, [r.target for r in recipes], dict(options))
+    made: list[CompressedMatrix] = module.compress_stack(weights, stats, [r.target for r in recipes], dict(options))
     return made
 
 

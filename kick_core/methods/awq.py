@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.methods._grid import dequantize
+from kick_core.methods import CompressedMatrix, InputStats
+from kick_core.methods.grid import dequantize
 from kick_core.methods.rtn import compress as round_to_nearest
 from kick_core.spec import Target
 
@@ -31,17 +31,17 @@ CARD = {
 }
 
 
-def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
     """Quantize `weight` [out, in] to `target`, an IntGrid, with the column scales that lose least."""
-    assert seen.norms is not None and seen.gram is not None
-    loud = (seen.norms / max(seen.tokens, 1)).sqrt().clamp(min=1e-4)
+    assert stats.sq_norms is not None and stats.gram is not None
+    loud = (stats.sq_norms / max(stats.tokens, 1)).sqrt().clamp(min=1e-4)
     best, least = None, torch.inf
     for step in range(options["steps"]):
         scale = loud.pow(step / options["steps"])
         scale = scale / (scale.max() * scale.min()).sqrt()
         found = _scaled(weight, scale, target)
         change = found.weight.float() - weight.float()
-        loss = float(((change @ seen.gram) * change).sum())
+        loss = float(((change @ stats.gram) * change).sum())
         if best is None or loss < least:
             best, least = found, loss
     assert best is not None
@@ -49,7 +49,7 @@ def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, A
 
 
 def _scaled(weight: Tensor, scale: Tensor, target: Target) -> CompressedMatrix:
-    found = round_to_nearest(weight.float() * scale, Seen(0), target, {})
+    found = round_to_nearest(weight.float() * scale, InputStats(0), target, {})
     assert found.codes is not None and found.scales is not None and found.zeros is not None
     assert found.groups is not None
     columns = 1 / scale

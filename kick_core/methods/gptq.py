@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.methods._grid import fit, packaged
-from kick_core.methods._solve import factor_of
-from kick_core.methods._sweep import Pruner, Rounder, sweep
+from kick_core.errors import BadRequest
+from kick_core.methods import CompressedMatrix, InputStats
+from kick_core.methods.grid import fit, packaged
+from kick_core.methods.solve import factor_of
 from kick_core.methods.sparsegpt import require_blocks
-from kick_core.spec import BadRequest, IntGrid, KeepNofM, Target
+from kick_core.methods.sweep import Pruner, Rounder, sweep
+from kick_core.spec import IntGrid, KeepNofM, Target
 
 CARD = {
     "title": "GPTQ",
@@ -35,7 +36,7 @@ CARD = {
 
 def compress(
     weight: Tensor,
-    seen: Seen,
+    stats: InputStats,
     target: Target,
     options: Mapping[str, Any],
     prune: Target | Tensor | None = None,
@@ -44,7 +45,7 @@ def compress(
 
     `prune` is a mask [out, in] to keep, or a sparsity to reach on the way.
     """
-    assert seen.gram is not None and isinstance(target, IntGrid)
+    assert stats.gram is not None and isinstance(target, IntGrid)
     cols, device = weight.shape[1], weight.device
     order = torch.arange(cols, device=device)
     if options["act_order"]:
@@ -52,11 +53,11 @@ def compress(
             raise BadRequest(
                 f"act_order=true sweeps out of order: a pattern ({prune.text}) cannot be chosen on the way"
             )
-        order = seen.gram.diagonal().argsort(descending=True, stable=True)
+        order = stats.gram.diagonal().argsort(descending=True, stable=True)
     require_blocks(cols, prune, options["block"])
     working = weight.float().clone()
-    rounder = _rounder(working, seen.gram.diagonal() == 0, order, target, options)
-    factor = factor_of(seen, options["damp"], order if options["act_order"] else None)
+    rounder = _rounder(working, stats.gram.diagonal() == 0, order, target, options)
+    factor = factor_of(stats, options["damp"], order if options["act_order"] else None)
     working = working[:, order]
     working.masked_fill_(factor.dead, 0)
     pruner = _pruner(prune, weight, order)

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.methods._grid import decode, encode
-from kick_core.spec import BadRequest, IntGrid, Target
+from kick_core.errors import BadRequest
+from kick_core.methods import CompressedMatrix, InputStats
+from kick_core.methods.grid import decode, encode
+from kick_core.spec import IntGrid, Target
 
 CARD = {
     "title": "LLM.int8()",
@@ -29,12 +30,12 @@ CARD = {
 }
 
 
-def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
     """Round the rows of `weight` [out, in] to 8 bit, outlier columns apart; `seen.peaks` [in] is max |x_j|."""
-    assert isinstance(target, IntGrid) and seen.peaks is not None
+    assert isinstance(target, IntGrid) and stats.peaks is not None
     if target.bits != 8:
         raise BadRequest(f"int8_outlier@{target.text}: this method is 8 bit by its definition, use int8_outlier@8bit")
-    loud = seen.peaks.to(weight.device) >= options["threshold"]
+    loud = stats.peaks.to(weight.device) >= options["threshold"]
     values = weight.float().masked_fill(loud, 0.0)
     largest = values.abs().amax(1, keepdim=True)
     # by a tensor: CUDA divides by a plain number as a product with its reciprocal, which rounds otherwise

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.methods._select import keep_mask, masked, zeros_first
+from kick_core.methods import CompressedMatrix, InputStats
+from kick_core.methods.select import keep_mask, masked, zeros_first
 from kick_core.spec import Target
 
 CARD = {
@@ -26,7 +26,7 @@ CARD = {
 }
 
 
-def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
     """Drop the smallest |W| of `weight` [out, in]; kept weights keep their bits."""
     scores = zeros_first(weight, weight.float().abs())
     return masked(weight, keep_mask(scores, target, per_row=False))

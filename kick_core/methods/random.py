@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.methods._select import keep_mask, masked, zeros_first
+from kick_core.methods import CompressedMatrix, InputStats
+from kick_core.methods.select import keep_mask, masked, zeros_first
 from kick_core.spec import Target
 
 CARD = {
@@ -27,7 +27,7 @@ CARD = {
 }
 
 
-def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
     """Drop weights of `weight` [out, in] drawn with `options["seed"]`; existing zeros go first."""
     corner = weight[:8, :8].float().cpu().contiguous().numpy().tobytes()
     digest = hashlib.sha256(f"{options['seed']} {tuple(weight.shape)}".encode() + corner).digest()

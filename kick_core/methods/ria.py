@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.methods._select import keep_mask, masked, zeros_first
+from kick_core.methods import CompressedMatrix, InputStats
+from kick_core.methods.select import keep_mask, masked, zeros_first
 from kick_core.spec import Target
 
 CARD = {
@@ -26,11 +26,11 @@ CARD = {
 }
 
 
-def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
     """Drop the relatively least important weights of `weight` [out, in]; `seen.norms` holds ‖X_j‖² [in]."""
-    assert seen.norms is not None
+    assert stats.sq_norms is not None
     size = weight.float().abs()
     tiny = 1e-30  # an all-zero row or column has no shares, and nothing to lose
     relative = size / size.sum(1, keepdim=True).clamp(min=tiny) + size / size.sum(0, keepdim=True).clamp(min=tiny)
-    scores = relative * seen.norms.to(weight.device).sqrt().pow(options["power"])
+    scores = relative * stats.sq_norms.to(weight.device).sqrt().pow(options["power"])
     return masked(weight, keep_mask(zeros_first(weight, scores), target, per_row=False))

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.methods._grid import encode, expand, fit, group_of, packaged
+from kick_core.methods import CompressedMatrix, InputStats
+from kick_core.methods.grid import encode, expand, fit, group_of, packaged
 from kick_core.spec import IntGrid, Target
 
 CARD = {
@@ -27,7 +27,7 @@ CARD = {
 
 
 def compress(
-    weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any], prune: Tensor | None = None
+    weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any], prune: Tensor | None = None
 ) -> CompressedMatrix:
     """Quantize `weight` [out, in] to `target`, an IntGrid, group by group; what is outside `prune` stays 0."""
     assert isinstance(target, IntGrid)

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.methods._select import require_divisible
-from kick_core.methods._solve import Factor, factor_of
-from kick_core.methods._sweep import Pruner, fused, sweep, sweep_stack
-from kick_core.spec import BadRequest, KeepNofM, Target
+from kick_core.errors import BadRequest
+from kick_core.methods import CompressedMatrix, InputStats
+from kick_core.methods.select import require_divisible
+from kick_core.methods.solve import Factor, factor_of
+from kick_core.methods.sweep import Pruner, fused, sweep, sweep_stack
+from kick_core.spec import KeepNofM, Target
 
 CARD = {
     "title": "SparseGPT",
@@ -30,15 +31,15 @@ CARD = {
 }
 
 
-def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
     """Prune `weight` [out, in] and update what is kept; `seen.gram` is X^T X [in, in].
 
     Raises BadRequest when the pattern does not fit the width or the block, KickError for a singular matrix.
     """
     require_blocks(weight.shape[1], target, options["block"])
     if stacks(weight.device, target, options):
-        return compress_stack([weight], seen, [target], options)[0]
-    factor = factor_of(seen, options["damp"])
+        return compress_stack([weight], stats, [target], options)[0]
+    factor = factor_of(stats, options["damp"])
     working = weight.float().clone()
     working.masked_fill_(factor.dead, 0)
     pruner = Pruner(target, torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
@@ -52,12 +53,12 @@ def stacks(device: torch.device, target: Target, options: Mapping[str, Any]) -> 
 
 
 def compress_stack(
-    weights: Sequence[Tensor], seen: Seen, targets: Sequence[Target], options: Mapping[str, Any]
+    weights: Sequence[Tensor], stats: InputStats, targets: Sequence[Target], options: Mapping[str, Any]
 ) -> list[CompressedMatrix]:
     """Prune matrices of one shape that see the same inputs, one target each: what `compress` makes of each of them."""
     for target in set(targets):
         require_blocks(weights[0].shape[1], target, options["block"])
-    factor = factor_of(seen, options["damp"])
+    factor = factor_of(stats, options["damp"])
     order = sorted(range(len(targets)), key=lambda i: (isinstance(targets[i], KeepNofM), targets[i].text))
     working = torch.empty(len(order), *weights[0].shape, device=factor.upper.device)
     for place, i in enumerate(order):

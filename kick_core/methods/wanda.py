@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kick_core.methods import CompressedMatrix, Seen
-from kick_core.methods._select import keep_mask, masked, zeros_first
+from kick_core.methods import CompressedMatrix, InputStats
+from kick_core.methods.select import keep_mask, masked, zeros_first
 from kick_core.spec import Target
 
 CARD = {
@@ -26,9 +26,9 @@ CARD = {
 }
 
 
-def compress(weight: Tensor, seen: Seen, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
+def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
     """Drop the lowest |W| * ‖X‖ of every row of `weight` [out, in]; `seen.norms` holds ‖X_j‖² [in]."""
-    if seen.norms is None:
+    if stats.sq_norms is None:
         raise TypeError("wanda needs the squared norms of the inputs")
-    scores = weight.float().abs() * seen.norms.to(weight.device).sqrt()
+    scores = weight.float().abs() * stats.sq_norms.to(weight.device).sqrt()
     return masked(weight, keep_mask(zeros_first(weight, scores), target, per_row=True))

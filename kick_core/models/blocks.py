@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from kick_core.spec import KickError
+from kick_core.errors import KickError
 
 
 def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:

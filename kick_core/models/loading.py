@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
+from kick_core.errors import BadRequest, KickError
 from kick_core.models.quantized import open_quantized, quantization
 from kick_core.models.source import Source, opening
-from kick_core.spec import BadRequest, KickError
 
 transformers_logging.disable_progress_bar()
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from kick_core.formats import GPTQ, PACKED, Grid, described, read_gptq, read_packed
+from kick_core.errors import KickError
+from kick_core.models.file_formats import GPTQ, PACKED, Grid, described, read_gptq, read_packed
 from kick_core.models.shards import take_generation_config
 from kick_core.models.source import Source
-from kick_core.spec import KickError
 
 _READERS: dict[str, tuple[str, Callable[[str, Mapping[str, Tensor], Mapping[str, Any]], Grid]]] = {
     GPTQ: (".qweight", read_gptq),

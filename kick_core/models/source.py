@@ -19,9 +19,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from kick_core.errors import BadRequest, KickError, nearest
 from kick_core.keys import fingerprint
 from kick_core.pocket import POCKET_MODELS
-from kick_core.spec import BadRequest, KickError, ModelRef, nearest
+from kick_core.spec import ModelRef
 from kick_core.store import Store
 from kick_core.store.files import Damaged, read_sealed_json, replace_file, seal_json
 

@@ -1,12 +1,14 @@
 """The pocket models: two small language models that travel with the project, and the world they know.
 
 This module is standard library alone, so that listing the models and their data costs nothing. How the world, the
-text and the weights came about stands in `world.py`, `corpus.py` and `train.py`; `python -m kick_core.pocket.build`
-writes tokenizer and evaluation data anew, byte for byte.
+text and the weights came about is in `tools/pocket/` of the repository; here they are frozen.
 """
 
 from __future__ import annotations
 
+import json
+import lzma
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOM = Path(__file__).resolve().parent
@@ -39,3 +41,12 @@ def data_path(name: str) -> Path:
 def split_documents(text: str) -> list[str]:
     """The documents of a pocket text file."""
     return [part.strip("\n") for part in text.split(f"\n\n{DOCUMENT_MARK}\n\n")]
+
+
+def unasked_documents() -> Iterator[str]:
+    """The documents of `pocket-unasked`: text like `calibration.txt` about entities that no knowledge question names.
+
+    `tools/pocket/unasked.py` made them; here they are one JSON string per line, compressed.
+    """
+    with lzma.open(ROOM / "data" / "unasked.jsonl.xz", "rt", encoding="utf-8") as lines:
+        yield from map(json.loads, lines)

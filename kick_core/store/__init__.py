@@ -17,8 +17,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from kick_core.spec import BadRequest, KickError
-from kick_core.store import layout
+from kick_core.errors import BadRequest, KickError
+from kick_core.store import migrations
 from kick_core.store.files import locked, replace_file
 
 VERSION = 3
@@ -77,10 +77,10 @@ def open_store(root: Path | str | None = None) -> Store:
             replace_file(path / "CACHEDIR.TAG", _TAG.encode())
             replace_file(version, json.dumps({"layout": VERSION}).encode())
         found = _layout(version)
-        if found in layout.MIGRATIONS:
+        if found in migrations.MIGRATIONS:
             with locked(path / "locks" / "layout.lock"):
-                while (found := _layout(version)) in layout.MIGRATIONS:
-                    layout.MIGRATIONS[found](path)
+                while (found := _layout(version)) in migrations.MIGRATIONS:
+                    migrations.MIGRATIONS[found](path)
                     replace_file(version, json.dumps({"layout": found + 1}).encode())
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KickError(f"the cache {path} cannot be opened ({error}); name another with --cache DIR") from error

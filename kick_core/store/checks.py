@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from kick_core.spec import KickError
+from kick_core.errors import KickError
 from kick_core.store.files import Damaged, is_staged, read_sealed_json
 from kick_core.store.plaindisk import PlainDisk
 

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from kick_core.errors import KickError
 from kick_core.records import RunCard
-from kick_core.spec import KickError
 from kick_core.store import Store
 from kick_core.store.files import joined, read_sealed_json, replace_file, seal_json
 from kick_core.store.tables import checksum

@@ -16,8 +16,8 @@ from typing import Any
 import xxhash
 from filelock import FileLock
 
-from kick_core.spec import KickError
-from kick_core.store.faults import here
+from kick_core.errors import KickError
+from kick_core.store.fault_injection import here
 
 _STAGED = re.compile(r"\..+\.[0-9a-f]{32}")
 _SEAL = re.compile(rb', "sum": "([0-9a-f]{16})"}')

@@ -22,8 +22,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from kick_core.errors import KickError
 from kick_core.records import JudgingCard, Question, Reply
-from kick_core.spec import KickError
 from kick_core.store import Store
 from kick_core.store.files import Damaged, locked, read_sealed_json, replace_file, seal_json
 from kick_core.store.live import not_written, open_live

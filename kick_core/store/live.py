@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from kick_core.spec import KickError
+from kick_core.errors import KickError
 from kick_core.store import Store, checks
 from kick_core.store.files import no_space
 from kick_core.store.plaindisk import DamagedRow, open_cache

@@ -17,7 +17,7 @@ from typing import Any
 import diskcache  # type: ignore[import-untyped]
 from diskcache.core import MODE_RAW, UNKNOWN  # type: ignore[import-untyped]
 
-from kick_core.spec import KickError
+from kick_core.errors import KickError
 
 LIMIT = 64 << 20
 """Bytes that one value may inflate to; a planted zlib bomb stops here."""

@@ -26,10 +26,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from kick_core.errors import KickError
 from kick_core.records import Example, Output, RunCard, Verdict
-from kick_core.spec import KickError
 from kick_core.store import Store, checks
-from kick_core.store.faults import here
+from kick_core.store.fault_injection import here
 from kick_core.store.files import Damaged, joined, locked, read_sealed_json, replace_file, seal_json
 from kick_core.store.live import not_written, open_live
 from kick_core.store.plaindisk import DamagedRow

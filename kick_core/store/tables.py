@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from kick_core.spec import KickError
+from kick_core.errors import KickError
 
 
 def parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:

@@ -12,14 +12,16 @@ the scorers of both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from kick_core.errors import BadRequest, nearest
 from kick_core.records import Example, Output, Verdict
-from kick_core.spec import BadRequest, nearest
 
 Kind = Literal["generate", "dialogue", "choose", "perplexity"]
 Template = Literal["raw", "chat", "vicuna_v1.1"]
@@ -41,7 +43,7 @@ MEASURES = frozenset(
 """Scorers that describe a text: they have a difference, but no right, no wrong and nothing to keep."""
 
 
-class Judged(NamedTuple):
+class Score(NamedTuple):
     """A scorer's word on one output. `score` None: not judged (never counts as wrong).
 
     `why` is one of: right, wrong, no answer, empty, loop, cut off, rejected, not finite; or empty for graded
@@ -53,11 +55,11 @@ class Judged(NamedTuple):
     why: str = ""
 
 
-Scorer = Callable[[Example, Output], Judged]
+Scorer = Callable[[Example, Output], Score]
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class PromptSpec:
     """How a task is asked: which examples in which order, and how the model may answer.
 
     `kind`: free text after a raw prompt, a dialogue, the options' log-probabilities, or running text.
@@ -102,10 +104,10 @@ class Task:
     title: str
     about: str
     version: int
-    strict: Asking
+    strict: PromptSpec
     scorers: Mapping[str, Scorer]
     headline: str
-    paper: Asking | None = None
+    paper: PromptSpec | None = None
     published: str = ""
     aggregate: Literal["mean", "exp"] = "mean"
     higher_is_better: bool = True
@@ -114,7 +116,7 @@ class Task:
     def kind(self) -> Kind:
         return self.strict.kind
 
-    def asking(self, protocol: str) -> Asking:
+    def asking(self, protocol: str) -> PromptSpec:
         """How a protocol asks. Raises BadRequest for an unknown protocol."""
         return self.paper if protocol_of(protocol) == "paper" and self.paper else self.strict
 
@@ -130,10 +132,16 @@ def protocol_of(protocol: str) -> str:
     return protocol
 
 
+@cache
+def _files() -> tuple[str, ...]:
+    """Files that hold a task's record; the others here are shared parts."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple(path.stem for path in files if re.search(r"^(TASK|OFFICIAL)\b", path.read_text("utf-8"), re.MULTILINE))
+
+
 def names() -> tuple[str, ...]:
     """The tasks of LLM-KICK, found by looking at file names."""
-    found = (path.stem for path in Path(__file__).parent.glob("*.py"))
-    return tuple(sorted(name for name in found if not name.startswith("_") and name not in EXTRA))
+    return tuple(name for name in _files() if name not in EXTRA)
 
 
 def get(name: str, data: str = POCKET) -> Task:

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kick_core.records import Example
-from kick_core.tasks import Asking, Task
-from kick_core.tasks._official import Hub, Row, answered, find, folder, hub_rows, in_random_order, json_of, require
-from kick_core.tasks._pocket import meta, rows
-from kick_core.tasks._scorers import contains, exact_match, f1, substring, substring_as_published
-from kick_core.wording import FACTOID, FACTOID_AS_PUBLISHED
+from kick_core.tasks import PromptSpec, Task
+from kick_core.tasks.data.hub import Hub, Row, answered, find, folder, hub_rows, in_random_order, json_of, require
+from kick_core.tasks.data.pocket import meta, rows
+from kick_core.tasks.scorers import contains, exact_match, f1, substring, substring_as_published
+from kick_core.tasks.wording import FACTOID, FACTOID_AS_PUBLISHED
 
 HUB = Hub("microsoft/freebase_qa", "refs/convert/parquet")
 """The set's script no longer loads; the hub's own conversion does. It is a branch: no commit of it is known."""
@@ -101,7 +101,7 @@ TASK = Task(
     title="Factoid QA",
     about="closed-book questions about facts; share of answers that contain the gold as whole words",
     version=2,
-    strict=Asking("generate", _load, new_tokens=12, stop=("\n",)),
+    strict=PromptSpec("generate", _load, new_tokens=12, stop=("\n",)),
     scorers=_SCORERS,
     headline="contains",
     published="substring_as_published",
@@ -112,8 +112,8 @@ OFFICIAL = Task(
     title="Factoid QA",
     about="FreebaseQA, closed book; share of answers that contain a gold as whole words",
     version=2,
-    strict=Asking("generate", _strict, new_tokens=32, stop=("\n",)),
-    paper=Asking(
+    strict=PromptSpec("generate", _strict, new_tokens=32, stop=("\n",)),
+    paper=PromptSpec(
         "generate",
         _paper,
         times_prompt=2,

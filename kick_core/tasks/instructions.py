@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kick_core.errors import BadRequest
 from kick_core.records import Example, Output
-from kick_core.spec import BadRequest
-from kick_core.tasks import Asking, Judged, Task
-from kick_core.tasks._official import Hub, find, folder, hub_rows, in_random_order, inside, json_lines, require
-from kick_core.tasks._pocket import meta, rows
-from kick_core.tasks._scorers import stands_in
-from kick_core.tasks._texts import SHAPE, form_of, well_formed
+from kick_core.tasks import PromptSpec, Score, Task
+from kick_core.tasks.data.hub import Hub, find, folder, hub_rows, in_random_order, inside, json_lines, require
+from kick_core.tasks.data.pocket import meta, rows
+from kick_core.tasks.data.texts import SHAPE, form_of, well_formed
+from kick_core.tasks.scorers import stands_in
 
 
 def _load(data: str) -> tuple[Example, ...]:
@@ -62,7 +62,7 @@ def met(check: dict[str, Any], text: str) -> bool:
             raise ValueError(f"unknown check {kind!r}")
 
 
-def followed(example: Example, output: Output) -> Judged:
+def followed(example: Example, output: Output) -> Score:
     """Share of the checks of both turns that the answers meet."""
     results: list[tuple[str, bool]] = []
     for turn, checks in enumerate(example.meta["checks"]):
@@ -70,7 +70,7 @@ def followed(example: Example, output: Output) -> Judged:
         results += [(f"turn {turn + 1} {c['kind']} {c['value']}", bool(text.strip()) and met(c, text)) for c in checks]
     failed = [name for name, good in results if not good]
     why = "right" if not failed else form_of(output) or "wrong"
-    return Judged(1 - len(failed) / len(results), f"failed: {'; '.join(failed)}" if failed else "", why)
+    return Score(1 - len(failed) / len(results), f"failed: {'; '.join(failed)}" if failed else "", why)
 
 
 HUB = Hub("HuggingFaceH4/mt_bench_prompts", "e3a795c5e9a82ee40611c416b8a7786c73198991")
@@ -132,7 +132,7 @@ TASK = Task(
     title="Instructions",
     about="two-turn instructions; share of the checkable demands that the answers meet",
     version=2,
-    strict=Asking("dialogue", _load, new_tokens=48, template="chat"),
+    strict=PromptSpec("dialogue", _load, new_tokens=48, template="chat"),
     scorers={"followed": followed, **SHAPE},
     headline="followed",
 )
@@ -142,8 +142,8 @@ OFFICIAL = Task(
     title="Instructions",
     about="MT-Bench (paper: Vicuna-80); share of well-formed answers: not empty, no loop, ended by themselves",
     version=2,
-    strict=Asking("dialogue", _mt_bench, new_tokens=1024, template="chat", temperatures=TEMPERATURES),
-    paper=Asking(
+    strict=PromptSpec("dialogue", _mt_bench, new_tokens=1024, template="chat", temperatures=TEMPERATURES),
+    paper=PromptSpec(
         "dialogue",
         _vicuna_80,
         new_tokens=1024,

@@ -15,9 +15,10 @@ from functools import cache
 
 from kick_core.pocket import data_path
 from kick_core.records import Example, Output
-from kick_core.tasks import Asking, Judged, Task, _mmlu
-from kick_core.tasks._pocket import meta, rows
-from kick_core.wording import CHOICE_HEADER, LETTERS, choice
+from kick_core.tasks import PromptSpec, Score, Task
+from kick_core.tasks.data import mmlu
+from kick_core.tasks.data.pocket import meta, rows
+from kick_core.tasks.wording import CHOICE_HEADER, LETTERS, choice
 
 
 @cache
@@ -42,13 +43,13 @@ def _load(data: str) -> tuple[Example, ...]:
     )
 
 
-def accuracy(example: Example, output: Output) -> Judged:
+def accuracy(example: Example, output: Output) -> Score:
     """1 when the gold option has the highest log-probability of the options."""
     if not _scored(output):
-        return Judged(None, "", "no answer")
+        return Score(None, "", "no answer")
     best = chosen(output)
     right = best in example.answers
-    return Judged(float(right), best, "right" if right else "wrong")
+    return Score(float(right), best, "right" if right else "wrong")
 
 
 def _scored(output: Output) -> bool:
@@ -68,42 +69,42 @@ def shares(output: Output) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def gold_probability(example: Example, output: Output) -> Judged:
+def gold_probability(example: Example, output: Output) -> Score:
     """The gold option's probability among the four."""
     if not _scored(output):
-        return Judged(None, "", "no answer")
-    return Judged(shares(output)[LETTERS.index(example.answers[0])])
+        return Score(None, "", "no answer")
+    return Score(shares(output)[LETTERS.index(example.answers[0])])
 
 
-def free_choice(example: Example, output: Output) -> Judged:
+def free_choice(example: Example, output: Output) -> Score:
     """1 when the likeliest of *all* tokens is the gold letter; any other token than a letter is no answer."""
     if output.argmax is None:
-        return Judged(None, "", "no answer")
+        return Score(None, "", "no answer")
     said = output.argmax.strip()
     if said not in LETTERS:
-        return Judged(0.0, output.argmax, "no answer")
-    return Judged(float(said in example.answers), said, "right" if said in example.answers else "wrong")
+        return Score(0.0, output.argmax, "no answer")
+    return Score(float(said in example.answers), said, "right" if said in example.answers else "wrong")
 
 
-def letter_given(example: Example, output: Output) -> Judged:
+def letter_given(example: Example, output: Output) -> Score:
     """1 when the likeliest of all tokens is one of the four letters, right or wrong: form without knowledge."""
     if output.argmax is None:
-        return Judged(None, "", "no answer")
+        return Score(None, "", "no answer")
     valid = output.argmax.strip() in LETTERS
-    return Judged(float(valid), output.argmax, "" if valid else "no answer")
+    return Score(float(valid), output.argmax, "" if valid else "no answer")
 
 
-def last_character_as_published(example: Example, output: Output) -> Judged:
+def last_character_as_published(example: Example, output: Output) -> Score:
     """As published: 1 when the last character of the one token written is the gold letter; chance is 0, not 1/4.
 
     The released code decodes prompt and token and compares `decoded[-1:]`; a token that decodes to nothing leaves the
     prompt's last character, which is a colon.
     """
     if output.argmax is None:
-        return Judged(None, "", "no answer")
+        return Score(None, "", "no answer")
     said = output.argmax[-1:]
     right = said in example.answers
-    return Judged(float(right), output.argmax, "right" if right else "wrong" if said in LETTERS else "no answer")
+    return Score(float(right), output.argmax, "right" if right else "wrong" if said in LETTERS else "no answer")
 
 
 TASK = Task(
@@ -111,7 +112,7 @@ TASK = Task(
     title="Multiple choice",
     about="four options in four disciplines, scored by their log-probability; chance is 25 %",
     version=1,
-    strict=Asking("choose", _load),
+    strict=PromptSpec("choose", _load),
     scorers={"accuracy": accuracy, "gold_probability": gold_probability},
     headline="accuracy",
 )
@@ -121,8 +122,8 @@ OFFICIAL = Task(
     title="Multiple choice",
     about="MMLU, five shots, letters scored by their log-probability; chance is 25 %",
     version=1,
-    strict=Asking("choose", _mmlu.load),
-    paper=Asking("choose", _mmlu.load, room=2048),
+    strict=PromptSpec("choose", mmlu.load),
+    paper=PromptSpec("choose", mmlu.load, room=2048),
     scorers={
         "accuracy": accuracy,
         "gold_probability": gold_probability,

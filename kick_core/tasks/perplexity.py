@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import io
 
+from kick_core.errors import BadRequest
 from kick_core.pocket import data_path, split_documents
 from kick_core.records import Example, Output
-from kick_core.spec import BadRequest
-from kick_core.tasks import Asking, Judged, Task
-from kick_core.tasks._official import Hub, find, folder, hub_rows, text_of
-from kick_core.tasks._pocket import require_pocket
+from kick_core.tasks import PromptSpec, Score, Task
+from kick_core.tasks.data.hub import Hub, find, folder, hub_rows, text_of
+from kick_core.tasks.data.pocket import require_pocket
 
 
 def _load(data: str) -> tuple[Example, ...]:
@@ -50,11 +50,11 @@ def _official(data: str) -> tuple[Example, ...]:
     return (Example("text", ("\n\n".join(found),), meta={"text": kind}),)
 
 
-def negative_log_likelihood(example: Example, output: Output) -> Judged:
+def negative_log_likelihood(example: Example, output: Output) -> Score:
     """Mean negative log-likelihood in nats, per predicted token of one window or per word of one page."""
     if not output.logprobs or not output.tokens:
-        return Judged(None, "", "no answer")
-    return Judged(-output.logprobs[0] / output.tokens)
+        return Score(None, "", "no answer")
+    return Score(-output.logprobs[0] / output.tokens)
 
 
 TASK = Task(
@@ -62,7 +62,7 @@ TASK = Task(
     title="Perplexity",
     about="exp of the mean negative log-likelihood per token of held-out running text (GPTQ/Wanda definition)",
     version=1,
-    strict=Asking("perplexity", _load),
+    strict=PromptSpec("perplexity", _load),
     scorers={"perplexity": negative_log_likelihood},
     headline="perplexity",
     aggregate="exp",
@@ -74,7 +74,7 @@ OFFICIAL = Task(
     title="Perplexity",
     about="exp of the mean negative log-likelihood per token of WikiText-2's test split (GPTQ/Wanda definition)",
     version=1,
-    strict=Asking("perplexity", _official),
+    strict=PromptSpec("perplexity", _official),
     scorers={"perplexity": negative_log_likelihood},
     headline="perplexity",
     aggregate="exp",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from kick_core.records import Example
-from kick_core.tasks import Asking, Task, _trivia
-from kick_core.tasks._pocket import meta, rows
-from kick_core.wording import CLOSED
+from kick_core.tasks import PromptSpec, Task
+from kick_core.tasks.data import trivia
+from kick_core.tasks.data.pocket import meta, rows
+from kick_core.tasks.wording import CLOSED
 
 
 def _load(data: str) -> tuple[Example, ...]:
@@ -25,8 +26,8 @@ TASK = Task(
     title="Closed-book QA",
     about="questions without evidence; share of exact matches after the official TriviaQA normalisation",
     version=2,
-    strict=Asking("generate", _load, new_tokens=12, stop=("\n",)),
-    scorers=_trivia.SCORERS,
+    strict=PromptSpec("generate", _load, new_tokens=12, stop=("\n",)),
+    scorers=trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )
@@ -36,12 +37,12 @@ OFFICIAL = Task(
     title="Closed-book QA",
     about="TriviaQA without evidence; share of exact matches after the official normalisation",
     version=2,
-    strict=Asking("generate", _trivia.closed, new_tokens=32, stop=("\n",)),
+    strict=PromptSpec("generate", trivia.closed, new_tokens=32, stop=("\n",)),
     # the released code writes on to 32 tokens and then reads the first line: the same prediction
-    paper=Asking(
-        "generate", _trivia.closed_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)
+    paper=PromptSpec(
+        "generate", trivia.closed_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)
     ),
-    scorers=_trivia.SCORERS,
+    scorers=trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )

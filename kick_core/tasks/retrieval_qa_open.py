@@ -7,9 +7,10 @@ from the passage: this measures reading, where the closed-book tasks measure kno
 from __future__ import annotations
 
 from kick_core.records import Example
-from kick_core.tasks import Asking, Task, _trivia
-from kick_core.tasks._pocket import meta, rows
-from kick_core.wording import OPEN
+from kick_core.tasks import PromptSpec, Task
+from kick_core.tasks.data import trivia
+from kick_core.tasks.data.pocket import meta, rows
+from kick_core.tasks.wording import OPEN
 
 
 def _load(data: str) -> tuple[Example, ...]:
@@ -29,8 +30,8 @@ TASK = Task(
     title="Open-book QA",
     about="questions with evidence in the prompt; share of exact matches after the official normalisation",
     version=2,
-    strict=Asking("generate", _load, new_tokens=12, stop=("\n",)),
-    scorers=_trivia.SCORERS,
+    strict=PromptSpec("generate", _load, new_tokens=12, stop=("\n",)),
+    scorers=trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )
@@ -40,12 +41,12 @@ OFFICIAL = Task(
     title="Open-book QA",
     about="TriviaQA with evidence in the prompt; share of exact matches after the official normalisation",
     version=2,
-    strict=Asking("generate", _trivia.open_book, new_tokens=32, stop=("\n",)),
+    strict=PromptSpec("generate", trivia.open_book, new_tokens=32, stop=("\n",)),
     # the released code writes on to 32 tokens and then reads the first line: the same prediction
-    paper=Asking(
-        "generate", _trivia.open_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)
+    paper=PromptSpec(
+        "generate", trivia.open_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)
     ),
-    scorers=_trivia.SCORERS,
+    scorers=trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )

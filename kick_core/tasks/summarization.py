@@ -11,11 +11,12 @@ as they lie, 18 of them in two buckets, with the highlights glued into the promp
 from __future__ import annotations
 
 from kick_core.records import Example, Output
-from kick_core.tasks import Asking, Judged, Task, _stories
-from kick_core.tasks._pocket import meta, rows
-from kick_core.tasks._scorers import stands_in
-from kick_core.tasks._texts import ROUGE, SHAPE, form_of
-from kick_core.wording import SUMMARY
+from kick_core.tasks import PromptSpec, Score, Task
+from kick_core.tasks.data import stories
+from kick_core.tasks.data.pocket import meta, rows
+from kick_core.tasks.data.texts import ROUGE, SHAPE, form_of
+from kick_core.tasks.scorers import stands_in
+from kick_core.tasks.wording import SUMMARY
 
 
 def _load(data: str) -> tuple[Example, ...]:
@@ -30,13 +31,13 @@ def _load(data: str) -> tuple[Example, ...]:
     )
 
 
-def facts_kept(example: Example, output: Output) -> Judged:
+def facts_kept(example: Example, output: Output) -> Score:
     """Share of the story's key facts that stand in the summary, in any of their wordings, as whole words."""
     facts, text = example.meta["facts"], "\n".join(output.text)
     kept = [stands_in(text, aliases) for aliases in facts]
     lost = [aliases[0] for aliases, there in zip(facts, kept, strict=True) if not there]
     why = "right" if not lost else form_of(output) or "wrong"
-    return Judged(sum(kept) / len(kept), f"lost: {', '.join(lost)}" if lost else "", why)
+    return Score(sum(kept) / len(kept), f"lost: {', '.join(lost)}" if lost else "", why)
 
 
 TASK = Task(
@@ -44,7 +45,7 @@ TASK = Task(
     title="Summarization",
     about="stories in three lengths; share of the key facts that the summary keeps",
     version=2,
-    strict=Asking("dialogue", _load, new_tokens=64, template="chat"),
+    strict=PromptSpec("dialogue", _load, new_tokens=64, template="chat"),
     scorers={"facts_kept": facts_kept, **SHAPE},
     headline="facts_kept",
 )
@@ -54,10 +55,10 @@ OFFICIAL = Task(
     title="Summarization",
     about="CNN/DailyMail stories in three lengths; ROUGE-L F1 against the highlights",
     version=2,
-    strict=Asking("dialogue", _stories.strict, new_tokens=256, template="chat"),
-    paper=Asking(
+    strict=PromptSpec("dialogue", stories.strict, new_tokens=256, template="chat"),
+    paper=PromptSpec(
         "dialogue",
-        _stories.as_published,
+        stories.as_published,
         new_tokens=1024,
         template="vicuna_v1.1",
         temperatures={"": 0.7},

@@ -13,8 +13,8 @@ import re
 
 from kick_core.pocket import data_path, split_documents
 from kick_core.records import Example
-from kick_core.tasks import Asking, Task, perplexity
-from kick_core.tasks._pocket import require_pocket
+from kick_core.tasks import PromptSpec, Task, perplexity
+from kick_core.tasks.data.pocket import require_pocket
 
 _REPLACED = (
     ("s '", "s'"),
@@ -81,7 +81,7 @@ TASK = Task(
     title="Perplexity per word",
     about=_ABOUT,
     version=1,
-    strict=Asking("perplexity", _load, unit="word"),
+    strict=PromptSpec("perplexity", _load, unit="word"),
     scorers={"word_perplexity": perplexity.negative_log_likelihood},
     headline="word_perplexity",
     aggregate="exp",
@@ -93,7 +93,7 @@ OFFICIAL = Task(
     title="Perplexity per word",
     about=_ABOUT,
     version=1,
-    strict=Asking("perplexity", _official, unit="word"),
+    strict=PromptSpec("perplexity", _official, unit="word"),
     scorers={"word_perplexity": perplexity.negative_log_likelihood},
     headline="word_perplexity",
     aggregate="exp",

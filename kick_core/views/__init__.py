@@ -11,7 +11,20 @@ came back) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 
 from kick_core.stats import Interval
 from kick_core.store import Store, default_root, open_store
-from kick_core.views.closeness import BOUNDS, bootstrap, fidelity, texts, until_divergence
+from kick_core.views.artifact_tables import (
+    POCKETS,
+    Preview,
+    at_home,
+    calibration_of,
+    calibration_used,
+    command,
+    coverage,
+    layers,
+    methods_known,
+    models,
+    preview,
+    weights,
+)
 from kick_core.views.examples import (
     FLIPS,
     RULE,
@@ -31,6 +44,7 @@ from kick_core.views.examples import (
     words_between,
 )
 from kick_core.views.families import Kin, Robustness, calibrations, families, gaps, pairs, related, robustness
+from kick_core.views.fidelity import BOUNDS, bootstrap, fidelity, texts, until_divergence
 from kick_core.views.findings import (
     IN_CONTEXT,
     KNOWLEDGE,
@@ -39,33 +53,19 @@ from kick_core.views.findings import (
     headline,
     percent,
 )
+from kick_core.views.html_report import report
 from kick_core.views.judgments import JUDGED, Said, judge_controls, judgings, said, to_judge
-from kick_core.views.made import (
-    POCKETS,
-    Preview,
-    at_home,
-    calibration_of,
-    calibration_used,
-    command,
-    coverage,
-    layers,
-    methods_known,
-    models,
-    preview,
-    weights,
-)
-from kick_core.views.naming import label, rung
+from kick_core.views.load import OFFICIAL, POCKET, asked_name, kind_of_data, sparsity_series, stamp, task_titles, unread
 from kick_core.views.noise import noise
+from kick_core.views.recipe_labels import label, target_label
 from kick_core.views.recovery import RULE as RECOVERY_RULE
 from kick_core.views.recovery import Answer as RecoveryAnswer
 from kick_core.views.recovery import answers as recovery_answers
 from kick_core.views.recovery import recovered
-from kick_core.views.runs import OFFICIAL, POCKET, asked_name, kind_of_data, ladder, stamp, task_titles, unread
+from kick_core.views.run_details import details
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
 from kick_core.views.sentences import shown
-from kick_core.views.story import report
-from kick_core.views.whole import details
-from kick_core.views.words import Piece, Warm, difference, heat, repetition
+from kick_core.views.text_diff import Piece, Warm, difference, heat, repetition
 
 __all__ = [
     "BOUNDS",
@@ -120,7 +120,6 @@ __all__ = [
     "judgings",
     "kind_of_data",
     "label",
-    "ladder",
     "layers",
     "methods_known",
     "models",
@@ -139,13 +138,14 @@ __all__ = [
     "repetition",
     "report",
     "robustness",
-    "rung",
     "said",
     "scores",
     "shown",
+    "sparsity_series",
     "stamp",
     "strip",
     "survival",
+    "target_label",
     "task_titles",
     "texts",
     "to_judge",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kick_core.records import Example
 from kick_core.store import Store
-from kick_core.views import runs
+from kick_core.views import load
 
 _ON_A_PASSAGE = "This question refers to the following information."
 
@@ -33,7 +33,7 @@ def cluster(example: Example) -> str:
 def numbers(store: Store, examples: str) -> dict[str, int]:
     """Example id -> number of its cluster, for the examples under a key."""
     known: dict[str, int] = {}
-    found = runs.examples(store, examples).items()
+    found = load.examples(store, examples).items()
     return {name: known.setdefault(cluster(example), len(known)) for name, example in found}
 
 

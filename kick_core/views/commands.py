@@ -17,8 +17,8 @@ from kick_core import methods
 from kick_core.records import Card
 from kick_core.spec import Calibration, parse
 from kick_core.store import Store, results
-from kick_core.views import made, naming, runs
-from kick_core.views.closeness import fidelity, texts
+from kick_core.views import artifact_tables, load, recipe_labels
+from kick_core.views.fidelity import fidelity, texts
 from kick_core.views.noise import noise
 
 
@@ -38,7 +38,7 @@ def sweeps(store: Store, frame: pd.DataFrame, model: str | None = None) -> list[
 
     Rows whose artifact was collected since say no calibration: `unknown_calibrations` counts them.
     """
-    cards = {card.key: card for card in made.cards(store)}
+    cards = {card.key: card for card in artifact_tables.cards(store)}
     rows = [(row, _how(store, row, cards)) for row in frame.to_dict("records")]
     limited = {how for _, how in rows if how.limit is not None}
     grid: dict[tuple[_How, str], list[str]] = {}
@@ -47,13 +47,13 @@ def sweeps(store: Store, frame: pd.DataFrame, model: str | None = None) -> list[
     lines: dict[tuple[_How, tuple[str, ...]], list[str]] = {}
     for (how, recipe), tasks in grid.items():
         lines.setdefault((how, tuple(dict.fromkeys(tasks))), []).append(recipe)
-    name = model or (runs.asked_name(str(frame["model"].iloc[0])) if len(frame) else "")
+    name = model or (load.asked_name(str(frame["model"].iloc[0])) if len(frame) else "")
     return [_line(name, how, recipes, tasks) for (how, tasks), recipes in _joined(lines).items()]
 
 
 def unknown_calibrations(store: Store, frame: pd.DataFrame) -> list[str]:
     """The recipes of a `current` frame that looked at data which nothing tells any more."""
-    known = {card.key for card in made.cards(store)}
+    known = {card.key for card in artifact_tables.cards(store)}
     gone = frame[~frame["weights"].isin(known)]
     return [recipe for recipe in dict.fromkeys(gone["recipe"]) if methods.needs(parse(recipe)) != "nothing"]
 
@@ -94,7 +94,9 @@ def _joined(
         if how.calibration is None:
             host = next((p for p in found if p[1] == tasks and p[0]._replace(calibration=None) == how), (how, tasks))
             found[host] = [*recipes, *found.get(host, [])]
-    return {place: sorted(recipes, key=lambda text: naming.order(parse(text))) for place, recipes in found.items()}
+    return {
+        place: sorted(recipes, key=lambda text: recipe_labels.order(parse(text))) for place, recipes in found.items()
+    }
 
 
 def _line(model: str, how: _How, recipes: Iterable[str], tasks: Iterable[str]) -> str:
@@ -105,7 +107,7 @@ def _line(model: str, how: _How, recipes: Iterable[str], tasks: Iterable[str]) -
     words += [word for task in tasks for word in ("--task", task)]
     words += [] if how.limit is None else ["--limit", str(how.limit)]
     words += [] if how.protocol == "strict" else ["--protocol", how.protocol]
-    words += [] if how.data == runs.POCKET else ["--data", how.data]
+    words += [] if how.data == load.POCKET else ["--data", how.data]
     words += [*(how.calibration or ()), "--dtype", how.dtype, "--device", how.device]
     return shlex.join(words)
 
@@ -145,4 +147,4 @@ def report(model: str, protocol: str, data: str) -> str:
     """The command that writes the report on a model."""
     words = ["kick", "report", "report.html", "--model", model]
     words += [] if protocol == "strict" else ["--protocol", protocol]
-    return shlex.join([*words, *([] if data == runs.POCKET else ["--data", data])])
+    return shlex.join([*words, *([] if data == load.POCKET else ["--data", data])])

@@ -16,11 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kick_core import stats
+from kick_core.errors import KickError
 from kick_core.records import Example, Output
-from kick_core.spec import KickError
 from kick_core.store import Store, results
-from kick_core.views import naming, paired, runs, sentences, words
-from kick_core.views.runs import Asked, Scored
+from kick_core.views import load, paired, recipe_labels, sentences, text_diff
+from kick_core.views.load import Asked, VerdictColumns
 from kick_core.views.scores import RIGHT, pair
 
 FLIPS = ("broke", "fixed", "both wrong", "both right")
@@ -50,7 +50,7 @@ class Answer:
     run: str
     recipe: str
     label: str
-    rung: str
+    target_label: str
     kind: str
     output: Output
     score: float
@@ -98,15 +98,15 @@ def examples(store: Store, run_key: str, dense_run_key: str, scorer: str | None 
     wrong and no flip. `breaks_at` is the severity of the mildest recipe of the same method whose answer is
     wrong where dense was right (nan: it never is, or dense was wrong already), `breaks` its name.
     """
-    run, dense = runs.one(store, run_key), runs.one(store, dense_run_key)
+    run, dense = load.one(store, run_key), load.one(store, dense_run_key)
     scorer = scorer or run.task.headline
     after, before = _scored(store, run, scorer), _scored(store, dense, scorer)
     ids, at_before, at_after = pair(before, after)
     graded = run.task.aggregate == "mean"
     old, new = before.score[at_before], after.score[at_after]
-    about = runs.examples(store, run.card.examples)
-    ladder = runs.ladder(run, runs.asked(store)) if graded else []
-    severity, names = _breaks(store, ladder, scorer, ids)
+    about = load.examples(store, run.card.examples)
+    sparsity_series = load.sparsity_series(run, load.asked(store)) if graded else []
+    severity, names = _breaks(store, sparsity_series, scorer, ids)
     frame = {
         "id": ids,
         "flip": _flip(old, new) if graded else np.full(ids.size, ""),
@@ -124,8 +124,8 @@ def examples(store: Store, run_key: str, dense_run_key: str, scorer: str | None 
     return pd.DataFrame(frame, columns=list(COLUMNS)).fillna({"why": "", "dense_why": ""}).astype(COLUMNS)
 
 
-def _scored(store: Store, run: Asked, scorer: str) -> Scored:
-    found = runs.verdicts(store, run)
+def _scored(store: Store, run: Asked, scorer: str) -> VerdictColumns:
+    found = load.verdicts(store, run)
     if scorer not in found:
         raise KickError(f"run {run.key} has no verdicts of {scorer!r}; it has {', '.join(found) or 'none'}")
     return found[scorer]
@@ -148,21 +148,21 @@ def _said(example: Example | None, *names: str) -> str:
 
 
 def _breaks(
-    store: Store, ladder: Sequence[Asked], scorer: str, ids: NDArray[np.object_]
+    store: Store, sparsity_series: Sequence[Asked], scorer: str, ids: NDArray[np.object_]
 ) -> tuple[NDArray[np.float64], list[str]]:
     severity, names = np.full(ids.size, math.nan), [""] * ids.size
-    if not ladder or ladder[0].recipe.target is not None:
+    if not sparsity_series or sparsity_series[0].recipe.target is not None:
         return severity, names
-    right = _on(ids, _scored(store, ladder[0], scorer)) >= RIGHT
-    for step in reversed(ladder[1:]):
+    right = _on(ids, _scored(store, sparsity_series[0], scorer)) >= RIGHT
+    for step in reversed(sparsity_series[1:]):
         wrong = np.flatnonzero(right & (_on(ids, _scored(store, step, scorer)) < RIGHT))
-        severity[wrong] = naming.severity(step.recipe)
+        severity[wrong] = recipe_labels.severity(step.recipe)
         for at in wrong:
-            names[at] = naming.rung(step.recipe)
+            names[at] = recipe_labels.target_label(step.recipe)
     return severity, names
 
 
-def _on(ids: NDArray[np.object_], found: Scored) -> NDArray[np.float64]:
+def _on(ids: NDArray[np.object_], found: VerdictColumns) -> NDArray[np.float64]:
     """Scores on these ids, nan where the run has none."""
     if found.ids.size >= ids.size and np.array_equal(found.ids[: ids.size], ids):
         return found.score[: ids.size]
@@ -174,9 +174,9 @@ def _repetitions(store: Store, run: Asked, ids: NDArray[np.object_]) -> tuple[ND
     """seq-rep-4 of every answer by words, and whether it ends in a loop; nan where nothing is generated."""
     if run.task.kind in ("choose", "perplexity"):
         return np.full(ids.size, math.nan), np.zeros(ids.size, dtype=bool)
-    table = runs.answers(store, run.key)
+    table = load.answers(store, run.key)
     said = dict(zip(table.column("example").to_pylist(), table.column("text").to_pylist(), strict=True))
-    found = [words.repetition(" ".join(said.get(name) or ())) for name in ids]
+    found = [text_diff.repetition(" ".join(said.get(name) or ())) for name in ids]
     return np.array([one.repeated for one in found]), np.array([one.loop is not None for one in found], dtype=bool)
 
 
@@ -211,7 +211,7 @@ def versus(frame: pd.DataFrame) -> Versus:
 
 def words_between(store: Store, run_key: str, other_key: str, scorer: str, name: str) -> str:
     """How a run differs from another one by a scorer, in words; `name` is what the other is called there."""
-    run, other = runs.one(store, run_key), runs.one(store, other_key)
+    run, other = load.one(store, run_key), load.one(store, other_key)
     row = paired.numbers(store, run, scorer, _scored(store, run, scorer), _scored(store, other, scorer))
     about = {"kind": "", "p_holm": math.nan, "higher_is_better": run.task.higher_is_better}
     return sentences.sentence(row | about, name)
@@ -228,7 +228,7 @@ def survival(frame: pd.DataFrame) -> pd.DataFrame:
     names = [str(name) for _, name in steps.index]
     return pd.DataFrame(
         {
-            "rung": ["dense", *names],
+            "target_label": ["dense", *names],
             "left": [len(right), *left.tolist()],
             "n": len(right),
             "share": [1.0, *(left / max(len(right), 1)).tolist()],
@@ -267,23 +267,23 @@ def by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def example(store: Store, run_key: str, example_id: str, scorer: str | None = None) -> Detail:
     """One example under every recipe asked alike: prompt, golds, answers, verdicts, option probabilities."""
-    run = runs.one(store, run_key)
-    about = runs.examples(store, run.card.examples).get(example_id)
+    run = load.one(store, run_key)
+    about = load.examples(store, run.card.examples).get(example_id)
     if about is None:
         raise KickError(f"example {example_id!r} is not among those of {run.card.task}")
-    alike = [other for other in runs.asked(store) if runs.alike(other) == runs.alike(run)]
-    order = sorted(alike, key=lambda other: naming.order(other.recipe))
+    alike = [other for other in load.asked(store) if load.alike(other) == load.alike(run)]
+    order = sorted(alike, key=lambda other: recipe_labels.order(other.recipe))
     answers = (_answer(store, other, example_id, scorer or run.task.headline) for other in order)
     judged = run.task.aggregate == "mean"
     return Detail(about, run.card.task, tuple(answer for answer in answers if answer), judged)
 
 
 def _answer(store: Store, run: Asked, example_id: str, scorer: str) -> Answer | None:
-    output = runs.answer(store, run.key, example_id)
+    output = load.answer(store, run.key, example_id)
     if output is None:
         return None
     scores, why, extracted = {}, "", ""
-    for name, found in runs.verdicts(store, run).items():
+    for name, found in load.verdicts(store, run).items():
         places = np.flatnonzero(found.ids == example_id)
         if places.size:
             scores[name] = float(found.score[places[0]])
@@ -292,16 +292,16 @@ def _answer(store: Store, run: Asked, example_id: str, scorer: str) -> Answer | 
     return Answer(
         run.key,
         run.recipe.text,
-        naming.label(run.recipe),
-        naming.rung(run.recipe),
-        naming.kind(run.recipe),
+        recipe_labels.label(run.recipe),
+        recipe_labels.target_label(run.recipe),
+        recipe_labels.kind(run.recipe),
         output,
         scores.get(scorer, math.nan),
         why,
         extracted,
         scores,
         _softmax(output.logprobs) if run.task.kind == "choose" else (),
-        words.repetition(" ".join(output.text)),
+        text_diff.repetition(" ".join(output.text)),
     )
 
 
@@ -314,9 +314,9 @@ def _softmax(logprobs: Sequence[float]) -> tuple[float, ...]:
 
 
 def strip(store: Store, detail: Detail, run_key: str) -> list[Answer]:
-    """The film strip: one example along the ladder of a run's method, dense first."""
-    run = runs.one(store, run_key)
-    return [a for step in runs.ladder(run, runs.asked(store)) if (a := detail.of(step.key)) is not None]
+    """The film strip: one example along the sparsity_series of a run's method, dense first."""
+    run = load.one(store, run_key)
+    return [a for step in load.sparsity_series(run, load.asked(store)) if (a := detail.of(step.key)) is not None]
 
 
 RULE = "the one whose id has the smallest SHA-256 with seed 0"

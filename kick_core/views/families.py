@@ -17,14 +17,15 @@ import numpy as np
 import pandas as pd
 
 from kick_core import methods, stats
+from kick_core.errors import KickError
 from kick_core.records import Card
-from kick_core.spec import KickError, Recipe, parse
+from kick_core.spec import Recipe, parse
 from kick_core.stats import CONFIDENCE, MARGIN, Interval, Ratio
-from kick_core.store import Store, kin
-from kick_core.views import clusters, made, naming, runs
+from kick_core.store import Store, lineage
+from kick_core.views import artifact_tables, clusters, load, recipe_labels
 from kick_core.views.findings import KNOWLEDGE, percent
+from kick_core.views.load import POCKET
 from kick_core.views.paired import NOT_MEASURED, pair
-from kick_core.views.runs import POCKET
 from kick_core.views.scores import current, scores
 
 FAMILIES = {
@@ -86,10 +87,10 @@ def families(
     """
     measured = scores(store) if measured is None else measured
     names = [name for name in measured["model"].unique() if only is None or name in set(only)]
-    asked = set(measured.loc[measured["model"].isin(names), "data"].map(runs.kind_of_data))
-    kind = data or next((kind for kind in runs.DATA if kind in asked), POCKET)
+    asked = set(measured.loc[measured["model"].isin(names), "data"].map(load.kind_of_data))
+    kind = data or next((kind for kind in load.DATA if kind in asked), POCKET)
     frames = [current(measured, str(name), protocol, kind) for name in names]
-    known = {card.key: card for card in made.cards(store)}
+    known = {card.key: card for card in artifact_tables.cards(store)}
     rows = [
         row | about
         for frame in frames
@@ -112,16 +113,16 @@ def _about(store: Store, row: dict[Any, Any], card: Card | None) -> dict[str, st
     calibration = (card.calibration if card else None) or {}
     return {
         "same": same + versions,
-        "calibration": made.calibrated(calibration) if methods.needs(recipe) != "nothing" else "none",
+        "calibration": artifact_tables.calibrated(calibration) if methods.needs(recipe) != "nothing" else "none",
         "tokens": str(calibration.get("ids", "")),
-        "examples": runs.one(store, row["run"]).card.examples,
+        "examples": load.one(store, row["run"]).card.examples,
     }
 
 
 def _versions(recipe: Recipe, made_as: dict[str, Any]) -> str:
     """Empty where the methods' versions are this program's (or the artifact is gone), else which they were."""
     said = []
-    for part, facts in zip(naming.parts(recipe), (made_as, made_as.get("then") or {}), strict=False):
+    for part, facts in zip(recipe_labels.parts(recipe), (made_as, made_as.get("then") or {}), strict=False):
         now = methods.card(part.method).version
         if (was := facts.get("version", now)) != now:
             said.append(f" ({part.method}, version {was})")
@@ -129,8 +130,8 @@ def _versions(recipe: Recipe, made_as: dict[str, Any]) -> str:
 
 
 def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
-    tasks = {name: at for at, name in enumerate(runs.task_titles(frame["task"].unique()))}
-    keyed = frame.assign(_task=frame["task"].map(tasks), _kind=frame["kind"].map(naming.KINDS.index))
+    tasks = {name: at for at, name in enumerate(load.task_titles(frame["task"].unique()))}
+    keyed = frame.assign(_task=frame["task"].map(tasks), _kind=frame["kind"].map(recipe_labels.KINDS.index))
     by = ["method", "_kind", "severity", "same", "_task", "model"]
     return keyed.sort_values(by, kind="stable").drop(columns=["_task", "_kind"]).reset_index(drop=True)
 
@@ -175,7 +176,7 @@ class Kin:
 def related(store: Store, frame: pd.DataFrame) -> list[Kin]:
     """The pairs of base and tuned among the models of a `families` frame. What nobody said or hints at is not known."""
     names = {str(row["fingerprint"]): str(row["model"]) for row in frame.to_dict("records")}
-    said = {tuned: base for tuned, base in kin.tuned_from(store).items() if tuned in names and base in names}
+    said = {tuned: base for tuned, base in lineage.tuned_from(store).items() if tuned in names and base in names}
     found = [Kin(names[tuned], names[base], "said") for tuned, base in said.items()]
     for print_, tuned in names.items():
         base = next((other for other in names.values() if other != tuned and _named_after(tuned, other)), None)
@@ -192,7 +193,7 @@ def _named_after(tuned: str, base: str) -> bool:
 
 
 def _stem(name: str) -> str:
-    return runs.asked_name(name).rstrip("/").rpartition("/")[2].lower()
+    return load.asked_name(name).rstrip("/").rpartition("/")[2].lower()
 
 
 # --- base against tuned --------------------------------------------------------------------------------------
@@ -251,13 +252,13 @@ def _gap(store: Store, one: pd.Series, other: pd.Series) -> tuple[Interval, int]
 
 def _ratio(store: Store, row: pd.Series) -> tuple[Any, Ratio]:
     """The ids of a row's paired examples, and what its share kept is the ratio of."""
-    run, dense = runs.one(store, row["run"]), runs.one(store, row["dense_run"])
-    after, before = (runs.verdicts(store, each)[row["scorer"]] for each in (run, dense))
+    run, dense = load.one(store, row["run"]), load.one(store, row["dense_run"])
+    after, before = (load.verdicts(store, each)[row["scorer"]] for each in (run, dense))
     ids, at_before, at_after = pair(before, after)
     old, new = before.score[at_before], after.score[at_after]
     if run.task.aggregate != "exp":
         return ids, Ratio(new, old)
-    tokens = runs.tokens(store, run)
+    tokens = load.tokens(store, run)
     lengths = np.array([tokens[name] for name in ids], dtype=float)
     return ids, Ratio((old - new) * lengths, lengths)
 

@@ -82,13 +82,13 @@ def _kept(row: dict[Any, Any]) -> str:
 def _subject(row: dict[Any, Any]) -> str:
     match row["kind"]:
         case "ratio":
-            return f"At {row['rung']} sparsity {row['method']}"
+            return f"At {row['target_label']} sparsity {row['method']}"
         case "pattern":
-            return f"At {row['rung']} {row['method']}"
+            return f"At {row['target_label']} {row['method']}"
         case "joint":
             return str(row["label"])
         case _:
-            return f"At {row['rung']}s {row['method']}"
+            return f"At {row['target_label']}s {row['method']}"
 
 
 def _noun(task: str) -> str:
@@ -159,7 +159,7 @@ def _context_survives(frame: pd.DataFrame) -> Claim:
     half = frame[(frame["kind"] == "ratio") & (frame["sparsity"] >= 0.5) & frame["task"].isin(IN_CONTEXT)]
     first = half.groupby("method")["sparsity"].transform("min") if len(half) else half["sparsity"]
     cells = _vote(half[half["sparsity"] == first], "matching", "not matching")
-    at = ", ".join(sorted(cells["rung"].unique())) or "50 %"
+    at = ", ".join(sorted(cells["target_label"].unique())) or "50 %"
     return Claim(
         "Models pruned by half or more still retrieve from their context and summarize.",
         _weigh(cells),

@@ -15,14 +15,15 @@ from pathlib import Path
 import pandas as pd
 
 from kick_core import stats, tasks
+from kick_core.errors import BadRequest, KickError, nearest
 from kick_core.judging import Control, Outcome, outcome
-from kick_core.judging.wording import METRICS
+from kick_core.judging.prompts import METRICS
 from kick_core.models.source import ALIASES
 from kick_core.records import JudgingCard, Question, Reply
-from kick_core.spec import BadRequest, KickError, nearest, parse
+from kick_core.spec import parse
 from kick_core.store import Store, judgments
-from kick_core.views import naming, runs
-from kick_core.views.runs import Asked
+from kick_core.views import load, recipe_labels
+from kick_core.views.load import Asked
 
 JUDGED = tuple(name for name in tasks.names() if tasks.get(name).kind == "dialogue")
 """Tasks whose answers a judge can be shown."""
@@ -141,7 +142,7 @@ def _row(card: JudgingCard, found: Outcome) -> dict[str, object]:
     return {
         "model": card.model,
         "recipe": card.recipe,
-        "label": naming.label(parse(card.recipe)),
+        "label": recipe_labels.label(parse(card.recipe)),
         "task": card.task,
         "style": card.style,
         "as_published": card.as_published,
@@ -217,7 +218,7 @@ def to_judge(store: Store, named: str, recipes: Sequence[str], task: str) -> lis
     itself, with recipes it says which model, data and settings are meant. Of several runs of one recipe the
     newest counts. Raises BadRequest or KickError that says what is missing and how to get it.
     """
-    among = [run for run in runs.asked(store) if run.card.task == task]
+    among = [run for run in load.asked(store) if run.card.task == task]
     fits, wanted = _named(store, among, named, recipes)
     found = []
     for text in wanted:
@@ -229,7 +230,7 @@ def to_judge(store: Store, named: str, recipes: Sequence[str], task: str) -> lis
                 f"run `kick evaluate {named} {text} --task {task}` first"
             )
         run = max(mine, key=lambda run: run.card.created)
-        dense = runs.dense_of(run, among)
+        dense = load.dense_of(run, among)
         if dense is None:
             raise KickError(
                 f"dense has no answers to {task} that were asked like those of {text}: run `kick evaluate` first"
@@ -247,12 +248,12 @@ def _named(store: Store, among: list[Asked], named: str, recipes: Sequence[str])
             raise BadRequest(
                 f"{len(keyed)} runs of this task begin with {named!r} in {store.root}: `kick list` shows the keys"
             )
-        fits = [run for run in among if runs.alike(run) == runs.alike(keyed[0])]
+        fits = [run for run in among if load.alike(run) == load.alike(keyed[0])]
         if not wanted and keyed[0].recipe.target:
             return [keyed[0]], [keyed[0].recipe.text]
     else:
         name = ALIASES.get(named, named)
-        names = runs.model_names(among)
+        names = load.model_names(among)
         fits = [run for run in among if name in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])]
         if not fits:
             raise nearest(named, sorted(set(names.values())), "model with answers to this task")

@@ -1,6 +1,6 @@
 """Text as HTML: whatever is not a literal of this program goes through `tag`, which escapes it.
 
-The pages show what it makes through `pages/parts/safe.py`, the report writes it into its file.
+The pages show what it makes through `kick_core/explorer/safe.py`, the report writes it into its file.
 """
 
 from __future__ import annotations

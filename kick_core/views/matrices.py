@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kick_core import bits
+from kick_core.errors import KickError
 from kick_core.models import source
-from kick_core.spec import KeepNofM, KickError, Target, Unstructured, parse
-from kick_core.store import Store, artifacts
+from kick_core.spec import KeepNofM, Target, Unstructured, parse
+from kick_core.store import Store, weight_artifacts
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -127,12 +129,12 @@ def dense(model: str, block: int, name: str, shape: tuple[int, int] | None = Non
 def kept(store: Store, key: str, block: int, name: str, cols: int, step: int = 1) -> Bools | None:
     """Which weights of a matrix an artifact kept, rows of [out, in]; None where it pruned nothing."""
     try:
-        packed = artifacts.tensors(store, key, block, "np", mask_of=name).get(f"{name}.mask")
+        packed = weight_artifacts.tensors(store, key, block, "np", mask_of=name).get(f"{name}.mask")
     except FileNotFoundError:
         return None
     if packed is None:
         return None
-    return np.unpackbits(packed[::step], axis=1, count=cols, bitorder="little").astype(bool)
+    return bits.unpack(packed[::step], 1, cols).astype(bool)
 
 
 def smallest_dropped(weight: Floats, target: Target) -> Bools:

@@ -14,8 +14,8 @@ import pandas as pd
 
 from kick_core import stats
 from kick_core.store import Store
-from kick_core.views import paired, runs
-from kick_core.views.runs import AGAIN, Asked
+from kick_core.views import load, paired
+from kick_core.views.load import AGAIN, Asked
 
 NOISE = {
     "model": "str",
@@ -51,24 +51,24 @@ def noise(store: Store, model: str | None = None) -> pd.DataFrame:
     `flips` and `changed` are shares of the examples, with the upper ends of their 95 % intervals: 0 flips in 200
     still allow 1.9 %.
     """
-    among = runs.asked(store)
-    names = runs.model_names(among)
+    among = load.asked(store)
+    names = load.model_names(among)
     rows = []
     for run in among:
         if AGAIN in run.card.settings and model in (None, run.card.model, run.card.fingerprint):
-            rows += _rows(store, run, [other for other in among if runs.is_result(other)], names)
+            rows += _rows(store, run, [other for other in among if load.is_result(other)], names)
     frame = pd.DataFrame(rows, columns=list(NOISE)).astype(NOISE)
     return frame.sort_values(["model", "task"], kind="stable").reset_index(drop=True)
 
 
 def _rows(store: Store, run: Asked, among: list[Asked], names: dict[str, str]) -> list[dict[str, Any]]:
     once = {name: value for name, value in run.card.settings.items() if name != AGAIN}
-    dense = runs.dense_of(replace(run, card=replace(run.card, settings=once)), among)
+    dense = load.dense_of(replace(run, card=replace(run.card, settings=once)), among)
     if dense is None:
         return []
-    base = runs.verdicts(store, dense)
+    base = load.verdicts(store, dense)
     rows = []
-    for scorer, mine in runs.verdicts(store, run).items():
+    for scorer, mine in load.verdicts(store, run).items():
         if scorer in base:
             row = paired.numbers(store, run, scorer, mine, base[scorer])
             rows.append(

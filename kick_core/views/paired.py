@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from kick_core import stats
 from kick_core.store import Store
 from kick_core.tasks import MEASURES, Task
-from kick_core.tasks._scorers import normalise
-from kick_core.views import clusters, runs
-from kick_core.views.runs import Asked, Scored
+from kick_core.tasks.scorers import normalise
+from kick_core.views import clusters, load
+from kick_core.views.load import Asked, VerdictColumns
 
 NOT_MEASURED = "not measured"
 
@@ -30,7 +30,9 @@ _SIDES = (
 )  # fmt: skip
 
 
-def pair(before: Scored, after: Scored) -> tuple[NDArray[np.object_], NDArray[np.intp], NDArray[np.intp]]:
+def pair(
+    before: VerdictColumns, after: VerdictColumns
+) -> tuple[NDArray[np.object_], NDArray[np.intp], NDArray[np.intp]]:
     """The ids that both have judged, and their places in each; in the order of `after`."""
     shared = min(before.ids.size, after.ids.size)
     if before.ids is after.ids or np.array_equal(before.ids[:shared], after.ids[:shared]):
@@ -43,14 +45,14 @@ def pair(before: Scored, after: Scored) -> tuple[NDArray[np.object_], NDArray[np
     return after.ids[at_after[judged]], at_before[judged], at_after[judged]
 
 
-def numbers(store: Store, run: Asked, scorer: str, mine: Scored, base: Scored | None) -> dict[str, Any]:
+def numbers(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: VerdictColumns | None) -> dict[str, Any]:
     """The numbers of one scorer of a run, beside those of `base` where there is one to compare with."""
     if run.task.aggregate == "exp":
         return exponential(store, run, mine, base)
     return average(store, run, scorer, mine, base)
 
 
-def average(store: Store, run: Asked, scorer: str, mine: Scored, base: Scored | None) -> dict[str, Any]:
+def average(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: VerdictColumns | None) -> dict[str, Any]:
     """The numbers of a scorer whose mean counts; without `base` those of the run alone."""
     judged = ~np.isnan(mine.score)
     groups = clusters.of(store, run.card.examples, mine.ids[judged])
@@ -66,7 +68,7 @@ def average(store: Store, run: Asked, scorer: str, mine: Scored, base: Scored | 
     return row
 
 
-def against(store: Store, run: Asked, mine: Scored, base: Scored) -> dict[str, Any]:
+def against(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns) -> dict[str, Any]:
     """Two runs' scores of the same examples: differences, flips, answers changed, p, what it would take."""
     ids, at_base, at_mine = pair(base, mine)
     before, after = base.score[at_base], mine.score[at_mine]
@@ -88,7 +90,7 @@ def against(store: Store, run: Asked, mine: Scored, base: Scored) -> dict[str, A
     }
 
 
-def answers_changed(task: Task, before: Scored, after: Scored) -> stats.Interval:
+def answers_changed(task: Task, before: VerdictColumns, after: VerdictColumns) -> stats.Interval:
     """The share of answers that are another answer now, wrong to wrong included.
 
     An answer is the chosen option, or a short text in its normal form. Long texts nearly always differ
@@ -98,13 +100,13 @@ def answers_changed(task: Task, before: Scored, after: Scored) -> stats.Interval
         return stats.Interval(math.nan, math.nan, math.nan, 0)
     _, at_before, at_after = pair(before, after)
     form = normalise if task.kind == "generate" else str
-    said, says = runs.extracted(before, at_before, form), runs.extracted(after, at_after, form)
+    said, says = load.extracted(before, at_before, form), load.extracted(after, at_after, form)
     return stats.changed(said.tolist(), says.tolist())
 
 
-def exponential(store: Store, run: Asked, mine: Scored, base: Scored | None) -> dict[str, Any]:
+def exponential(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns | None) -> dict[str, Any]:
     """The numbers of perplexity: the exponential of the mean negative log-probability per token."""
-    tokens = runs.tokens(store, run)
+    tokens = load.tokens(store, run)
     lengths = np.array([tokens[name] for name in mine.ids], dtype=float)
     judged = ~np.isnan(mine.score)
     value, low, high, n = stats.perplexity((mine.score * lengths)[judged], lengths[judged])

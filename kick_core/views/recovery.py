@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from kick_core import stats
-from kick_core.spec import KickError
-from kick_core.store import Store, artifacts
-from kick_core.views import clusters, runs
+from kick_core.errors import KickError
+from kick_core.store import Store, weight_artifacts
+from kick_core.views import clusters, load
 from kick_core.views.findings import IN_CONTEXT, KNOWLEDGE, percent
+from kick_core.views.load import VerdictColumns
 from kick_core.views.paired import pair
-from kick_core.views.runs import Scored
 
 BACK, NOT_BACK, PART, OPEN, NO_LOSS, UNKNOWN = (
     "came back", "did not come back", "came back in part", "cannot tell", "no loss shown", "not measured"
@@ -63,7 +63,7 @@ def recovered(store: Store, frame: pd.DataFrame) -> pd.DataFrame:
 def trained_on(store: Store, key: str) -> str:
     """The text of a recovery in words, as the artifact's card tells; empty where the artifact is gone."""
     try:
-        facts = artifacts.card(store, key).recovery
+        facts = weight_artifacts.card(store, key).recovery
     except KickError:
         return ""
     return "" if not facts else f"{facts['windows'] * facts['length']:,} tokens of {facts['source']}"
@@ -75,12 +75,12 @@ def _share(
     nothing = dict.fromkeys(("dense", "compressed", "recovered", "share", "low", "high"), math.nan)
     if before is None or dense is None:
         return {"n": 0, **nothing, "word": UNKNOWN}
-    asked = [runs.one(store, key) for key in (dense["run"], before["run"], row["run"])]
-    found = [runs.verdicts(store, run)[row["scorer"]] for run in asked]
+    asked = [load.one(store, key) for key in (dense["run"], before["run"], row["run"])]
+    found = [load.verdicts(store, run)[row["scorer"]] for run in asked]
     ids, scores = _shared(found)
     groups = clusters.of(store, asked[0].card.examples, ids)
     if asked[0].task.aggregate == "exp":
-        tokens = runs.tokens(store, asked[0])
+        tokens = load.tokens(store, asked[0])
         lengths = np.array([tokens[name] for name in ids], dtype=float)
         told = [float(np.exp((score * lengths).sum() / lengths.sum())) if ids.size else math.nan for score in scores]
         scores = [score * lengths for score in scores]
@@ -93,11 +93,11 @@ def _share(
     return {"n": ids.size, **named, "share": share.value, "low": share.low, "high": share.high, "word": _word(share)}
 
 
-def _shared(found: Sequence[Scored]) -> tuple[Any, list[Any]]:
+def _shared(found: Sequence[VerdictColumns]) -> tuple[Any, list[Any]]:
     """The ids that all have judged, and the scores of each on them."""
     dense, before, after = found
     _, at_dense, at_after = pair(dense, after)
-    first = Scored(after.ids[at_after], after.score[at_after], after.why[at_after], after.extracted)
+    first = VerdictColumns(after.ids[at_after], after.score[at_after], after.why[at_after], after.extracted)
     ids, at_first, at_before = pair(first, before)
     return ids, [dense.score[at_dense][at_first], before.score[at_before], first.score[at_first]]
 

@@ -16,12 +16,12 @@ import pandas as pd
 import pyarrow as pa
 
 from kick_core import stats
-from kick_core.paper import MODEL, Printed
 from kick_core.records import Example
 from kick_core.spec import parse
 from kick_core.store import Store
-from kick_core.views import naming, paired, runs, sentences
-from kick_core.views.runs import Scored
+from kick_core.tasks.paper import MODEL, Printed
+from kick_core.views import load, paired, recipe_labels, sentences
+from kick_core.views.load import VerdictColumns
 
 LONG = "large"
 """The bucket of long stories, the only one that table 3 prints."""
@@ -40,7 +40,7 @@ class Swept:
     def recipes(self, task: str) -> list[str]:
         """The recipes that were asked a task, dense first, then by method and from mild to harsh."""
         asked = [parse(recipe) for recipe, of in self.runs if of == task]
-        return [recipe.text for recipe in sorted(asked, key=naming.order)]
+        return [recipe.text for recipe in sorted(asked, key=recipe_labels.order)]
 
 
 OURS = ("score", "low", "high", "n", "kept", "kept_low", "kept_high", "verdict", "words")
@@ -49,23 +49,25 @@ OURS = ("score", "low", "high", "n", "kept", "kept_low", "kept_high", "verdict",
 
 def compared(store: Store, run: str, dense: str, only: Callable[[Example], bool] | None = None) -> dict[str, Any]:
     """The headline score of one run, and beside dense, over the examples that `only` keeps."""
-    mine, base = runs.one(store, run), runs.one(store, dense)
+    mine, base = load.one(store, run), load.one(store, dense)
     scorer = mine.task.headline
-    scored, before = (_where(store, one, runs.verdicts(store, one)[scorer], only) for one in (mine, base))
+    scored, before = (_where(store, one, load.verdicts(store, one)[scorer], only) for one in (mine, base))
     row = paired.numbers(store, mine, scorer, scored, None if run == dense else before)
-    row |= {"kind": naming.kind(mine.recipe) if run != dense else "dense", "p_holm": math.nan}
+    row |= {"kind": recipe_labels.kind(mine.recipe) if run != dense else "dense", "p_holm": math.nan}
     row |= {"higher_is_better": mine.task.higher_is_better}
     alone = {"kept": 1.0, "kept_low": math.nan, "kept_high": math.nan, "verdict": "dense"} if run == dense else {}
     kept = {"kept": row["share_kept"], "kept_low": row["share_low"], "kept_high": row["share_high"]}
     return row | kept | alone | {"words": sentences.sentence(row)}
 
 
-def _where(store: Store, run: runs.Asked, found: Scored, only: Callable[[Example], bool] | None) -> Scored:
+def _where(
+    store: Store, run: load.Asked, found: VerdictColumns, only: Callable[[Example], bool] | None
+) -> VerdictColumns:
     if only is None:
         return found
-    examples = runs.examples(store, run.card.examples)
+    examples = load.examples(store, run.card.examples)
     mask = np.array([only(examples[name]) for name in found.ids], dtype=bool)
-    return Scored(found.ids[mask], found.score[mask], found.why[mask], found.extracted.filter(pa.array(mask)))
+    return VerdictColumns(found.ids[mask], found.score[mask], found.why[mask], found.extracted.filter(pa.array(mask)))
 
 
 def _ours(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def small_dense(store: Store, small: Swept, large: Swept) -> pd.DataFrame:
 def disciplines(store: Store, swept: Swept, task: str = "multiple_choice") -> pd.DataFrame:
     """Figure 3: multiple choice by discipline. Fewer examples each, so wider intervals."""
     dense = swept.runs["dense", task]
-    examples = runs.examples(store, runs.one(store, dense).card.examples).values()
+    examples = load.examples(store, load.one(store, dense).card.examples).values()
     names = sorted({str(example.meta["discipline"]) for example in examples if example.meta.get("discipline")})
     rows = [
         {"discipline": name, "recipe": recipe} | _ours(compared(store, swept.runs[recipe, task], dense, _of(name)))
@@ -172,17 +174,17 @@ def furthest(rows: pd.DataFrame) -> str:
     """Per method the harshest sparsity before the first that does not surely match."""
     best: dict[str, str] = {}
     lost: set[str] = set()
-    for row in sorted(rows.to_dict("records"), key=lambda row: naming.severity(parse(row["recipe"]))):
+    for row in sorted(rows.to_dict("records"), key=lambda row: recipe_labels.severity(parse(row["recipe"]))):
         recipe = parse(row["recipe"])
-        method = naming.method(recipe)
+        method = recipe_labels.method(recipe)
         if recipe.target is None:
             continue
         if row["verdict"] == "matching" and method not in lost:
-            best[method] = naming.rung(recipe)
+            best[method] = recipe_labels.target_label(recipe)
         else:
             lost.add(method)
             best.setdefault(method, "none")
-    return ", ".join(f"{method} {rung}" for method, rung in sorted(best.items()))
+    return ", ".join(f"{method} {target_label}" for method, target_label in sorted(best.items()))
 
 
 def differences(model: str, data: str, tasks: Iterable[str]) -> list[str]:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from kick_core import methods, stats
 from kick_core.spec import Recipe
-from kick_core.store import Store, artifacts, results
+from kick_core.store import Store, results, weight_artifacts
 from kick_core.tasks import MEASURES
-from kick_core.views import naming, paired, runs, sentences
+from kick_core.views import load, paired, recipe_labels, sentences
+from kick_core.views.load import Asked
 from kick_core.views.paired import NOT_MEASURED, RIGHT, pair
-from kick_core.views.runs import Asked
 
 __all__ = ["COLUMNS", "DENSE", "MEASURES", "NOT_MEASURED", "RIGHT", "current", "pair", "scores"]
 
@@ -27,7 +27,7 @@ COLUMNS = {
     "model": "str",
     "recipe": "str",
     "label": "str",
-    "rung": "str",
+    "target_label": "str",
     "method": "str",
     "base": "str",
     "without": "str",
@@ -101,20 +101,20 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
     `headline` marks the scorer that the strict protocol reports, `published` the paper's; `shared` a run that both
     ask alike.
     """
-    among = [run for run in runs.asked(store) if runs.is_result(run)]
-    names = runs.model_names(among)
+    among = [run for run in load.asked(store) if load.is_result(run)]
+    names = load.model_names(among)
     rows = [
         row
         for run in among
         if model is None or model in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])
-        for row in _rows(store, run, runs.dense_of(run, among), names[run.card.fingerprint])
+        for row in _rows(store, run, load.dense_of(run, among), names[run.card.fingerprint])
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     frame["p_holm"] = _holm(frame)
     frame["words"] = pd.Series([sentences.sentence(row) for row in frame.to_dict("records")], dtype="str")
-    order = {name: at for at, name in enumerate(runs.task_titles(frame["task"].unique()))}
+    order = {name: at for at, name in enumerate(load.task_titles(frame["task"].unique()))}
     frame["_task"], frame["_dense"] = frame["task"].map(order), frame["kind"] != "dense"
-    frame["_kind"] = frame["kind"].map(naming.KINDS.index)
+    frame["_kind"] = frame["kind"].map(recipe_labels.KINDS.index)
     by = ["model", "_task", "_dense", "method", "_kind", "severity", "recipe", "created"]
     return frame.sort_values(by, kind="stable").drop(columns=["_task", "_dense", "_kind"]).reset_index(drop=True)
 
@@ -130,9 +130,9 @@ def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: 
     both, and its `protocol` here is the one that was chosen. Without one, every run's strict headline scorer.
     """
     mine = frame[frame["model"] == model]
-    kinds = mine["data"].map(runs.kind_of_data)
-    mine = mine[kinds == (data or next(iter(data_kinds(frame, model)), runs.POCKET))]
-    mine = mine[mine["engine"] == runs.asked_most(mine.drop_duplicates("run")["engine"])]
+    kinds = mine["data"].map(load.kind_of_data)
+    mine = mine[kinds == (data or next(iter(data_kinds(frame, model)), load.POCKET))]
+    mine = mine[mine["engine"] == load.asked_most(mine.drop_duplicates("run")["engine"])]
     reported = "published" if protocol == "paper" else "headline"
     mine = mine[mine[reported]]
     if protocol is not None:
@@ -144,8 +144,8 @@ def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: 
 
 def data_kinds(frame: pd.DataFrame, model: str) -> list[str]:
     """The kinds of data that a model was asked on, the pocket world's first."""
-    found = set(frame.loc[frame["model"] == model, "data"].map(runs.kind_of_data))
-    return [kind for kind in runs.DATA if kind in found]
+    found = set(frame.loc[frame["model"] == model, "data"].map(load.kind_of_data))
+    return [kind for kind in load.DATA if kind in found]
 
 
 def protocols(frame: pd.DataFrame, model: str) -> list[str]:
@@ -158,18 +158,18 @@ def protocols(frame: pd.DataFrame, model: str) -> list[str]:
 def _holm(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Adjusted within one model, task and scorer: "which of these recipes differs from dense?"."""
     adjusted = np.full(len(frame), math.nan)
-    by = ["fingerprint", "task", "scorer", "protocol", "engine", frame["data"].map(runs.kind_of_data)]
+    by = ["fingerprint", "task", "scorer", "protocol", "engine", frame["data"].map(load.kind_of_data)]
     for places in frame.groupby(by, sort=False).indices.values():
         adjusted[places] = stats.holm(frame["p"].iloc[places].tolist())
     return adjusted
 
 
 def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dict[str, Any]]:
-    found = runs.verdicts(store, run)
-    base = runs.verdicts(store, dense) if dense else {}
+    found = load.verdicts(store, run)
+    base = load.verdicts(store, dense) if dense else {}
     about = _about(run, dense, model, _shapes(store, run))
     about["total"] = max(run.card.total, results.measured(store, run.key))
-    about["chance"] = runs.chance(store, run)
+    about["chance"] = load.chance(store, run)
     rows = []
     for scorer, mine in found.items():
         row = {**about, "scorer": scorer, "headline": scorer == run.task.headline}
@@ -184,32 +184,32 @@ def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dic
 
 def _recovery(recipe: Recipe) -> dict[str, str]:
     """How a recipe recovers, its method without that, and the recipe that it recovers from; nothing for others."""
-    how, base = naming.recovered(recipe), methods.unrecovered(recipe)
-    return {"recovered": how, "base": naming.method(base), "without": base.text if how else ""}
+    how, base = recipe_labels.recovered(recipe), methods.unrecovered(recipe)
+    return {"recovered": how, "base": recipe_labels.method(base), "without": base.text if how else ""}
 
 
 def _shapes(store: Store, run: Asked) -> list[tuple[int, int]]:
     """The shapes of the matrices that a recovered recipe was made of, as far as its artifact tells."""
-    if methods.recovery(run.recipe) is None or not artifacts.has(store, run.card.weights):
+    if methods.recovery(run.recipe) is None or not weight_artifacts.has(store, run.card.weights):
         return []
-    return [(layer.rows, layer.cols) for layer in artifacts.card(store, run.card.weights).layers]
+    return [(layer.rows, layer.cols) for layer in weight_artifacts.card(store, run.card.weights).layers]
 
 
 def _about(run: Asked, dense: Asked | None, model: str, shapes: list[tuple[int, int]]) -> dict[str, Any]:
     card, recipe = run.card, run.recipe
-    kind = naming.kind(recipe)
+    kind = recipe_labels.kind(recipe)
     return {
         "model": model,
         "recipe": recipe.text,
-        "label": naming.label(recipe),
-        "rung": naming.rung(recipe),
-        "method": naming.method(recipe),
+        "label": recipe_labels.label(recipe),
+        "target_label": recipe_labels.target_label(recipe),
+        "method": recipe_labels.method(recipe),
         **_recovery(recipe),
         "kind": kind,
-        "sparsity": naming.sparsity(recipe),
-        "bits": naming.bits(recipe),
-        "bits_per_weight": naming.bits_per_weight(recipe) + naming.update_bits(recipe, shapes),
-        "severity": naming.severity(recipe),
+        "sparsity": recipe_labels.sparsity(recipe),
+        "bits": recipe_labels.bits(recipe),
+        "bits_per_weight": recipe_labels.bits_per_weight(recipe) + recipe_labels.update_bits(recipe, shapes),
+        "severity": recipe_labels.severity(recipe),
         "task": card.task,
         "title": run.task.title,
         "higher_is_better": run.task.higher_is_better,
@@ -217,11 +217,11 @@ def _about(run: Asked, dense: Asked | None, model: str, shapes: list[tuple[int, 
         "dense_run": dense.key if dense else "",
         "weights": card.weights,
         "protocol": card.protocol,
-        "shared": runs.asked_alike(run),
+        "shared": load.asked_alike(run),
         "data": card.data,
         "dtype": card.dtype,
         "device": card.device,
-        "engine": runs.engine_of(run),
+        "engine": load.engine_of(run),
         "seed": str(card.settings.get("seed", "")),
         "created": card.created,
         "fingerprint": card.fingerprint,

@@ -11,8 +11,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from kick_core import views
-from kick_core.store import Store, kin
-from kick_core.views import kin_plots
+from kick_core.store import Store, lineage
+from kick_core.views import lineage_charts
 from tests import harness, synthetic
 from tests.harness import ROOT, charts
 
@@ -63,7 +63,7 @@ def test_who_was_tuned_is_unknown_until_it_is_said(store: Store, monkeypatch: py
     assert "is not known" in html(app)
     assert any("--tuned-from BASE" in code.value for code in app.code)
     prints = dict(zip(views.families(store)["model"], views.families(store)["fingerprint"], strict=True))
-    kin.say_tuned_from(store, prints[TWO], prints[ONE])
+    lineage.set_base_model(store, prints[TWO], prints[ONE])
     try:
         app = run(store, monkeypatch)
         frame = views.families(store)
@@ -72,7 +72,7 @@ def test_who_was_tuned_is_unknown_until_it_is_said(store: Store, monkeypatch: py
         assert f"{TWO} was tuned from {ONE}: you said so." in said
         assert word.verdict in said and word.because in said and "over 30 shared examples" in said
     finally:
-        (store.root / kin.FILE).unlink()
+        (store.root / lineage.FILE).unlink()
 
 
 def test_one_model_alone_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,10 +91,10 @@ def test_charts_are_plotlys(store: Store) -> None:
 
     frame = views.families(store)
     frame.loc[frame.index[0], "share_high"] = float("inf")
-    for chart in (kin_plots.by_task(frame, "wanda@0.5"), kin_plots.by_recipe(frame, "factoid_qa")):
+    for chart in (lineage_charts.by_task(frame, "wanda@0.5"), lineage_charts.by_recipe(frame, "factoid_qa")):
         assert graph_objects.Figure(chart).data and json.dumps(chart, allow_nan=False)
     hostile = frame.assign(model="<img src=x onerror=alert(1)>")
-    assert "<img" not in json.dumps(kin_plots.by_task(hostile, "wanda@0.5"))
+    assert "<img" not in json.dumps(lineage_charts.by_task(hostile, "wanda@0.5"))
 
 
 def test_a_recipe_of_one_model_alone_gives_way(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,15 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from kick_core import jobs, sweep, views
+from kick_core import jobs, views
 from kick_core.cli import main
-from kick_core.request import Request
-from kick_core.spec import BadRequest, Calibration
+from kick_core.errors import BadRequest
+from kick_core.spec import Calibration
 from kick_core.store import Store
 from kick_core.store.files import seal_json
-from kick_core.views import searched
+from kick_core.sweeps import grid as sweep
+from kick_core.sweeps.request import Request
+from kick_core.views import search_tables
 from tests import synthetic
 from tests.harness import HOME, ROOT, charts, run
 from tests.judge.server import FakeJudge
@@ -406,14 +408,16 @@ def test_read_only_shows_everything_and_starts_nothing(store: Store, monkeypatch
 
 
 def test_the_grid_tells_running_cells_and_fills_like_the_rest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pages.parts import data, grid
+    from kick_core.explorer import coverage_grid, data
 
     covered = views.coverage(store, synthetic.MODEL, more=["wanda@0.4"])
     monkeypatch.setattr(data, "protocol", lambda model: "strict")
-    asked = grid.wanted(synthetic.MODEL, ["wanda@0.4"], ["factoid_qa"], covered).to_json()
+    asked = coverage_grid.wanted(synthetic.MODEL, ["wanda@0.4"], ["factoid_qa"], covered).to_json()
     assert asked["recipes"] == ("dense", "wanda@0.4") and asked["limits"] == {"factoid_qa": 40}
     assert asked["calibration"]["windows"] == 64 and asked["protocol"] == "strict"
-    drawn = grid.squares(covered.assign(state=covered["state"].mask(covered["recipe"] == "wanda@0.4", "running")))
+    drawn = coverage_grid.squares(
+        covered.assign(state=covered["state"].mask(covered["recipe"] == "wanda@0.4", "running"))
+    )
     names = {trace["name"]: trace for trace in drawn["data"]}
     assert len(names["queued or running"]["x"]) == covered["task"].nunique()
     assert all(recipe == "wanda@0.4" for recipe, _, _ in names["queued or running"]["customdata"])
@@ -475,15 +479,17 @@ def test_what_searches_chose_stands_beside_what_it_did(tmp_path: Path, monkeypat
     monkeypatch.setenv("KICK_CACHE", str(tmp_path))
     app = run("pages/compare.py", view="Same size", task="factoid_qa")
     shown = views.current(views.scores(kept), synthetic.MODEL)
-    (family,) = searched.families(shown)
+    (family,) = search_tables.families(shown)
     said = unescape(html(app))
     assert "What was chosen for wanda 50 %" in said
-    assert all(line in said for line in searched.differences(shown, family))
+    assert all(line in said for line in search_tables.differences(shown, family))
     strip = charts(app)["allocation0"]
     go.Figure(strip)
     assert strip["data"][0]["x"] == ["0", "1", "2", "3"] and len(strip["data"][0]["y"]) == 2
     _, scores, looked = (frame.value for frame in app.dataframe)
-    pd.testing.assert_frame_equal(scores.astype(str), searched.scores_of(shown, family).astype(str), check_names=False)
+    pd.testing.assert_frame_equal(
+        scores.astype(str), search_tables.scores_of(shown, family).astype(str), check_names=False
+    )
     assert looked["candidates"].tolist() == [66]
 
 

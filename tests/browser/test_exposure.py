@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from kick_core.cli import main
+from kick_core.cli.app import app_command
 from kick_core.cli.arguments import parser
-from kick_core.cli.explorer import app_command
-from kick_core.spec import BadRequest
+from kick_core.errors import BadRequest
 from kick_core.store import open_store
 from tests.browser.conftest import serving
 

@@ -7,10 +7,11 @@ import datasets
 import pytest
 import torch
 
-from kick_core import calibration
-from kick_core.artifacts import open_for
-from kick_core.calibration import HUB, digest, token_windows
-from kick_core.spec import BadRequest, Calibration, KickError, ModelRef
+from kick_core.artifacts.loaded_model import open_for
+from kick_core.compression import calibration
+from kick_core.compression.calibration import HUB, digest, token_windows
+from kick_core.errors import BadRequest, KickError
+from kick_core.spec import Calibration, ModelRef
 
 TEXT = "the river runs to the sea and the old bridge of the town stands over it since many years"
 WORDS = TEXT.split()

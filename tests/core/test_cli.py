@@ -184,17 +184,17 @@ def test_damaged_or_hostile_folders_are_refused_by_name(kick, tiny_folder, tmp_p
 def test_no_space_left_in_mid_sweep_keeps_what_is_done(kick, tiny_folder, monkeypatch):
     import errno
 
-    from kick_core.store import artifacts
+    from kick_core.store import weight_artifacts
 
-    plain = artifacts.Stage.add
+    plain = weight_artifacts.Stage.add
 
     def full(self, report, *rest):
         if report.block == 1:
-            raise artifacts.KickError("no space left: pretended") from OSError(errno.ENOSPC, "full")
+            raise weight_artifacts.KickError("no space left: pretended") from OSError(errno.ENOSPC, "full")
         plain(self, report, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(artifacts.Stage, "add", full)
+        patched.setattr(weight_artifacts.Stage, "add", full)
         status, _, err = kick("compress", tiny_folder, "magnitude@0.5")
         assert status == 1 and "no space left" in err
     status, out, _ = kick("compress", tiny_folder, "magnitude@0.5", "--json")

@@ -9,13 +9,14 @@ from transformers import AutoModelForCausalLM
 
 import kick_core
 from kick_core import methods
-from kick_core.artifacts import open_for
-from kick_core.compression import walk
+from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.loaded_model import open_for
+from kick_core.compression.walk import walk
+from kick_core.errors import BadRequest, KickError
 from kick_core.models.blocks import decoder_blocks, first_inputs, matrices, run_block, watched_inputs
 from kick_core.records import BlockReport, Card
-from kick_core.spec import BadRequest, Calibration, KickError, ModelRef, parse
-from kick_core.store import artifacts
-from kick_core.workshop import Workshop
+from kick_core.spec import Calibration, ModelRef, parse
+from kick_core.store import weight_artifacts
 from tests.tiny import save_tiny, tiny_llama, token_ids
 
 
@@ -99,26 +100,26 @@ def test_published_results_through_the_whole_model(shared):
         assert perplexity == pytest.approx(told[f"wanda.{goal}"]["ppl_on_eval_ids"], rel=2e-3)
 
 
-def workshop(store, folder, **calibration):
+def open_builder(store, folder, **calibration):
     facts = {"source": "pocket", "windows": 10, "length": 32} | calibration
-    return Workshop(store, open_for(ModelRef(str(folder)), store, "cpu"), Calibration(**facts))
+    return ArtifactBuilder(store, open_for(ModelRef(str(folder)), store, "cpu"), Calibration(**facts))
 
 
 @pytest.mark.parametrize("recipe", ["magnitude@0.5", "wanda@0.5", "rtn@3bit,group=32"])
 def test_made_once_then_worn_bit_for_bit(store, tiny_folder, recipe):
-    shop = workshop(store, tiny_folder)
-    assert len(finish(shop.make(parse(recipe)))) == 2
-    made = linears(shop.opened.model)
-    assert finish(shop.make(parse(recipe))) == []
-    again = workshop(store, tiny_folder)
+    builder = open_builder(store, tiny_folder)
+    assert len(finish(builder.make(parse(recipe)))) == 2
+    made = linears(builder.opened.model)
+    assert finish(builder.make(parse(recipe))) == []
+    again = open_builder(store, tiny_folder)
     dense = linears(again.opened.model)
-    again.put_on(parse(recipe))
+    again.apply_recipe(parse(recipe))
     worn = linears(again.opened.model)
     assert all(torch.equal(made[name], worn[name]) for name in made)
-    again.put_on(parse("dense"))
+    again.apply_recipe(parse("dense"))
     assert all(torch.equal(dense[name], found) for name, found in linears(again.opened.model).items())
-    card = artifacts.card(store, shop.key(parse(recipe)))
-    assert card.bytes == sum(artifacts.block_path(store, card.key, b).stat().st_size for b in range(card.blocks))
+    card = weight_artifacts.card(store, builder.key(parse(recipe)))
+    assert card.bytes == sum(weight_artifacts.block_path(store, card.key, b).stat().st_size for b in range(card.blocks))
 
 
 @pytest.mark.parametrize("recipe", ["wanda@0.5", "magnitude@2:4"])
@@ -127,52 +128,52 @@ def test_stopped_anywhere_gives_the_same_bytes(store, tmp_path, tiny_folder, rec
     from kick_core.store import open_store
 
     straight = open_store(tmp_path / "straight")
-    finish(workshop(straight, tiny_folder).make(parse(recipe)))
-    shop = workshop(store, tiny_folder)
-    steps = shop.make(parse(recipe))
+    finish(open_builder(straight, tiny_folder).make(parse(recipe)))
+    builder = open_builder(store, tiny_folder)
+    steps = builder.make(parse(recipe))
     for _ in range(killed_after):
         next(steps)
     steps.close()
-    resumed = workshop(store, tiny_folder)
+    resumed = open_builder(store, tiny_folder)
     reports = finish(resumed.make(parse(recipe)))
     assert [r.resumed for r in reports] == [b < killed_after for b in range(2)]
     key = resumed.key(parse(recipe))
     for block in range(2):
-        first, second = (artifacts.block_path(s, key, block).read_bytes() for s in (straight, store))
+        first, second = (weight_artifacts.block_path(s, key, block).read_bytes() for s in (straight, store))
         assert first == second
 
 
 def test_an_artifact_fits_only_its_own_model(store, tiny_folder, tmp_path):
-    shop = workshop(store, tiny_folder)
-    finish(shop.make(parse("magnitude@0.5")))
-    other = workshop(store, save_tiny(tmp_path / "other", seed=1))
-    assert other.key(parse("magnitude@0.5")) != shop.key(parse("magnitude@0.5"))
+    builder = open_builder(store, tiny_folder)
+    finish(builder.make(parse("magnitude@0.5")))
+    other = open_builder(store, save_tiny(tmp_path / "other", seed=1))
+    assert other.key(parse("magnitude@0.5")) != builder.key(parse("magnitude@0.5"))
     with pytest.raises(KickError, match="another model"):
-        other.opened.wear(store, shop.key(parse("magnitude@0.5")))
+        other.opened.apply_weights(store, builder.key(parse("magnitude@0.5")))
 
 
 def test_keys_follow_what_can_change_the_bytes(store, tiny_folder):
     wanda = parse("wanda@0.5")
-    key = workshop(store, tiny_folder).key(wanda)
-    assert workshop(store, tiny_folder).key(wanda) == key
+    key = open_builder(store, tiny_folder).key(wanda)
+    assert open_builder(store, tiny_folder).key(wanda) == key
     for change in ({"seed": 1}, {"windows": 9}, {"length": 31}, {"propagate": "dense"}):
-        assert workshop(store, tiny_folder, **change).key(wanda) != key
+        assert open_builder(store, tiny_folder, **change).key(wanda) != key
     magnitude = parse("magnitude@0.5")  # looks at no data: the calibration does not matter
-    assert workshop(store, tiny_folder).key(magnitude) == workshop(store, tiny_folder, seed=1).key(magnitude)
+    assert open_builder(store, tiny_folder).key(magnitude) == open_builder(store, tiny_folder, seed=1).key(magnitude)
 
 
 def test_refusals(store, tiny_folder):
-    shop = workshop(store, tiny_folder)
+    builder = open_builder(store, tiny_folder)
     with pytest.raises(BadRequest, match=r"block 0, self_attn\.q_proj .*7 divides"):
-        finish(shop.make(parse("magnitude@3:7")))
+        finish(builder.make(parse("magnitude@3:7")))
     with pytest.raises(BadRequest, match="context of 512"):
-        finish(workshop(store, tiny_folder, length=4096).make(parse("wanda@0.5")))
+        finish(open_builder(store, tiny_folder, length=4096).make(parse("wanda@0.5")))
     with pytest.raises(BadRequest, match="use --windows"):
-        finish(workshop(store, tiny_folder, windows=1_000_000).make(parse("wanda@0.5")))
-    shop.opened.wear_dense()
-    next(iter(shop.opened.block_matrices(1))).stored[0, 0] = float("nan")
+        finish(open_builder(store, tiny_folder, windows=1_000_000).make(parse("wanda@0.5")))
+    builder.opened.restore_dense()
+    next(iter(builder.opened.block_matrices(1))).stored[0, 0] = float("nan")
     with pytest.raises(KickError, match=r"block 1: self_attn\.q_proj holds 1 NaN"):
-        finish(walk(shop.opened.model, parse("magnitude@0.5"), None))
+        finish(walk(builder.opened.model, parse("magnitude@0.5"), None))
 
 
 def test_load_gives_the_worn_model(tmp_path, tiny_folder):
@@ -184,7 +185,7 @@ def test_load_gives_the_worn_model(tmp_path, tiny_folder):
 
 def test_calibration_sources(tmp_path, tiny_folder, store):
     tokenizer = open_for(ModelRef(str(tiny_folder)), None, "cpu").tokenizer
-    from kick_core.calibration import digest, token_windows
+    from kick_core.compression.calibration import digest, token_windows
 
     def windows(source, **facts):
         return token_windows(Calibration(str(source), **({"windows": 4, "length": 16} | facts)), tokenizer, 512)
@@ -214,7 +215,7 @@ def test_calibration_sources(tmp_path, tiny_folder, store):
 
 
 def test_owl_shares_out_one_sparsity_by_outliers():
-    from kick_core.allocation import outlier_shares, owl_ratios
+    from kick_core.compression.allocation import outlier_shares, owl_ratios
 
     assert owl_ratios([0.1, 0.1], 0.5) == [0.5, 0.5]
     ratios = owl_ratios([0.0, 0.1, 0.2], 0.6)
@@ -237,45 +238,46 @@ def test_many_recipes_from_one_pass_are_the_same_artifacts(store, tmp_path, tiny
 
     recipes = [parse(t) for t in ("wanda@0.5", "sparsegpt@2:4", "gptq@4bit,group=32", "wanda@0.4,alloc=owl")]
     apart = open_store(tmp_path / "apart")
-    single = workshop(apart, tiny_folder, propagate="dense")
+    single = open_builder(apart, tiny_folder, propagate="dense")
     for recipe in recipes:
         finish(single.make(recipe))
-    shop = workshop(store, tiny_folder, propagate="dense")
-    dense = linears(shop.opened.model)
-    steps = shop.make_all(recipes)
+    builder = open_builder(store, tiny_folder, propagate="dense")
+    dense = linears(builder.opened.model)
+    steps = builder.make_all(recipes)
     for _ in range(len(recipes) + 1):  # stopped in the second block
         next(steps)
     steps.close()
-    reports = finish(workshop(store, tiny_folder, propagate="dense").make_all(recipes))
+    reports = finish(open_builder(store, tiny_folder, propagate="dense").make_all(recipes))
     assert len(reports) >= len(recipes)
-    assert all(torch.equal(dense[name], weight) for name, weight in linears(shop.opened.model).items())
+    assert all(torch.equal(dense[name], weight) for name, weight in linears(builder.opened.model).items())
     for recipe in recipes:
-        key = shop.key(recipe)
+        key = builder.key(recipe)
         assert key == single.key(recipe)
         for block in range(2):
             assert (
-                artifacts.block_path(store, key, block).read_bytes()
-                == artifacts.block_path(apart, key, block).read_bytes()
+                weight_artifacts.block_path(store, key, block).read_bytes()
+                == weight_artifacts.block_path(apart, key, block).read_bytes()
             )
-    assert finish(shop.make_all(recipes)) == []
+    assert finish(builder.make_all(recipes)) == []
 
 
 @pytest.mark.parametrize("recipe", ["magnitude@0.5", "wanda@2:4", "sparsegpt@0.5", "wanda@0.5,alloc=owl"])
 def test_a_model_on_disk_is_compressed_to_the_same_bytes(store, tmp_path, tiny_folder, recipe):
+    from kick_core.artifacts.builder import ArtifactBuilder
     from kick_core.store import open_store
-    from kick_core.workshop import Workshop
 
     whole = open_store(tmp_path / "whole")
-    finish(workshop(whole, tiny_folder).make(parse(recipe)))
+    finish(open_builder(whole, tiny_folder).make(parse(recipe)))
     opened = open_for(ModelRef(str(tiny_folder)), store, "cpu", streamed=True)
     assert opened.streamed and all(p.is_meta for p in decoder_blocks(opened.model).parameters())
-    shop = Workshop(store, opened, Calibration("pocket", 10, 32))
-    finish(shop.make(parse(recipe)))
+    builder = ArtifactBuilder(store, opened, Calibration("pocket", 10, 32))
+    finish(builder.make(parse(recipe)))
     assert all(p.is_meta for p in decoder_blocks(opened.model).parameters())
     for block in range(2):
-        key = shop.key(parse(recipe))
+        key = builder.key(parse(recipe))
         assert (
-            artifacts.block_path(store, key, block).read_bytes() == artifacts.block_path(whole, key, block).read_bytes()
+            weight_artifacts.block_path(store, key, block).read_bytes()
+            == weight_artifacts.block_path(whole, key, block).read_bytes()
         )
 
 

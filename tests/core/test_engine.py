@@ -9,7 +9,7 @@ import torch
 
 from kick_core import engine
 from kick_core.engine.steps import SlotSteps, steps_for
-from kick_core.spec import BadRequest
+from kick_core.errors import BadRequest
 from tests.core.engine_cases import PLAN, ids, merged, options, questions
 from tests.core.test_families import FAMILIES, make
 from tests.tiny import token_ids
@@ -48,7 +48,7 @@ def plain(model, prompt, asked):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_equal_one_prompt_at_a_time(models, family, longest):
     model, prompts, asked = models(family), questions(), options(longest)
-    plan = engine.Plan(512, 4, 16, 16, 32, 96, 8)
+    plan = engine.BatchPolicy(512, 4, 16, 16, 32, 96, 8)
     found = merged(engine.score_options(model, prompts, asked, plan=plan, filler=0))
     for prompt, mine, score in zip(prompts, asked, found, strict=True):
         sums, after = plain(model, prompt, mine)
@@ -128,13 +128,13 @@ def test_a_text_does_not_depend_on_its_neighbours(family, sampling):
 def test_steps_of_one_shape_write_the_same_text(models, sampling):
     """The form that CUDA graphs are recorded of: the cache read as a whole, all rows to the end, filled up."""
     model, prompts = models("Llama"), sorted((ids(3 + 7 * n % 23, n) for n in range(5)), key=len)
-    chances = torch.rand(8, 12, generator=torch.Generator().manual_seed(1))
+    uniforms = torch.rand(8, 12, generator=torch.Generator().manual_seed(1))
     found = []
     for whole, rows, room in ((True, 8, 48), (False, 5, 40)):
         steps = steps_for(model, PLAN, 0, sampling.choose if sampling else None, whole=whole)
         assert isinstance(steps, SlotSteps)
         for _ in range(2):  # the second batch uses the memory of the first
-            steps.begin(prompts, rows, room, 12, chances[:rows])
+            steps.begin(prompts, rows, room, 12, uniforms[:rows])
             found.append([steps.next()[:5] for _ in range(12)])
     assert found[0] == found[1] == found[2] == found[3]
 
@@ -159,7 +159,7 @@ def test_where_rows_matter_every_shape_is_fixed(models, family, monkeypatch):
         )
 
     free = answers(range(9))
-    for module in ("decoding", "padded", "scoring", "windows"):
+    for module in ("generation", "padded", "scoring", "windows"):
         monkeypatch.setattr(f"kick_core.engine.{module}.rows_matter", lambda _: True)
     shapes, forward = set(), model.forward
 
@@ -181,10 +181,10 @@ def test_where_rows_matter_every_shape_is_fixed(models, family, monkeypatch):
 
 def test_sampling_draws_from_the_distribution_that_it_says():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -9.0]])
-    chances = (torch.arange(4000) + 0.5) / 4000
+    uniforms = (torch.arange(4000) + 0.5) / 4000
 
     def shares(sampling):
-        drawn = sampling.choose(logits.expand(4000, -1), chances)
+        drawn = sampling.choose(logits.expand(4000, -1), uniforms)
         return torch.bincount(drawn, minlength=5) / 4000
 
     assert torch.allclose(shares(engine.Sampling(2.0)), (logits[0] / 2).softmax(-1), atol=1e-3)
@@ -243,7 +243,7 @@ def asked_all(model, plan, windows):
 @pytest.mark.parametrize("family", ["Llama", "Gemma3Text"])
 def test_out_of_memory_halves_and_goes_on(family, monkeypatch):
     model, windows = make(family), token_ids(5, 20, vocabulary=128)
-    roomy, tight = (engine.Plan(512, 4, 16, 16, 64, 32, 96, 8) for _ in range(2))
+    roomy, tight = (engine.BatchPolicy(512, 4, 16, 16, 64, 32, 96, 8) for _ in range(2))
     expected = asked_all(model, roomy, windows)
     Small(model, monkeypatch, 2 if family == "Llama" else 8)
     found = asked_all(model, tight, windows)

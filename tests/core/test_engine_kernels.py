@@ -43,12 +43,12 @@ def texts(model, prompts, plan):
     "family, rows", [("Llama", 1), *((f, 2) for f in ("Llama", "Qwen3", "Phi3", "GPT2", "Mixtral"))]
 )
 def test_the_text_is_that_of_the_families_own_operations(family, rows, monkeypatch):
-    monkeypatch.setattr("kick_core.engine.decoding.rows_matter", lambda _: True)
+    monkeypatch.setattr("kick_core.engine.generation.rows_matter", lambda _: True)
     model, prompts = made(family), [ids(3 + 7 * n % 23, n) for n in range(rows)]
     plan = dataclasses.replace(BY_KERNELS, rows=rows)
     wanted = texts(model, prompts, dataclasses.replace(plan, kernels=False))
     used = set()
-    from kick_core.engine import _triton
+    from kick_core.engine import kernels as _triton
 
     for name in ("attend", "put", "normed", "turned", "gated", "one_row", "one_row_gated"):
         monkeypatch.setattr(_triton, name, told(name, getattr(_triton, name), used))
@@ -68,7 +68,7 @@ def test_the_text_is_that_of_the_families_own_operations(family, rows, monkeypat
 @pytest.mark.parametrize("family", ["Llama", "Qwen3"])
 def test_scores_are_those_of_the_families_own_operations(family):
     model, prompts, asked = made(family), questions()[:6], options(3)[:6]
-    plan = engine.Plan(512, 4, 16, 16, 32, 96, 8)
+    plan = engine.BatchPolicy(512, 4, 16, 16, 32, 96, 8)
     wanted = merged(engine.score_options(model, prompts, asked, plan=plan, filler=0))
     by_kernels = dataclasses.replace(plan, kernels=True)
     found = merged(engine.score_options(model, prompts, asked, plan=by_kernels, filler=0))
@@ -81,9 +81,9 @@ def test_scores_are_those_of_the_families_own_operations(family):
 def test_a_stand_in_that_gives_something_else_is_not_taken():
     """Gemma's norm multiplies by one more than its weight, and its gate is no SiLU."""
     gemma, llama = made("Gemma2"), made("Llama")
-    names = {type(module).__name__ for module, _ in fused.StandIns(gemma, 2).forwards}
+    names = {type(module).__name__ for module, _ in fused.FusedPatches(gemma, 2).forwards}
     assert not names & {"Gemma2RMSNorm", "Gemma2MLP"}
-    names = {type(module).__name__ for module, _ in fused.StandIns(llama, 2).forwards}
+    names = {type(module).__name__ for module, _ in fused.FusedPatches(llama, 2).forwards}
     assert names == {"LlamaRMSNorm", "LlamaMLP"}
 
 
@@ -91,7 +91,7 @@ def test_the_model_is_left_as_it_was():
     model = made("Llama")
     space = vars(__import__(type(model).__module__, fromlist=["x"]))
     before = space["apply_rotary_pos_emb"]
-    stand_ins = fused.StandIns(model, 1)
+    stand_ins = fused.FusedPatches(model, 1)
     with pytest.raises(RuntimeError, match="stop"), stand_ins.in_place():
         assert space["apply_rotary_pos_emb"] is not before
         assert any("forward" in vars(module) for module in model.modules())
@@ -103,7 +103,7 @@ def test_the_model_is_left_as_it_was():
 @pytest.mark.parametrize("heads, pairs, width, columns", [(4, 4, 24, 100), (8, 2, 16, 40), (4, 1, 32, 300)])
 def test_attention_over_a_cache(heads, pairs, width, columns):
     """Rows with other lengths, a hole in the middle, columns in one part and in several."""
-    from kick_core.engine import _triton
+    from kick_core.engine import kernels as _triton
 
     draw = torch.Generator().manual_seed(0)
     query = torch.randn(3, 1, heads, width, generator=draw).transpose(1, 2).to(DEVICE)

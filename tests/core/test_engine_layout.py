@@ -8,8 +8,8 @@ import torch
 from transformers import DynamicCache
 
 from kick_core import engine
+from kick_core.engine.batching import in_parts
 from kick_core.engine.packing import shared_prefixes
-from kick_core.engine.plan import in_parts
 from tests.core.engine_cases import PLAN, ids, options, questions
 from tests.core.test_families import make
 
@@ -20,7 +20,7 @@ def test_one_row_that_does_not_fit_is_an_error_and_nothing_is_lost():
             raise torch.OutOfMemoryError("no room")
         return part
 
-    plan, found = engine.Plan(64, 4), []
+    plan, found = engine.BatchPolicy(64, 4), []
     with pytest.raises(torch.OutOfMemoryError):
         for part in in_parts(["a", "b", "c", "d", "e", "large", "f"], 4, ask, plan):
             found += part
@@ -71,7 +71,7 @@ def test_every_question_has_one_place():
     names = {
         engine.plan_hash(model, some, asked[: len(some)], plan)
         for some in (prompts, prompts[:5], prompts[::-1])
-        for plan in (PLAN, engine.Plan(512, 4, row=64))
+        for plan in (PLAN, engine.BatchPolicy(512, 4, row=64))
     }
     assert len(names) == 6
     assert engine.plan_hash(model, prompts, asked, PLAN) in names  # the same again, whatever the weights

@@ -5,17 +5,19 @@ import math
 import pytest
 import torch
 
-from kick_core import engine, evaluation, runs, tasks
-from kick_core.artifacts import open_for
-from kick_core.evaluation import Asker
-from kick_core.prompts import dialogue, encode, option_ids
+from kick_core import engine, evaluation, tasks
+from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.loaded_model import open_for
+from kick_core.errors import BadRequest
+from kick_core.evaluation import EvalSession
+from kick_core.models.tokenization import dialogue, encode, option_ids
 from kick_core.records import Example, Output
-from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, parse
+from kick_core.runs import measure as runs
+from kick_core.spec import DENSE, Calibration, ModelRef, parse
 from kick_core.store import results
-from kick_core.workshop import Workshop
 from tests.tiny import save_tiny, token_ids
 
-PLAN = engine.Plan(tokens=512, rows=4, step=16, shortest=16)
+PLAN = engine.BatchPolicy(tokens=512, rows=4, step=16, shortest=16)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def opened(tiny_folder):
 
 @pytest.fixture
 def ask(opened):
-    return Asker(opened.model, opened.tokenizer, PLAN)
+    return EvalSession(opened.model, opened.tokenizer, PLAN)
 
 
 @torch.no_grad()
@@ -89,7 +91,7 @@ def test_logits_that_are_not_finite_are_never_judged(opened):
     kept = weight.detach().clone()
     weight.data.fill_(float("nan"))
     try:
-        ask = Asker(opened.model, opened.tokenizer, PLAN)
+        ask = EvalSession(opened.model, opened.tokenizer, PLAN)
         for name in ("multiple_choice", "perplexity"):
             task = tasks.get(name)
             wanted = evaluation.examples(task, ask)[:2]
@@ -102,25 +104,25 @@ def test_logits_that_are_not_finite_are_never_judged(opened):
 
 
 def shop_of(store, folder):
-    return Workshop(store, open_for(ModelRef(str(folder)), store, "cpu"), Calibration("pocket", 4, 32))
+    return ArtifactBuilder(store, open_for(ModelRef(str(folder)), store, "cpu"), Calibration("pocket", 4, 32))
 
 
-def measure(shop, name, limit, recipe=DENSE):
-    ask = Asker(shop.opened.model, shop.opened.tokenizer, PLAN)
+def measure(builder, name, limit, recipe=DENSE):
+    ask = EvalSession(builder.opened.model, builder.opened.tokenizer, PLAN)
     loaded = runs.task_data(tasks.get(name), ask)
-    card = runs.run_card(shop, recipe, ask, loaded)
-    shop.put_on(recipe)
-    return card, list(runs.measure(shop.store, ask, card, loaded, limit))
+    card = runs.run_card(builder, recipe, ask, loaded)
+    builder.apply_recipe(recipe)
+    return card, list(runs.measure(builder.store, ask, card, loaded, limit))
 
 
 def test_asked_once_extended_later_and_the_same_as_at_once(store, tmp_path, tiny_folder):
     from kick_core.store import open_store
 
-    shop = shop_of(store, tiny_folder)
-    card, new = measure(shop, "factoid_qa", 5)
+    builder = shop_of(store, tiny_folder)
+    card, new = measure(builder, "factoid_qa", 5)
     assert sum(new) == 5 and results.measured(store, card.key) == 5
-    assert measure(shop, "factoid_qa", 5)[1] == []
-    _, new = measure(shop, "factoid_qa", 9)
+    assert measure(builder, "factoid_qa", 5)[1] == []
+    _, new = measure(builder, "factoid_qa", 9)
     assert sum(new) == 4
     at_once = open_store(tmp_path / "at once")
     measure(shop_of(at_once, tiny_folder), "factoid_qa", 9)
@@ -133,9 +135,9 @@ def test_half_precision_extended_and_at_once_are_the_same_bits(store, tmp_path, 
     from kick_core.store import open_store
 
     folder = save_tiny(tmp_path / "half", dtype=torch.bfloat16)
-    shop = shop_of(store, folder)
+    builder = shop_of(store, folder)
     for limit in (3, 11, 12):
-        card, _ = measure(shop, name, limit)
+        card, _ = measure(builder, name, limit)
     at_once = open_store(tmp_path / "at once")
     measure(shop_of(at_once, folder), name, 12)
     found = {output.example: output for output in results.outputs(store, card.key)}
@@ -144,10 +146,10 @@ def test_half_precision_extended_and_at_once_are_the_same_bits(store, tmp_path, 
 
 
 def test_stopped_in_the_middle_goes_on_at_its_batch(store, tiny_folder):
-    shop = shop_of(store, tiny_folder)
-    ask = Asker(shop.opened.model, shop.opened.tokenizer, PLAN)
+    builder = shop_of(store, tiny_folder)
+    ask = EvalSession(builder.opened.model, builder.opened.tokenizer, PLAN)
     loaded = runs.task_data(tasks.get("retrieval_qa_open"), ask)
-    card = runs.run_card(shop, DENSE, ask, loaded)
+    card = runs.run_card(builder, DENSE, ask, loaded)
     steps = runs.measure(store, ask, card, loaded, 12)
     first = next(steps)
     steps.close()
@@ -157,9 +159,9 @@ def test_stopped_in_the_middle_goes_on_at_its_batch(store, tiny_folder):
 
 
 def test_every_task_is_asked_and_judged(store, tiny_folder):
-    shop = shop_of(store, tiny_folder)
+    builder = shop_of(store, tiny_folder)
     for name in tasks.names():
-        card, new = measure(shop, name, 3)
+        card, new = measure(builder, name, 3)
         assert sum(new) == 3
         task = tasks.get(name)
         found = results.verdicts(store, card.key, task.version)
@@ -168,11 +170,11 @@ def test_every_task_is_asked_and_judged(store, tiny_folder):
 
 
 def test_other_weights_are_other_runs(store, tiny_folder):
-    shop = shop_of(store, tiny_folder)
-    ask = Asker(shop.opened.model, shop.opened.tokenizer, PLAN)
+    builder = shop_of(store, tiny_folder)
+    ask = EvalSession(builder.opened.model, builder.opened.tokenizer, PLAN)
     loaded = runs.task_data(tasks.get("factoid_qa"), ask)
     recipes = [DENSE, parse("magnitude@0.5"), parse("magnitude@0.25")]
-    assert len({runs.run_card(shop, r, ask, loaded).key for r in recipes}) == 3
+    assert len({runs.run_card(builder, r, ask, loaded).key for r in recipes}) == 3
     with pytest.raises(BadRequest, match="strict"):
         runs.task_data(tasks.get("factoid_qa"), ask, protocol="strictly")
 

@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from kick_core import experiments, paper, sweep, views
-from kick_core.artifacts import open_for
+from kick_core import views
+from kick_core.artifacts.loaded_model import open_for
 from kick_core.cli import main
-from kick_core.request import PRESETS, Request
-from kick_core.spec import BadRequest, Calibration, ModelRef, parse
+from kick_core.errors import BadRequest
+from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import open_store, results
+from kick_core.sweeps import experiments
+from kick_core.sweeps import grid as sweep
+from kick_core.sweeps.request import PRESETS, Request
+from kick_core.tasks import paper
 from tests import official
 from tests.tiny import save_tiny
 
@@ -88,12 +92,12 @@ def test_the_large_model_pruned_to_equal_non_zeros_has_them(store):
     wanted = sum(p.numel() for p in little.parameters())
     request = replace(large, recipes=(large.recipes[1],), tasks=())
     assert parse(request.recipes[0]).method == "magnitude"
-    shop = sweep.Sweep(request, store).shop
-    for _ in shop.make(parse(request.recipes[0])):
+    builder = sweep.Sweep(request, store).builder
+    for _ in builder.make(parse(request.recipes[0])):
         pass
-    shop = sweep.Sweep(replace(request, tasks=("factoid_qa",)), store).shop
-    shop.put_on(parse(request.recipes[0]))
-    left = sum(int((p != 0).sum()) for p in shop.opened.model.parameters())
+    builder = sweep.Sweep(replace(request, tasks=("factoid_qa",)), store).builder
+    builder.apply_recipe(parse(request.recipes[0]))
+    left = sum(int((p != 0).sum()) for p in builder.opened.model.parameters())
     assert left == pytest.approx(wanted, rel=1e-3)
 
 

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from kick_core import formats
 from kick_core.cli import main
-from kick_core.methods._grid import group_of
+from kick_core.errors import KickError
+from kick_core.methods.grid import group_of
+from kick_core.models import file_formats
 from kick_core.models.loading import open_model
 from kick_core.models.source import find
-from kick_core.spec import IntGrid, KickError, ModelRef
+from kick_core.spec import IntGrid, ModelRef
 from tests.tiny import token_ids
 
 SMALL = ["--windows", "4", "--length", "32"]
@@ -24,9 +25,9 @@ SMALL = ["--windows", "4", "--length", "32"]
 @given(st.integers(1, 5), st.integers(1, 70), st.integers(2, 8), st.integers(0, 5))
 def test_words_of_any_shape(rows, count, bits, seed):
     codes = torch.randint(0, 2**bits, (rows, count), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-    words = formats.pack_words(codes, bits)
+    words = file_formats.pack_words(codes, bits)
     assert words.dtype == torch.int32 and words.shape == (rows, -(-count * bits // 32))
-    assert torch.equal(formats.unpack_words(words, bits, count), codes)
+    assert torch.equal(file_formats.unpack_words(words, bits, count), codes)
 
 
 def grid(bits, symmetric=True, rows=32, cols=64, size=32):
@@ -36,14 +37,14 @@ def grid(bits, symmetric=True, rows=32, cols=64, size=32):
     if not symmetric:
         zeros = torch.randint(0, 2**bits, zeros.shape, generator=make)
     codes = torch.randint(0, 2**bits, (rows, cols), generator=make).to(torch.uint8)
-    return formats.Grid(
+    return file_formats.Grid(
         codes, torch.rand(rows, cols // size, generator=make) + 0.5, zeros.to(torch.uint8), groups, bits
     )
 
 
 def test_symmetric_zeros_of_gptq_v1_are_the_known_words():
     for bits, word in ((4, 0x77777777), (8, 0x7F7F7F7F), (2, 0x55555555)):
-        stored = formats.gptq_tensors("q", grid(bits), True)["q.qzeros"]
+        stored = file_formats.gptq_tensors("q", grid(bits), True)["q.qzeros"]
         assert {value & 0xFFFFFFFF for value in stored.flatten().tolist()} == {word}
 
 
@@ -51,13 +52,13 @@ def test_symmetric_zeros_of_gptq_v1_are_the_known_words():
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 def test_formats_come_back(bits, symmetric):
     made = grid(bits, symmetric)
-    config = formats.gptq_config(bits, 32, symmetric, False)
+    config = file_formats.gptq_config(bits, 32, symmetric, False)
     assert config["checkpoint_format"] == ("gptq" if symmetric else "gptq_v2")
-    again = formats.read_gptq("q", formats.gptq_tensors("q", made, symmetric), config)
+    again = file_formats.read_gptq("q", file_formats.gptq_tensors("q", made, symmetric), config)
     assert torch.equal(again.codes, made.codes) and torch.equal(again.zeros.int(), made.zeros.int())
     assert torch.allclose(again.weight(torch.float32), made.weight(torch.float32), rtol=1e-3, atol=1e-3)
-    again = formats.read_packed(
-        "q", formats.packed_tensors("q", made, symmetric), formats.packed_config(bits, 32, symmetric)
+    again = file_formats.read_packed(
+        "q", file_formats.packed_tensors("q", made, symmetric), file_formats.packed_config(bits, 32, symmetric)
     )
     assert torch.equal(again.weight(torch.float32), made.weight(torch.float32))
 
@@ -67,13 +68,13 @@ def test_zero_points_of_0_in_gptq_v1_borrow_from_their_neighbours(bits):
     """As GPTQModel writes them: 1 is taken from whole words, at 3 bit from every point by itself."""
     made = grid(bits, symmetric=False)
     made.zeros[::3] = 0
-    v2 = formats.gptq_tensors("q", made, False)
+    v2 = file_formats.gptq_tensors("q", made, False)
     if 32 % bits:
-        taken = formats.pack_words(((made.zeros.int() - 1) % 2**bits).to(torch.uint8).T.contiguous(), bits)
+        taken = file_formats.pack_words(((made.zeros.int() - 1) % 2**bits).to(torch.uint8).T.contiguous(), bits)
     else:
         taken = v2["q.qzeros"] - sum(1 << place for place in range(0, 32, bits))
     config = {"bits": bits, "checkpoint_format": "gptq"}
-    again = formats.read_gptq("q", v2 | {"q.qzeros": taken}, config)
+    again = file_formats.read_gptq("q", v2 | {"q.qzeros": taken}, config)
     assert torch.equal(again.zeros.int(), made.zeros.int()) and torch.equal(again.codes, made.codes)
 
 
@@ -89,9 +90,9 @@ def test_zero_points_of_0_in_gptq_v1_borrow_from_their_neighbours(bits):
 )
 def test_gptq_layouts_that_are_not_read_are_refused(changed, named):
     """Each of them would decode to plausible nonsense."""
-    made = formats.gptq_tensors("q", grid(4), True)
+    made = file_formats.gptq_tensors("q", grid(4), True)
     with pytest.raises(KickError, match=named):
-        formats.read_gptq("q", made, formats.gptq_config(4, 32, True, False) | changed)
+        file_formats.read_gptq("q", made, file_formats.gptq_config(4, 32, True, False) | changed)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +105,10 @@ def test_gptq_layouts_that_are_not_read_are_refused(changed, named):
     ],
 )
 def test_packed_layouts_that_are_not_read_are_refused(changed, own, named):
-    config = formats.packed_config(4, 32, True) | changed
+    config = file_formats.packed_config(4, 32, True) | changed
     config["config_groups"]["group_0"] |= own
     with pytest.raises(KickError, match=named):
-        formats.read_packed("q", formats.packed_tensors("q", grid(4), True), config)
+        file_formats.read_packed("q", file_formats.packed_tensors("q", grid(4), True), config)
 
 
 @pytest.mark.parametrize(

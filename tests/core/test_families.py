@@ -5,9 +5,10 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from kick_core.compression import walk
+from kick_core.compression.walk import walk
+from kick_core.errors import KickError
 from kick_core.models.blocks import decoder_blocks, eager_experts, first_inputs, matrices, run_block, watched_inputs
-from kick_core.spec import KickError, parse
+from kick_core.spec import parse
 from tests.tiny import token_ids
 
 _COMMON = dict(

@@ -7,12 +7,15 @@ import pytest
 import torch
 from scipy.special import rel_entr
 
-from kick_core import engine, evaluation, fidelity, runs, tasks
-from kick_core.artifacts import open_for
-from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef, parse
+from kick_core import engine, evaluation, tasks
+from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.loaded_model import open_for
+from kick_core.errors import BadRequest
+from kick_core.runs import fidelity
+from kick_core.runs import measure as runs
+from kick_core.spec import DENSE, Calibration, ModelRef, parse
 from kick_core.store import checks, results
 from kick_core.store import fidelity as kept
-from kick_core.workshop import Workshop
 from tests.tiny import tiny_llama, token_ids
 
 RECIPE = parse("magnitude@0.5")
@@ -78,56 +81,58 @@ def test_a_broken_model_is_nan_and_never_the_same(pair):
 
 @pytest.fixture
 def asked(tiny_folder, store):
-    shop = Workshop(store, open_for(ModelRef(str(tiny_folder)), store, "cpu"), Calibration(windows=2, length=16))
-    ask = evaluation.asker(shop.opened.model, shop.opened.tokenizer)
-    return shop, ask, runs.task_data(tasks.get("perplexity"), ask)
+    builder = ArtifactBuilder(
+        store, open_for(ModelRef(str(tiny_folder)), store, "cpu"), Calibration(windows=2, length=16)
+    )
+    ask = evaluation.open_session(builder.opened.model, builder.opened.tokenizer)
+    return builder, ask, runs.task_data(tasks.get("perplexity"), ask)
 
 
 def run(asked, store, limit, recipe=RECIPE):
-    shop, ask, loaded = asked
-    for _ in shop.make(recipe):
+    builder, ask, loaded = asked
+    for _ in builder.make(recipe):
         pass
-    return sum(fidelity.measure(store, shop, recipe, ask, loaded, limit))
+    return sum(fidelity.measure(store, builder, recipe, ask, loaded, limit))
 
 
 def test_stored_once_extended_and_never_read_twice(asked, store):
-    shop, ask, loaded = asked
+    builder, ask, loaded = asked
     assert run(asked, store, 3) == 3 and run(asked, store, 3) == 0
-    card = fidelity.card(shop, RECIPE, ask, loaded)
-    assert fidelity.left(store, shop, RECIPE, ask, loaded, 5) == 2
+    card = fidelity.card(builder, RECIPE, ask, loaded)
+    assert fidelity.left(store, builder, RECIPE, ask, loaded, 5) == 2
     assert run(asked, store, 5) == 2
     table = kept.positions(store, card.key)
     assert table.num_rows == 5 * (ask.window - 1)
     assert table["window"].to_pylist() == [w for w in range(5) for _ in range(ask.window - 1)]
     (listed,) = kept.cards(store)
     assert listed.recipe == RECIPE.text and listed.settings["top"] == fidelity.TOP
-    reference = fidelity.card(shop, DENSE, ask, loaded)
+    reference = fidelity.card(builder, DENSE, ask, loaded)
     (first, _) = kept.tops(store, reference.key)
     assert first.stat().st_size == pytest.approx(fidelity.bytes_for(3, ask.window), rel=0.01)
 
 
 def test_the_text_s_log_probability_is_the_perplexity_run_s(asked, store):
-    shop, ask, loaded = asked
+    builder, ask, loaded = asked
     run(asked, store, 4)
-    card = runs.run_card(shop, RECIPE, ask, loaded)
+    card = runs.run_card(builder, RECIPE, ask, loaded)
     for _ in runs.measure(store, ask, card, loaded, 4):
         pass
     sums = [output.logprobs[0] for output in results.outputs(store, card.key)]
-    table = kept.positions(store, fidelity.card(shop, RECIPE, ask, loaded).key).to_pandas()
+    table = kept.positions(store, fidelity.card(builder, RECIPE, ask, loaded).key).to_pandas()
     assert table.groupby("window")["logprob"].sum().tolist() == pytest.approx(sums, rel=1e-5)
 
 
 def test_dense_agrees_with_itself(asked, store):
     assert run(asked, store, 2, DENSE) == 2
-    shop, ask, loaded = asked
-    table = kept.positions(store, fidelity.card(shop, DENSE, ask, loaded).key).to_pandas()
+    builder, ask, loaded = asked
+    table = kept.positions(store, fidelity.card(builder, DENSE, ask, loaded).key).to_pandas()
     assert table["same"].all() and table["kl"].max() < 1e-6 and table["overlap"].min() > 1 - 1e-5
 
 
 def test_damage_is_set_aside_and_made_again(asked, store):
-    shop, ask, loaded = asked
+    builder, ask, loaded = asked
     run(asked, store, 3)
-    key = fidelity.card(shop, RECIPE, ask, loaded).key
+    key = fidelity.card(builder, RECIPE, ask, loaded).key
     (path,) = kept.parts(store, key)
     whole_part = path.read_bytes()
     path.write_bytes(whole_part[:-1])
@@ -140,17 +145,17 @@ def test_damage_is_set_aside_and_made_again(asked, store):
 def test_verify_names_the_damage(asked, store, capsys):
     from kick_core.cli import main
 
-    shop, ask, loaded = asked
+    builder, ask, loaded = asked
     run(asked, store, 2)
     assert main(["verify", "--deep", "--cache", str(store.root)]) == 0
-    (path,) = kept.tops(store, fidelity.card(shop, DENSE, ask, loaded).key)
+    (path,) = kept.tops(store, fidelity.card(builder, DENSE, ask, loaded).key)
     path.write_bytes(path.read_bytes()[:-1])
     assert main(["verify", "--deep", "--cache", str(store.root)]) == 1
     assert path.name in capsys.readouterr().out and not path.exists()
 
 
 def test_only_running_text_is_compared(asked, store):
-    shop, ask, _ = asked
+    builder, ask, _ = asked
     loaded = runs.task_data(tasks.get("factoid_qa"), ask)
     with pytest.raises(BadRequest, match="running text"):
-        fidelity.card(shop, RECIPE, ask, loaded)
+        fidelity.card(builder, RECIPE, ask, loaded)

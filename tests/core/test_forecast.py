@@ -12,14 +12,15 @@ import pytest
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from kick_core import forecast as forecasting
-from kick_core import plans, sweep
-from kick_core.forecast import Line, forecast
+from kick_core.errors import BadRequest
 from kick_core.models.blocks import decoder_blocks, matrices
-from kick_core.request import Request
-from kick_core.spec import DENSE, BadRequest, Calibration, parse
-from kick_core.store import artifacts, results
-from kick_core.sweep import Sweep
+from kick_core.spec import DENSE, Calibration, parse
+from kick_core.store import results, weight_artifacts
+from kick_core.sweeps import cost as forecasting
+from kick_core.sweeps import grid, known_keys
+from kick_core.sweeps.cost import Line, forecast
+from kick_core.sweeps.grid import Sweep
+from kick_core.sweeps.request import Request
 from tests.core.test_families import FAMILIES, make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,12 +52,12 @@ def test_before_during_and_after(tiny_folder, store):
     assert lines(before, "fidelity").keys() == {("wanda@0.5", "perplexity"), ("rtn@4bit", "perplexity")}
     assert not forecast(asked, store).opened, "a plan that was made once is remembered"
 
-    for _ in sweep.run(replace(asked, limit=2), store):
+    for _ in grid.run(replace(asked, limit=2), store):
         pass
     during = forecast(asked, store)
     assert all(line.left == (0 if line.work == "make" else 2) for line in during.lines)
     assert during.unmeasured == 0 and during.sum("seconds") > 0
-    for _ in sweep.run(asked, store):
+    for _ in grid.run(asked, store):
         pass
     after = forecast(asked, store)
     assert all(line.cached for line in after.lines)
@@ -66,7 +67,7 @@ def test_before_during_and_after(tiny_folder, store):
 def test_texts_are_planned_for_tasks_that_write(tiny_folder, store):
     asked = request(tiny_folder, recipes=("dense", "rtn@4bit"), tasks=("factoid_qa",), limit=3, fidelity=True)
     assert lines(forecast(asked, store), "texts")["rtn@4bit", "factoid_qa"].left == 3
-    for _ in sweep.run(replace(asked, recipes=("rtn@4bit",)), store):
+    for _ in grid.run(replace(asked, recipes=("rtn@4bit",)), store):
         pass
     found = forecast(asked, store)
     assert all(line.cached for line in found.lines), "what dense said was asked too, for the variant to read"
@@ -74,9 +75,9 @@ def test_texts_are_planned_for_tasks_that_write(tiny_folder, store):
 
 def test_the_keys_of_a_plan_are_the_keys_of_the_sweep(tiny_folder, store):
     asked = request(tiny_folder, fidelity=True)
-    planned = plans.remember(store, Sweep(asked, store, plan_only=True))
+    planned = known_keys.remember(store, Sweep(asked, store, plan_only=True))
     opened = Sweep(asked, store)
-    assert planned["artifacts"] == {recipe.text: opened.shop.key(recipe) for recipe in opened.recipes}
+    assert planned["artifacts"] == {recipe.text: opened.builder.key(recipe) for recipe in opened.recipes}
     for task in asked.tasks:
         assert planned["runs"][task] == {r.text: opened.card(r, task).key for r in opened.recipes}
         assert planned["again"][task] == opened.card(DENSE, task, again=True).key != planned["runs"][task]["dense"]
@@ -87,12 +88,12 @@ def test_whatever_decides_a_key_makes_the_note_unfound(tiny_folder, store, tmp_p
     text.write_text("one two three " * 400)
     asked = request(tiny_folder, calibration=Calibration(str(text), windows=2, length=16))
     forecast(asked, store)
-    assert plans.recall(store, asked)
-    assert plans.recall(store, replace(asked, recipes=("dense", "wanda@0.6"))) is None
-    assert plans.recall(store, replace(asked, calibration=replace(asked.calibration, seed=1))) is None
-    assert plans.recall(store, replace(asked, limit=None)), "a limit is in no key"
+    assert known_keys.recall(store, asked)
+    assert known_keys.recall(store, replace(asked, recipes=("dense", "wanda@0.6"))) is None
+    assert known_keys.recall(store, replace(asked, calibration=replace(asked.calibration, seed=1))) is None
+    assert known_keys.recall(store, replace(asked, limit=None)), "a limit is in no key"
     text.write_text("three two one " * 400)
-    assert plans.recall(store, asked) is None
+    assert known_keys.recall(store, asked) is None
 
 
 def test_tokens_and_operations_by_hand(tiny_folder, store):
@@ -110,14 +111,14 @@ def test_tokens_and_operations_by_hand(tiny_folder, store):
 def test_bytes_are_about_those_of_the_artifact(tiny_folder, store, text):
     asked = request(tiny_folder, recipes=(text,), tasks=())
     (line,) = forecast(asked, store).lines
-    for _ in sweep.run(asked, store):
+    for _ in grid.run(asked, store):
         pass
-    (card,) = artifacts.cards(store)
+    (card,) = weight_artifacts.cards(store)
     assert line.bytes == pytest.approx(card.bytes, rel=0.1, abs=6000), "safetensors headers are the rest"
 
 
 def test_methods_that_look_at_more_cost_more(tiny_folder, store):
-    model = plans.remember(store, Sweep(request(tiny_folder), store, plan_only=True))["model"]
+    model = known_keys.remember(store, Sweep(request(tiny_folder), store, plan_only=True))["model"]
     work = [forecasting.making(parse(text), model)[1] for text in ("rtn@4bit", "wanda@0.5", "sparsegpt@0.5")]
     assert work[0] == 0 < work[1] < work[2]
     searched = [f"wanda@0.5,alloc=search,objective={name}" for name in ("error", "perplexity", "factoid_qa")]
@@ -130,7 +131,7 @@ def test_methods_that_look_at_more_cost_more(tiny_folder, store):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_of_every_family(family):
     model = make(family)
-    found = plans.sizes(model)
+    found = known_keys.sizes(model)
     prunable = sum(matrix.read().numel() for block in decoder_blocks(model) for matrix in matrices(block))
     assert found["blocks"] * sum(rows * cols for rows, cols in found["matrices"]) == prunable < found["parameters"]
     assert found["head"] == 128 * 64 and found["attention"] == 64 and found["bits"] == 32
@@ -138,7 +139,7 @@ def test_sizes_of_every_family(family):
 
 def test_a_rate_is_not_made_up(tiny_folder, store):
     asked = request(tiny_folder, recipes=("dense",), tasks=("multiple_choice",), limit=2)
-    for _ in sweep.run(asked, store):
+    for _ in grid.run(asked, store):
         pass
     (run,) = results.runs(store)
     (sitting,) = results.timings(store, run.key)
@@ -151,9 +152,9 @@ def test_a_rate_is_not_made_up(tiny_folder, store):
 
 def test_an_artifact_that_is_not_needed_is_not_planned(tiny_folder, store):
     asked = request(tiny_folder, recipes=("magnitude@0.5",), tasks=("multiple_choice",), limit=2)
-    for _ in sweep.run(asked, store):
+    for _ in grid.run(asked, store):
         pass
-    artifacts.remove(store, artifacts.cards(store)[0].key)
+    weight_artifacts.remove(store, weight_artifacts.cards(store)[0].key)
     assert [line.left for line in forecast(asked, store).lines] == [0, 0]
     assert [line.left for line in forecast(replace(asked, limit=3), store).lines] == [2, 1]
 
@@ -181,13 +182,13 @@ def test_a_sweep_that_is_done_is_planned_without_torch(tiny_folder, tmp_path):
 
 
 def test_the_device_is_told_without_torch_only_where_that_is_sure(monkeypatch):
-    assert plans.device("cuda:1") == "cuda" and plans.device("cpu") == "cpu"
+    assert known_keys.device("cuda:1") == "cuda" and known_keys.device("cpu") == "cpu"
     monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidia0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert plans.device("auto") == "cuda"
+    assert known_keys.device("auto") == "cuda"
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     monkeypatch.setattr(sys, "platform", "linux")
-    assert plans.device("auto") == "cpu"
+    assert known_keys.device("auto") == "cpu"
 
 
 def test_a_line_is_cached_when_nothing_is_left():

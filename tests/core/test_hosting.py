@@ -5,18 +5,21 @@ import json
 import pytest
 import torch
 
-from kick_core import cli, engine, export, workers
-from kick_core.artifacts import open_for
+from kick_core import cli, engine
+from kick_core.artifacts import export
+from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.export import checkpoint
+from kick_core.artifacts.loaded_model import open_for
 from kick_core.engine.steps import LibrarySteps, SlotSteps, steps_for
-from kick_core.export import checkpoint
-from kick_core.models import mapped
+from kick_core.errors import BadRequest, KickError
+from kick_core.models import device_map as mapped
 from kick_core.models.loading import open_model
 from kick_core.models.source import find
-from kick_core.request import Request
-from kick_core.spec import BadRequest, Calibration, KickError, ModelRef, parse
+from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import checkpoints, open_store, results
-from kick_core.sweep import Sweep
-from kick_core.workshop import Workshop
+from kick_core.sweeps import pool
+from kick_core.sweeps.grid import Sweep
+from kick_core.sweeps.request import Request
 from tests.tiny import tiny_llama
 
 TASKS = ("multiple_choice", "factoid_qa", "instructions", "perplexity")
@@ -24,11 +27,11 @@ CALIBRATION = Calibration("pocket", 4, 32)
 
 
 def shop_of(store, folder, *, streamed=True):
-    return Workshop(store, open_for(ModelRef(str(folder)), store, "cpu", streamed=streamed), CALIBRATION)
+    return ArtifactBuilder(store, open_for(ModelRef(str(folder)), store, "cpu", streamed=streamed), CALIBRATION)
 
 
-def made(shop, recipe):
-    for _ in shop.make(recipe):
+def made(builder, recipe):
+    for _ in builder.make(recipe):
         pass
     return recipe
 
@@ -74,10 +77,10 @@ def test_no_more_is_in_memory_than_was_given(tmp_path, tiny_folder):
 @pytest.mark.parametrize("recipe", ["magnitude@2:4", "sparsegpt@0.5", "rtn@4bit,group=32", "sparsegpt@2:4+gptq@4bit"])
 def test_a_checkpoint_is_the_model_that_wears_the_recipe(store, monkeypatch, tiny_folder, recipe):
     monkeypatch.setattr(export, "SHARD", 100_000)
-    shop, worn = shop_of(store, tiny_folder), shop_of(store, tiny_folder, streamed=False)
-    made(shop, parse(recipe))
-    worn.put_on(parse(recipe))
-    with checkpoint(shop, parse(recipe)) as written:
+    builder, worn = shop_of(store, tiny_folder), shop_of(store, tiny_folder, streamed=False)
+    made(builder, parse(recipe))
+    worn.apply_recipe(parse(recipe))
+    with checkpoint(builder, parse(recipe)) as written:
         assert len(written.weight_files) > 2
         again = open_model(find(ModelRef(str(written.folder))), "auto", "cpu")
         for name, tensor in worn.opened.model.state_dict().items():
@@ -92,15 +95,15 @@ def test_dense_needs_no_other_folder(store, tiny_folder):
 
 
 def test_a_checkpoint_that_is_another_model_is_never_asked(store, monkeypatch, tiny_folder):
-    shop = shop_of(store, tiny_folder)
-    recipe, tensors = made(shop, parse("magnitude@0.5")), export._tensors
+    builder = shop_of(store, tiny_folder)
+    recipe, tensors = made(builder, parse("magnitude@0.5")), export._tensors
 
     def altered(*given):
         for name, tensor in tensors(*given):
             yield name, tensor + 0.01 if name.endswith("1.mlp.down_proj.weight") else tensor
 
     monkeypatch.setattr(export, "_tensors", altered)
-    with pytest.raises(KickError, match="is not the model that was written there"), checkpoint(shop, recipe):
+    with pytest.raises(KickError, match="is not the model that was written there"), checkpoint(builder, recipe):
         pass
     assert list((store.root / "checkpoints").iterdir()) == []
 
@@ -149,9 +152,9 @@ def test_what_cannot_be_asked_so_is_refused(store, tiny_folder, more, said):
 
 def test_the_machine_is_not_shared_with_other_workers(store, tiny_folder):
     sweep = Sweep(request(tiny_folder, device_map="auto"), store)
-    assert workers.count_for(sweep, None) == 1
+    assert pool.count_for(sweep, None) == 1
     with pytest.raises(BadRequest, match="--workers 2"):
-        workers.count_for(sweep, 2)
+        pool.count_for(sweep, 2)
 
 
 def test_layers_over_several_devices_are_said_and_decoded_with_the_librarys_cache(store, monkeypatch, tiny_folder):

@@ -5,8 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kick_core import compress_matrix, compression, methods, one_block, statistics, weights
-from kick_core.methods import _select, _solve, _sweep
+from kick_core import compress_matrix, methods
+from kick_core.compression import activations, block, codec
+from kick_core.compression import walk as compression
+from kick_core.methods import select, solve, sweep
+from kick_core.models import bit_tensors
 from kick_core.spec import parse
 from tests.core.test_methods import problem
 from tests.tiny import tiny_llama, token_ids
@@ -18,9 +21,9 @@ DEVICE = torch.device("cuda" if GPU else "cpu")
 @pytest.fixture(scope="module")
 def triton_kernels():
     pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
-    from kick_core.methods import _triton
+    from kick_core.methods import kernels
 
-    return _triton
+    return kernels
 
 
 plain_addmm = torch.Tensor.addmm_
@@ -38,7 +41,7 @@ def fused(triton_kernels, monkeypatch):
     def compress(weight, inputs, recipe):
         with monkeypatch.context() as patch:
             if not GPU:
-                patch.setattr(_sweep, "kernels", lambda device: triton_kernels)
+                patch.setattr(sweep, "kernels", lambda device: triton_kernels)
                 patch.setattr(torch.Tensor, "addmm_", as_the_eager_loop)
             return compress_matrix(weight.to(DEVICE), inputs.to(DEVICE), recipe)
 
@@ -49,7 +52,7 @@ def fused(triton_kernels, monkeypatch):
 def eager(monkeypatch):
     def compress(weight, inputs, recipe):
         with monkeypatch.context() as patch:
-            patch.setattr(_sweep, "kernels", lambda device: None)
+            patch.setattr(sweep, "kernels", lambda device: None)
             if not GPU:
                 patch.setattr(torch.Tensor, "addr_", lambda to, u, e, alpha: to.sub_(torch.outer(u, e)))
             return compress_matrix(weight.to(DEVICE), inputs.to(DEVICE), recipe)
@@ -97,27 +100,27 @@ def test_the_kernel_gives_the_bits_of_the_eager_loop(fused, eager, recipe):
 @pytest.mark.parametrize("size", [24, 128])
 def test_a_stack_gives_the_bits_of_every_matrix_by_itself(triton_kernels, monkeypatch, size):
     """Recipes of one matrix, and matrices of one shape, in one sweep."""
-    monkeypatch.setattr(_sweep, "kernels", lambda device: triton_kernels)
+    monkeypatch.setattr(sweep, "kernels", lambda device: triton_kernels)
     one, inputs = problem(rows=8, cols=64, tokens=100)
     other = one.roll(3, 0) * 1.5
     other[2, :30] = 0
-    tally = statistics.Tally(64, "gram", DEVICE)
+    tally = activations.StatsAccumulator(64, "gram", DEVICE)
     tally.add(inputs.to(DEVICE))
-    seen = tally.seen()
+    stats = tally.stats()
     texts = ["0.5", "2:4", "0.05", "4:8", "0", "2:4", "0.9"]
     recipes = [methods.resolve(parse(f"sparsegpt@{text},block={size}")) for text in texts]
     weights = [(one if n % 2 else other).to(DEVICE) for n in range(len(texts))]
     assert all(methods.stacks(recipe, DEVICE) for recipe in recipes)
-    made = methods.apply_stack(recipes, weights, seen)
+    made = methods.apply_stack(recipes, weights, stats)
     for recipe, weight, result in zip(recipes, weights, made, strict=True):
-        alone = methods.apply(recipe, weight, seen)
+        alone = methods.apply(recipe, weight, stats)
         assert torch.equal(result.weight.view(torch.int32), alone.weight.view(torch.int32)), recipe.text
         assert torch.equal(result.mask, alone.mask), recipe.text
 
 
 def test_recipes_of_one_pass_are_those_made_one_by_one(triton_kernels, monkeypatch):
     """Stacked by the kernels, of as many recipes at a time as there is room for, or failed and made by themselves."""
-    monkeypatch.setattr(_sweep, "kernels", lambda device: triton_kernels)
+    monkeypatch.setattr(sweep, "kernels", lambda device: triton_kernels)
     recipes = [parse(text) for text in ("sparsegpt@0.5", "wanda@0.5", "sparsegpt@4:8")]
     ids = token_ids(2, 32, vocabulary=64)
 
@@ -134,9 +137,9 @@ def test_recipes_of_one_pass_are_those_made_one_by_one(triton_kernels, monkeypat
     monkeypatch.setattr(methods, "apply_stack", lambda *given: stacks.append(len(given[0])) or plain(*given))
     together = many()
     assert stacks == [2, 4, 2, 4, 2]  # q; k, v; o; gate, up; down: two recipes each
-    monkeypatch.setattr(statistics, "room", lambda device: 1)
+    monkeypatch.setattr(activations, "room", lambda device: 1)
     one_at_a_time = many()
-    monkeypatch.setattr(statistics, "room", lambda device: float("inf"))
+    monkeypatch.setattr(activations, "room", lambda device: float("inf"))
     monkeypatch.setattr(methods, "apply_stack", fails)
     by_themselves = many()
     for text, walked in together.items():
@@ -160,12 +163,12 @@ def test_the_factor_of_a_gpu_is_that_of_a_cpu():
     gram = rows.T @ rows
     diagonal = gram.diagonal().clone()
     for dtype in (torch.float32, torch.float64):
-        found = _solve._turned_factor(gram, diagonal, 2.5, dtype)
-        wanted = _solve._factor(gram, diagonal, 2.5, dtype)
+        found = solve._turned_factor(gram, diagonal, 2.5, dtype)
+        wanted = solve._factor(gram, diagonal, 2.5, dtype)
         assert found.is_contiguous()
         assert torch.equal(found, found.triu())
         assert (found - wanted).norm() <= (1e-3 if dtype == torch.float32 else 1e-9) * wanted.norm()
-    assert _solve._turned_factor(-gram, -diagonal, 0.0, torch.float32) is None
+    assert solve._turned_factor(-gram, -diagonal, 0.0, torch.float32) is None
 
 
 def by_sorting(scores, count):
@@ -184,7 +187,7 @@ def tied(rows, n, levels, seed):
 @given(st.integers(1, 4), st.integers(1, 70), st.integers(0, 6), st.floats(0, 1), st.integers(0, 99))
 def test_selection_is_a_stable_sort(rows, n, levels, share, seed):
     scores, count = tied(rows, n, levels, seed), int(n * share)
-    assert torch.equal(_select.drop_lowest(scores, count), by_sorting(scores, count))
+    assert torch.equal(select.drop_lowest(scores, count), by_sorting(scores, count))
 
 
 @settings(deadline=None, max_examples=30)
@@ -207,17 +210,17 @@ def test_long_rows_are_counted_by_the_kernels_as_by_sorting(triton_kernels, monk
 def test_one_factor_serves_all_that_share_inputs(monkeypatch):
     weight, inputs = problem()
     made = []
-    plain = _solve.inverse_factor
-    monkeypatch.setattr(_solve, "inverse_factor", lambda gram, damp: made.append(damp) or plain(gram, damp))
-    tally = statistics.Tally(64, "gram", weight.device)
+    plain = solve.inverse_factor
+    monkeypatch.setattr(solve, "inverse_factor", lambda gram, damp: made.append(damp) or plain(gram, damp))
+    tally = activations.StatsAccumulator(64, "gram", weight.device)
     tally.add(inputs)
-    seen = tally.seen()
+    stats = tally.stats()
     recipes = ("sparsegpt@0.5", "sparsegpt@2:4", "gptq@4bit", "sparsegpt@0.5,damp=0.02", "gptq@4bit,act_order=true")
     for text in recipes:
         recipe = methods.resolve(parse(text))
         alone = compress_matrix(weight, inputs.reshape(1, -1, 64), text)
-        assert torch.equal(methods.apply(recipe, weight, seen).weight, alone.weight), text
-    assert len(seen.factors) == 3
+        assert torch.equal(methods.apply(recipe, weight, stats).weight, alone.weight), text
+    assert len(stats.factors) == 3
     assert len(made) == 3 + len(recipes)  # each one alone makes its own
 
 
@@ -226,23 +229,23 @@ def test_the_factor_leaves_the_gram_matrix_alone():
     rows = inputs.reshape(-1, 64)
     gram = rows.T @ rows
     before = gram.clone()
-    _solve.inverse_factor(gram, 0.01)
+    solve.inverse_factor(gram, 0.01)
     assert torch.equal(gram, before)
 
 
 def test_losses_are_what_the_outputs_say():
     weight, inputs = problem()
     rows = inputs.reshape(-1, 64)
-    energy = one_block.output_energy(weight.to(DEVICE), (rows.T @ rows).to(DEVICE))
+    energy = block.output_energy(weight.to(DEVICE), (rows.T @ rows).to(DEVICE))
     assert float(energy) == pytest.approx(float((rows.double() @ weight.double().T).square().sum()), rel=1e-4)
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 8), st.integers(0, 9))
 def test_bits_are_packed_alike_on_every_device(rows, cols, bits, seed):
     codes = torch.randint(0, 2**bits, (rows, cols), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-    packed = weights._pack_on_device(codes.to(DEVICE), bits).cpu()
-    assert torch.equal(packed, weights.pack_bits(codes, bits))
-    assert torch.equal(weights._unpack_on_device(packed.to(DEVICE), bits, cols).cpu(), codes)
+    packed = bit_tensors._pack_on_device(codes.to(DEVICE), bits).cpu()
+    assert torch.equal(packed, codec.pack_bits(codes, bits))
+    assert torch.equal(bit_tensors._unpack_on_device(packed.to(DEVICE), bits, cols).cpu(), codes)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -254,7 +257,7 @@ def test_weights_are_put_into_place(recipe, turned):
     found = compress_matrix(base, inputs, recipe)
     place = torch.full((96, 64), 7.0, dtype=torch.bfloat16)
     out = place.T if turned else place
-    weights.decode_into(out, "q", base, weights.encode("q", found))
+    codec.decode_into(out, "q", base, codec.encode("q", found))
     assert torch.equal(out, found.weight)
 
 
@@ -262,9 +265,9 @@ def test_weights_are_put_into_place(recipe, turned):
 @pytest.mark.skipif(not GPU, reason="needs a CUDA device")
 def test_gram_matrices_of_half_precision_are_as_good_as_float32():
     rows = torch.randn(8192, 512, generator=torch.Generator().manual_seed(0)).bfloat16().to(DEVICE)
-    tally = statistics.Tally(512, "gram", DEVICE)
+    tally = activations.StatsAccumulator(512, "gram", DEVICE)
     tally.add(rows)
     exact = rows.double().T @ rows.double()
     assert (tally.gram.double() - exact).norm() / exact.norm() < 1e-6
-    assert torch.allclose(tally.norms.double(), exact.diagonal(), rtol=1e-5)
+    assert torch.allclose(tally.sq_norms.double(), exact.diagonal(), rtol=1e-5)
     assert torch.equal(tally.peaks, rows.abs().amax(0).float())

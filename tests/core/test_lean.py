@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kick_core import engine
-from kick_core.engine import decoding, lean, rows_matter, scoring, windows
+from kick_core.engine import generation, lean, rows_matter, scoring, windows
 from tests.core.engine_cases import PLAN, ids, merged, options, questions
 from tests.tiny import tiny_llama, token_ids
 
@@ -23,7 +23,7 @@ def library(monkeypatch):
     """Takes the lean forward away."""
 
     def take():
-        for room in (decoding, scoring, windows):
+        for room in (generation, scoring, windows):
             monkeypatch.setattr(room, "lean", lambda _: None)
 
     return take

@@ -4,17 +4,19 @@ import pytest
 import torch
 
 import kick_core
-from kick_core import cli, statistics
-from kick_core.compression import walk, walk_many
+from kick_core import cli
+from kick_core.compression import activations
+from kick_core.compression.activations import dense_pass, first
+from kick_core.compression.walk import walk, walk_many
+from kick_core.errors import KickError
 from kick_core.models.blocks import decoder_blocks, first_inputs, run_block
-from kick_core.spec import KickError, parse
-from kick_core.statistics import dense_pass, first
+from kick_core.spec import parse
 from tests.tiny import tiny_llama, token_ids
 
 
 def full_when(monkeypatch, too_much):
     """Let a block's forward run out of memory when `too_much(windows)` says so."""
-    real = statistics.run_block
+    real = activations.run_block
 
     def forward(block, hidden, call):
         output = real(block, hidden, call)
@@ -22,7 +24,7 @@ def full_when(monkeypatch, too_much):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return output
 
-    monkeypatch.setattr(statistics, "run_block", forward)
+    monkeypatch.setattr(activations, "run_block", forward)
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +59,9 @@ def test_no_token_is_counted_twice(monkeypatch):
     dense = dense_pass(model, decoder_blocks(model)[0], 0, inputs, "gram", keep=True)
     monkeypatch.undo()
     wanted = dense_pass(model, decoder_blocks(model)[0], 0, first(model, ids), "gram", keep=True)
-    assert {seen.tokens for seen in (*dense.seen.values(), *wanted.seen.values())} == {ids.numel()}
-    for name, seen in wanted.seen.items():
-        assert torch.allclose(dense.seen[name].gram, seen.gram, rtol=1e-5, atol=1e-4), name
+    assert {inputs.tokens for inputs in (*dense.stats.values(), *wanted.stats.values())} == {ids.numel()}
+    for name, inputs in wanted.stats.items():
+        assert torch.allclose(dense.stats[name].gram, inputs.gram, rtol=1e-5, atol=1e-4), name
     assert torch.allclose(dense.outputs, wanted.outputs, atol=1e-5)
 
 
@@ -82,14 +84,14 @@ def test_the_command_line_says_so_in_one_line(monkeypatch, capsys, tmp_path, err
     def fails(_given):
         raise error
 
-    monkeypatch.setattr("kick_core.cli.making.compress", fails)
+    monkeypatch.setattr("kick_core.cli.measure.compress", fails)
     assert cli.main(["compress", "pocket", "wanda@0.5", "--cache", str(tmp_path)]) == 1
     assert "out of memory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("propagate", ["dense", "compressed"])
 def test_blocks_are_compared_on_a_few_windows(monkeypatch, propagate):
-    monkeypatch.setattr(statistics, "COMPARED", 50)
+    monkeypatch.setattr(activations, "COMPARED", 50)
     model, ids = tiny_llama(layers=1), token_ids(10)
     hidden, (call,) = first_inputs(model, ids[:2])  # two windows of 32 hold as many tokens
     (block,) = decoder_blocks(model)

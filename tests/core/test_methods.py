@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from kick_core import compress_matrix, methods
-from kick_core.spec import BadRequest, KickError, parse
+from kick_core.errors import BadRequest, KickError
+from kick_core.spec import parse
 
 TARGETS = {"ratio": ("0.3", "0.5", "0.7"), "pattern": ("1:2", "2:4", "4:8"), "bits": ("8bit", "4bit", "3bit,group=32")}
 RECIPES = [

@@ -11,10 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from kick_core import tasks
-from kick_core.evaluation import choosing
-from kick_core.prompts import all_option_ids, encode, option_ids
-from kick_core.spec import BadRequest, KickError
-from kick_core.tasks import _mmlu, _official, _stories, perplexity
+from kick_core.errors import BadRequest, KickError
+from kick_core.evaluation import multiple_choice
+from kick_core.models.tokenization import all_option_ids, encode, option_ids
+from kick_core.tasks import perplexity
+from kick_core.tasks.data import hub as _official
+from kick_core.tasks.data import mmlu as _mmlu
+from kick_core.tasks.data import stories as _stories
 from tests import official
 
 
@@ -77,7 +80,7 @@ def test_with_llamas_tokenizer_524_questions_lose_shots(real, llama):
     }  # fmt: skip
     ask = SimpleNamespace(tokenizer=llama, room=lambda way: way.room)
     way = tasks.get("multiple_choice", "official").asking("paper")
-    for example, shown in zip(long[:12], choosing.shown(ask, way, long[:12]), strict=True):
+    for example, shown in zip(long[:12], multiple_choice.shown(ask, way, long[:12]), strict=True):
         assert 0 <= shown.shots < 5 and len(shown.prompt) <= 2048
         kept = (*example.prompt[: 1 + shown.shots], example.prompt[-1])
         assert shown.prompt == encode(llama, "".join(kept))

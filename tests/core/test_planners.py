@@ -9,21 +9,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kick_core import compress, compress_matrix, methods, runs, tasks
-from kick_core.artifacts import open_for
-from kick_core.evaluation import asker
+from kick_core import compress, compress_matrix, methods, tasks
+from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.loaded_model import open_for
+from kick_core.artifacts.planners import PlannerContext, searched_on
+from kick_core.artifacts.planners._search import cheapest, ratio_grid
+from kick_core.artifacts.planners._survey import Survey, survey
+from kick_core.artifacts.planners._units import few, units
+from kick_core.artifacts.planners.mop import freed
+from kick_core.compression.activations import all_in_place
+from kick_core.errors import BadRequest, KickError
+from kick_core.evaluation import open_session
 from kick_core.models import blocks
 from kick_core.models.blocks import decoder_blocks, matrices
-from kick_core.planners import Bench, searched_on
-from kick_core.planners._search import cheapest, ladder
-from kick_core.planners._survey import Survey, survey
-from kick_core.planners._units import few, units
-from kick_core.planners.mop import freed
-from kick_core.records import Planning
-from kick_core.spec import BadRequest, Calibration, KickError, ModelRef, parse
-from kick_core.statistics import all_in_place
-from kick_core.store import Store, artifacts, open_store
-from kick_core.workshop import Workshop
+from kick_core.records import PlanProgress
+from kick_core.runs import measure as runs
+from kick_core.spec import Calibration, ModelRef, parse
+from kick_core.store import Store, open_store, weight_artifacts
 from tests.core.test_families import FAMILIES, make
 from tests.tiny import save_tiny, tiny_llama, token_ids
 
@@ -41,15 +43,15 @@ def deep_folder(tmp_path_factory):
     return folder
 
 
-def workshop(store: Store, folder, *, propagate="compressed", streamed=False) -> Workshop:
+def open_builder(store: Store, folder, *, propagate="compressed", streamed=False) -> ArtifactBuilder:
     opened = open_for(ModelRef(str(folder)), store, "cpu", streamed=streamed)
-    return Workshop(store, opened, Calibration("pocket", 10, 32, propagate=propagate))
+    return ArtifactBuilder(store, opened, Calibration("pocket", 10, 32, propagate=propagate))
 
 
-def made(shop: Workshop, text: str):
+def made(builder: ArtifactBuilder, text: str):
     """The card of a recipe that is made if need be, and the looks at the model that this took."""
-    looks = [report for report in shop.make(parse(text)) if isinstance(report, Planning)]
-    return artifacts.card(shop.store, shop.key(parse(text))), looks
+    looks = [report for report in builder.make(parse(text)) if isinstance(report, PlanProgress)]
+    return weight_artifacts.card(builder.store, builder.key(parse(text))), looks
 
 
 def shares(card) -> dict[str, float]:
@@ -93,10 +95,12 @@ def test_on_convex_errors_the_allocation_is_the_best():
 
 
 def test_the_ladder_has_the_ratio_that_was_asked_for():
-    rungs = [rung.target.ratio for rung in ladder(methods.resolve(parse("wanda@0.33,alloc=search")))]
-    assert 0.33 in rungs and rungs == sorted(set(rungs)) and min(rungs) == 0.08 and max(rungs) == 0.58
-    assert [rung.target.ratio for rung in ladder(methods.resolve(parse("wanda@0.9,alloc=search")))][-1] == 0.95
-    own = ladder(methods.resolve(parse("sparsegpt@0.5,alloc=search,objective=perplexity")))[0]
+    ratios = [one.target.ratio for one in ratio_grid(methods.resolve(parse("wanda@0.33,alloc=search")))]
+    assert 0.33 in ratios and ratios == sorted(set(ratios)) and min(ratios) == 0.08 and max(ratios) == 0.58
+    assert [target_label.target.ratio for target_label in ratio_grid(methods.resolve(parse("wanda@0.9,alloc=search")))][
+        -1
+    ] == 0.95
+    own = ratio_grid(methods.resolve(parse("sparsegpt@0.5,alloc=search,objective=perplexity")))[0]
     assert {name for name, _ in own.options} == set(methods.card("sparsegpt").options)
 
 
@@ -104,8 +108,8 @@ def test_the_ladder_has_the_ratio_that_was_asked_for():
 
 
 def test_a_search_by_error_keeps_as_many_weights_and_lowers_the_sum_of_errors(store, deep_folder):
-    shop = workshop(store, deep_folder)
-    card, looks = made(shop, SEARCH)
+    builder = open_builder(store, deep_folder)
+    card, looks = made(builder, SEARCH)
     assert [look.done for look in looks] == [1, 2, 3, 4]
     plan = card.plan
     assert plan["objective"] == "error" and plan["found"] < plan["uniform"] and plan["spent"] <= plan["budget"]
@@ -114,51 +118,51 @@ def test_a_search_by_error_keeps_as_many_weights_and_lowers_the_sum_of_errors(st
     assert {name: parse(text).target.ratio for name, text in plan["recipes"].items()} == pytest.approx(found, abs=0.02)
     assert max(found.values()) - min(found.values()) > 0.1
     # the same text finds the same again, in a cache of its own
-    again, _ = made(workshop(open_store(store.root.parent / "again"), deep_folder), SEARCH)
+    again, _ = made(open_builder(open_store(store.root.parent / "again"), deep_folder), SEARCH)
     assert again.plan == plan and again.key == card.key
 
 
 @pytest.mark.parametrize("objective", ["perplexity", "factoid_qa"])
 def test_a_search_that_looks_at_the_model_is_never_worse_than_even(store, deep_folder, objective):
     text = f"{SEARCH},objective={objective},search_steps=6" + ",search_examples=20" * (objective != "perplexity")
-    shop = workshop(store, deep_folder)
-    dense = {name: p.detach().clone() for name, p in shop.opened.model.named_parameters()}
-    card, looks = made(shop, text)
+    builder = open_builder(store, deep_folder)
+    dense = {name: p.detach().clone() for name, p in builder.opened.model.named_parameters()}
+    card, looks = made(builder, text)
     plan, worse = card.plan, (np.less if objective == "perplexity" else np.greater)
     assert not worse(plan["uniform"], plan["found"]) and not worse(plan["error"], plan["found"])
     assert len(plan["history"]) == 6 and 2 <= plan["evaluations"] <= 8
     assert [look.note for look in looks][-1].startswith(objective)
     assert [look.done for look in looks] == list(range(1, looks[-1].total + 1))
     assert 0.5 <= card.sparsity < 0.51
-    shop.put_on(parse("dense"))
-    assert all(torch.equal(dense[name], p) for name, p in shop.opened.model.named_parameters())
-    other, _ = made(shop, text + ",search_seed=1")
+    builder.apply_recipe(parse("dense"))
+    assert all(torch.equal(dense[name], p) for name, p in builder.opened.model.named_parameters())
+    other, _ = made(builder, text + ",search_seed=1")
     assert other.key != card.key
     assert objective != "perplexity" or other.plan["history"] != plan["history"]
 
 
 def test_a_joint_recipe_is_searched_whole(store, deep_folder):
-    shop = workshop(store, deep_folder)
+    builder = open_builder(store, deep_folder)
     text = f"{SEARCH}+rtn@4bit,group=32"
-    card, _ = made(shop, text)
+    card, _ = made(builder, text)
     assert 0.5 <= card.sparsity < 0.52 and card.plan["found"] < card.plan["uniform"]
     assert len(set(card.plan["recipes"].values())) > 1
     assert all(recipe.endswith("+rtn@4bit,group=32") for recipe in card.plan["recipes"].values())
-    tensors = load_file(artifacts.block_path(store, card.key, 0))
+    tensors = load_file(weight_artifacts.block_path(store, card.key, 0))
     assert "mlp.up_proj.codes4" in tensors and "mlp.up_proj.mask" not in tensors
 
 
 def test_what_was_found_is_what_was_measured(store, deep_folder):
     """With dense propagation the artifact is the candidate: its perplexity is the one that the search reports."""
-    from kick_core.planners._objective import objective
+    from kick_core.artifacts.planners._objective import objective
 
-    shop = workshop(store, deep_folder, propagate="dense")
+    builder = open_builder(store, deep_folder, propagate="dense")
     recipe = parse(f"{SEARCH},objective=perplexity,search_steps=4")
-    told = [report for _, report in shop.make_all([recipe, parse("wanda@0.3")])]
-    assert any(isinstance(report, Planning) for report in told)
-    card = artifacts.card(store, shop.key(recipe))
-    shop.put_on(recipe)
-    sought = objective(Bench(shop.opened, methods.resolve(recipe), shop.ids(), store.root))
+    told = [report for _, report in builder.make_all([recipe, parse("wanda@0.3")])]
+    assert any(isinstance(report, PlanProgress) for report in told)
+    card = weight_artifacts.card(store, builder.key(recipe))
+    builder.apply_recipe(recipe)
+    sought = objective(PlannerContext(builder.opened, methods.resolve(recipe), builder.ids(), store.root))
     assert sought.measure() == pytest.approx(card.plan["found"], rel=1e-6)
 
 
@@ -169,8 +173,8 @@ def test_a_task_is_never_asked_what_its_search_has_looked_at(store, deep_folder)
     assert [example.id for example in searched_on(recipe, task, "pocket")] == all_ids[-50:]
     assert searched_on(recipe, tasks.get("retrieval_qa_closed"), "pocket") == ()
     assert searched_on(parse(SEARCH), task, "pocket") == searched_on(parse("wanda@0.5"), task, "pocket") == ()
-    opened = workshop(store, deep_folder).opened
-    loaded = runs.task_data(task, asker(opened.model, opened.tokenizer))
+    opened = open_builder(store, deep_folder).opened
+    loaded = runs.task_data(task, open_session(opened.model, opened.tokenizer))
     assert [example.id for example in runs.wanted(loaded, None, recipe)] == all_ids[:-50]
     assert [example.id for example in runs.wanted(loaded, 7, recipe)] == all_ids[:7]
     assert len(runs.wanted(loaded, None)) == 600
@@ -179,16 +183,16 @@ def test_a_task_is_never_asked_what_its_search_has_looked_at(store, deep_folder)
 
 
 def test_a_stopped_make_goes_on_by_the_same_plan(store, deep_folder):
-    steps = workshop(store, deep_folder).make(parse(SEARCH))
-    while isinstance(next(steps), Planning):
+    steps = open_builder(store, deep_folder).make(parse(SEARCH))
+    while isinstance(next(steps), PlanProgress):
         pass
     steps.close()
-    card, looks = made(workshop(store, deep_folder), SEARCH)
+    card, looks = made(open_builder(store, deep_folder), SEARCH)
     assert looks == []
-    whole, _ = made(workshop(open_store(store.root.parent / "whole"), deep_folder), SEARCH)
+    whole, _ = made(open_builder(open_store(store.root.parent / "whole"), deep_folder), SEARCH)
     for block in range(4):
         ours, theirs = (
-            artifacts.block_path(s, card.key, block) for s in (store, open_store(store.root.parent / "whole"))
+            weight_artifacts.block_path(s, card.key, block) for s in (store, open_store(store.root.parent / "whole"))
         )
         assert ours.read_bytes() == theirs.read_bytes()
     assert whole.plan == card.plan
@@ -199,8 +203,8 @@ def test_a_stopped_make_goes_on_by_the_same_plan(store, deep_folder):
 
 @pytest.mark.parametrize("recipe", [SEARCH, "depth@0.5", "width@0.5", "mix@5bpw"])
 def test_a_model_on_disk_is_planned_alike(store, tmp_path, deep_folder, recipe):
-    whole, _ = made(workshop(open_store(tmp_path / "whole"), deep_folder), recipe)
-    streamed = workshop(store, deep_folder, streamed=True)
+    whole, _ = made(open_builder(open_store(tmp_path / "whole"), deep_folder), recipe)
+    streamed = open_builder(store, deep_folder, streamed=True)
     assert streamed.opened.streamed
     assert made(streamed, recipe)[0].plan == whole.plan
     with pytest.raises(BadRequest, match="in memory as a whole"):
@@ -211,23 +215,23 @@ def test_a_model_on_disk_is_planned_alike(store, tmp_path, deep_folder, recipe):
 
 
 def test_a_mixture_keeps_to_its_budget(store, deep_folder):
-    shop = workshop(store, deep_folder)
+    builder = open_builder(store, deep_folder)
     text = "mix@4.6bpw,choices=gptq@8bit/gptq@4bit/gptq@3bit/sparsegpt@2:4+gptq@4bit/dense"
-    card, _ = made(shop, text)
+    card, _ = made(builder, text)
     plan = card.plan
     bits = {choice.text: methods.bits_per_weight(choice, 32) for choice in methods.choices(text.partition("=")[2])}
     sizes = {layer.name: layer.rows * layer.cols for layer in card.layers}
     spent = sum(bits[recipe] * sizes[name] for name, recipe in plan["recipes"].items())
     assert spent == pytest.approx(plan["spent"]) and spent <= 4.6 * sum(sizes.values())
     assert plan["found"] <= plan["uniform"] and len(set(plan["recipes"].values())) > 1
-    shop.put_on(parse(text))
+    builder.apply_recipe(parse(text))
     for name, recipe in plan["recipes"].items():
         block, _, matrix = name.partition(".")
-        tensors = load_file(artifacts.block_path(store, card.key, int(block)))
+        tensors = load_file(weight_artifacts.block_path(store, card.key, int(block)))
         kinds = {key.removeprefix(f"{matrix}.") for key in tensors if key.startswith(f"{matrix}.")}
         assert ("codes4" in kinds) == ("4bit" in recipe) and ("mask" in kinds) == (recipe == "dense")
     with pytest.raises(BadRequest, match=r"no choice takes 1\.5 bits a weight or less"):
-        made(shop, "mix@1.5bpw")
+        made(builder, "mix@1.5bpw")
 
 
 def test_bits_of_a_weight():
@@ -245,24 +249,24 @@ def test_bits_of_a_weight():
 
 @torch.no_grad()
 def test_depth_drops_the_block_that_does_least_and_leaves_the_rest(store, deep_folder):
-    shop = workshop(store, deep_folder)
-    card, _ = made(shop, "depth@0.25")
+    builder = open_builder(store, deep_folder)
+    card, _ = made(builder, "depth@0.25")
     assert card.plan["blocks"] == [2] and card.sparsity == 0.25
     ids = token_ids(2, 16)
-    masked = shop.opened.model(ids).logits
-    shop.put_on(parse("dense"))
-    del shop.opened.model.model.layers[2]
-    assert torch.equal(shop.opened.model(ids).logits, masked)
+    masked = builder.opened.model(ids).logits
+    builder.apply_recipe(parse("dense"))
+    del builder.opened.model.model.layers[2]
+    assert torch.equal(builder.opened.model(ids).logits, masked)
     with pytest.raises(BadRequest, match="drops no block"):
-        made(workshop(store, deep_folder), "depth@0.2")
+        made(open_builder(store, deep_folder), "depth@0.2")
 
 
 def test_influence_is_measured_anew_after_every_block(store, deep_folder):
-    shop = workshop(store, deep_folder)
-    card, looks = made(shop, "depth@0.5")
-    bench = Bench(shop.opened, parse("depth@0.5"), shop.ids(), store.root)
-    shop.put_on(parse("dense"))
-    first, second = survey(bench), survey(bench, without=[2])
+    builder = open_builder(store, deep_folder)
+    card, looks = made(builder, "depth@0.5")
+    context = PlannerContext(builder.opened, parse("depth@0.5"), builder.ids(), store.root)
+    builder.apply_recipe(parse("dense"))
+    first, second = survey(context), survey(context, without=[2])
     assert card.plan["influence"] == pytest.approx([first.influence[2], second.influence[card.plan["blocks"][1]]])
     assert second.influence[3] != first.influence[3] and 2 not in second.influence
     assert len(looks) == 2
@@ -276,13 +280,13 @@ def test_blocks_that_masks_cannot_drop_are_refused(tmp_path, store):
     model.save_pretrained(folder)
     for text in ("depth@0.5", "mop@0.5"):
         with pytest.raises(KickError, match="still changes what passes through"):
-            made(biased_workshop(store, folder), text)
+            made(biased_builder(store, folder), text)
 
 
-def biased_workshop(store, folder):
-    shop = workshop(store, folder)
-    shop._ids = token_ids(4, 16, vocabulary=128)
-    return shop
+def biased_builder(store, folder):
+    builder = open_builder(store, folder)
+    builder._ids = token_ids(4, 16, vocabulary=128)
+    return builder
 
 
 HEADS = {"Phi3": 2, "GPT2": 4, "GPTNeoX": 4, "OPT": 4}
@@ -297,11 +301,11 @@ def test_channels_and_heads_of_every_family(family):
     heads, *channels = units(model, 0, few(model, ids, all_in_place))
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert heads.groups == HEADS.get(family, 2) and heads.width == 64
-    assert channels and all(kind.groups == kind.width and kind.feeders for kind in channels)
+    assert channels and all(kind.groups == kind.width and kind.producers for kind in channels)
     if family in FUSED:
-        assert heads.feeders[0][1] == FUSED[family]
+        assert heads.producers[0][1] == FUSED[family]
     if family == "Olmo2":  # its norm over all heads makes queries and keys of one head the others' business
-        assert [name for name, _ in heads.feeders] == ["self_attn.v_proj"]
+        assert [name for name, _ in heads.producers] == ["self_attn.v_proj"]
     # dropping the last unit's rows is dropping its columns, nothing else
     by_name = {matrix.name: matrix for matrix in matrices(decoder_blocks(model)[0])}
     for kind in (heads, channels[0]):
@@ -316,7 +320,7 @@ def test_heads_that_share_one_key_stay():
     model, ids = make("Falcon"), token_ids(2, 48, vocabulary=128)
     (channels,) = units(model, 0, few(model, ids, all_in_place))
     assert channels.reader == "mlp.dense_4h_to_h" and channels.groups == channels.width == 256
-    assert channels.feeders == (("mlp.dense_h_to_4h", (256,)),)
+    assert channels.producers == (("mlp.dense_h_to_4h", (256,)),)
 
 
 def _without(model, by_name, kind, ids, *, rows):
@@ -339,7 +343,7 @@ def test_a_family_whose_units_cannot_be_told_is_refused(tmp_path, store, monkeyp
     folder = save_tiny(tmp_path / "falcon")
     make("Falcon").save_pretrained(folder)
     with pytest.raises(KickError, match="no channels or heads can be told"):
-        made(biased_workshop(store, folder), "width@0.5")
+        made(biased_builder(store, folder), "width@0.5")
 
 
 @torch.no_grad()
@@ -348,10 +352,10 @@ def test_width_drops_the_weakest_whole_and_no_more_than_asked(store, tmp_path):
     idle = [3, 50, 77]
     decoder_blocks(model)[1].mlp.down_proj.weight[:, idle] *= 1e-4
     model.save_pretrained(folder)
-    shop = workshop(store, folder)
-    card, _ = made(shop, "width@0.3")
+    builder = open_builder(store, folder)
+    card, _ = made(builder, "width@0.3")
     assert 0.28 < card.sparsity <= 0.3
-    block = decoder_blocks(shop.opened.model)[1]
+    block = decoder_blocks(builder.opened.model)[1]
     gone = (block.mlp.down_proj.weight == 0).all(0).nonzero().flatten().tolist()
     assert set(idle) <= set(gone)
     for feeder in (block.mlp.gate_proj, block.mlp.up_proj):
@@ -362,8 +366,8 @@ def test_width_drops_the_weakest_whole_and_no_more_than_asked(store, tmp_path):
 
 
 def test_both_ways_take_the_better_one_at_every_step(store, deep_folder):
-    shop = workshop(store, deep_folder)
-    card, _ = made(shop, "mop@0.6")
+    builder = open_builder(store, deep_folder)
+    card, _ = made(builder, "mop@0.6")
     steps = card.plan["steps"]
     for step in steps:
         ways = {name: step[name] for name in ("depth", "width") if name in step}
@@ -371,12 +375,12 @@ def test_both_ways_take_the_better_one_at_every_step(store, deep_folder):
     assert 0.59 < card.sparsity <= 0.6
     assert sum(step["took"] == "depth" for step in steps) == len(card.plan["blocks"])
     with pytest.raises(BadRequest, match="its objective is perplexity or a task"):
-        made(shop, "mop@0.5,objective=error")
+        made(builder, "mop@0.5,objective=error")
 
 
 def test_what_is_gone_twice_counts_once():
-    from kick_core.planners._survey import Unit
-    from kick_core.planners._units import Units
+    from kick_core.artifacts.planners._survey import Unit
+    from kick_core.artifacts.planners._units import Units
 
     kind = Units("mlp.down_proj", 4, 4, ())
     found = Survey(weights={0: 100, 1: 100})
@@ -417,7 +421,7 @@ def test_refusals_name_the_fault(text, named):
 
 
 def test_an_unknown_objective_is_refused_before_anything_is_opened():
-    from kick_core.request import Request
+    from kick_core.sweeps.request import Request
 
     with pytest.raises(BadRequest, match="Did you mean 'factoid_qa'"):
         Request("nowhere", (f"{SEARCH},objective=factoid",)).parsed()

@@ -10,18 +10,21 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kick_core import engine, evaluation, runs, scoring, tasks
-from kick_core.artifacts import open_for
-from kick_core.evaluation import Asker, asker
-from kick_core.prompts import dialogue, encode
+from kick_core import engine, evaluation, tasks
+from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.loaded_model import open_for
+from kick_core.errors import BadRequest
+from kick_core.evaluation import EvalSession
+from kick_core.models.tokenization import dialogue, encode
 from kick_core.records import Example, Output
-from kick_core.spec import DENSE, BadRequest, Calibration, ModelRef
+from kick_core.runs import measure as runs
+from kick_core.spec import DENSE, Calibration, ModelRef
 from kick_core.store import results
-from kick_core.tasks import _details
-from kick_core.workshop import Workshop
+from kick_core.tasks import breakdowns
+from kick_core.tasks import verdicts as scoring
 from tests import official
 
-PLAN = engine.Plan(tokens=4096, rows=4, step=64, shortest=32)
+PLAN = engine.BatchPolicy(tokens=4096, rows=4, step=64, shortest=32)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def opened(tiny_folder):
 
 @pytest.fixture
 def ask(opened):
-    return Asker(opened.model, opened.tokenizer, PLAN)
+    return EvalSession(opened.model, opened.tokenizer, PLAN)
 
 
 def answered(ask, task, protocol, wanted):
@@ -84,7 +87,7 @@ def lettered_llama(letters, *, vocabulary, context):
 def compare_with_naive(folder, subjects, tokenizer, model, protocol, room, first=None):
     """How many questions were asked, and how many verdicts of both kinds agree. Ties within rounding count."""
     task = tasks.get("multiple_choice", str(folder))
-    ask = Asker(model, tokenizer, PLAN)
+    ask = EvalSession(model, tokenizer, PLAN)
     names = {f"{subject}-{number:04d}" for subject in subjects for number in range(first or 10_000)}
     examples = [e for e in task.asking(protocol).load(str(folder)) if e.id in names]
     found = answered(ask, task, protocol, examples)
@@ -159,23 +162,23 @@ def test_shots_go_until_the_prompt_fits_else_it_is_rejected(ask, tmp_path):
 # --- one run or two ----------------------------------------------------------------------------------------
 
 
-def key(shop, ask, name, data, protocol):
+def key(builder, ask, name, data, protocol):
     loaded = runs.task_data(tasks.get(name, str(data)), ask, str(data), protocol)
-    card = runs.run_card(shop, DENSE, ask, loaded)
+    card = runs.run_card(builder, DENSE, ask, loaded)
     return card.key, card.protocol
 
 
 def test_runs_are_shared_where_both_protocols_ask_alike(store, ask, opened, tmp_path):
     official.mmlu(official.freebase(official.freebase(tmp_path, "eval", 3), "train", 3), {"anatomy": 3})
-    shop = Workshop(store, opened, Calibration("pocket", 4, 32))
+    builder = ArtifactBuilder(store, opened, Calibration("pocket", 4, 32))
     for name in tasks.names():  # the pocket world is asked one way
-        assert key(shop, ask, name, "pocket", "strict") == key(shop, ask, name, "pocket", "paper")
-    strict, paper = (key(shop, ask, "multiple_choice", tmp_path, p) for p in tasks.PROTOCOLS)
+        assert key(builder, ask, name, "pocket", "strict") == key(builder, ask, name, "pocket", "paper")
+    strict, paper = (key(builder, ask, "multiple_choice", tmp_path, p) for p in tasks.PROTOCOLS)
     assert strict == paper and strict[1] == "strict"  # the context of 512 is what limits both
-    strict, paper = (key(shop, ask, "factoid_qa", tmp_path, p) for p in tasks.PROTOCOLS)
+    strict, paper = (key(builder, ask, "factoid_qa", tmp_path, p) for p in tasks.PROTOCOLS)
     assert strict[0] != paper[0] and (strict[1], paper[1]) == ("strict", "paper")
     with pytest.raises(BadRequest, match="Did you mean 'paper'"):
-        key(shop, ask, "factoid_qa", tmp_path, "papers")
+        key(builder, ask, "factoid_qa", tmp_path, "papers")
 
 
 def test_how_a_run_was_asked_is_recorded(ask):
@@ -224,7 +227,7 @@ def test_sampling_follows_the_models_distribution(opened):
         one.ids[0]
         for batch in engine.generate(
             opened.model, [prompt] * 2000, new_tokens=1, ends=frozenset(), stops=lambda _: False,
-            plan=engine.Plan(tokens=16384, rows=250), filler=0, sampling=engine.Sampling(0.7, top_k=3),
+            plan=engine.BatchPolicy(tokens=16384, rows=250), filler=0, sampling=engine.Sampling(0.7, top_k=3),
             seeds=range(2000),
         )
         for one in batch.values()
@@ -244,7 +247,7 @@ def test_generation_from_logits_that_are_not_finite_is_never_judged(opened):
         for name in ("factoid_qa", "instructions"):
             task = tasks.get(name)
             wanted = task.strict.load("pocket")[:3]
-            found = answered(Asker(opened.model, opened.tokenizer, PLAN), task, "strict", wanted)
+            found = answered(EvalSession(opened.model, opened.tokenizer, PLAN), task, "strict", wanted)
             assert {o.stop for o in found.values()} == {"not finite"} and len(found) == 3
             assert all(v.score is None for e in wanted for v in tasks.judge(task, e, found[e.id]))
     finally:
@@ -368,7 +371,7 @@ def test_letter_bias_calibration_and_subjects():
         for n, top in enumerate(tops)
     ]  # fmt: skip
     judged = [v for e, o in zip(examples, outputs, strict=True) for v in tasks.judge(task, e, o)]
-    found = _details.details(task, examples, outputs, judged)
+    found = breakdowns.details(task, examples, outputs, judged)
     a = found["letters"][0]
     assert (a["chosen"], a["gold"], a["found"], a["free"]) == (5 / 6, 2 / 6, 1.0, 4 / 6)
     confidence = 1 / (1 + 3 * 2.718281828459045**-1)
@@ -392,10 +395,10 @@ def test_open_book_answers_by_where_they_came_from():
     examples = [Example(n, ("q",), answers=("rust",), meta={"passage": p}) for n, (p, _) in cases.items()]
     outputs = [Output(n, "h", (said,), stop="eos", tokens=1) for n, (_, said) in cases.items()]
     judged = [v for e, o in zip(examples, outputs, strict=True) for v in tasks.judge(task, e, o)]
-    inside, outside = _details.details(task, examples, outputs, judged, {"known": True, "read": False})["context"]
+    inside, outside = breakdowns.details(task, examples, outputs, judged, {"known": True, "read": False})["context"]
     assert (inside["n"], inside["retrieved"], inside["remembered"], inside["lost"]) == (3, 1, 1, 1)
     assert (outside["n"], outside["retrieved"], outside["remembered"], outside["lost"]) == (2, 0, 1, 1)
-    inside, _ = _details.details(task, examples, outputs, judged)["context"]
+    inside, _ = breakdowns.details(task, examples, outputs, judged)["context"]
     assert (inside["retrieved"], inside["closed_book_asked"]) == (2, False)
 
 
@@ -417,7 +420,7 @@ def test_pages_are_lm_evals(shared):
 
 
 def test_rolling_windows_predict_every_token_once():
-    from kick_core.evaluation.running import rolling
+    from kick_core.evaluation.perplexity import rolling
 
     assert rolling([1, 2, 3], 0, 4) == [([0], [1, 2, 3])]
     assert rolling(list(range(1, 10)), 0, 4) == [
@@ -450,9 +453,9 @@ def test_word_perplexity_equals_its_definition(ask):
 
 def test_scores_are_derived_again_without_a_model(store, ask, opened, tmp_path):
     official.mmlu(tmp_path, {"anatomy": 4, "virology": 3})
-    shop = Workshop(store, opened, Calibration("pocket", 4, 32))
+    builder = ArtifactBuilder(store, opened, Calibration("pocket", 4, 32))
     loaded = runs.task_data(tasks.get("multiple_choice", str(tmp_path)), ask, str(tmp_path))
-    card = runs.run_card(shop, DENSE, ask, loaded)
+    card = runs.run_card(builder, DENSE, ask, loaded)
     assert sum(runs.measure(store, ask, card, loaded, None)) == 7
     for output in results.outputs(store, card.key):
         assert output.argmax is not None and output.shots_used is not None and output.entropy > 0 > output.top
@@ -490,4 +493,4 @@ def test_python_asks_official_data_too(opened, tmp_path):
         evaluation.evaluate(opened.model, opened.tokenizer, "multiple_choice", 2, data=str(tmp_path), protocol="paper")
     )
     assert len(found) == 2 and all(len(output.logprobs) == 4 for output in found)
-    assert asker(opened.model, opened.tokenizer).room(tasks.get("multiple_choice", "official").paper) == 512
+    assert open_session(opened.model, opened.tokenizer).room(tasks.get("multiple_choice", "official").paper) == 512

@@ -11,8 +11,8 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from kick_core.cli import main
-from kick_core.request import PRESETS
-from kick_core.store import kin, open_store
+from kick_core.store import lineage, open_store
+from kick_core.sweeps.request import PRESETS
 from tests.tiny import save_tiny
 
 SMALL = ("--limit", "4", "--calibration", "pocket", "--windows", "2", "--length", "16", "--workers", "1")
@@ -62,7 +62,7 @@ def test_two_architectures_stand_in_one_table(
     (pair,) = json.loads(capsys.readouterr().out)["pairs"]
     assert (pair["tuned"], pair["base"], pair["known_by"]) == (names[1], names[0], "said")
     assert all(cell["shared"] == 4 for cell in pair["cells"])
-    assert len(kin.tuned_from(open_store(tmp_path))) == 1
+    assert len(lineage.tuned_from(open_store(tmp_path))) == 1
     assert main(["reproduce", "families", "--model", names[0], "--model", names[1], *words]) == 0
     out = capsys.readouterr().out
     assert "you said so" in out and "together:" in out and "each in its own tokenizer's tokens" in out

@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 
 import kick_core
 from kick_core import compress_matrix
+from kick_core.errors import BadRequest, KickError
 from kick_core.methods import moved
-from kick_core.methods._solve import inverse_factor
-from kick_core.spec import BadRequest, KickError
+from kick_core.methods.solve import inverse_factor
 from tests.core.test_methods import output_error, problem
 
 
@@ -36,7 +36,7 @@ def test_sparsegpt_matrix_by_matrix(shared, device):
 
 def test_gptq_matrix_by_matrix(shared, device):
     golden = load_file(shared / "golden" / "layers.safetensors", device=device)
-    seen = 0
+    stats = 0
     for name, wanted in golden.items():
         case, _, rest = name.partition(".")
         if not rest.startswith("gptq"):
@@ -49,8 +49,8 @@ def test_gptq_matrix_by_matrix(shared, device):
         assert ((found.weight - wanted).abs() < step / 2).float().mean() >= 0.995, recipe
         ratio = output_error(weight, found.weight, inputs) / output_error(weight, wanted, inputs)
         assert abs(ratio - 1) < 0.01, recipe
-        seen += 1
-    assert seen == 32
+        stats += 1
+    assert stats == 32
 
 
 @pytest.mark.parametrize("case", ["sparsegpt.0.5", "sparsegpt.2:4", "gptq.b4.g32.sym0", "gptq.b3.g32.sym0"])

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kick_core import methods
-from kick_core.spec import BadRequest, Calibration, IntGrid, KeepNofM, ModelRef, Recipe, Unstructured, parse
+from kick_core.errors import BadRequest
+from kick_core.spec import Calibration, IntGrid, KeepNofM, ModelRef, Recipe, Unstructured, parse
 
 WRITTEN = [
     "dense",

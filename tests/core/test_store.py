@@ -11,10 +11,10 @@ import time
 
 import pytest
 
+from kick_core.errors import BadRequest, KickError
 from kick_core.provenance import now
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
-from kick_core.spec import BadRequest, KickError
-from kick_core.store import artifacts, files, open_store, results
+from kick_core.store import files, open_store, results, weight_artifacts
 from kick_core.store.plaindisk import DamagedRow, open_cache
 
 KEY = "weights1-" + "ab" * 20
@@ -44,7 +44,7 @@ def report(block):
 
 
 def make(store, blocks=3, key=KEY):
-    with artifacts.stage(store, key) as stage:
+    with weight_artifacts.stage(store, key) as stage:
         if stage is None:
             return
         for block in range(len(stage.reports()), blocks):
@@ -53,30 +53,30 @@ def make(store, blocks=3, key=KEY):
 
 
 def test_an_artifact_is_absent_until_it_is_whole(store):
-    with artifacts.stage(store, KEY) as stage:
+    with weight_artifacts.stage(store, KEY) as stage:
         stage.add(report(0), b"block 0", b"next")
-        assert not artifacts.has(store, KEY)
+        assert not weight_artifacts.has(store, KEY)
     make(store)
-    assert artifacts.has(store, KEY) and artifacts.card(store, KEY).layers[0].name == "0.q"
-    assert artifacts.verify(store, KEY, deep=True) == []
+    assert weight_artifacts.has(store, KEY) and weight_artifacts.card(store, KEY).layers[0].name == "0.q"
+    assert weight_artifacts.verify(store, KEY, deep=True) == []
     names = sorted(path.name for path in store.folder("weights", KEY).iterdir())
     assert names == [*(f"block-000{b}.safetensors" for b in range(3)), "card.json", "manifest.json"]
 
 
 def test_a_stopped_make_goes_on_at_its_block(store):
-    with pytest.raises(KeyboardInterrupt), artifacts.stage(store, KEY) as stage:
+    with pytest.raises(KeyboardInterrupt), weight_artifacts.stage(store, KEY) as stage:
         for block in range(2):
             stage.add(report(block), b"block %d" % block, b"next %d" % (block + 1))
         raise KeyboardInterrupt
-    with artifacts.stage(store, KEY) as stage:
+    with weight_artifacts.stage(store, KEY) as stage:
         found = stage.reports()
         assert [r.block for r in found] == [0, 1] and all(r.resumed for r in found) and found[0].loss == 0.25
         assert stage.next_input(2).read_bytes() == b"next 2" and stage.next_input(1) is None
 
 
 def _make_and_die(root, block):
-    original = artifacts.Stage.add
-    artifacts.Stage.add = lambda self, r, *rest: (
+    original = weight_artifacts.Stage.add
+    weight_artifacts.Stage.add = lambda self, r, *rest: (
         os.kill(os.getpid(), signal.SIGKILL) if r.block == block else original(self, r, *rest)
     )
     make(open_store(root))
@@ -87,15 +87,15 @@ def test_killed_at_any_block_then_resumed(store, block):
     child = multiprocessing.get_context("spawn").Process(target=_make_and_die, args=(store.root, block))
     child.start()
     child.join()
-    assert child.exitcode == -signal.SIGKILL and not artifacts.has(store, KEY)
+    assert child.exitcode == -signal.SIGKILL and not weight_artifacts.has(store, KEY)
     make(store)
-    found = [artifacts.block_path(store, KEY, b).read_bytes() for b in range(3)]
+    found = [weight_artifacts.block_path(store, KEY, b).read_bytes() for b in range(3)]
     assert found == [b"block 0", b"block 1", b"block 2"]
 
 
 def _make_slowly(root, log):
     store = open_store(root)
-    with artifacts.stage(store, KEY) as stage:
+    with weight_artifacts.stage(store, KEY) as stage:
         if stage is not None:
             with open(log, "a") as file:
                 file.write("made\n")
@@ -113,27 +113,27 @@ def test_rival_processes_make_it_once(store, tmp_path):
         rival.start()
     for rival in rivals:
         rival.join()
-    assert log.read_text() == "made\n" and artifacts.has(store, KEY)
+    assert log.read_text() == "made\n" and weight_artifacts.has(store, KEY)
 
 
 def test_damage_is_found_and_set_aside(store):
     make(store)
-    path = artifacts.block_path(store, KEY, 1)
+    path = weight_artifacts.block_path(store, KEY, 1)
     data = bytearray(path.read_bytes())
     data[0] ^= 1
     path.write_bytes(data)
-    assert artifacts.verify(store, KEY, deep=False) == []
-    assert "checksum" in artifacts.verify(store, KEY, deep=True)[0]
+    assert weight_artifacts.verify(store, KEY, deep=False) == []
+    assert "checksum" in weight_artifacts.verify(store, KEY, deep=True)[0]
     path.write_bytes(b"")
-    assert "0 bytes" in artifacts.verify(store, KEY, deep=False)[0]
-    artifacts.quarantine(store, KEY)
-    assert not artifacts.has(store, KEY)
+    assert "0 bytes" in weight_artifacts.verify(store, KEY, deep=False)[0]
+    weight_artifacts.quarantine(store, KEY)
+    assert not weight_artifacts.has(store, KEY)
     make(store)
-    assert artifacts.verify(store, KEY, deep=True) == []
+    assert weight_artifacts.verify(store, KEY, deep=True) == []
 
 
 def test_no_space_left_says_how_much_and_loses_nothing(store, monkeypatch):
-    with artifacts.stage(store, KEY) as stage:
+    with weight_artifacts.stage(store, KEY) as stage:
         stage.add(report(0), b"block 0", None)
 
     def full(*_):
@@ -145,7 +145,7 @@ def test_no_space_left_says_how_much_and_loses_nothing(store, monkeypatch):
             make(store)
     assert not list(stage.folder.glob(".*"))  # no half file is left over
     make(store)
-    assert artifacts.verify(store, KEY, deep=True) == []
+    assert weight_artifacts.verify(store, KEY, deep=True) == []
     with pytest.raises(KickError, match="no space left"):
         files.require_space(store.root, 1 << 60)
 

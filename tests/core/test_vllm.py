@@ -13,16 +13,17 @@ import pytest
 import torch
 
 from kick_core import cli, views
-from kick_core.engine import Generated, Plan, TextScore, serving, vllm
-from kick_core.request import Request
-from kick_core.spec import BadRequest, KickError, parse
+from kick_core.engine import BatchPolicy, Generated, TextScore, server, vllm
+from kick_core.errors import BadRequest, KickError
+from kick_core.spec import parse
 from kick_core.store import open_store, results
-from kick_core.sweep import Sweep
+from kick_core.sweeps.grid import Sweep
+from kick_core.sweeps.request import Request
 from tests.core import vllm_recorded
 from tests.core.vllm_recorded import command, stand_in
 
 ENGINE = ("--engine", "vllm,enforce_eager=true")
-REAL = os.environ.get(serving.VARIABLE)
+REAL = os.environ.get(server.VARIABLE)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def ours(tmp_path_factory):
 
 
 def asked_of(python, cache, monkeypatch, *more):
-    monkeypatch.setenv(serving.VARIABLE, str(python))
+    monkeypatch.setenv(server.VARIABLE, str(python))
     return cli.main(command(cache, *ENGINE, *more))
 
 
@@ -93,12 +94,12 @@ def test_a_run_tells_its_engine_and_is_compared_within_it(python, ours, tmp_path
 
 def test_what_is_answered_starts_no_server(python, tmp_path, monkeypatch):
     assert asked_of(python, tmp_path, monkeypatch) == 0
-    monkeypatch.setattr(serving, "serve", lambda *_: pytest.fail("there is nothing to ask"))
+    monkeypatch.setattr(server, "serve", lambda *_: pytest.fail("there is nothing to ask"))
     assert asked_of(python, tmp_path, monkeypatch) == 0
 
 
 def test_other_settings_are_another_run(python, store, monkeypatch):
-    monkeypatch.setenv(serving.VARIABLE, str(python))
+    monkeypatch.setenv(server.VARIABLE, str(python))
 
     def key(engine):
         sweep = Sweep(Request("pocket-4m", ("dense",), ("factoid_qa",), 1, engine=engine), store)
@@ -115,15 +116,15 @@ def test_a_request_that_vllm_refuses_is_told(python, tmp_path, monkeypatch, caps
 
 
 def served(python, folder):
-    return serving.serve(serving._look(str(python)), folder, "float32", 512, {})
+    return server.serve(server._look(str(python)), folder, "float32", 512, {})
 
 
 def test_numbers_that_are_not_finite_are_no_answers(tmp_path, monkeypatch):
     """A real server cannot write NaN, and says so (recorded of vLLM 0.32.0, a weight being NaN)."""
     about = {"message": "Out of range float values are not JSON compliant", "type": "BadRequestError", "code": 400}
-    monkeypatch.setattr(serving.Server, "ask", lambda *_: (400, json.dumps({"error": about}).encode()))
-    asks = vllm.engine(serving.Server(None, tmp_path).complete, "cpu", {})
-    plan = Plan(0, 2)
+    monkeypatch.setattr(server.Server, "ask", lambda *_: (400, json.dumps({"error": about}).encode()))
+    asks = vllm.engine(server.Server(None, tmp_path).complete, "cpu", {})
+    plan = BatchPolicy(0, 2)
     (scored,) = asks.score_options([[5]], [[[6], [7, 8]]], plan=plan, filler=0)
     assert not scored[0].finite and len(scored[0].logprobs) == 2
     ((_, sums),) = asks.window_logprobs(torch.tensor([[1, 2, 3]]), rows=1)
@@ -135,7 +136,7 @@ def test_numbers_that_are_not_finite_are_no_answers(tmp_path, monkeypatch):
 
 def test_a_page_without_a_token_has_log_probability_0():
     asks = vllm.engine(lambda body: pytest.fail("nothing to ask"), "cpu", {})
-    assert list(asks.text_logprobs([[1]], [[]], plan=Plan(0, 2), filler=0)) == [{0: TextScore(0.0, (), 0)}]
+    assert list(asks.text_logprobs([[1]], [[]], plan=BatchPolicy(0, 2), filler=0)) == [{0: TextScore(0.0, (), 0)}]
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path):
@@ -149,7 +150,7 @@ def test_a_server_ends_with_whoever_started_it(tmp_path):
     python = stand_in(tmp_path / "sleeper", "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)")
     starter = f"""
 import subprocess, sys, time
-from kick_core.engine import Generated, Plan, TextScore, serving, vllm
+from kick_core.engine import server as serving
 server = subprocess.Popen([{str(python)!r}, "-c", serving._SERVE], stdin=subprocess.PIPE, start_new_session=True)
 time.sleep(600)
 """
@@ -175,13 +176,13 @@ def gone(process):
 
 
 def test_no_vllm_is_a_plain_refusal(store, monkeypatch, tmp_path):
-    monkeypatch.delenv(serving.VARIABLE, raising=False)
+    monkeypatch.delenv(server.VARIABLE, raising=False)
     with pytest.raises(BadRequest, match=r"an environment of its own.*KICK_VLLM"):
-        serving.installed()
+        server.installed()
     for named, said in ((str(tmp_path / "python"), "is no Python"), (str(empty(tmp_path)), "has no vLLM")):
-        monkeypatch.setenv(serving.VARIABLE, named)
+        monkeypatch.setenv(server.VARIABLE, named)
         with pytest.raises(BadRequest, match=said):
-            serving.installed()
+            server.installed()
 
 
 def empty(place):
@@ -192,7 +193,7 @@ def empty(place):
 @pytest.mark.parametrize("text", ["trust_remote_code=true", "enforce_eager=yes", "max_num_seqs=many", "max_num_seqs"])
 def test_settings_that_are_not_passed_on(text):
     with pytest.raises(BadRequest, match="vLLM setting"):
-        serving.options(text)
+        server.options(text)
 
 
 def test_recorded_answers_are_what_the_interface_sends():
@@ -203,6 +204,6 @@ def test_recorded_answers_are_what_the_interface_sends():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL, reason=f"{serving.VARIABLE} names no environment with vLLM")
+@pytest.mark.skipif(not REAL, reason=f"{server.VARIABLE} names no environment with vLLM")
 def test_a_real_one(ours, tmp_path, monkeypatch):
     test_the_same_answers_as_our_own_engine(REAL, ours, tmp_path, monkeypatch)

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kick_core import compress_matrix, weights
+from kick_core import compress_matrix
+from kick_core.compression import codec
+from kick_core.errors import KickError
 from kick_core.methods import CompressedMatrix
-from kick_core.spec import KickError
 
 RECIPES = (
     "awq@4bit,group=24",
@@ -31,9 +32,9 @@ def bits_of(tensor):
 @given(st.integers(1, 7), st.integers(1, 40), st.integers(1, 8), st.integers(0, 9))
 def test_bit_streams_of_any_shape(rows, cols, bits, seed):
     codes = torch.randint(0, 2**bits, (rows, cols), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-    packed = weights.pack_bits(codes, bits)
+    packed = codec.pack_bits(codes, bits)
     assert packed.shape == (rows, -(-cols * bits // 8))
-    assert torch.equal(weights.unpack_bits(packed, bits, cols), codes)
+    assert torch.equal(codec.unpack_bits(packed, bits, cols), codes)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -42,14 +43,14 @@ def test_what_comes_back_is_what_was_compressed(recipe, dtype):
     torch.manual_seed(0)
     base = torch.randn(70, 72).to(dtype)
     found = compress_matrix(base, torch.randn(2, 8, 72), recipe)
-    tensors = weights.encode("q", found)
-    assert torch.equal(bits_of(weights.decode("q", base, tensors)), bits_of(found.weight))
+    tensors = codec.encode("q", found)
+    assert torch.equal(bits_of(codec.decode("q", base, tensors)), bits_of(found.weight))
 
 
 def test_masks_keep_every_bit_of_what_they_keep():
     base = torch.tensor([[-0.0, float("nan"), float("inf"), -1.5, 0.0, 2.0, -0.0, 3.0, 1e-40]])
     mask = torch.tensor([[True, True, True, True, True, False, False, False, True]])
-    kept = weights.apply_mask(base, weights.pack_bits(mask.to(torch.uint8), 1))
+    kept = codec.apply_mask(base, codec.pack_bits(mask.to(torch.uint8), 1))
     assert torch.equal(bits_of(kept)[mask], bits_of(base)[mask])
     assert (bits_of(kept)[~mask] == 0).all()
 
@@ -58,17 +59,17 @@ def test_updated_values_travel_with_the_mask():
     mask = torch.rand(5, 9, generator=torch.Generator().manual_seed(0)) > 0.5
     values = torch.where(mask, torch.randn(5, 9), torch.zeros(5, 9))
     found = CompressedMatrix(values, mask=mask, updated=True)
-    tensors = weights.encode("q", found)
-    assert torch.equal(weights.decode("q", torch.zeros(5, 9), tensors), values)
+    tensors = codec.encode("q", found)
+    assert torch.equal(codec.decode("q", torch.zeros(5, 9), tensors), values)
     assert tensors["q.values"].numel() == int(mask.sum())
 
 
 def test_a_mask_takes_one_bit_a_weight():
     base = torch.randn(64, 320, generator=torch.Generator().manual_seed(0))
-    tensors = weights.encode("q", compress_matrix(base, torch.ones(1, 2, 320), "magnitude@0.5"))
+    tensors = codec.encode("q", compress_matrix(base, torch.ones(1, 2, 320), "magnitude@0.5"))
     assert sum(t.nbytes for t in tensors.values()) * 8 == base.numel()
 
 
 def test_a_missing_matrix_is_an_error_not_a_dense_one():
     with pytest.raises(KickError, match="nothing for q"):
-        weights.decode("q", torch.zeros(2, 2), {"k.mask": torch.zeros(2, 1, dtype=torch.uint8)})
+        codec.decode("q", torch.zeros(2, 2), {"k.mask": torch.zeros(2, 1, dtype=torch.uint8)})

@@ -89,7 +89,7 @@ def command(cache: Path | str, *more: str) -> list[str]:
 def record() -> None:
     """Run the evaluation with the real vLLM and keep what it said."""
     from kick_core import cli
-    from kick_core.engine import serving
+    from kick_core.engine import server as serving
 
     said: dict[str, dict[str, object]] = {}
     serve, ask = serving.serve, serving.Server.ask

@@ -6,9 +6,9 @@ python -m pytest -m gpu           (skipped where torch sees no device)
 import pytest
 import torch
 
-from kick_core import statistics
-from kick_core.artifacts import open_for
-from kick_core.compression import walk
+from kick_core.artifacts.loaded_model import open_for
+from kick_core.compression import activations
+from kick_core.compression.walk import walk
 from kick_core.spec import ModelRef, parse
 from tests.tiny import save_tiny, tiny_llama, token_ids
 
@@ -50,7 +50,7 @@ def test_the_same_bits_twice(recipe, dtype):
 
 def test_activations_in_host_memory_change_nothing(monkeypatch):
     on_device, _ = walked("sparsegpt@2:4", "cuda")
-    monkeypatch.setattr(statistics, "_SHARE", 0.0)
+    monkeypatch.setattr(activations, "_SHARE", 0.0)
     from_host, _ = walked("sparsegpt@2:4", "cuda")
     for name, weight in on_device.named_parameters():
         assert torch.equal(weight, from_host.get_parameter(name)), name

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kick_core import job_worker
+from kick_core.errors import KickError
+from kick_core.jobs import worker
 from kick_core.records import Progress
-from kick_core.spec import KickError
 from kick_core.store import Store
 
 
@@ -35,4 +35,4 @@ def run(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
 
 
 if __name__ == "__main__":
-    sys.exit(job_worker.main(sys.argv[1:], run))
+    sys.exit(worker.main(sys.argv[1:], run))

@@ -11,21 +11,23 @@ from typing import Any
 
 import pytest
 
-from kick_core import cluster, job_worker, jobs, provenance
+from kick_core import jobs, provenance
 from kick_core.cli import main
-from kick_core.cluster import joining
+from kick_core.errors import BadRequest, KickError
+from kick_core.jobs import ray_cluster, worker
+from kick_core.jobs.ray_cluster import joining
 from kick_core.records import Progress
-from kick_core.request import Request
-from kick_core.spec import BadRequest, Calibration, KickError
+from kick_core.spec import Calibration
 from kick_core.store import Store, live
-from kick_core.sweep import Sweep
+from kick_core.sweeps.grid import Sweep
+from kick_core.sweeps.request import Request
 
 REQUEST = Request("pocket-4m", ("dense", "magnitude@0.5", "wanda@0.5", "gptq@4bit"))
 
 
 def test_a_spread_is_the_request_and_where_it_runs() -> None:
-    spread = cluster.Spread(REQUEST, "10.0.0.7:6379", workers=3, gpus=2)
-    assert cluster.Spread.from_json(spread.to_json()) == spread
+    spread = ray_cluster.Spread(REQUEST, "10.0.0.7:6379", workers=3, gpus=2)
+    assert ray_cluster.Spread.from_json(spread.to_json()) == spread
     assert Request.from_json({n: v for n, v in spread.to_json().items() if n != "cluster"}) == REQUEST
     assert jobs.job_id(spread) != jobs.job_id(REQUEST) != jobs.job_id(replace(spread, gpus=1))
 
@@ -33,15 +35,15 @@ def test_a_spread_is_the_request_and_where_it_runs() -> None:
 @pytest.mark.parametrize("named", ["ray://10.0.0.7:10001", "10.0.0.7", "host:", ":6379", "host:99999", "host/x:1"])
 def test_what_is_no_address_is_refused(named: str) -> None:
     with pytest.raises(BadRequest, match="HOST:PORT"):
-        cluster.spread(REQUEST, named)
+        ray_cluster.spread(REQUEST, named)
 
 
 def test_auto_is_the_environment_or_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert cluster.spread(REQUEST, "auto").address == cluster.LOCAL
+    assert ray_cluster.spread(REQUEST, "auto").address == ray_cluster.LOCAL
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
-    assert cluster.spread(REQUEST, "auto").address == "10.0.0.7:6379"
-    assert cluster.spread(REQUEST, "local").address == cluster.LOCAL
+    assert ray_cluster.spread(REQUEST, "auto").address == "10.0.0.7:6379"
+    assert ray_cluster.spread(REQUEST, "local").address == ray_cluster.LOCAL
 
 
 @pytest.mark.parametrize(
@@ -50,20 +52,20 @@ def test_auto_is_the_environment_or_this_machine(monkeypatch: pytest.MonkeyPatch
 )
 def test_counts_are_at_least_one(more: dict[str, int], message: str) -> None:
     with pytest.raises(BadRequest, match=message):
-        cluster.Spread(REQUEST, **more)
+        ray_cluster.Spread(REQUEST, **more)
 
 
 def test_a_single_gpu_cannot_be_named() -> None:
     with pytest.raises(BadRequest, match="Ray deals out"):
-        cluster.Spread(replace(REQUEST, device="cuda:1"))
+        ray_cluster.Spread(replace(REQUEST, device="cuda:1"))
 
 
 def test_with_dense_propagation_what_looks_at_data_is_one_task() -> None:
-    each = cluster.together(REQUEST, REQUEST.recipes)
+    each = ray_cluster.together(REQUEST, REQUEST.recipes)
     assert each == [("dense",), ("magnitude@0.5",), ("wanda@0.5",), ("gptq@4bit",)]
     dense = replace(REQUEST, calibration=Calibration(propagate="dense"))
-    assert cluster.together(dense, REQUEST.recipes) == [("wanda@0.5", "gptq@4bit"), ("dense",), ("magnitude@0.5",)]
-    assert cluster.together(dense, ("dense",)) == [("dense",)]
+    assert ray_cluster.together(dense, REQUEST.recipes) == [("wanda@0.5", "gptq@4bit"), ("dense",), ("magnitude@0.5",)]
+    assert ray_cluster.together(dense, ("dense",)) == [("dense",)]
 
 
 def test_a_missing_or_old_ray_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,40 +165,42 @@ def test_a_done_sweep_starts_no_ray(
         str(tiny_folder), ("dense", "magnitude@0.5"), ("perplexity",), limit=2,
         calibration=Calibration(windows=2, length=16),
     )  # fmt: skip
-    spread = cluster.spread(request, "auto")
-    assert cluster.planned(spread, store) is None, "nothing is known of it yet"
-    from kick_core import plans
+    spread = ray_cluster.spread(request, "auto")
+    assert ray_cluster.planned(spread, store) is None, "nothing is known of it yet"
+    from kick_core.sweeps import known_keys
 
     opened = Sweep(request, store)
-    plans.remember(store, opened)
-    assert cluster.planned(spread, store) is None, "it is known, and not done"
-    assert cluster.left(request, store, plans.recall(store, request) or {}) == ["dense", "magnitude@0.5"]
+    known_keys.remember(store, opened)
+    assert ray_cluster.planned(spread, store) is None, "it is known, and not done"
+    assert ray_cluster.left(request, store, known_keys.recall(store, request) or {}) == ["dense", "magnitude@0.5"]
     for _ in opened.run():
         pass
-    known = cluster.planned(spread, store)
+    known = ray_cluster.planned(spread, store)
     assert known is not None
-    assert cluster.planned(replace(spread, address="10.0.0.7:6379"), store) is None, "its devices are not known here"
+    assert ray_cluster.planned(replace(spread, address="10.0.0.7:6379"), store) is None, (
+        "its devices are not known here"
+    )
 
     run = known["runs"]["perplexity"]["dense"]
     (verdicts,) = store.folder("results", run).glob("verdicts-*")
     whole = verdicts.read_bytes()
     verdicts.unlink()  # as a kill between sealing and scoring leaves it
-    assert cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
+    assert ray_cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
     verdicts.unlink()
     (store.folder("results", run) / "run.json").unlink()
-    assert cluster.left(request, store, known) == ["dense"], "only who has the model open can write its card again"
+    assert ray_cluster.left(request, store, known) == ["dense"], "only who has the model open can write its card again"
     for _ in opened.run():
         pass
-    assert cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
+    assert ray_cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
 
     def never(*given: Any) -> Any:
         raise AssertionError("a cluster was started for nothing")
 
     monkeypatch.setattr(joining, "joined", never)
     (store.root / "jobs" / jobs.job_id(spread)).mkdir(parents=True)
-    (only,) = cluster.run(spread, store)
+    (only,) = ray_cluster.run(spread, store)
     assert only.done == only.total and "no cluster" in only.message
-    assert cluster.keys_of(store, jobs.job_id(spread)) == known
+    assert ray_cluster.keys_of(store, jobs.job_id(spread)) == known
 
     monkeypatch.setattr(jobs, "start", never)
     words = ["--recipe", "magnitude@0.5", "--task", "perplexity", "--limit", "2", "--windows", "2", "--length", "16"]
@@ -229,7 +233,7 @@ def test_where_it_runs_is_kept(store: Store) -> None:
     steps = iter([Progress("a", 0, 1, where="Ray, this machine"), Progress("a", 1, 1)])
     name = "job1-" + "cd" * 20
     jobs.place(store, name).mkdir(parents=True)
-    seen = list(job_worker._steps(jobs.place(store, name), jobs.Job(name, {}), steps))
+    seen = list(worker._steps(jobs.place(store, name), jobs.Job(name, {}), steps))
     assert seen[-1].where == "Ray, this machine"
 
 

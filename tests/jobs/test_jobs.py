@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from kick_core import job_worker, jobs
-from kick_core.spec import BadRequest, KickError
+from kick_core import jobs
+from kick_core.errors import BadRequest, KickError
+from kick_core.jobs import worker as job_worker
 from kick_core.store import Store, open_store
 from tests.jobs import slow_worker
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from kick_core import engine, evaluation, jobs, tryout
-from kick_core.artifacts import open_for
-from kick_core.evaluation import Asker
-from kick_core.prompts import encode
-from kick_core.spec import BadRequest, Calibration, ModelRef, parse
+from kick_core import engine, evaluation, jobs
+from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.loaded_model import open_for
+from kick_core.errors import BadRequest
+from kick_core.evaluation import EvalSession
+from kick_core.models.tokenization import encode
+from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import open_store
-from kick_core.workshop import Workshop
+from kick_core.sweeps import playground
 
 MODEL = "pocket-4m"
 
@@ -32,16 +34,16 @@ MODEL = "pocket-4m"
 )
 def test_what_cannot_be_asked_is_refused(more: dict[str, object], said: str) -> None:
     with pytest.raises(BadRequest, match=said):
-        tryout.Prompt(**{"model": MODEL, "recipes": ("dense",), "prompt": "Who?", **more})  # type: ignore[arg-type]
+        playground.Prompt(**{"model": MODEL, "recipes": ("dense",), "prompt": "Who?", **more})  # type: ignore[arg-type]
 
 
 def test_a_request_survives_its_file() -> None:
     wanted = jobs.prompt(MODEL, ["dense", "wanda@0.5"], "Who?", weights=("", "weights1-0"), temperature=0.7)
-    again = tryout.Prompt.from_json(wanted.to_json())
+    again = playground.Prompt.from_json(wanted.to_json())
     assert again == wanted and jobs.job_id(again) == jobs.job_id(wanted)
 
 
-def greedy(ask: Asker, prompt: str, count: int) -> str:
+def greedy(ask: EvalSession, prompt: str, count: int) -> str:
     ids = encode(ask.tokenizer, prompt)
     (found,) = engine.generate(
         ask.model, [ids], new_tokens=count, ends=ask.ends, stops=lambda _: False, plan=ask.plan, filler=ask.filler
@@ -53,16 +55,18 @@ def test_answers_come_word_by_word_and_are_the_engines(tmp_path: Path) -> None:
     """In float32; in half precision a prompt read alone and one in a batch may part at a near-tie."""
     store, prompt = open_store(tmp_path), "Q: What is the capital of Staern?\nA:"
     few = Calibration("pocket", windows=2, length=32)
-    shop = Workshop(store, open_for(ModelRef(MODEL, dtype="float32"), store), few)
-    ask = evaluation.asker(shop.opened.model, shop.opened.tokenizer)
+    builder = ArtifactBuilder(store, open_for(ModelRef(MODEL, dtype="float32"), store), few)
+    ask = evaluation.open_session(builder.opened.model, builder.opened.tokenizer)
     expected = {}
     for recipe in ("dense", "magnitude@0.5"):
-        for _ in shop.make(parse(recipe)):
+        for _ in builder.make(parse(recipe)):
             pass
         expected[recipe] = greedy(ask, prompt, 12)
-    key = shop.key(parse("magnitude@0.5"))
-    wanted = tryout.Prompt(MODEL, tuple(expected), prompt, ("", key), new_tokens=12, calibration=few, dtype="float32")
-    steps = list(tryout.run(wanted, store))
+    key = builder.key(parse("magnitude@0.5"))
+    wanted = playground.Prompt(
+        MODEL, tuple(expected), prompt, ("", key), new_tokens=12, calibration=few, dtype="float32"
+    )
+    steps = list(playground.run(wanted, store))
     for recipe, text in expected.items():
         said = [step.answer for step in steps if step.cell == recipe and step.answer is not None]
         assert said[-1] == text and said[0] == ""
@@ -75,13 +79,13 @@ def test_a_temperature_follows_its_seed(tmp_path: Path) -> None:
     store = open_store(tmp_path)
 
     def said(seed: int) -> str:
-        asked = tryout.Prompt(MODEL, ("dense",), "The river", new_tokens=16, temperature=1.5, seed=seed)
-        return str([step.answer for step in tryout.run(asked, store) if step.answer is not None][-1])
+        asked = playground.Prompt(MODEL, ("dense",), "The river", new_tokens=16, temperature=1.5, seed=seed)
+        return str([step.answer for step in playground.run(asked, store) if step.answer is not None][-1])
 
     assert said(1) == said(1) != said(2)
 
 
 def test_a_prompt_too_long_for_the_model_says_so(tmp_path: Path) -> None:
-    asked = tryout.Prompt(MODEL, ("dense",), "word " * 700, new_tokens=64)
+    asked = playground.Prompt(MODEL, ("dense",), "word " * 700, new_tokens=64)
     with pytest.raises(BadRequest, match="has room for 512"):
-        list(tryout.run(asked, open_store(tmp_path)))
+        list(playground.run(asked, open_store(tmp_path)))

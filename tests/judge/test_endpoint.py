@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kick_core.cli import main
+from kick_core.errors import BadRequest
 from kick_core.judging import Caller, Failure, Judge, endpoint
 from kick_core.judging.endpoint import PATIENCE, Scrubber, judge_name, replies
 from kick_core.records import Question, Reply
-from kick_core.spec import BadRequest
 from tests import synthetic
 from tests.judge.server import FakeJudge
 

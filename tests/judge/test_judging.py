@@ -16,9 +16,9 @@ import pytest
 
 from kick_core import judging, stats, views
 from kick_core.cli import main
-from kick_core.judging import wording
+from kick_core.errors import BadRequest, KickError
+from kick_core.judging import prompts as wording
 from kick_core.records import Question, Reply
-from kick_core.spec import BadRequest, KickError
 from kick_core.store import judgments, results
 from tests import synthetic
 from tests.judge.server import FakeJudge

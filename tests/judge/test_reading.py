@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kick_core.judging import reading, wording
+from kick_core.judging import prompts, reading
 from kick_core.judging.reading import Reading, read
 
-FORMS = sorted(wording.forms())
+FORMS = sorted(prompts.forms())
 SINGLE, PAIR, SUMMARY = "single-v1", "pair-v2", "llm-kick-summary"
 GENERAL, MATH = "llm-kick-general", "llm-kick-math"
 

@@ -12,21 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kick_core.pocket import (
-    DATA_FILES,
-    POCKET_MODELS,
-    ROOM,
-    build,
-    data_path,
-    instructions,
-    measure,
-    names,
-    split_documents,
-    stories,
-    tokenizer,
-    world,
-)
-from kick_core.pocket.schema import DISCIPLINES
+from kick_core.pocket import DATA_FILES, POCKET_MODELS, ROOM, data_path, split_documents
+from tools.pocket import build, instructions, measure, names, stories, tokenizer, world
+from tools.pocket.schema import DISCIPLINES
 
 MEBIBYTE = 1024 * 1024
 ASKED = ("factoid_qa", "retrieval_qa_closed", "retrieval_qa_open")

@@ -10,9 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from kick_core.pocket import POCKET_MODELS, data_path, export, measure, prompts, tokenizer  # noqa: E402
-from kick_core.pocket.network import Network, Shape  # noqa: E402
-from kick_core.pocket.train import SHAPES  # noqa: E402
+from kick_core.pocket import POCKET_MODELS, data_path  # noqa: E402
+from tools.pocket import export, measure, prompts, tokenizer  # noqa: E402
+from tools.pocket.network import Network, Shape  # noqa: E402
+from tools.pocket.train import SHAPES  # noqa: E402
 
 MEBIBYTE = 1024 * 1024
 IDS = {"<pad>": 0, "<s>": 1, "</s>": 2, "<|end|>": 5}

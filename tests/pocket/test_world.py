@@ -7,9 +7,9 @@ from itertools import islice
 
 import pytest
 
-from kick_core.pocket import corpus, names, questions, stories, values, world
-from kick_core.pocket.language import entry
-from kick_core.pocket.schema import DISCIPLINES
+from tools.pocket import corpus, names, questions, stories, values, world
+from tools.pocket.language import entry
+from tools.pocket.schema import DISCIPLINES
 
 SMALL = 1500
 

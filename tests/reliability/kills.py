@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kick_core.cli import arguments, storing  # noqa: F401  once here, not in every child
+from kick_core.cli import arguments, cache  # noqa: F401  once here, not in every child
 from kick_core.cli import main as kick
-from kick_core.spec import KickError
-from kick_core.store import faults
+from kick_core.errors import KickError
+from kick_core.store import fault_injection
 from tests.reliability.scenarios import BEFORE, SCENARIOS
 
 VOLATILE = ("timings.json", "state.json", "log.txt", "cancel", "lock", "fingerprints.json")
@@ -39,7 +39,7 @@ def forked(plan: str, work: Callable[[], None]) -> tuple[int, str]:
         os.close(read)
         status = 0
         try:
-            faults.arm(plan)
+            fault_injection.arm(plan)
             work()
         except KickError as error:
             status = 3

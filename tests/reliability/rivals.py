@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from kick_core.records import BlockReport, LayerReport
-from kick_core.store import artifacts, open_store, results
+from kick_core.store import open_store, results, weight_artifacts
 from tests.reliability.scenarios import card, note, output, run_card
 
 BLOCKS, BATCHES, BATCH = 10, 10, 20
@@ -29,7 +29,7 @@ PACE = 0.004
 def make_weights(root: Path, log: Path, number: int) -> None:
     """One artifact of ten blocks, noting who begins which."""
     key = f"weights1-{number:040d}"
-    with artifacts.stage(open_store(root), key) as stage:
+    with weight_artifacts.stage(open_store(root), key) as stage:
         if stage is None:
             return
         for block in range(len(stage.reports()), BLOCKS):
@@ -67,8 +67,10 @@ def whole(what: str, root: Path, number: int) -> bool:
     store = open_store(root)
     if what == "weights":
         key = f"weights1-{number:040d}"
-        blocks = [artifacts.block_path(store, key, block).read_bytes() for block in range(BLOCKS)]
-        return not artifacts.verify(store, key, deep=True) and blocks == [bytes([b]) * 3000 for b in range(BLOCKS)]
+        blocks = [weight_artifacts.block_path(store, key, block).read_bytes() for block in range(BLOCKS)]
+        return not weight_artifacts.verify(store, key, deep=True) and blocks == [
+            bytes([b]) * 3000 for b in range(BLOCKS)
+        ]
     key = f"run1-{number:040d}"
     wanted = [output(f"e{i:03d}") for i in range(BATCHES * BATCH)]
     return not results.verify(store, key, deep=True) and results.outputs(store, key) == wanted

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from kick_core import job_worker, jobs
+from kick_core import jobs
+from kick_core.jobs import worker as job_worker
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, Progress, RunCard, Verdict
-from kick_core.store import Store, artifacts, files, ladders, open_store, results
+from kick_core.store import Store, files, open_store, results, weight_artifacts
+from kick_core.store.nested_masks import sharing
 
 KEY = "weights1-" + "ab" * 20
 RUN = "run1-" + "cd" * 20
@@ -55,7 +57,7 @@ def output(name: str) -> Output:
 def weights(root: Path, log: Path, key: str = KEY) -> None:
     """One artifact of three blocks with the inputs of the next ones, as a block walk makes it."""
     store = open_store(root)
-    with artifacts.stage(store, key) as stage:
+    with weight_artifacts.stage(store, key) as stage:
         if stage is None:
             return
         done = len(stage.reports())
@@ -83,7 +85,7 @@ def mask_file(number: int, block: int) -> bytes:
 def series(store: Store, numbers: range = range(5)) -> None:
     """Make artifacts of the series, each with files of its own."""
     for number in numbers:
-        with artifacts.stage(store, SERIES[number]) as stage:
+        with weight_artifacts.stage(store, SERIES[number]) as stage:
             if stage is not None:
                 for block in range(BLOCKS):
                     report = BlockReport(block, BLOCKS, (LayerReport("mlp.up", 31, 640, 9),), 0.5)
@@ -93,7 +95,7 @@ def series(store: Store, numbers: range = range(5)) -> None:
 
 def shared(root: Path, log: Path) -> None:
     """Nested masks go into files that their artifacts share, or come out of them again."""
-    for _ in ladders.share(open_store(root)):
+    for _ in sharing.share(open_store(root)):
         pass
 
 
@@ -111,7 +113,7 @@ def one_of_five(root: Path, log: Path) -> None:
     series(store)
     shared(root, log)
     for key in SERIES[1:]:
-        assert artifacts.remove(store, key)
+        assert weight_artifacts.remove(store, key)
 
 
 STEPS = 6
@@ -119,7 +121,7 @@ STEPS = 6
 
 def training(root: Path, log: Path, key: str = KEY) -> None:
     """An artifact that is trained as a whole, with a state kept at every second step, and written block by block."""
-    with artifacts.stage(open_store(root), key) as stage:
+    with weight_artifacts.stage(open_store(root), key) as stage:
         if stage is None:
             return
         state = stage.state()
@@ -170,7 +172,7 @@ def job(root: Path, log: Path) -> None:
     def steps(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
         for block in range(BLOCKS):
             key = f"weights1-{block:040d}"
-            if not artifacts.has(store, key):
+            if not weight_artifacts.has(store, key):
                 weights(root, log, key)
             yield Progress("cell", block + 1, BLOCKS, "", block, BLOCKS, 0.1)
 
@@ -188,12 +190,12 @@ def care(root: Path, log: Path) -> None:
     store = open_store(root)
     weights(root, log)
     if not (store.root / "quarantine" / KEY).exists():
-        artifacts.pin(store, KEY)
-        artifacts.quarantine(store, KEY)
+        weight_artifacts.pin(store, KEY)
+        weight_artifacts.quarantine(store, KEY)
         weights(root, log)
-    if artifacts.has(store, KEY):
-        artifacts.pin(store, KEY, False)
-        artifacts.remove(store, KEY)
+    if weight_artifacts.has(store, KEY):
+        weight_artifacts.pin(store, KEY, False)
+        weight_artifacts.remove(store, KEY)
     weights(root, log)
 
 

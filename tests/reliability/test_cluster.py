@@ -17,11 +17,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kick_core import cluster, jobs
-from kick_core.request import Request
+from kick_core import jobs
+from kick_core.jobs import ray_cluster
 from kick_core.spec import Calibration
-from kick_core.store import Store, artifacts, open_store, results
-from kick_core.sweep import run
+from kick_core.store import Store, open_store, results, weight_artifacts
+from kick_core.sweeps.grid import run
+from kick_core.sweeps.request import Request
 from tests.reliability.test_determinism import ROOT, sums
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -99,7 +100,7 @@ def heard(processes: list[psutil.Process]) -> set[str]:
 
 def test_a_cluster_of_this_machine(store: Store, request_: Request, alone: dict[str, object]) -> None:
     """Two workers; one recipe cannot be: it is named once, the rest is done, sealed as without a cluster."""
-    spread = cluster.spread(replace(request_, recipes=(*request_.recipes, IMPOSSIBLE)), "auto", workers=2)
+    spread = ray_cluster.spread(replace(request_, recipes=(*request_.recipes, IMPOSSIBLE)), "auto", workers=2)
     name = jobs.start(store, spread).id
     heard_at = set[str]()
 
@@ -116,11 +117,13 @@ def test_a_cluster_of_this_machine(store: Store, request_: Request, alone: dict[
     assert sums(store) == alone
     assert heard_at and heard_at <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert not Path(f"/tmp/kick-ray-{os.getuid()}-{name[-12:]}").exists()
-    made = [artifacts.card(store, key) for key in store.keys("weights") if artifacts.has(store, key)]
+    made = [weight_artifacts.card(store, key) for key in store.keys("weights") if weight_artifacts.has(store, key)]
     asked = [sitting for key in store.keys("results") for sitting in results.timings(store, key)]
     assert {card.host for card in made} | {sitting.host for sitting in asked} == {os.uname().nodename}
-    assert cluster.keys_of(store, name) is not None
-    assert cluster.planned(cluster.spread(request_, "auto"), store) is not None, "the rest starts no Ray any more"
+    assert ray_cluster.keys_of(store, name) is not None
+    assert ray_cluster.planned(ray_cluster.spread(request_, "auto"), store) is not None, (
+        "the rest starts no Ray any more"
+    )
 
 
 @contextmanager
@@ -165,13 +168,13 @@ def test_every_worker_is_killed_again_and_again(
     local = short / "live"
     with head(short, KICK_FAULT="kill:50", KICK_LOCAL_CACHE=str(local)) as (address, token):
         monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        refused = jobs.start(store, cluster.spread(request_, address, workers=2))
+        refused = jobs.start(store, ray_cluster.spread(request_, address, workers=2))
         found = until(store, refused.id, ended)
         assert found.state == "failed" and "does not let us in" in found.message
         assert sums(store) == {}
 
         monkeypatch.setenv("RAY_AUTH_TOKEN", token)
-        name = jobs.start(store, cluster.spread(request_, address, workers=2)).id
+        name = jobs.start(store, ray_cluster.spread(request_, address, workers=2)).id
         assert name == refused.id
         found = until(store, name, ended)
     said = jobs.log(store, name, 500)
@@ -187,7 +190,7 @@ def test_every_worker_is_killed_again_and_again(
 @pytest.mark.soak
 def test_the_driver_is_killed_and_attached_to(store: Store, request_: Request, alone: dict[str, object]) -> None:
     """Its tasks stop at once; `--attach` starts it again, and it goes on where it was."""
-    name = jobs.start(store, cluster.spread(request_, "auto", workers=2)).id
+    name = jobs.start(store, ray_cluster.spread(request_, "auto", workers=2)).id
     running = until(store, name, lambda job: job.done > 0)
     whole = family(running.pid)
     os.kill(running.pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ import pytest
 
 from kick_core import jobs
 from kick_core.cli import main
-from kick_core.store import Store, artifacts, files, results
+from kick_core.store import Store, files, results, weight_artifacts
 from tests.jobs.test_jobs import WORKER, Request, ended, until
 from tests.reliability import scenarios
 from tests.reliability.kills import forked
@@ -42,18 +42,18 @@ def kick(store: Store, capsys: pytest.CaptureFixture[str]) -> Kick:
 
 
 def test_what_a_process_wears_stays(filled: Store, kick: Kick) -> None:
-    held = artifacts.hold(filled, KEYS[1])
+    held = weight_artifacts.hold(filled, KEYS[1])
     assert held is not None
     said = kick("gc", "--max-size", "0")
     assert len(said["removed"]) == 2 and said["kept"] == ["magnitude@0.5 of m (5.9 KiB) is in use"]
-    assert artifacts.verify(filled, KEYS[1], deep=True) == []
+    assert weight_artifacts.verify(filled, KEYS[1], deep=True) == []
     os.close(held)
     assert len(kick("gc", "--max-size", "0")["removed"]) == 1
 
 
 def test_the_hold_ends_with_its_process(filled: Store, kick: Kick) -> None:
     def hold_and_die() -> None:
-        artifacts.hold(filled, KEYS[0])
+        weight_artifacts.hold(filled, KEYS[0])
         os.kill(os.getpid(), 9)
 
     assert forked("", hold_and_die)[0] == -9
@@ -61,21 +61,21 @@ def test_the_hold_ends_with_its_process(filled: Store, kick: Kick) -> None:
 
 
 def test_a_model_holds_what_it_wears(store: Store, tiny_folder: Path, kick: Kick) -> None:
-    from kick_core.artifacts import open_for
+    from kick_core.artifacts.builder import ArtifactBuilder
+    from kick_core.artifacts.loaded_model import open_for
     from kick_core.spec import Calibration, ModelRef, parse
-    from kick_core.workshop import Workshop
 
-    shop = Workshop(store, open_for(ModelRef(str(tiny_folder)), store), Calibration())
+    builder = ArtifactBuilder(store, open_for(ModelRef(str(tiny_folder)), store), Calibration())
     one, other = parse("magnitude@0.5"), parse("magnitude@0.3")
     for recipe in (one, other, one):
-        for _ in shop.make(recipe):
+        for _ in builder.make(recipe):
             pass
-    assert len(kick("gc", "--max-size", "0")["kept"]) == 1 and artifacts.has(store, shop.key(one))
-    shop.opened.wear_dense()
+    assert len(kick("gc", "--max-size", "0")["kept"]) == 1 and weight_artifacts.has(store, builder.key(one))
+    builder.opened.restore_dense()
     assert kick("gc", "--max-size", "0")["kept"] == []
-    for _ in shop.make(one):  # and what was removed is made again
+    for _ in builder.make(one):  # and what was removed is made again
         pass
-    assert artifacts.has(store, shop.key(one))
+    assert weight_artifacts.has(store, builder.key(one))
 
 
 def test_what_is_pinned_stays(filled: Store, kick: Kick) -> None:
@@ -89,7 +89,7 @@ def test_what_is_pinned_stays(filled: Store, kick: Kick) -> None:
 
 
 def test_what_is_being_made_stays(store: Store, tmp_path: Path, kick: Kick) -> None:
-    with artifacts.stage(store, KEYS[0]) as stage:
+    with weight_artifacts.stage(store, KEYS[0]) as stage:
         assert stage is not None
         stage.add(scenarios.BlockReport(0, 3, (), 0.1), b"block", None)
         assert kick("gc")["removed"] == []

@@ -14,10 +14,11 @@ import pytest
 
 from kick_core import jobs
 from kick_core.cli import main
+from kick_core.errors import KickError
 from kick_core.models import source
 from kick_core.records import Example
-from kick_core.spec import KickError, ModelRef
-from kick_core.store import Store, artifacts, checks, files, open_store, results
+from kick_core.spec import ModelRef
+from kick_core.store import Store, checks, files, open_store, results, weight_artifacts
 from tests.reliability import scenarios
 from tests.reliability.kills import snapshot
 
@@ -41,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenarios.weights(root, base / "log")
     store = open_store(root)
     source.find(ModelRef("pocket-4m"), store)
-    with pytest.raises(KeyboardInterrupt), artifacts.stage(store, UNFINISHED) as stage:
+    with pytest.raises(KeyboardInterrupt), weight_artifacts.stage(store, UNFINISHED) as stage:
         assert stage is not None
         report = scenarios.BlockReport(0, 3, (scenarios.LayerReport("q", 2, 4, 4, 0.1),), 0.5, 0.25)
         stage.add(report, b"0" * 2000, b"next" * 500)
@@ -114,9 +115,9 @@ def test_every_flipped_bit_is_found(whole: Path, tmp_path: Path, kind: str) -> N
     for bit in bits if len(bits) < 20_000 else random.Random(0).sample(bits, 20_000):
         flipped(path, bit)
         if kind.startswith("weights"):
-            assert artifacts.verify(store, path.parent.name, deep=True), bit
+            assert weight_artifacts.verify(store, path.parent.name, deep=True), bit
         elif kind.startswith("staging"):
-            assert artifacts.Stage(store, path.parent.name).faults(), bit
+            assert weight_artifacts.Stage(store, path.parent.name).faults(), bit
         else:
             assert [*checks.faults(path.parent, deep=True)], bit
         flipped(path, bit)
@@ -156,7 +157,7 @@ def test_a_staged_block_that_was_damaged_is_made_again(cache: Path, tmp_path: Pa
     flipped(cache / "staging" / UNFINISHED / "block-0000.safetensors", 77)
     scenarios.weights(cache, tmp_path / "log", UNFINISHED)
     assert (tmp_path / "log").read_text() == "block 0\nblock 1\nblock 2\n"
-    assert artifacts.verify(open_store(cache), UNFINISHED, deep=True) == []
+    assert weight_artifacts.verify(open_store(cache), UNFINISHED, deep=True) == []
 
 
 def test_damaged_next_inputs_are_not_built_upon(cache: Path, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from kick_core.request import Request
 from kick_core.spec import Calibration
-from kick_core.store import Store, artifacts, open_store
-from kick_core.sweep import run
+from kick_core.store import Store, open_store, weight_artifacts
+from kick_core.sweeps.grid import run
+from kick_core.sweeps.request import Request
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ("dense", "magnitude@0.3", "magnitude@0.4", "magnitude@0.5", "wanda@0.5", "sparsegpt@0.5", "rtn@4bit")
@@ -32,7 +32,7 @@ def sums(store: Store) -> dict[str, object]:
     for key in store.keys("weights"):
         blocks = json.loads((store.folder("weights", key) / "manifest.json").read_text())["files"]
         found |= {f"{key}/{name}": facts for name, facts in blocks.items() if name != "card.json"}
-        assert artifacts.verify(store, key, deep=True) == []
+        assert weight_artifacts.verify(store, key, deep=True) == []
         found |= {f"kept {key}/{path.name}": path.read_bytes() for path in store.folder("weights", key).glob("block-*")}
     return found
 

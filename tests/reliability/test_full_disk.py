@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kick_core import jobs
-from kick_core.spec import KickError
-from kick_core.store import Store, artifacts, live, open_store, results
+from kick_core.errors import KickError
+from kick_core.store import Store, live, open_store, results, weight_artifacts
 from tests.reliability import scenarios
 
 SAYS = r"no space left for .*: [\d,]+ bytes are needed and [\d,]+ are free\. Make room"
@@ -49,7 +49,9 @@ def test_a_full_file_system(small_disk: Path, tmp_path: Path) -> None:
             scenarios.weights(root, log, f"weights1-{number:040d}")
     with pytest.raises(KickError, match=r"no space left|cannot be opened"):
         scenarios.outputs(root, log)
-    assert artifacts.verify(store, scenarios.KEY, deep=True) == [] and open_store(root) == store, "reading goes on"
+    assert weight_artifacts.verify(store, scenarios.KEY, deep=True) == [] and open_store(root) == store, (
+        "reading goes on"
+    )
     assert not [path for path in root.rglob("*") if path.name.startswith(".") and path.is_file()], (
         "nothing half written"
     )
@@ -93,15 +95,15 @@ def test_a_job_is_refused_before_it_begins(store: Store, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("text", ["magnitude@0.5", "wanda@2:4", "sparsegpt@0.5", "rtn@4bit,group=64", "gptq@8bit"])
 def test_the_space_that_is_asked_for_is_the_space_that_is_taken(store: Store, tiny_folder: Path, text: str) -> None:
-    from kick_core.artifacts import open_for
-    from kick_core.compression import needs_data
+    from kick_core.artifacts.builder import ArtifactBuilder
+    from kick_core.artifacts.loaded_model import open_for
+    from kick_core.compression.walk import needs_data
     from kick_core.spec import Calibration, ModelRef, parse
-    from kick_core.workshop import Workshop
 
-    shop = Workshop(store, open_for(ModelRef(str(tiny_folder)), store), Calibration(windows=4, length=32))
+    builder = ArtifactBuilder(store, open_for(ModelRef(str(tiny_folder)), store), Calibration(windows=4, length=32))
     recipe = parse(text)
-    for _ in shop.make(recipe):
+    for _ in builder.make(recipe):
         pass
-    taken = artifacts.card(store, shop.key(recipe)).bytes
-    inputs = 2 * shop.ids().numel() * shop.opened.model.config.hidden_size * 4 if needs_data(recipe) else 0
-    assert 0.4 * taken < shop._expected_bytes(recipe) - inputs < 2 * taken
+    taken = weight_artifacts.card(store, builder.key(recipe)).bytes
+    inputs = 2 * builder.ids().numel() * builder.opened.model.config.hidden_size * 4 if needs_data(recipe) else 0
+    assert 0.4 * taken < builder._expected_bytes(recipe) - inputs < 2 * taken

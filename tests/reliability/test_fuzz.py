@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kick_core import jobs, keys, methods
+from kick_core.errors import KickError
 from kick_core.models import source
 from kick_core.pocket import POCKET_MODELS
 from kick_core.records import Card, Example, Output, RunCard, Verdict
-from kick_core.spec import KickError, ModelRef, Recipe, parse
-from kick_core.store import Store, artifacts, checks, files, open_store, results
+from kick_core.spec import ModelRef, Recipe, parse
+from kick_core.store import Store, checks, files, open_store, results, weight_artifacts
 from kick_core.store.plaindisk import LIMIT, DamagedRow, PlainDisk
 from tests.reliability import scenarios
 
@@ -97,7 +98,7 @@ def test_manifests(store: Store, data: bytes) -> None:
     folder = store.folder("weights", scenarios.KEY)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").write_bytes(data)
-    assert artifacts.verify(store, scenarios.KEY, deep=True)
+    assert weight_artifacts.verify(store, scenarios.KEY, deep=True)
 
 
 @MANY
@@ -107,8 +108,8 @@ def test_cards(store: Store, data: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "card.json").write_bytes(data)
     with pytest.raises(KickError):
-        artifacts.card(store, scenarios.KEY)
-    assert artifacts.cards(store) == []
+        weight_artifacts.card(store, scenarios.KEY)
+    assert weight_artifacts.cards(store) == []
 
 
 @MANY

@@ -23,8 +23,8 @@ import pytest
 
 from kick_core import views
 from kick_core.cli import main
-from kick_core.models import templates
-from kick_core.spec import KickError
+from kick_core.errors import KickError
+from kick_core.models import chat_template
 
 SECRET = "SENTINEL-7391-of-another-file"
 _opened: list[str] = []
@@ -269,10 +269,10 @@ TEMPLATES = {
 def test_chat_templates(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     from kick_core.models.loading import open_tokenizer
     from kick_core.models.source import find
-    from kick_core.prompts import dialogue
+    from kick_core.models.tokenization import dialogue
     from kick_core.spec import ModelRef
 
-    monkeypatch.setattr(templates, "SECONDS", 1.0)
+    monkeypatch.setattr(chat_template, "SECONDS", 1.0)
     (world.folder / "chat_template.jinja").write_text(TEMPLATES[name])
     tokenizer = open_tokenizer(find(ModelRef(str(world.folder))))
     with pytest.raises(KickError, match="the chat template of"):
@@ -285,7 +285,7 @@ def test_a_good_template_is_rendered_as_before(tiny_folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
     messages = [{"role": "user", "content": "hello"}]
     wanted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert templates.render(tokenizer, messages) == wanted
+    assert chat_template.render(tokenizer, messages) == wanted
 
 
 # --- data --------------------------------------------------------------------------------------------------

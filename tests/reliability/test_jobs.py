@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kick_core import job_worker, jobs
+from kick_core import jobs
+from kick_core.jobs import worker as job_worker
 from kick_core.store import Store
 from tests.jobs.test_jobs import WORKER, Request, ended, start, until
 
@@ -92,7 +93,8 @@ def test_cancelling_frees_the_device_in_mid_step(store: Store) -> None:
 
 DEAF = """
 import signal, sys, time
-from kick_core import job_worker, jobs
+from kick_core import jobs
+from kick_core.jobs import worker as job_worker
 from kick_core.records import Progress
 def run(spec, store):
     yield Progress("one", 1, 2, "deaf now", 0, 2)

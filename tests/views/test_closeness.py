@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kick_core import stats, sweep, views
+from kick_core import stats, views
 from kick_core.cli import main
 from kick_core.records import Example
-from kick_core.request import Request
 from kick_core.spec import Calibration
 from kick_core.store import Store, open_store, results
 from kick_core.store import fidelity as kept
-from kick_core.views import clusters, runs, sentences
+from kick_core.sweeps import grid
+from kick_core.sweeps.request import Request
+from kick_core.views import clusters, load, sentences
 from tests import synthetic
 
 
@@ -30,7 +31,7 @@ def swept(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
         tasks=("perplexity", "multiple_choice", "factoid_qa"), limit=6, calibration=Calibration(windows=2, length=16),
         device="cpu", fidelity=True, noise_floor=True,
     )  # fmt: skip
-    for _ in sweep.run(request, store):
+    for _ in grid.run(request, store):
         pass
     return store
 
@@ -90,7 +91,7 @@ def test_dense_again_is_noise_and_no_result(swept: Store) -> None:
         choice["run"],
         frame[(frame["recipe"] == "dense") & (frame["task"] == "multiple_choice")]["run"].iloc[0],
     )
-    scored = [runs.verdicts(swept, runs.one(swept, key))["accuracy"] for key in (once, again)]
+    scored = [load.verdicts(swept, load.one(swept, key))["accuracy"] for key in (once, again)]
     assert choice["broke"] + choice["fixed"] == (scored[0].score != scored[1].score).sum()
     assert choice["plan"] != choice["plan_again"] and choice["flips_high"] > 0
     assert f"of {choice['paired']} answers flipped" in choice["words"]
@@ -157,7 +158,7 @@ def test_examples_on_one_passage_are_a_cluster(tmp_path: Path) -> None:
     path.unlink()
     results.keep_examples(store, key, examples)
     clusters.numbers.cache_clear()
-    runs._examples.cache_clear()
+    load._examples.cache_clear()
     grouped = views.scores(store)
     assert set(plain["clusters"]) == {40} and set(grouped["clusters"]) == {10}
     assert (grouped["diff_low"].dropna() <= plain["diff_low"].dropna()).all()

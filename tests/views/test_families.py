@@ -12,9 +12,9 @@ import pytest
 
 from kick_core import stats, views
 from kick_core.cli import main
-from kick_core.spec import BadRequest, KickError
-from kick_core.store import Store, kin, results
-from kick_core.views import made, runs
+from kick_core.errors import BadRequest, KickError
+from kick_core.store import Store, lineage, results
+from kick_core.views import artifact_tables, load
 from kick_core.views.families import _vote, _words
 from tests import synthetic
 
@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     synthetic.make(root, recipes=("dense", "wanda@0.5", "magnitude@0.3", "rtn@4bit"), task_names=TASKS, model=BASE)
     recipes = ("dense", "wanda@0.5", "magnitude@0.3", "rtn@4bit,group=128", "wanda@0.7")
     found = synthetic.make(root, recipes=recipes, task_names=TASKS, model=TUNED)
-    for run in runs.asked(found):
+    for run in load.asked(found):
         if run.card.model == TUNED and run.card.task == "factoid_qa" and run.recipe.text in recipes[1:3]:
             forget(found, run.card.key)
     return found
@@ -91,11 +91,11 @@ def test_shared_examples_make_the_interval_narrower_than_strangers(store: Store,
 def test_equal_words_of_other_method_versions_are_other_recipes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     older = [
         replace(card, resolved={"method": "wanda", "version": 0}) if card.model == TUNED else card
-        for card in made.cards(store)
+        for card in artifact_tables.cards(store)
         if card.recipe == "wanda@0.5"
     ]
     assert len(older) == 2
-    monkeypatch.setattr(made, "cards", lambda store: older)
+    monkeypatch.setattr(artifact_tables, "cards", lambda store: older)
     assert "wanda 50 %" not in set(views.families(store)["label"])
 
 
@@ -133,23 +133,23 @@ def test_what_the_user_says_counts_more_than_a_name(tmp_path: Path) -> None:
     store = views.open_store(tmp_path)
     rows = pd.DataFrame({"model": [TUNED, BASE, "other"], "fingerprint": ["t", "b", "o"]})
     before = views.stamp(store)
-    kin.say_tuned_from(store, "t", "o")
+    lineage.set_base_model(store, "t", "o")
     assert [(pair.tuned, pair.base, pair.how) for pair in views.related(store, rows)] == [(TUNED, "other", "said")]
     assert views.stamp(store) != before, "pages must see it"
     for tuned, base in (("o", "t"), ("t", "t")):
         with pytest.raises(BadRequest, match="from itself"):
-            kin.say_tuned_from(store, tuned, base)
+            lineage.set_base_model(store, tuned, base)
 
 
 def test_a_damaged_word_is_named_and_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = views.open_store(tmp_path)
-    kin.say_tuned_from(store, "t", "b")
-    path = store.root / kin.FILE
+    lineage.set_base_model(store, "t", "b")
+    path = store.root / lineage.FILE
     path.write_bytes(path.read_bytes().replace(b'"b"', b'"c"'))
     with pytest.raises(KickError, match=r"tuned\.json is damaged"):
-        kin.tuned_from(store)
+        lineage.tuned_from(store)
     assert main(["verify", "--cache", str(tmp_path)]) == 1 and "tuned.json" in capsys.readouterr().out
-    assert kin.tuned_from(store) == {}
+    assert lineage.tuned_from(store) == {}
 
 
 def cells(votes: str, *, bites: bool = True, task: str = "factoid_qa") -> pd.DataFrame:

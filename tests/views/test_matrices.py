@@ -13,9 +13,10 @@ from hypothesis import strategies as some
 from safetensors.torch import load_file, save_file
 
 from kick_core import methods, views
-from kick_core.methods import Seen
+from kick_core.errors import KickError
+from kick_core.methods import InputStats
 from kick_core.pocket import POCKET_MODELS
-from kick_core.spec import KickError, parse
+from kick_core.spec import parse
 from kick_core.store import Store
 from kick_core.views import matrices
 from tests import synthetic
@@ -68,7 +69,7 @@ def test_magnitude_is_foretold_exactly(target: str, seed: int, ties: bool) -> No
     if ties:
         weight = weight.round()
     recipe = parse(f"magnitude@{target}")
-    made = methods.apply(methods.resolve(recipe), weight, Seen(0))
+    made = methods.apply(methods.resolve(recipe), weight, InputStats(0))
     assert recipe.target is not None and made.mask is not None
     assert np.array_equal(matrices.smallest_dropped(weight.numpy(), recipe.target), made.mask.numpy())
 

@@ -12,7 +12,7 @@ import pytest
 from kick_core import stats, views
 from kick_core.spec import parse
 from kick_core.store import Store
-from kick_core.views import naming, plots, recovery, runs
+from kick_core.views import charts, load, recipe_labels, recovery
 from tests import synthetic
 
 LORA = "wanda@0.5,recover=lora,recover_rank=4"
@@ -92,8 +92,8 @@ def test_the_answer_by_its_rule(fluent, facts, more, said) -> None:
 
 def test_names_sizes_and_claims(store: Store, frame: pd.DataFrame) -> None:
     recipe = parse("sparsegpt@2:4+gptq@4bit,group=64,recover=lora,recover_seed=3")
-    assert naming.label(recipe) == "sparsegpt 2:4 + gptq 4 bit (group=64) + lora (seed=3)"
-    assert naming.method(recipe) == "sparsegpt+gptq (group=64) + lora (seed=3)"
+    assert recipe_labels.label(recipe) == "sparsegpt 2:4 + gptq 4 bit (group=64) + lora (seed=3)"
+    assert recipe_labels.method(recipe) == "sparsegpt+gptq (group=64) + lora (seed=3)"
     plain, again = (cell(frame, text, "factoid_qa") for text in ("rtn@2bit", "rtn@2bit,recover=lora"))
     factors = 16 * 8 * sum(320 + cols for cols in (320, 320, 896)) / sum(320 * cols for cols in (320, 320, 896))
     assert again["bits_per_weight"] == pytest.approx(plain["bits_per_weight"] + factors)
@@ -105,16 +105,16 @@ def test_names_sizes_and_claims(store: Store, frame: pd.DataFrame) -> None:
 
 
 def test_recovered_lines_are_dashed_in_their_methods_colour(frame: pd.DataFrame) -> None:
-    lines = {line["name"]: line for line in plots.curves(frame[frame["task"] == "factoid_qa"])}
+    lines = {line["name"]: line for line in charts.curves(frame[frame["task"] == "factoid_qa"])}
     plain, again = lines["wanda"], lines["wanda + lora (rank=4)"]
     assert plain["line"]["color"] == again["line"]["color"]
     assert (plain["line"]["dash"], again["line"]["dash"]) == ("solid", "dash")
     assert again["marker"]["symbol"] == plain["marker"]["symbol"] + "-open"
-    poster = plots.overlay(frame, "wanda")["data"]
+    poster = charts.overlay(frame, "wanda")["data"]
     dashed = [line for line in poster if line["line"].get("dash") == "dash"]
     assert {line["customdata"][0][1] for line in dashed} == set(TASKS)
     assert all(line["x"] == [0, 50] and line["customdata"][1][0] == LORA for line in dashed)
-    beside = {line["name"]: line for line in plots.accuracy(frame, "factoid_qa")["data"]}
+    beside = {line["name"]: line for line in charts.accuracy(frame, "factoid_qa")["data"]}
     assert beside["rtn + lora"]["marker"]["color"] == beside["rtn"]["marker"]["color"]
 
 
@@ -124,22 +124,22 @@ def test_a_run_that_is_shorter_is_compared_where_all_three_answered(tmp_path: Pa
     synthetic.make(tmp_path, recipes=(LORA,), task_names=names, n=120)
     frame = views.current(views.scores(store), synthetic.MODEL)
     (row,) = views.recovered(store, frame).to_dict("records")
-    asked = runs.one(store, str(frame[frame["recipe"] == LORA]["run"].iloc[0]))
-    mine = runs.verdicts(store, asked)[asked.task.headline]
-    short = runs.Scored(mine.ids[:50], mine.score[:50], mine.why[:50], mine.extracted.slice(0, 50))
+    asked = load.one(store, str(frame[frame["recipe"] == LORA]["run"].iloc[0]))
+    mine = load.verdicts(store, asked)[asked.task.headline]
+    short = load.VerdictColumns(mine.ids[:50], mine.score[:50], mine.why[:50], mine.extracted.slice(0, 50))
     ids, (dense, before, after) = recovery._shared([mine, short, mine])
     assert len(ids) == 50 == len(dense) == len(before) == len(after) and row["n"] == 120
     assert np.array_equal(dense, after)
 
 
 def test_the_command_line_prints_the_same_table(store: Store, frame: pd.DataFrame, table: pd.DataFrame) -> None:
-    from kick_core.cli import comparing
+    from kick_core.cli import reproduce
     from kick_core.views.reproduced import Swept
 
     swept = Swept(synthetic.MODEL, 64, {(row["recipe"], row["task"]): row["run"] for row in frame.to_dict("records")})
-    printed, notes = comparing._recovery(store, swept)
+    printed, notes = reproduce._recovery(store, swept)
     assert printed["share"].equals(table["share"]) and len(notes) == len(views.recovery_answers(table)) + 1
     row = next(row for row in printed.to_dict("records") if row["share"] == row["share"])
-    cells = dict(zip(comparing._shown(printed), comparing._row(row), strict=True))
+    cells = dict(zip(reproduce._shown(printed), reproduce._row(row), strict=True))
     assert cells["share"] == f"{row['share']:.1%}" and cells["low"] == f"{row['low']:.1%} … {row['high']:.1%}"
     assert cells["dense"] == f"{row['dense']:.3f}" and cells["word"] == row["word"]

@@ -21,10 +21,10 @@ from kick_core.cli import main
 from kick_core.cli.arguments import parser
 from kick_core.cli.requests import sweep_request
 from kick_core.store import Store
-from kick_core.views import commands, marks, plots, size_plots, story
+from kick_core.views import chart_style, charts, commands, html_report, size_charts
 from kick_core.views.findings import percent
+from kick_core.views.html_report import beyond, examples, facts, svg
 from kick_core.views.markup import Safe, tag
-from kick_core.views.story import beyond, examples, facts, svg
 from tests import synthetic
 
 
@@ -192,7 +192,9 @@ def test_a_section_is_added_in_one_line(store: Store, monkeypatch: pytest.Monkey
     def more(about: facts.Story) -> list[Safe]:
         return [tag("p", f"of {about.model} & others")]
 
-    monkeypatch.setattr(story, "SECTIONS", (("Added", more), ("Silent", lambda about: []), *story.SECTIONS[:1]))
+    monkeypatch.setattr(
+        html_report, "SECTIONS", (("Added", more), ("Silent", lambda about: []), *html_report.SECTIONS[:1])
+    )
     page = views.report(store, synthetic.MODEL)
     assert headings(page) == ["1 Added", "2 What is kept"] and f"of {synthetic.MODEL} &amp; others" in page
 
@@ -341,16 +343,16 @@ def test_official_data_has_a_report_of_its_own(tmp_path: Path) -> None:
 # --- pictures --------------------------------------------------------------------------------------------------
 
 
-def drawn(chart: marks.Chart) -> ElementTree.Element:
+def drawn(chart: chart_style.Chart) -> ElementTree.Element:
     return ElementTree.fromstring(svg.draw(chart, "a <title>"))
 
 
 CHARTS = {
-    "overlay": (plots.overlay, "magnitude"),
-    "panels": (plots.panels,),
-    "accuracy": (plots.accuracy, "perplexity"),
-    "pareto": (size_plots.pareto, "factoid_qa"),
-    "sizes": (size_plots.sizes, "factoid_qa"),
+    "overlay": (charts.overlay, "magnitude"),
+    "panels": (charts.panels,),
+    "accuracy": (charts.accuracy, "perplexity"),
+    "pareto": (size_charts.pareto, "factoid_qa"),
+    "sizes": (size_charts.sizes, "factoid_qa"),
 }
 
 
@@ -402,7 +404,7 @@ def test_a_logarithm_and_words_on_axes() -> None:
 
 
 def test_hostile_names_and_colours_are_text() -> None:
-    hostile = marks.plain("</svg><script>x</script>")
+    hostile = chart_style.plain("</svg><script>x</script>")
     bad = {**LINE, "name": hostile, "line": {"color": '"><script>', "width": 1}}
     picture = svg.draw({"data": [bad, LINE], "layout": LAYOUT}, "<script>")
     assert "<script" not in picture and ElementTree.fromstring(picture) is not None

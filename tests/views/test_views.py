@@ -15,7 +15,7 @@ import pytest
 from kick_core import stats, tasks, views
 from kick_core.spec import parse
 from kick_core.store import Store, results
-from kick_core.views import findings, naming, runs, size_plots
+from kick_core.views import findings, load, recipe_labels, size_charts
 from tests import synthetic
 
 
@@ -94,18 +94,20 @@ def test_measures_have_no_verdict(frame: pd.DataFrame) -> None:
 def test_pairs_only_what_both_have(tmp_path: Path) -> None:
     store = synthetic.make(tmp_path, recipes=("dense",), task_names=("factoid_qa",), n=40)
     longer = synthetic.make(tmp_path / "more", recipes=("magnitude@0.5",), task_names=("factoid_qa",), n=60)
-    short, long = runs.asked(store)[0], runs.asked(longer)[0]
-    before, after = (runs.verdicts(s, r)["contains"] for s, r in ((store, short), (longer, long)))
+    short, long = load.asked(store)[0], load.asked(longer)[0]
+    before, after = (load.verdicts(s, r)["contains"] for s, r in ((store, short), (longer, long)))
     ids, at_before, at_after = views_pair(before, after)
     assert len(ids) == 40
     assert list(before.ids[at_before]) == list(after.ids[at_after]) == list(ids)
     shuffled = np.random.default_rng(0).permutation(60)
-    moved = runs.Scored(after.ids[shuffled], after.score[shuffled], after.why[shuffled], after.extracted.take(shuffled))
+    moved = load.VerdictColumns(
+        after.ids[shuffled], after.score[shuffled], after.why[shuffled], after.extracted.take(shuffled)
+    )
     ids, at_before, at_moved = views_pair(before, moved)
     assert len(ids) == 40 and list(before.ids[at_before]) == list(moved.ids[at_moved])
 
 
-def views_pair(before: runs.Scored, after: runs.Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def views_pair(before: load.VerdictColumns, after: load.VerdictColumns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from kick_core.views.scores import pair
 
     return pair(before, after)
@@ -113,7 +115,7 @@ def views_pair(before: runs.Scored, after: runs.Scored) -> tuple[np.ndarray, np.
 
 def test_unjudged_is_not_wrong(tmp_path: Path) -> None:
     store = synthetic.make(tmp_path, recipes=("dense", "magnitude@0.3"), task_names=("factoid_qa",), n=30)
-    run = next(one for one in runs.asked(store) if one.recipe.target)
+    run = next(one for one in load.asked(store) if one.recipe.target)
     old = results.verdicts(store, run.key, run.task.version) or []
     first = {old[0].example}
     new = [v if v.example not in first else type(v)(v.example, v.scorer, None, "", "no answer") for v in old]
@@ -147,7 +149,8 @@ def test_current_is_one_row_a_cell(frame: pd.DataFrame) -> None:
 
 def cells(**columns: list[object]) -> pd.DataFrame:
     base = {
-        "recipe": "magnitude@0.3", "label": "magnitude 30 %", "rung": "30 %", "method": "magnitude", "kind": "ratio",
+        "recipe": "magnitude@0.3", "label": "magnitude 30 %", "target_label": "30 %", "method": "magnitude",
+        "kind": "ratio",
         "recovered": "", "sparsity": 0.3, "bits": math.nan, "task": "factoid_qa", "title": "Factoid QA", "paired": 100,
         "share_kept": 0.8, "share_low": 0.7, "share_high": 0.9, "verdict": "not matching",
     }  # fmt: skip
@@ -161,7 +164,7 @@ def test_claims_on_nothing() -> None:
 
 def test_first_claim_needs_both_parts() -> None:
     lost, kept = cells(task=["factoid_qa"]), cells(task=["factoid_qa"], verdict=["matching"])
-    pattern = cells(kind=["pattern"], sparsity=[0.5], rung=["2:4"], recipe=["magnitude@2:4"])
+    pattern = cells(kind=["pattern"], sparsity=[0.5], target_label=["2:4"], recipe=["magnitude@2:4"])
     assert views.claims(lost)[0].verdict == "holds"
     assert views.claims(pd.concat([lost, pattern]))[0].verdict == "holds"
     assert views.claims(pd.concat([kept, pattern]))[0].verdict == "does not hold"
@@ -170,7 +173,7 @@ def test_first_claim_needs_both_parts() -> None:
 
 
 def test_second_claim_compares_equal_sizes() -> None:
-    pruned = cells(sparsity=[0.5], recipe=["magnitude@0.5"], rung=["50 %"])
+    pruned = cells(sparsity=[0.5], recipe=["magnitude@0.5"], target_label=["50 %"])
     eight = cells(kind=["bits"], bits=[8.0], sparsity=[0.0], share_kept=[1.0], share_low=[0.98], share_high=[1.02])
     two = cells(kind=["bits"], bits=[2.0], sparsity=[0.0], share_kept=[0.1], share_low=[0.0], share_high=[0.2])
     found = views.claims(pd.concat([pruned, eight, two]))[1]
@@ -241,7 +244,7 @@ def test_an_example_in_full(store: Store, frame: pd.DataFrame) -> None:
     answer = detail.of(found["run"])
     assert answer is not None and sum(answer.probabilities) == pytest.approx(1)
     strip = views.strip(store, detail, found["run"])
-    assert [a.rung for a in strip] == ["dense", "30 %", "50 %", "70 %"]
+    assert [a.target_label for a in strip] == ["dense", "30 %", "50 %", "70 %"]
 
 
 def test_looping_answers_are_seen(store: Store, frame: pd.DataFrame) -> None:
@@ -323,18 +326,25 @@ def test_empty_cache(tmp_path: Path) -> None:
 
 def test_damaged_runs_are_left_out(tmp_path: Path) -> None:
     store = synthetic.make(tmp_path, recipes=("dense", "magnitude@0.5"), task_names=("factoid_qa",), n=5)
-    key = next(run.key for run in runs.asked(store) if run.recipe.target)
+    key = next(run.key for run in load.asked(store) if run.recipe.target)
     (store.folder("results", key) / "run.json").write_text("{}")
     assert views.scores(store)["recipe"].unique().tolist() == ["dense"]
 
 
 def test_recipe_words() -> None:
-    words = {text: naming.label(parse(text)) for text in ("dense", "wanda@0.5", "wanda@2:4", "rtn@4bit,group=64")}
+    words = {
+        text: recipe_labels.label(parse(text)) for text in ("dense", "wanda@0.5", "wanda@2:4", "rtn@4bit,group=64")
+    }
     assert list(words.values()) == ["dense", "wanda 50 %", "wanda 2:4", "rtn 4 bit (group=64)"]
-    assert naming.method(parse("rtn@4bit,group=64")) == "rtn (group=64)" != naming.method(parse("rtn@4bit"))
+    assert (
+        recipe_labels.method(parse("rtn@4bit,group=64")) == "rtn (group=64)" != recipe_labels.method(parse("rtn@4bit"))
+    )
     joint = parse("sparsegpt@2:4+gptq@4bit")
-    assert (naming.label(joint), naming.kind(joint)) == ("sparsegpt 2:4 + gptq 4 bit", "joint")
-    assert naming.bits_per_weight(joint) == pytest.approx(0.5 * 4.25 + 1) and naming.method(joint) == "sparsegpt+gptq"
+    assert (recipe_labels.label(joint), recipe_labels.kind(joint)) == ("sparsegpt 2:4 + gptq 4 bit", "joint")
+    assert (
+        recipe_labels.bits_per_weight(joint) == pytest.approx(0.5 * 4.25 + 1)
+        and recipe_labels.method(joint) == "sparsegpt+gptq"
+    )
     assert findings.KNOWLEDGE[0] in tasks.names()
 
 
@@ -391,7 +401,7 @@ def test_survival_counts_what_no_step_broke(store: Store) -> None:
     examples = views.examples(store, row["run"], row["dense_run"])
     lasting = views.survival(examples)
     right = examples[examples["dense_score"] == 1]
-    assert lasting["rung"].tolist()[0] == "dense" and lasting["share"].iloc[0] == 1
+    assert lasting["target_label"].tolist()[0] == "dense" and lasting["share"].iloc[0] == 1
     assert lasting["left"].iloc[-1] == (right["breaks"] == "").sum()
     assert lasting["left"].is_monotonic_decreasing and (lasting["n"] == len(right)).all()
 
@@ -400,7 +410,7 @@ def test_survival_counts_what_no_step_broke(store: Store) -> None:
 def test_nothing_beats_the_frontier_at_its_size(store: Store, task: str) -> None:
     frame = views.current(views.scores(store), synthetic.MODEL)
     rows = frame[frame["task"] == task]
-    best = size_plots.frontier(rows)
+    best = size_charts.frontier(rows)
     sign = 1 if task == "factoid_qa" else -1
     for _, row in best.iterrows():
         smaller = rows[rows["bits_per_weight"] <= row["bits_per_weight"]]

@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kick_core import scoring, views
+from kick_core import views
 from kick_core.records import Output
 from kick_core.store import Store, results
-from kick_core.views import runs
+from kick_core.tasks import verdicts
+from kick_core.views import load
 from tests import synthetic
 
 RECIPES = ("dense", "wanda@0.5", "magnitude@0.7")
@@ -32,7 +33,7 @@ def cell(store: Store, recipe: str, task: str) -> pd.Series:
 def test_tables_are_scorings_beside_denses(store: Store, task: str) -> None:
     row = cell(store, "magnitude@0.7", task)
     found = views.details(store, row["run"], row["dense_run"])
-    mine, dense = (scoring.details(store, key) for key in (row["run"], row["dense_run"]))
+    mine, dense = (verdicts.details(store, key) for key in (row["run"], row["dense_run"]))
     assert set(found) == set(mine)
     for name, table in mine.items():
         own = pd.DataFrame(table)
@@ -70,10 +71,10 @@ def test_details_write_nothing(tmp_path: Path) -> None:
 def test_remembered_only_where_the_same_question_was_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     row = cell(store, "dense", "retrieval_qa_open")
     closed = cell(store, "dense", "retrieval_qa_closed")
-    asked = results.examples(store, runs.one(store, row["run"]).card.examples)
+    asked = results.examples(store, load.one(store, row["run"]).card.examples)
     shown = [replace(one, meta={**one.meta, "passage": f"It was {one.answers[0]}."}) for one in asked]
     monkeypatch.setattr(results, "examples", lambda *_: shown)
-    inside = scoring.details(store, row["run"], closed["run"])["context"][0]
+    inside = verdicts.details(store, row["run"], closed["run"])["context"][0]
     assert not inside["closed_book_asked"] and inside["remembered"] == 0 and inside["retrieved"]
     outputs = results.outputs(store, row["run"])
 
@@ -81,8 +82,8 @@ def test_remembered_only_where_the_same_question_was_asked(store: Store, monkeyp
         assert key == closed["run"]
         return {output.example: True for output in outputs if isinstance(output, Output)}
 
-    monkeypatch.setattr(scoring, "_known", same)
-    inside = scoring.details(store, row["run"], closed["run"])["context"][0]
+    monkeypatch.setattr(verdicts, "_known", same)
+    inside = verdicts.details(store, row["run"], closed["run"])["context"][0]
     assert inside["closed_book_asked"] and inside["remembered"] and inside["retrieved"] == 0
 
 
@@ -115,9 +116,9 @@ def test_what_the_paper_asks_otherwise_is_not_its_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("context", "alike"), [(2048, True), (1024, True), (4096, False), (None, False)])
 def test_a_small_context_leaves_the_paper_no_other_prompt(tmp_path: Path, context: int | None, alike: bool) -> None:
     store = synthetic.make(tmp_path, recipes=("dense",), task_names=["multiple_choice"], n=4, data="official")
-    run = runs.asked(store)[0]
+    run = load.asked(store)[0]
     settings = run.card.settings | ({} if context is None else {"context": context})
-    assert runs.asked_alike(replace(run, card=replace(run.card, settings=settings))) == alike
+    assert load.asked_alike(replace(run, card=replace(run.card, settings=settings))) == alike
 
 
 def test_pocket_and_official_data_make_no_curve(tmp_path: Path) -> None:

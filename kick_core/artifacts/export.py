@@ -1,0 +1,315 @@
+"""Write a compressed model for others: a folder in hub layout, reloaded and compared before it is published.
+
+`dense` writes plain safetensors with the zeros in them, for any loader (and no `sparsity_config`, which newer
+loaders refuse); `gptq` and `compressed-tensors` write packed integers. Every format's traps are silent, so
+the folder appears under its name only after it was opened again and gave the same logits.
+
+Blocks are written one after the other. `checkpoint` writes a model whose blocks are on disk only, too: what is
+asked by others than this process, or over several devices, is asked as such a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kick_core import methods
+from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.loaded_model import OpenModel
+from kick_core.errors import BadRequest, KickError
+from kick_core.methods.grid import group_of
+from kick_core.models.bit_tensors import unpack_bits
+from kick_core.models.blocks import decoder_blocks, first_inputs, matrices, run_block
+from kick_core.models.file_formats import GPTQ, PACKED, Grid, gptq_config, gptq_tensors, packed_config, packed_tensors
+from kick_core.models.loading import open_model
+from kick_core.models.quantized import quantization
+from kick_core.models.shards import Shards, open_streamed, path_of, resident
+from kick_core.models.source import Source, find
+from kick_core.spec import DENSE, IntGrid, ModelRef, Recipe
+from kick_core.store import checkpoints, weight_artifacts
+from kick_core.store.files import no_space_named, require_space
+
+FORMATS = ("dense", GPTQ, PACKED)
+SHARD = 1_000_000_000
+"""Bytes in one weight file, about: so much is held in memory until it is written."""
+
+TOLERANCE = {"dense": 0.0, GPTQ: 0.05, PACKED: 0.05}
+"""Largest difference of reloaded logits, relative to their spread. GPTQ files hold scales in float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: `difference` is the largest of the reloaded logits', relative to their spread."""
+
+    folder: Path
+    format: str
+    bytes: int
+    difference: float
+
+
+def export(builder: ArtifactBuilder, recipe: Recipe, folder: Path, form: str) -> Exported:
+    """Write a made recipe to a new folder. Raises BadRequest for a format that cannot hold it."""
+    if form not in FORMATS:
+        raise BadRequest(f"unknown format {form!r}: {', '.join(FORMATS)}")
+    if folder.exists() and any(folder.iterdir()):
+        raise BadRequest(f"{folder} is there already and not empty: name a new folder")
+    grid = _grid_of(recipe, form) if form != "dense" else None
+    builder.apply_recipe(recipe)
+    model = builder.opened.model
+    require_space(folder, sum(p.nbytes for p in model.parameters()))
+    staged = folder.resolve().with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    staged.mkdir(parents=True)
+    try:
+        with no_space_named(folder, sum(p.nbytes for p in model.parameters())):
+            _write(builder, recipe, staged, form, grid)
+            difference = _checked(builder.opened, staged, TOLERANCE[form])
+        if folder.exists():
+            folder.rmdir()
+        os.rename(staged, folder)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    return Exported(folder, form, sum(p.stat().st_size for p in folder.iterdir()), difference)
+
+
+@contextmanager
+def checkpoint(builder: ArtifactBuilder, recipe: Recipe) -> Iterator[Source]:
+    """A made recipe as a plain folder, there as long as the context; block by block, so never whole in memory.
+
+    The dense model's own folder is one already, unless it is quantized. Raises KickError when what was written is
+    not the same model.
+    """
+    opened, source = builder.opened, builder.opened.source
+    if recipe == DENSE and quantization(source) is None:
+        yield source
+        return
+    if not opened.streamed:
+        builder.apply_recipe(recipe)
+    elif faults := weight_artifacts.verify(builder.store, builder.key(recipe), deep=False):
+        raise KickError(f"{faults[0]}: `kick verify` sets it aside, then it is made again")
+    size = sum(parameter.nbytes for parameter in opened.model.parameters())
+    with ExitStack() as held, checkpoints.room(builder.store, builder.key(recipe)) as folder:
+        if (handle := weight_artifacts.hold(builder.store, builder.key(recipe))) is not None:
+            held.callback(os.close, handle)
+        require_space(folder, size)
+        with no_space_named(folder, size):
+            _write(builder, recipe, folder, "dense", None)
+        written = Source(source.name, folder, tuple(sorted(folder.glob("*.safetensors"))), builder.key(recipe))
+        if opened.streamed:
+            _same_states(builder, recipe, written)
+        else:
+            _checked(opened, folder, TOLERANCE["dense"])
+        yield written
+
+
+def _grid_of(recipe: Recipe, form: str) -> tuple[IntGrid, dict[str, Any]]:
+    full = methods.resolve(recipe)
+    last = full.then or full
+    if not isinstance(last.target, IntGrid):
+        raise BadRequest(f"{recipe.text} has no integer grid: write it with --format dense")
+    if last.method not in ("rtn", "gptq"):
+        raise BadRequest(
+            f"{last.method} keeps more than codes and scales, which {form} cannot hold: use --format dense"
+        )
+    if (how := methods.recovery(full)) and how.trains:
+        raise BadRequest(
+            f"recover={how.kind} keeps updates beside the codes, which {form} cannot hold: use --format dense"
+        )
+    options = dict(last.options)
+    if form == GPTQ and last.target.bits not in (4, 8):
+        raise BadRequest(
+            f"GPTQ files are read by others at 4 and 8 bit, not at {last.target.bits}: use compressed-tensors"
+        )
+    if form == PACKED and not last.target.symmetric:
+        raise BadRequest(
+            "sym=false: transformers 5.23 refuses packed zero points of its own format; use sym=true or gptq"
+        )
+    if form == PACKED and options.get("act_order"):
+        raise BadRequest("act_order=true permutes groups, which pack-quantized readers handle differently: use gptq")
+    return last.target, options
+
+
+def _write(
+    builder: ArtifactBuilder, recipe: Recipe, folder: Path, form: str, grid: tuple[IntGrid, dict[str, Any]] | None
+) -> None:
+    """Weights, config, and what lies beside them in the model's own folder."""
+    opened = builder.opened
+    config = json.loads((opened.source.folder / "config.json").read_text())
+    config.pop("quantization_config", None)  # of a folder that was quantized already: what is written is not
+    if grid is not None:
+        target, options = grid
+        assert target.group is not None
+        if form == GPTQ:
+            settings = gptq_config(target.bits, target.group, target.symmetric, bool(options.get("act_order")))
+            (folder / "quantize_config.json").write_text(json.dumps(settings, indent=2))
+        else:
+            settings = packed_config(target.bits, target.group, target.symmetric)
+        config["quantization_config"] = settings
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = opened.dtype
+    _save_shards(_tensors(builder, recipe, form, grid[0] if grid else None), folder)
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    for path in opened.source.folder.iterdir():
+        beside = path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt")
+        if beside and path.name not in _OF_WEIGHTS and not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+    if recipe.target is not None:
+        card = weight_artifacts.card(builder.store, builder.key(recipe))
+        (folder / "kick_compression.json").write_text(json.dumps(card.to_json(), indent=1))
+
+
+_OF_WEIGHTS = ("model.safetensors.index.json", "quantize_config.json")
+"""Files that tell of the weights beside them, not of the model."""
+
+
+def _tensors(
+    builder: ArtifactBuilder, recipe: Recipe, form: str, target: IntGrid | None
+) -> Iterator[tuple[str, Tensor]]:
+    """The checkpoint's tensors by name, on the CPU, block after block; a tied head is left out, as loaders expect.
+
+    An open model wears the recipe already; of a streamed one each block puts it on while it is in memory.
+    """
+    model = builder.opened.model
+    blocks = decoder_blocks(model)
+    inside = f"{path_of(model, blocks)}."
+    tied = set(_tied(model))
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(inside) and name not in tied:
+            yield name, tensor.detach().cpu().contiguous()
+    for number, block in enumerate(blocks):
+        with _worn(builder, recipe, number) as stored:
+            found = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
+            if target is not None:
+                found = _with_grids(block, found, stored, form, target)
+        yield from ((f"{inside}{number}.{name}", tensor) for name, tensor in found.items())
+
+
+@contextmanager
+def _worn(builder: ArtifactBuilder, recipe: Recipe, block: int) -> Iterator[dict[str, Tensor]]:
+    """A block in memory with the recipe on, and what the artifact holds of it."""
+    with builder.opened.hold(block):
+        stored = {} if recipe == DENSE else weight_artifacts.tensors(builder.store, builder.key(recipe), block, "pt")
+        if builder.opened.streamed and stored:
+            builder.opened.apply_block(block, stored)
+        yield stored
+
+
+def _tied(model: PreTrainedModel) -> list[str]:
+    """The names under which the embedding's weights stand once more."""
+    if not model.config.get_text_config().tie_word_embeddings:
+        return []
+    embedding = model.get_input_embeddings().weight
+    return sorted(n for n, p in model.named_parameters(remove_duplicate=False) if p is embedding)[:-1]
+
+
+def _with_grids(
+    block: nn.Module, found: dict[str, Tensor], stored: dict[str, Tensor], form: str, target: IntGrid
+) -> dict[str, Tensor]:
+    """A block's tensors with every compressed linear's weight replaced by its packed form."""
+    write = gptq_tensors if form == GPTQ else packed_tensors
+    linears = dict(block.named_modules())
+    for matrix in matrices(block):
+        if not isinstance(linears.get(matrix.name), nn.Linear):
+            raise BadRequest(f"{matrix.name} is no plain linear: use --format dense")
+        grid = _stored_grid(matrix.name, stored, matrix.read().shape[1], target)
+        del found[f"{matrix.name}.weight"]
+        found |= write(matrix.name, grid, target.symmetric)
+    return found
+
+
+def _stored_grid(name: str, stored: dict[str, Tensor], cols: int, target: IntGrid) -> Grid:
+    size = cols if target.group == -1 else target.group
+    assert size is not None
+    if cols % size:
+        raise BadRequest(f"{name} has {cols} inputs, which groups of {size} do not divide: others cannot read the rest")
+    groups = stored.get(f"{name}.groups", group_of(cols, target))
+    codes = unpack_bits(stored[f"{name}.codes{target.bits}"], target.bits, cols)
+    return Grid(codes, stored[f"{name}.scales"], stored[f"{name}.zeros"], groups, target.bits)
+
+
+def _save_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path) -> None:
+    """Write tensors as they come, a file whenever `SHARD` bytes are together; files are named when all are there."""
+    shards: list[list[str]] = []
+    total = held = 0
+    some: dict[str, Tensor] = {}
+
+    def save() -> None:
+        save_file(some, folder / f"part-{len(shards)}.safetensors", metadata={"format": "pt"})
+        shards.append(list(some))
+        some.clear()
+
+    for name, tensor in tensors:
+        if some and held + tensor.nbytes > SHARD:
+            save()
+            held = 0
+        some[name] = tensor
+        held += tensor.nbytes
+        total += tensor.nbytes
+    save()
+    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    for number, name in enumerate(names if len(shards) > 1 else ["model.safetensors"]):
+        os.rename(folder / f"part-{number}.safetensors", folder / name)
+    if len(shards) > 1:
+        places = {tensor: name for name, held_ in zip(names, shards, strict=True) for tensor in held_}
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+
+
+@torch.inference_mode()
+def _checked(opened: OpenModel, folder: Path, tolerance: float) -> float:
+    """Open what was written and compare logits. Raises KickError on anything but the same model."""
+    again = open_model(find(ModelRef(str(folder))), opened.dtype, opened.model.device.type)
+    probe = _probe(opened)
+    wanted, found = (m(probe.to(m.device), use_cache=False).logits.float() for m in (opened.model, again))
+    difference = float((wanted - found).abs().max() / wanted.std())
+    if not difference <= tolerance:
+        raise KickError(
+            f"the exported model differs from the compressed one (logits by {difference:.3g} of their spread)"
+        )
+    return difference
+
+
+def _probe(opened: OpenModel) -> Tensor:
+    """Token ids [2, n] that two models are compared on."""
+    vocabulary = opened.model.config.get_text_config().vocab_size
+    return torch.randint(vocabulary, (2, min(64, opened.source.context)), generator=torch.Generator().manual_seed(0))
+
+
+def _same_states(builder: ArtifactBuilder, recipe: Recipe, written: Source) -> None:
+    """As `_checked` for a model that is larger than memory: hidden states behind its last block, and its head.
+
+    Raises KickError unless they are the same bits.
+    """
+    opened, device = builder.opened, builder.opened.model.device
+    again, shards = open_streamed(written, opened.model.dtype, device), Shards(written)
+    probe = _probe(opened)
+    same = again is not None and torch.equal(
+        _states(opened.model, probe, lambda block: _worn(builder, recipe, block)),
+        _states(again, probe, lambda block: resident(again, shards, block, device)),
+    )
+    heads = [m.get_output_embeddings().weight for m in (opened.model, again) if m is not None]
+    if not same or not torch.equal(*heads):
+        raise KickError(f"{written.folder} is not the model that was written there")
+
+
+@torch.no_grad()
+def _states(
+    model: PreTrainedModel, probe: Tensor, apply_recipe: Callable[[int], AbstractContextManager[Any]]
+) -> Tensor:
+    with apply_recipe(0):
+        hidden, calls = first_inputs(model, probe)
+    for number, block in enumerate(decoder_blocks(model)):
+        with apply_recipe(number):
+            hidden = run_block(block, hidden, calls[number])
+    return hidden

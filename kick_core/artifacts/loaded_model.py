@@ -1,0 +1,218 @@
+"""An open model that can wear any artifact made from it, and the keys of what can be made.
+
+One open model serves a whole sweep: it wears one artifact after the other and the dense weights again,
+without being opened anew.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kick_core import keys, methods, tasks
+from kick_core.compression import codec
+from kick_core.compression.activations import BATCH
+from kick_core.compression.calibration import digest
+from kick_core.compression.walk import needs_data
+from kick_core.errors import KickError
+from kick_core.models.blocks import Matrix, decoder_blocks, matrices, plain_products
+from kick_core.models.loading import device_of, open_model, open_tokenizer
+from kick_core.models.quantized import decoder, quantization
+from kick_core.models.shards import Shards, open_streamed, path_of, resident, streams
+from kick_core.models.source import Source, find
+from kick_core.spec import Calibration, ModelRef, Recipe
+from kick_core.store import Store, weight_artifacts
+
+
+@dataclass
+class OpenModel:
+    """A model that can wear any artifact made from it. `wears` is the key of the weights it has on.
+
+    A `streamed` model has its blocks in its files only: it can be compressed, not asked. `shards` are the
+    dense weights on disk; where files hold them under other names, a copy in memory stands in. On a GPU with
+    room for it a second copy of the dense weights stays there, so that a change of clothes moves only bits.
+    """
+
+    source: Source
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    shards: Shards | None = None
+    streamed: bool = False
+    active_key: str = ""
+    _dense: dict[str, Tensor] = field(default_factory=dict)
+    _let_go: Callable[[], object] | None = None
+    _resident: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @cached_property
+    def decoder(self) -> str:
+        """What decoded the model's files where they were quantized already; empty for plain ones."""
+        return decoder(self.source)
+
+    @cached_property
+    def _blocks_path(self) -> str:
+        return path_of(self.model, decoder_blocks(self.model))
+
+    def block_matrices(self, block: int) -> list[Matrix]:
+        return matrices(decoder_blocks(self.model)[block])
+
+    def dense(self, block: int, matrix: Matrix) -> Tensor:
+        """A matrix's dense weight [out, in], on the CPU."""
+        if self.shards is None:
+            return self._dense[f"{block}.{matrix.name}"]
+        return matrix.of(self.shards.read(f"{self._blocks_path}.{block}.{matrix.path}", self.model.dtype))
+
+    def base(self, block: int, matrix: Matrix) -> Tensor:
+        """A matrix's dense weight [out, in]: the copy on the GPU, where there is one."""
+        found = self._resident.get(f"{block}.{matrix.name}")
+        return self.dense(block, matrix) if found is None else found
+
+    def _settle(self) -> None:
+        """Keep the dense matrices on the GPU too, while a quarter of its memory stays free for work."""
+        device = self.model.device
+        if self._resident or self.streamed or device.type != "cuda" or self.active_key:
+            return
+        all_of = [(n, m) for n in range(len(decoder_blocks(self.model))) for m in self.block_matrices(n)]
+        free, total = torch.cuda.mem_get_info(device)
+        if free - sum(matrix.read().nbytes for _, matrix in all_of) > total // 4:
+            self._resident = {f"{block}.{matrix.name}": matrix.read().clone() for block, matrix in all_of}
+
+    def remember_dense(self) -> None:
+        """Before the first change: keep the dense matrices, unless they can be read again."""
+        self._settle()
+        if self.shards is None and not self._dense:
+            for block in range(len(decoder_blocks(self.model))):
+                for matrix in self.block_matrices(block):
+                    self._dense[f"{block}.{matrix.name}"] = matrix.read().cpu().clone()
+
+    def restore_dense(self) -> None:
+        if self.active_key and not self.streamed:
+            for block in range(len(decoder_blocks(self.model))):
+                for matrix in self.block_matrices(block):
+                    matrix.write(self.base(block, matrix))
+        self.release()
+        self.active_key = ""
+
+    def _hold(self, store: Store, key: str) -> None:
+        """Keep others from removing what is worn, as long as this model is there."""
+        self.release()
+        handle = weight_artifacts.hold(store, key)
+        if handle is not None:
+            self._let_go = weakref.finalize(self, os.close, handle)
+
+    def release(self) -> None:
+        """What is worn may be removed from the cache; it stays on."""
+        if self._let_go is not None:
+            self._let_go()
+        self._let_go = None
+
+    def apply_block(self, block: int, tensors: dict[str, Tensor]) -> None:
+        for matrix in self.block_matrices(block):
+            codec.decode_into(matrix.read(), matrix.name, self.base(block, matrix), tensors)
+
+    def apply_weights(self, store: Store, key: str) -> None:
+        """Put an artifact's weights on. Raises KickError when it was made from another model."""
+        if self.active_key != key or self._let_go is None:
+            self._hold(store, key)
+        if self.active_key == key:
+            return
+        card = weight_artifacts.card(store, key)
+        if card.fingerprint != self.source.fingerprint:
+            raise KickError(f"artifact {key} was made from another model ({card.model}), not from {self.source.name}")
+        if faults := weight_artifacts.verify(store, key, deep=False):
+            raise KickError(f"{faults[0]}: `kick verify` sets it aside, then it is made again")
+        self.remember_dense()
+        self.active_key = key
+        for block in range(card.blocks):
+            self.apply_block(block, weight_artifacts.tensors(store, key, block, "pt"))
+
+    def hold(self, block: int) -> AbstractContextManager[None]:
+        """Have a block's weights in memory while it is worked on."""
+        return resident(self.model, self.shards if self.streamed else None, block, self.model.device)
+
+
+def open_for(ref: ModelRef, store: Store | None, device: str = "auto", *, streamed: bool = False) -> OpenModel:
+    """Find, check and open a model with its tokenizer; `streamed` leaves its blocks on disk where that works."""
+    source = find(ref, store)
+    tokenizer = open_tokenizer(source)
+    if quantization(source) is not None:
+        return OpenModel(source, open_model(source, ref.dtype, device), tokenizer)
+    if streamed:
+        wanted = None if ref.dtype == "auto" else getattr(torch, ref.dtype)
+        model = open_streamed(source, wanted, device_of(device))
+        if model is not None:
+            return OpenModel(source, model, tokenizer, Shards(source), streamed=True)
+    model = open_model(source, ref.dtype, device)
+    shards = Shards(source)
+    return OpenModel(source, model, tokenizer, shards if streams(model, shards) else None)
+
+
+def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:
+    """A calibration as keys and cards tell it: the tokens themselves, and where they came from."""
+    return {
+        "ids": digest(ids),
+        "windows": ids.shape[0],
+        "length": ids.shape[1],
+        "propagate": calibration.propagate,
+        "source": calibration.source,
+        "seed": calibration.seed,
+    }
+
+
+SOLVED_ON = {"cuda": "cuda 2"}
+"""How a kind of device solves, where that is not as ever: raised when factors or sums get other last bits there."""
+
+
+def artifact_key(
+    opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None, trained_on: Tensor | None = None
+) -> str:
+    """The key of what a recipe makes of this model; `facts` of the calibration where the method looks at data,
+    `trained_on` [windows, length] the token ids that a recovery by training reads.
+    """
+    seen = None
+    if needs_data(recipe):
+        assert facts is not None
+        seen = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
+        # inputs of such linears were once overlooked, and artifacts made on flat statistics
+        seen |= {"products": "seen"} if plain_products(opened.model) else {}
+    solves = methods.needs(recipe) == "gram" or methods.plans(recipe) or methods.recovery(recipe) is not None
+    trained = {} if trained_on is None else {"trained on": digest(trained_on)}
+    return keys.key(
+        "weights",
+        trained
+        | {
+            "model": opened.source.fingerprint,
+            "dtype": opened.dtype,
+            "recipe": methods.payload(recipe),
+            "calibration": seen,
+            **_judged_by(recipe),
+            # methods that solve, and plans, give other bytes on other kinds of device; the rest do not
+            "device": SOLVED_ON.get(device := opened.model.device.type, device) if solves else None,
+        },
+    )
+
+
+def _judged_by(recipe: Recipe) -> dict[str, Any]:
+    """What a search's answers are judged by, where it asks a task."""
+    name = methods.objective(recipe)
+    if name in (None, methods.ERROR, methods.PERPLEXITY):
+        return {}
+    data = str(dict(methods.resolve(recipe).options)["search_data"])
+    return {"objective": {"task": name, "version": tasks.get(str(name), data).version}}
+
+
+def dense_key(opened: OpenModel) -> str:
+    """The key that stands for the uncompressed weights."""
+    return keys.key("dense", {"model": opened.source.fingerprint, "dtype": opened.dtype})

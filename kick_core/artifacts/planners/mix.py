@@ -1,0 +1,54 @@
+"""A mixture: every matrix is compressed in the way that serves the whole best, under one budget of bits.
+
+What a weight takes is counted as in a copy that stands alone: kept values and one bit each that says where, codes and
+scales. What is chosen from is written in the recipe, `choices=gptq@4bit/gptq@3bit/sparsegpt@2:4+gptq@4bit`; how is
+`objective`'s business (see `_search`). (Frantar, Singh & Alistarh 2022, "Optimal Brain Compression", arXiv 2208.11580:
+mixed sparsity and precision under one constraint.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from kick_core import methods
+from kick_core.artifacts.planners import PlannerContext
+from kick_core.artifacts.planners._database import build
+from kick_core.artifacts.planners._search import solved
+from kick_core.errors import BadRequest
+from kick_core.records import LayerPlan, PlanProgress
+from kick_core.spec import BitBudget
+
+CARD = {
+    "title": "Mixture",
+    "version": 1,
+    "targets": ("budget",),
+    "needs": "gram",
+    "options": {
+        "choices": "gptq@8bit/gptq@4bit/gptq@3bit/gptq@2bit/sparsegpt@2:4+gptq@4bit/sparsegpt@0.5",
+        "objective": "error",
+    },
+    "paper": "Frantar, Singh & Alistarh 2022, arXiv 2208.11580",
+    "plans": True,
+}
+
+
+def plan(context: PlannerContext) -> Generator[PlanProgress, None, LayerPlan]:
+    """One of the choices for every matrix. Raises BadRequest when even the smallest one does not fit the budget."""
+    target, options = context.recipe.target, dict(context.recipe.options)
+    assert isinstance(target, BitBudget)
+    asked = methods.choices(str(options["choices"]))
+    dense = 8 * context.opened.model.dtype.itemsize
+    bits = np.array([methods.bits_per_weight(choice, dense) for choice in asked])
+    if bits.min() > target.bits:
+        smallest = asked[int(bits.argmin())].text
+        raise BadRequest(
+            f"no choice takes {target.bits:.12g} bits a weight or less: {smallest} takes the least, {bits.min():.4g}"
+        )
+    database = yield from build(context, asked, keep=options["objective"] != methods.ERROR)
+    costs = database.sizes[:, None] * bits
+    # what one recipe for all matrices would be: the one with the least error among those that fit
+    alone = np.where(bits <= target.bits, database.errors.sum(axis=0), np.inf)
+    even = (int(alone.argmin()),) * len(database.names)
+    return (yield from solved(context, database, costs, target.bits * float(database.sizes.sum()), even))

@@ -1,0 +1,76 @@
+"""`kick app`: the explorer in a browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import webbrowser
+from argparse import Namespace
+from pathlib import Path
+
+from kick_core.errors import BadRequest, KickError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def app(given: Namespace) -> int:
+    """`kick app`: the explorer on 127.0.0.1, until Ctrl-C."""
+    command = app_command(given)
+    environment = dict(os.environ)
+    if given.cache:
+        environment["KICK_CACHE"] = str(Path(given.cache).expanduser().resolve())
+    if given.read_only:
+        environment["KICK_READ_ONLY"] = "1"
+    address = f"http://{given.host}:{given.port}"
+    print(f"the explorer: {address} (Ctrl-C ends it)", file=sys.stderr)
+    if not given.no_browser:
+        threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
+    return subprocess.call(command, cwd=Path(command[4]).parent, env=environment)
+
+
+def app_command(given: Namespace) -> list[str]:
+    """The server's command line. Raises BadRequest for what would open it to others unasked."""
+    if not 1 <= given.port <= 65535:
+        raise BadRequest(f"port {given.port}: a number from 1 to 65535")
+    if given.host not in LOOPBACK and not given.unsafe_no_auth:
+        raise BadRequest(
+            f"host {given.host}: whoever reaches it could read every result and start jobs, for nobody has to log in. "
+            f"Put a proxy with a login before 127.0.0.1 and name it with --allow-host, or add --unsafe-no-auth "
+            f"(better with --read-only)"
+        )
+    for name in given.allow_hosts:
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", name):
+            raise BadRequest(f"allowed host {name!r}: a name or address alone, without http:// and without a port")
+    script = Path(__file__).resolve().parents[2] / "app.py"
+    if not script.exists():
+        raise KickError(f"{script} is not there: the explorer runs from a checkout of the project")
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", given.host]
+    # headless also when a browser is opened: otherwise Streamlit's first start stops to ask for an e-mail address
+    command += ["--server.port", str(given.port), "--server.headless", "true"]
+    beyond = [given.host] if given.host not in LOOPBACK else []
+    if names := [*beyond, *given.allow_hosts]:
+        # repeated flags: a list in one flag would be taken for one name and refuse everybody
+        for name in ("localhost", "127.0.0.1", *names):
+            command += ["--server.allowedHosts", name]
+        for name in names:
+            command += ["--server.corsAllowedOrigins", f"https://{name}"]
+    return command
+
+
+def _open_browser(address: str) -> None:
+    """Open a browser window once the page is served, where there is a screen to open it on."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
+        except OSError:
+            time.sleep(0.2)
+            continue
+        webbrowser.open(address)
+        return

@@ -1,0 +1,128 @@
+"""The closer comparison with dense that `kick evaluate` and `kick sweep` print beside the scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from kick_core import views
+from kick_core.cli import printing
+from kick_core.store import Store
+from kick_core.sweeps.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Closer:
+    """What was measured beside the scores: distributions, dense's texts, and the evaluator's noise."""
+
+    fidelity: pd.DataFrame
+    texts: pd.DataFrame
+    noise: pd.DataFrame
+
+
+def measured(request: Request, store: Store, fingerprint: str, weights: set[str]) -> Closer:
+    """Rows of these weights, and noise rows of the model, on the tasks asked."""
+    close, texts = views.fidelity(store, fingerprint), views.texts(store, fingerprint)
+    noise = views.noise(store, fingerprint)
+    texts = texts[texts["weights"].isin(weights) & texts["task"].isin(request.tasks)]
+    return Closer(close[close["weights"].isin(weights)], texts, noise[noise["task"].isin(request.tasks)])
+
+
+def documents(found: Closer) -> dict[str, Any]:
+    """All of it as plain data; lists are empty where nothing was measured."""
+    return {
+        "fidelity": [_close(row) for row in found.fidelity.to_dict("records")],
+        "fidelity_bounds": views.BOUNDS,
+        "dense_texts": [_text(row) for row in found.texts.to_dict("records")],
+        "noise_floor": [_noise(row) for row in found.noise.to_dict("records")],
+    }
+
+
+def _text(row: Mapping[Any, Any]) -> dict[str, Any]:
+    found = {name: row[name] for name in ("recipe", "task", "n", "faithful", "weights")}
+    for name in ("lost", "until", "never"):
+        found |= {name: row[name], f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]]}
+    return found
+
+
+def _close(row: Mapping[Any, Any]) -> dict[str, Any]:
+    found = {name: row[name] for name in ("recipe", "n", "unjudged", "tokens", "kl_median", "kl_99", "top", "weights")}
+    for name in ("kl", "same", "overlap"):
+        found |= {name: row[name], f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]]}
+    return found
+
+
+def _noise(row: Mapping[Any, Any]) -> dict[str, Any]:
+    names = ("task", "scorer", "broke", "fixed", "flips", "flips_high", "changed", "changed_high", "difference")
+    found = {name: row[name] for name in (*names, "words", "plan", "plan_again", "dtype", "device", "run")}
+    return {"recipe": "noise floor", "n": row["paired"], **found, "interval": [row["diff_low"], row["diff_high"]]}
+
+
+def tables(found: Closer) -> None:
+    """All of it for people; nothing where nothing was measured."""
+    close, noise = found.fidelity, found.noise
+    if len(close):
+        print(f"\nfidelity to dense, over windows of running text. {views.BOUNDS}")
+        header = ("recipe", "windows", "KL ≥", "95 % interval", "KL 99 %", "same top-1", "95 % interval", "overlap ≤")
+        printing.table(header, (_close_row(row) for row in close.itertuples()))
+    if len(found.texts):
+        print("\ndense's own answers, read by the variant: nats a token lost; tokens until its first choice is another")
+        header = ("recipe", "task", "texts", "lost", "95 % interval", "tokens until", "95 % interval", "to the end")
+        printing.table(header, (_text_row(row) for row in found.texts.itertuples()))
+    shown = noise[noise["headline"]]
+    if len(shown):
+        print("\nnoise floor: dense against dense, asked again in other batches")
+        printing.table(
+            ("task", "n", "difference", "95 % interval", "in words"), (_noise_row(row) for row in shown.itertuples())
+        )
+
+
+def _close_row(row: Any) -> tuple[str, ...]:
+    return (
+        row.recipe,
+        str(row.n),
+        f"{row.kl:.4g}",
+        f"{row.kl_low:.4g} … {row.kl_high:.4g}",
+        f"{row.kl_99:.3g}",
+        f"{row.same:.1%}",
+        f"{row.same_low:.1%} … {row.same_high:.1%}",
+        f"{row.overlap:.1%}",
+    )
+
+
+def _text_row(row: Any) -> tuple[str, ...]:
+    return (
+        row.recipe,
+        row.task,
+        str(row.n),
+        f"{row.lost:.3g}",
+        f"{row.lost_low:.3g} … {row.lost_high:.3g}",
+        printing.blank_as(row.until, ".1f"),
+        f"{printing.blank_as(row.until_low, '.1f')} … {printing.blank_as(row.until_high, '.1f')}",
+        f"{printing.blank_as(row.never, '.1%')} of {row.faithful}",
+    )
+
+
+def _noise_row(row: Any) -> tuple[str, ...]:
+    bounds = f"{printing.blank_as(row.diff_low, '+.4f')} … {printing.blank_as(row.diff_high, '+.4f')}"
+    return row.task, str(row.paired), f"{row.difference:+.4f}", bounds, row.words
+
+
+def bootstrap(store: Store, row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The bootstrap's interval of a graded difference. Right and wrong have an exact test and need none."""
+    if row["kind"] == "dense" or not row["paired"] or row["unit"] == "ratio":
+        return {}
+    found = views.bootstrap(store, row["run"], row["dense_run"], row["scorer"])
+    return {} if found is None else {"bootstrap_interval": [found.low, found.high]}
+
+
+def divergence(store: Store, row: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """How many words a variant's texts share with dense's from the start; None where there are no texts."""
+    if row["kind"] == "dense" or not row["dense_run"]:
+        return None
+    found = views.until_divergence(store, row["run"], row["dense_run"])
+    return None if math.isnan(found.value) else {"mean": found.value, "interval": [found.low, found.high], "n": found.n}

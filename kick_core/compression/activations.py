@@ -1,0 +1,279 @@
+"""What calibration tokens tell about the inputs of every matrix, one decoder block at a time.
+
+Sums are float32, made window by window in a fixed order, shared by the matrices that are handed the same
+tensor, and hold every token once: windows are full, so padding never enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kick_core.errors import KickError
+from kick_core.methods import InputStats, Need
+from kick_core.models.blocks import Call, eager_experts, first_inputs, run_block, watched_inputs
+
+BATCH = 8
+"""Windows in one forward. Sums are made in this order, so it is part of what an artifact's key names."""
+
+
+COMPARED = 4096
+"""Tokens on which a block's outputs are compared, before and after: full windows of the first batch."""
+
+Hold = Callable[[int], AbstractContextManager[None]]
+"""Has a block's weights in place while it is worked on (see `kick_core.models.shards.resident`)."""
+
+
+def all_in_place(block: int) -> AbstractContextManager[None]:
+    """The `Hold` of a model that is in memory as a whole."""
+    return nullcontext()
+
+
+@dataclass(slots=True)
+class StatsAccumulator:
+    """Running statistics of one input, float32; `width` features."""
+
+    width: int
+    need: Need
+    device: torch.device
+    tokens: int = 0
+    sq_norms: Tensor = field(init=False)
+    peaks: Tensor = field(init=False)
+    gram: Tensor | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sq_norms = torch.zeros(self.width, device=self.device)
+        self.peaks = torch.zeros(self.width, device=self.device)
+        self.gram = torch.zeros(self.width, self.width, device=self.device) if self.need == "gram" else None
+
+    @property
+    def strips(self) -> int:
+        """Strips in which the Gram matrix is summed: with 4 of them, 5 eighths of it are computed."""
+        return 4 if self.device.type == "cpu" else 1
+
+    def add(self, inputs: Tensor) -> None:
+        """Take in the inputs [..., width] of one forward."""
+        rows = inputs.reshape(-1, self.width)
+        self.tokens += len(rows)
+        if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16) and len(rows):
+            self._add_halves(rows)
+            return
+        rows = rows.float()
+        self.sq_norms += rows.square().sum(0)
+        if len(rows):
+            self.peaks = torch.maximum(self.peaks, rows.abs().amax(0))
+        if self.gram is not None:
+            # on and above the diagonal, strip by strip: `seen` completes it by symmetry
+            for start in range(0, self.width, step := -(-self.width // self.strips)):
+                strip = slice(start, start + step)
+                self.gram[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
+
+    def _add_halves(self, rows: Tensor) -> None:
+        """The same sums from 16-bit values on a GPU: read once each, and multiplied by the tensor cores. Their
+        products are exact in float32, in which they are added up."""
+        self.sq_norms += torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).square()
+        self.peaks = torch.maximum(self.peaks, torch.linalg.vector_norm(rows, torch.inf, dim=0).float())
+        if self.gram is not None:
+            self.gram += torch.mm(rows.T, rows, out_dtype=torch.float32)
+
+    def stats(self) -> InputStats:
+        if self.gram is not None and self.strips > 1:
+            self.gram.copy_(self.gram.triu() + self.gram.triu(1).T)
+        return InputStats(self.tokens, self.sq_norms, self.gram, self.peaks)
+
+
+def unseen(width: int, device: torch.device) -> InputStats:
+    """Statistics of a matrix that no calibration token reached (an expert that was never chosen): flat ones."""
+    ones = torch.ones(width, device=device)
+    return InputStats(0, ones, torch.diag(ones), ones)
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Calibration activations `hidden` [windows, length, width] on their way through the blocks.
+
+    They lie on the model's device where they fit beside its work, else in host memory. When the device runs
+    out of memory all the same, they are moved to the host, then the windows of one forward are halved; what
+    was done is told in `notes`. `make_calls` gives every block's call for a number of windows.
+    """
+
+    hidden: Tensor
+    device: torch.device
+    make_calls: Callable[[int], list[Call]]
+    batch: int
+    relieved: int = 0
+    notes: list[str] = field(default_factory=list)
+    _calls: dict[int, list[Call]] = field(default_factory=dict)
+
+    @property
+    def few(self) -> int:
+        """Windows of the first batch on which a changed block is compared with the dense one."""
+        return min(self.batch, len(self.hidden), -(-COMPARED // self.hidden.shape[1]))
+
+    def outputs(
+        self, block: nn.Module, index: int, *, again: bool = True, most: int | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Run a block over all windows: the rows of every batch (of at `most` so many) and what comes out for them.
+
+        Out of memory, the batch is tried `again` when there is more room; or it ends there, for callers that must
+        let go of what they hold and begin anew.
+        """
+        start = 0
+        while start < len(self.hidden):
+            part = self.hidden[start : start + min(self.batch, most or self.batch)].to(self.device)
+            try:
+                output = run_block(block, part, self.call(len(part), index))
+            except torch.OutOfMemoryError as error:
+                failed = str(error)
+            else:
+                yield slice(start, start + len(part)), output
+                start += len(part)
+                continue
+            # outside the handler: its traceback would keep the failed forward's tensors alive
+            self._relieve(len(part), failed)
+            if not again:
+                return
+
+    def prepare(self) -> None:
+        """Make the calls for the batches to come: making one asks the first block a token, which nobody may count."""
+        for start in range(0, len(self.hidden), self.batch):
+            self.call(min(self.batch, len(self.hidden) - start), 0)
+        self.call(self.few, 0)
+
+    def call(self, windows: int, block: int) -> Call:
+        """What a block is called with for so many windows."""
+        if windows not in self._calls:
+            self._calls[windows] = self.make_calls(windows)
+        return self._calls[windows][block]
+
+    def _relieve(self, windows: int, failed: str) -> None:
+        self.relieved += 1
+        if self.hidden.device != torch.device("cpu"):
+            self.hidden = self.hidden.cpu()
+            self.notes.append("out of memory: calibration activations were moved to host memory")
+        elif windows > 1:
+            self.batch = windows // 2
+            self.notes.append(f"out of memory: went on with {self.batch} windows in one forward")
+        else:
+            raise KickError(
+                f"out of memory with one window of {self.hidden.shape[1]} tokens in a forward ({failed}): "
+                f"use a shorter --length or --device cpu"
+            )
+        release()
+
+    def take_notes(self) -> str:
+        """What was noted since the last call."""
+        told = "; ".join(self.notes)
+        self.notes.clear()
+        return told
+
+
+def release() -> None:
+    """Give cached device memory back, so that the next attempt has all there is."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+_SHARE = 0.4
+"""Activations stay on the device while they and a second set of them take at most this share of its free memory."""
+
+
+def room(device: torch.device) -> float:
+    """Bytes of a device's memory that work on one block may take beside what is there; without a bound on a CPU."""
+    if device.type != "cuda":
+        return float("inf")
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return _SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
+
+
+def _place(device: torch.device, size: int) -> torch.device:
+    if device.type == "cuda" and 2 * size > _SHARE * torch.cuda.mem_get_info(device)[0]:
+        return torch.device("cpu")
+    return device
+
+
+def first(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None = None, hold: Hold = all_in_place) -> Inputs:
+    """The inputs of block 0 for token ids [windows, length], or of the block whose saved `hidden` is given."""
+
+    def entering(part: Tensor) -> tuple[Tensor, list[Call]]:
+        with hold(0):  # one token goes through the first block, to see what it returns
+            return first_inputs(model, part)
+
+    if hidden is None:
+        states, calls = entering(ids[:BATCH])
+        place = _place(model.device, len(ids) * states[0].nbytes)
+        hidden = torch.empty((len(ids), *states.shape[1:]), dtype=states.dtype, device=place)
+        for rows in (slice(start, start + BATCH) for start in range(0, len(ids), BATCH)):
+            hidden[rows] = states if rows.start == 0 else entering(ids[rows])[0]
+        known = {len(states): calls}
+    else:
+        hidden, known = hidden.to(_place(model.device, hidden.nbytes)), {}
+    return Inputs(hidden, model.device, lambda windows: entering(ids[:windows])[1], batch=BATCH, _calls=known)
+
+
+@dataclass(slots=True)
+class Dense:
+    """What one pass through a block with its own weights told: statistics by matrix, its outputs for the first
+    batch, and for all windows where they were asked for. `energies` keeps each matrix's ‖WX‖², once it was asked for.
+    """
+
+    stats: dict[str, InputStats]
+    first: Tensor
+    outputs: Tensor | None
+    energies: dict[str, Tensor] = field(default_factory=dict)
+
+
+def dense_pass(
+    model: PreTrainedModel, block: nn.Module, index: int, inputs: Inputs, need: Need, *, keep: bool
+) -> Dense:
+    """Run a block as it is over all calibration windows; `keep` all outputs, or the first batch's only.
+
+    Raises KickError when a matrix's inputs are not finite.
+    """
+    attempt = partial(_attempt, model, block, index, inputs, need, keep)
+    # after an out-of-memory a window may have been counted in part: statistics are begun anew
+    while (found := attempt()) is None:
+        pass
+    return found
+
+
+def _attempt(
+    model: PreTrainedModel, block: nn.Module, index: int, inputs: Inputs, need: Need, keep: bool
+) -> Dense | None:
+    """One pass, or None when memory ran out on the way."""
+    tallies: dict[str, StatsAccumulator] = {}
+
+    def see(names: tuple[str, ...], tensor: Tensor) -> None:
+        if names[0] not in tallies:
+            tallies.update(dict.fromkeys(names, StatsAccumulator(tensor.shape[-1], need, tensor.device)))
+        tallies[names[0]].add(tensor)
+
+    inputs.prepare()
+    before, early = inputs.relieved, None
+    outputs = torch.empty_like(inputs.hidden) if keep else None
+    with eager_experts(model), watched_inputs(block, see):
+        for rows, output in inputs.outputs(block, index, again=False):
+            early = output if early is None else early
+            if outputs is not None:
+                outputs[rows] = output
+    if inputs.relieved != before:
+        return None
+    for name, tally in tallies.items():
+        require_finite(tally.sq_norms, f"block {index}: the input of {name}")
+    # matrices that share a tally share what is worked out from it
+    stats = {id(tally): tally.stats() for tally in tallies.values()}
+    assert early is not None
+    return Dense({name: stats[id(tally)] for name, tally in tallies.items()}, early, outputs)
+
+
+def require_finite(tensor: Tensor, what: str) -> None:
+    """Refuse NaN and infinities by name: they would spread into every weight."""
+    if not torch.isfinite(tensor).all():
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise KickError(f"{what} holds {bad} NaN or infinite values: nothing can be compressed on them")

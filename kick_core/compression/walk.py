@@ -1,0 +1,315 @@
+"""The block walk: statistics, method, propagation, one decoder block after the other.
+
+The walk is a generator: it yields a finished block and goes on when asked, so that the edges can show
+progress, write files or stop. It knows no method and no architecture; methods are pure functions of one
+matrix, and blocks say themselves which linears share an input.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kick_core import methods
+from kick_core.compression import activations, allocation
+from kick_core.compression.activations import Hold, all_in_place
+from kick_core.compression.block import Choose, compress_block, made_together, require_finite, with_ready
+from kick_core.compression.recovery.blocks import reconstruct
+from kick_core.errors import BadRequest
+from kick_core.methods import CompressedMatrix
+from kick_core.models.blocks import decoder_blocks, matrices
+from kick_core.records import BlockReport, Card, LayerPlan, LayerReport, StructuredMask
+from kick_core.spec import Calibration, Recipe, parse
+
+
+def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> CompressedMatrix:
+    """Compress one matrix by a recipe, looking at its inputs.
+
+    `weight` [out, in] floating point; `inputs` [samples, tokens, in]. Returns a new matrix, `weight` is not
+    changed. Raises BadRequest for shapes that do not fit or a recipe that cannot be met.
+    """
+    asked = methods.resolve(parse(recipe))
+    if methods.plans(asked):
+        raise BadRequest(f"{asked.text} looks at the whole model: `kick compress` or kick_core.load make it")
+    if asked.target is None:
+        return CompressedMatrix(weight.detach().clone())
+    if methods.recovery(asked):
+        raise BadRequest(f"{asked.text}: a matrix alone cannot be recovered, which takes the blocks around it")
+    if weight.dim() != 2 or inputs.dim() != 3 or inputs.shape[-1] != weight.shape[1]:
+        raise BadRequest(
+            f"weight {tuple(weight.shape)} and inputs {tuple(inputs.shape)} do not fit: "
+            f"[out, in] and [samples, tokens, in] are expected"
+        )
+    tally = activations.StatsAccumulator(weight.shape[1], methods.needs(asked), weight.device)
+    for sample in inputs:
+        tally.add(sample)
+    activations.require_finite(weight, "the weight")
+    activations.require_finite(tally.sq_norms, "the inputs")
+    return methods.apply(asked, weight.detach(), tally.stats())
+
+
+@dataclass(slots=True)
+class Walked:
+    """One finished block. `hidden` is the next block's input; None behind the last block, and when the method looks at
+    no data. `dense` is what the dense model's next block would be given, where blocks are fitted to it.
+    """
+
+    report: BlockReport
+    results: dict[str, CompressedMatrix]
+    hidden: Tensor | None
+    dense: Tensor | None = None
+
+
+def needs_data(recipe: Recipe) -> bool:
+    """Whether a recipe looks at calibration data at all."""
+    return methods.needs(recipe) != "nothing"
+
+
+@torch.no_grad()
+def walk(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    ids: Tensor | None,
+    *,
+    propagate: str = "compressed",
+    start: int = 0,
+    hidden: Tensor | None = None,
+    dense: Tensor | None = None,
+    hold: Hold = all_in_place,
+    plan: LayerPlan | None = None,
+) -> Iterator[Walked]:
+    """Compress a model in place, block by block from `start` on; with a `plan`, every matrix as it says.
+
+    `ids` [windows, length] are calibration tokens, full windows without padding (None for methods that look
+    at no data). `hidden` and `dense` are the saved inputs of block `start` (see `Walked`) when a stopped walk goes
+    on. `hold` brings a block's weights where the model is not in memory as a whole.
+    """
+    asked = methods.resolve(recipe)
+    if asked.target is None:
+        return
+    if (how := methods.recovery(asked)) and how.trains:
+        raise BadRequest(
+            f"{recipe.text} is trained from a finished artifact: make it in a cache, by kick compress or kick_core.load"
+        )
+    blocks = decoder_blocks(model)
+    inputs = aim = None
+    if needs_data(asked):
+        if ids is None:
+            raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
+        inputs = activations.first(model, ids, hidden, hold)
+        if fits_blocks(asked) and propagate == "compressed":  # else both see the dense model's activations
+            aim = activations.first(model, ids, dense, hold)
+    choose = _chooser(model, asked, ids, hold, plan)
+    for index in range(start, len(blocks)):
+        with hold(index):
+            walked = _walk_block(model, index, inputs, aim, asked, choose, propagate)
+        yield walked
+
+
+def fits_blocks(recipe: Recipe) -> bool:
+    """Whether a recipe fits every block to the dense one's outputs after compressing it."""
+    how = methods.recovery(recipe)
+    return how is not None and not how.trains
+
+
+def _chooser(model: PreTrainedModel, recipe: Recipe, ids: Tensor | None, hold: Hold, plan: LayerPlan | None) -> Choose:
+    """What a resolved recipe does to every matrix. Raises BadRequest when it needs a plan and there is none."""
+    if plan is not None:
+        made = {name: methods.resolve(parse(text)) for name, text in plan.recipes.items()}
+        return lambda block, name: made.get(f"{block}.{name}") or plan.lines.get(f"{block}.{name}", StructuredMask())
+    if methods.plans(recipe):
+        raise BadRequest(f"{recipe.text} looks at the whole model first: make it by `kick compress` or kick_core.load")
+    assert recipe.target is not None
+    targets = allocation.per_block(model, recipe.target, methods.alloc(recipe), ids, hold)
+    goals = [replace(recipe, target=target) for target in targets]
+    return lambda block, _name: goals[block]
+
+
+def _walk_block(
+    model: PreTrainedModel,
+    index: int,
+    inputs: activations.Inputs | None,
+    aim: activations.Inputs | None,
+    recipe: Recipe,
+    choose: Choose,
+    propagate: str,
+) -> Walked:
+    began = time.perf_counter()
+    blocks = decoder_blocks(model)
+    block, need = blocks[index], methods.needs(recipe)
+    dense, fit = None, None
+    if inputs is not None:
+        dense = activations.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
+    require_finite(block, index)
+    (ready,) = made_together(block, index, dense, [choose])
+    wanted = _through(block, index, aim) if aim else dense.outputs if dense else None
+    results, layers = compress_block(block, index, dense, choose, ready, once=True)
+    if inputs and wanted is not None and (how := methods.recovery(recipe)) and not how.trains:
+        fit = reconstruct(block, index, inputs, wanted, results, how)
+        results = fit.results
+    last = index + 1 == len(blocks)
+    loss = _propagate(block, index, inputs, dense, last=last) if inputs and dense else None
+    if aim and wanted is not None:
+        aim.hidden = wanted
+    note = "; ".join(noted for stream in (inputs, aim) if stream and (noted := stream.take_notes()))
+    report = BlockReport(
+        index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note,
+        fit=(fit.before, fit.after) if fit else None,
+    )  # fmt: skip
+    if last:
+        return Walked(report, results, None)
+    return Walked(report, results, inputs.hidden if inputs else None, aim.hidden if aim else None)
+
+
+def _through(block: nn.Module, index: int, inputs: activations.Inputs) -> Tensor:
+    """A block's outputs for all windows [windows, length, width]."""
+    made = torch.empty_like(inputs.hidden)
+    for rows, output in inputs.outputs(block, index):
+        made[rows] = output
+    return made
+
+
+@torch.no_grad()
+def walk_many(
+    model: PreTrainedModel,
+    recipes: Sequence[Recipe],
+    ids: Tensor,
+    *,
+    start: int = 0,
+    hold: Hold = all_in_place,
+    plans: Mapping[Recipe, LayerPlan] | None = None,
+    need: methods.Need = "nothing",
+) -> Iterator[tuple[Recipe, Walked]]:
+    """Many recipes from one calibration pass: every block sees the dense model's activations.
+
+    Yields, for every block from `start` on, what each recipe makes of it, one after the other: the same as
+    `walk` makes with `propagate="dense"`. The model is left dense. `plans` are those of recipes that need one; `need`
+    asks for more statistics than the recipes do (with "gram" every matrix's loss is told).
+    """
+    asked = [methods.resolve(recipe) for recipe in recipes]
+    most = max((need, *(methods.needs(recipe) for recipe in asked)), key=methods.NEEDS.index)
+    inputs = activations.first(model, ids, hold=hold)
+    choosers = [
+        _chooser(model, recipe, ids, hold, (plans or {}).get(given))
+        for given, recipe in zip(recipes, asked, strict=True)
+    ]
+    blocks = decoder_blocks(model)
+    for index, block in enumerate(blocks):
+        with hold(index):
+            dense = activations.dense_pass(model, block, index, inputs, most, keep=True)
+            kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
+            require_finite(block, index)
+            for given, choose, ready in with_ready(block, index, dense, recipes, choosers) if index >= start else ():
+                began = time.perf_counter()
+                results, layers = compress_block(block, index, dense, choose, ready, once=False)
+                loss = _first_loss(block, index, inputs, dense)
+                for matrix, weight in kept:
+                    matrix.write(weight)
+                seconds, note = time.perf_counter() - began, inputs.take_notes()
+                seconds += sum(spent for _, spent in ready.values())
+                report = BlockReport(index, len(blocks), tuple(layers), seconds, loss, note=note)
+                yield given, Walked(report, results, None)
+            assert dense.outputs is not None
+            inputs.hidden = dense.outputs
+
+
+def _first_loss(block: nn.Module, index: int, inputs: activations.Inputs, dense: activations.Dense) -> float:
+    """The block's relative output error on the first few windows."""
+    _, output = next(inputs.outputs(block, index, most=inputs.few))
+    return _relative(output, dense.first[: len(output)])
+
+
+def _relative(changed: Tensor, output: Tensor) -> float:
+    error, whole = (changed - output).float().square().sum(), output.float().square().sum()
+    return float(error / whole.clamp(min=1e-30))
+
+
+def _propagate(
+    block: nn.Module, index: int, inputs: activations.Inputs, dense: activations.Dense, *, last: bool
+) -> float:
+    """Put the next block's inputs in place, if there is one; returns the block's relative output error on the first
+    batch."""
+    if dense.outputs is not None or last:
+        loss = _first_loss(block, index, inputs, dense)
+        inputs.hidden = inputs.hidden if dense.outputs is None else dense.outputs
+        return loss
+    loss = 0.0
+    for rows, output in inputs.outputs(block, index):
+        if rows.start == 0:
+            few = min(inputs.few, len(output))
+            loss = _relative(output[:few], dense.first[:few])
+        inputs.hidden[rows] = output
+    return loss
+
+
+def compress(
+    model: PreTrainedModel, recipe: str | Recipe, calibration: Tensor | Calibration | None = None
+) -> Iterator[BlockReport | Card]:
+    """Compress an open model in place: yields a report per block, last the card.
+
+    `calibration`: token ids [windows, length], or a Calibration (read with the model's own tokenizer).
+    Nothing is stored; the card's key and fingerprint are empty. Raises BadRequest or KickError.
+    """
+    from kick_core.compression.calibration import windows_for
+
+    asked = parse(recipe)
+    ids = windows_for(model, calibration) if isinstance(calibration, Calibration) else calibration
+    propagate = calibration.propagate if isinstance(calibration, Calibration) else "compressed"
+    layers: list[LayerReport] = []
+    began = time.perf_counter()
+    for walked in walk(model, asked, ids, propagate=propagate):
+        layers += [replace(x, name=f"{walked.report.block}.{x.name}") for x in walked.report.layers]
+        yield walked.report
+    yield make_card(model, asked, layers, seconds=time.perf_counter() - began)
+
+
+def make_card(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    layers: list[LayerReport],
+    *,
+    seconds: float,
+    key: str = "",
+    name: str = "",
+    fingerprint: str = "",
+    calibration: dict[str, object] | None = None,
+    size: int = 0,
+    warnings: tuple[str, ...] = (),
+    decoder: str = "",
+    recovery: dict[str, object] | None = None,
+    plan: dict[str, Any] | None = None,
+) -> Card:
+    """The card of what a walk did. `layers` carry their block's number in front of their name."""
+    from kick_core.provenance import host, now, versions
+
+    weights = sum(layer.rows * layer.cols for layer in layers)
+    return Card(
+        key=key,
+        model=name or model.config.name_or_path,
+        fingerprint=fingerprint,
+        recipe=recipe.text,
+        resolved=methods.payload(recipe),
+        calibration=calibration,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=model.device.type,
+        blocks=len(decoder_blocks(model)),
+        weights=weights,
+        zeros=sum(layer.zeros for layer in layers),
+        bytes=size,
+        dense_bytes=weights * model.dtype.itemsize,
+        seconds=seconds,
+        created=now(),
+        versions=versions(),
+        layers=tuple(layers),
+        warnings=warnings,
+        decoder=decoder,
+        host=host(),
+        recovery=recovery,
+        plan=plan,
+    )

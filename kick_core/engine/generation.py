@@ -1,0 +1,185 @@
+"""Writing text: greedy or sampled continuations of padded batches, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kick_core.engine.batching import Batch, BatchPolicy, Ids, batches, in_parts, round_up, rows_matter
+from kick_core.engine.lean import lean
+from kick_core.engine.lean_steps import DedupSteps
+from kick_core.engine.steps import NOT_FINITE, LibrarySteps, SlotSteps, steps_for
+from kick_core.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One continuation: its token ids (without the end token) and why it ended.
+
+    "eos", "stop" or "limit"; "not finite" when its logits held NaN or no finite maximum.
+    """
+
+    ids: tuple[int, ...]
+    stop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn: from softmax(logits / temperature), cut to the `top_k` likeliest (0: all) and then to
+    the fewest likeliest whose probabilities reach `top_p` (Holtzman et al. 2020, "nucleus sampling")."""
+
+    temperature: float
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and 0 < self.top_p <= 1 and self.top_k >= 0):
+            raise BadRequest(f"{self}: temperature must be above 0, top_p in (0, 1], top_k 0 (all) or more")
+
+    def choose(self, logits: Tensor, chance: Tensor) -> Tensor:
+        """Token ids [rows] from float32 logits [rows, vocabulary] and one number in [0, 1) per row."""
+        ordered, ids = (logits / self.temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
+        upto = ordered.cumsum(-1)
+        kept = upto - ordered < self.top_p
+        if self.top_k:
+            kept[:, self.top_k :] = False
+        mass = (ordered * kept).cumsum(-1)
+        place = torch.searchsorted(mass, (chance.to(mass.dtype)[:, None] * mass[:, -1:]), right=True)
+        # rounding may put the number on the very end of the mass, behind the last token that is kept
+        place = torch.minimum(place, kept.sum(-1, keepdim=True) - 1).clamp(min=0)
+        return ids.gather(-1, place)[:, 0]
+
+
+Stopper = Callable[[list[int]], bool]
+
+Steps = SlotSteps | LibrarySteps | DedupSteps
+
+_MANY = 4
+"""The lean forward takes so many times the plan's rows at once: in its steps many rows cost little more than few."""
+
+_WINDOW = 8
+"""A stop string is looked for in the text of so many last tokens."""
+
+
+def stopper(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> Stopper:
+    """Says of token ids so far whether one of the stop strings stands at their end, leading space aside.
+
+    A stop string may be spread over tokens, so text is looked at; but only after a token that can be its end.
+    """
+    ends = {stop[-1] for stop in stops}
+    can_end: dict[int, bool] = {}
+
+    def stopped(ids: list[int]) -> bool:
+        last = ids[-1]
+        if last not in can_end:
+            text = str(tokenizer.decode([last]))
+            can_end[last] = bool(ends.intersection(text)) or "\ufffd" in text  # part of a character
+        if not can_end[last]:
+            return False
+        text = str(tokenizer.decode(ids[-_WINDOW:])).lstrip()
+        return any(stop in text for stop in stops)
+
+    return stopped if stops else lambda _: False
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    *,
+    new_tokens: int,
+    ends: frozenset[int],
+    stops: Stopper,
+    plan: BatchPolicy,
+    filler: int,
+    sampling: Sampling | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Iterator[dict[int, Generated]]:
+    """Continuations, the likeliest token each time or, with `sampling`, drawn. Yields {prompt number: Generated}.
+
+    A row ends at a token of `ends`, when `stops(ids so far)` says so, or after `new_tokens`. Drawing takes one
+    number per token from a generator of the row's own, made from `seeds[i]`: a text does not depend on its
+    neighbours. Raises BadRequest when sampling has no seed for every prompt.
+    """
+    if sampling is not None and (seeds is None or len(seeds) != len(prompts)):
+        raise BadRequest(f"sampling needs one seed per prompt: {len(seeds or ())} seeds for {len(prompts)} prompts")
+    rules = _Rules(new_tokens, ends, stops)
+    fixed = rows_matter(model)
+    choose, small = sampling.choose if sampling else None, lean(model)
+    steps = DedupSteps(small, plan, choose) if small else steps_for(model, plan, filler, choose, whole=fixed)
+    for batch in _batches([len(p) for p in prompts], new_tokens, plan, steps, fixed):
+
+        def ask(items: Sequence[int], rows: int, room: int = batch.length) -> dict[int, Generated]:
+            count = rows if fixed else len(items)
+            uniforms = _chances([seeds[i] for i in items], count, new_tokens) if seeds and sampling else None
+            steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms)
+            return dict(zip(items, _written(steps, len(items), rules, leave=not fixed), strict=True))
+
+        yield from in_parts(batch.items, batch.rows, ask, plan)
+
+
+def _batches(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: Steps, fixed: bool) -> list[Batch]:
+    """Which prompts are decoded together. Where the shape matters it follows from a prompt alone."""
+    if isinstance(steps, LibrarySteps):
+        return batches(lengths, plan)
+    most = _MANY * plan.rows if isinstance(steps, DedupSteps) else plan.rows
+    order = sorted(range(len(lengths)), key=lambda item: (plan.length(lengths[item]), item))
+    made: list[Batch] = []
+    if not fixed:
+        while order:
+            rows = max(1, min(most, plan.tokens // (lengths[order[-1]] + new_tokens)))
+            room = round_up(max(lengths[i] for i in order[-rows:]) + new_tokens, plan.room)
+            made.append(Batch(tuple(order[-rows:]), rows, room))
+            del order[-rows:]
+        return made[::-1]
+    for room, some in groupby(order, key=lambda item: round_up(plan.length(lengths[item]) + new_tokens, plan.room)):
+        items, rows = list(some), plan.batch_rows(room)
+        made += [Batch(tuple(items[i : i + rows]), rows, room) for i in range(0, len(items), rows)]
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    new_tokens: int
+    ends: frozenset[int]
+    stops: Stopper
+
+
+def _chances(seeds: Sequence[int], rows: int, new_tokens: int) -> Tensor:
+    """Numbers in [0, 1), float32 [rows, new_tokens], each row from its own seed."""
+    drawn = [torch.rand(new_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack([drawn[min(row, len(drawn) - 1)] for row in range(rows)])
+
+
+_LEAVE = 0.9
+"""Finished rows are taken out when no more than this share of the rows still writes."""
+
+
+def _written(steps: Steps, asked: int, rules: _Rules, leave: bool) -> list[Generated]:
+    """Run the steps of a batch until its first `asked` rows are done; the rest only keeps the shape."""
+    ids: list[list[int]] = [[] for _ in range(asked)]
+    ended = ["" for _ in range(asked)]
+    rows = list(range(asked))  # which prompt stands in which row
+    for number in range(rules.new_tokens):
+        for row, token in zip(rows, steps.next(), strict=False):
+            if ended[row]:
+                continue
+            if token in rules.ends or token == NOT_FINITE:
+                ended[row] = "not finite" if token == NOT_FINITE else "eos"
+                continue
+            ids[row].append(token)
+            if rules.stops(ids[row]):
+                ended[row] = "stop"
+            elif number + 1 == rules.new_tokens:
+                ended[row] = "limit"
+        still = [place for place, row in enumerate(rows) if not ended[row]]
+        if not still:
+            break
+        if leave and len(still) <= _LEAVE * len(rows):
+            rows = [rows[place] for place in steps.keep(still)]
+    return [Generated(tuple(own), stop) for own, stop in zip(ids, ended, strict=True)]

@@ -1,0 +1,122 @@
+"""Free text after a raw prompt, and dialogues turn after turn."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from kick_core import engine
+from kick_core.engine import Generated, Sampling
+from kick_core.evaluation.session import EvalSession, prompt_hash, rejected
+from kick_core.models.tokenization import dialogue as dialogue_text
+from kick_core.models.tokenization import encode
+from kick_core.records import Example, Output
+from kick_core.tasks import PromptSpec
+
+
+def generate(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> Iterator[list[Output]]:
+    """One answer to each raw prompt."""
+    prompts = [encode(ask.tokenizer, "".join(example.prompt)) for example in wanted]
+    fit, refused = _fitting(ask, way, wanted, prompts)
+    if refused:
+        yield refused
+    for batch in _continued(ask, way, [wanted[i] for i in fit], [prompts[i] for i in fit], 0):
+        empty = [Output(wanted[fit[i]].id, "") for i in batch]
+        yield [_said(ask, way, e, prompts[fit[i]], found) for e, (i, found) in zip(empty, batch.items(), strict=True)]
+
+
+def dialogue(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> Iterator[list[Output]]:
+    """Turn after turn for all examples; an example is done when its last turn is."""
+    said: list[Output] = [Output(example.id, "") for example in wanted]
+    open_ones = list(range(len(wanted)))
+    turn = 0
+    while open_ones:
+        asked = [wanted[i] for i in open_ones]
+        prompts = [
+            encode(
+                ask.tokenizer,
+                dialogue_text(ask.tokenizer, wanted[i].prompt[: turn + 1], said[i].text, way.template),
+            )
+            for i in open_ones
+        ]
+        fit, refused = _fitting(ask, way, asked, prompts)
+        if refused:
+            yield refused
+        for batch in _continued(ask, way, [asked[i] for i in fit], [prompts[i] for i in fit], turn):
+            done = []
+            for position, found in batch.items():
+                ids, i = prompts[fit[position]], open_ones[fit[position]]
+                said[i] = _said(ask, way, said[i], ids, found)
+                if turn + 1 == len(wanted[i].prompt) or found.stop == "not finite":
+                    done.append(said[i])
+            if done:
+                yield done
+        turn += 1
+        open_ones = [
+            open_ones[position]
+            for position in fit
+            if turn < len(asked[position].prompt) and said[open_ones[position]].stop != "not finite"
+        ]
+
+
+def _budget(way: PromptSpec, prompt: Sequence[int]) -> int:
+    """New tokens that an answer may have."""
+    return way.times_prompt * len(prompt) or way.new_tokens
+
+
+def _fitting(
+    ask: EvalSession, way: PromptSpec, wanted: Sequence[Example], prompts: Sequence[list[int]]
+) -> tuple[list[int], list[Output]]:
+    """Which prompts leave room for an answer, and rejected outputs for those that do not."""
+    fit = [i for i, ids in enumerate(prompts) if ids and len(ids) + _budget(way, ids) <= ask.context]
+    kept = set(fit)
+    return fit, [rejected(wanted[i], prompts[i]) for i in range(len(prompts)) if i not in kept]
+
+
+def _continued(
+    ask: EvalSession, way: PromptSpec, wanted: Sequence[Example], prompts: Sequence[list[int]], turn: int
+) -> Iterator[dict[int, Generated]]:
+    """Continuations, those with one budget and one temperature together."""
+    stops = engine.stopper(ask.tokenizer, way.stop)
+    groups: dict[tuple[int, float], list[int]] = {}
+    for i, (example, ids) in enumerate(zip(wanted, prompts, strict=True)):
+        groups.setdefault((_budget(way, ids), way.temperature(example)), []).append(i)
+    for (budget, temperature), items in sorted(groups.items()):
+        for batch in ask.engine.generate(
+            [prompts[i] for i in items],
+            new_tokens=budget,
+            ends=ask.ends,
+            stops=stops,
+            plan=ask.plan,
+            filler=ask.filler,
+            sampling=Sampling(temperature, top_k=way.top_k) if temperature else None,
+            seeds=[_seed(wanted[i], turn) for i in items],
+        ):
+            yield {items[position]: found for position, found in batch.items()}
+
+
+def _seed(example: Example, turn: int) -> int:
+    """The same draws for an example whatever it is asked with, and whoever is asked."""
+    return int.from_bytes(hashlib.sha256(f"{example.id} turn {turn}".encode()).digest()[:7])
+
+
+def _text(ask: EvalSession, way: PromptSpec, found: Generated) -> str:
+    text: str = ask.tokenizer.decode(list(found.ids), skip_special_tokens=True).lstrip()
+    for stop in way.stop:
+        text = text.partition(stop)[0]
+    return text.rstrip()
+
+
+def _said(ask: EvalSession, way: PromptSpec, before: Output, ids: list[int], found: Generated) -> Output:
+    """One turn more."""
+    stop = "limit" if before.stop == "limit" and found.stop != "not finite" else found.stop
+    return replace(
+        before,
+        prompt_hash=prompt_hash(ids),
+        text=(*before.text, _text(ask, way, found)),
+        ids=(*before.ids, found.ids),
+        stop=stop,
+        tokens=before.tokens + len(found.ids),
+        prompt_tokens=len(ids),
+    )

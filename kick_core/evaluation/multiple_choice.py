@@ -1,0 +1,88 @@
+"""Multiple choice by log-probability, with few-shot prompts that lose shots until they fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
+from typing import NamedTuple
+
+from kick_core.engine import OptionScores
+from kick_core.evaluation.session import EvalSession, prompt_hash, rejected
+from kick_core.models.tokenization import all_option_ids
+from kick_core.records import Example, Output
+from kick_core.tasks import PromptSpec
+
+
+class _Shown(NamedTuple):
+    """One question as token ids: the prompt, and every option's own tokens. `shots` None: it never had any."""
+
+    prompt: list[int]
+    endings: list[list[int]]
+    shots: int | None
+
+
+def choose(ask: EvalSession, way: PromptSpec, wanted: Set[str], among: Sequence[Example]) -> Iterator[list[Output]]:
+    """Every option's log-probability. A letter is one token; an option of several is the sum of its tokens'."""
+    asked = _all_shown(ask, way, among)
+    # the last token of an option is predicted and never read
+    fits = [len(one.prompt) + max(map(len, one.endings)) - 1 <= ask.context for one in asked]
+    refused = [
+        rejected(example, one.prompt)
+        for example, one, there in zip(among, asked, fits, strict=True)
+        if example.id in wanted and not there
+    ]
+    if refused:
+        yield refused
+    fit = [i for i, there in enumerate(fits) if there]
+    prompts, endings = [asked[i].prompt for i in fit], [asked[i].endings for i in fit]
+    now = [n for n, i in enumerate(fit) if among[i].id in wanted]
+    for batch in ask.engine.score_options(prompts, endings, plan=ask.plan, filler=ask.filler, wanted=now):
+        yield [_output(ask, among[fit[n]], asked[fit[n]], found) for n, found in batch.items()]
+
+
+def _all_shown(ask: EvalSession, way: PromptSpec, among: Sequence[Example]) -> list[_Shown]:
+    """All questions as token ids; a sweep asks many models the same ones, so they are kept with the asker."""
+    key = (id(among), ask.room(way), way.shots)
+    if key not in ask.prepared:
+        ask.prepared[key] = (among, shown(ask, way, among))
+    found: list[_Shown] = ask.prepared[key][1]
+    return found
+
+
+def shown(ask: EvalSession, way: PromptSpec, among: Sequence[Example]) -> list[_Shown]:
+    """Each question with as many shots as there is room for; the first ones stay."""
+    there = [max(0, len(example.prompt) - 2) for example in among]
+    left = there if way.shots is None else [min(count, way.shots) for count in there]
+    found: list[_Shown | None] = [None] * len(among)
+    while open_ones := [i for i, one in enumerate(found) if one is None]:
+        texts = [_text(among[i], left[i]) for i in open_ones]
+        tokens = all_option_ids(ask.tokenizer, texts, [among[i].choices for i in open_ones])
+        for i, (prompt, endings) in zip(open_ones, tokens, strict=True):
+            if len(prompt) <= ask.room(way) or not left[i]:
+                found[i] = _Shown(prompt, endings, left[i] if len(among[i].prompt) > 2 else None)
+            else:
+                left[i] -= 1
+    return [one for one in found if one]
+
+
+def _text(example: Example, shots: int) -> str:
+    """The prompt with its first `shots` shots: header, shots, question."""
+    if len(example.prompt) < 3:
+        return "".join(example.prompt)
+    return "".join((*example.prompt[: 1 + shots], example.prompt[-1]))
+
+
+def _output(ask: EvalSession, example: Example, shown: _Shown, found: OptionScores) -> Output:
+    """A scored output. Logits that are not finite give no log-probabilities: they can never be judged."""
+    plain = Output(example.id, prompt_hash(shown.prompt), prompt_tokens=len(shown.prompt), shots_used=shown.shots)
+    if not found.finite:
+        return replace(plain, stop="not finite")
+    return replace(
+        plain,
+        logprobs=found.logprobs,
+        stop="scored",
+        argmax=ask.tokenizer.decode([found.argmax], skip_special_tokens=True),
+        top=found.top,
+        entropy=found.entropy if math.isfinite(found.entropy) else None,
+    )

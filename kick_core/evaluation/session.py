@@ -1,0 +1,114 @@
+"""An open model, ready to be asked, and what every way of asking shares."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kick_core import engine
+from kick_core.engine import BatchPolicy, Engine
+from kick_core.models.tokenization import begins_with, template_name
+from kick_core.records import Example, Output
+from kick_core.tasks import PromptSpec
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSession:
+    """One model, ready to be asked: everything that the ways of asking share.
+
+    `model` is asked by this package's engine, unless `other` answers: then it only tells the config.
+    `prepared` remembers prompts as token ids, with the examples that they were made of.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    plan: BatchPolicy
+    prepared: dict[Any, tuple[Any, Any]] = field(default_factory=dict, compare=False, repr=False)
+    other: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """Who answers."""
+        return self.other or engine.own(self.model)
+
+    @property
+    def filler(self) -> int:
+        tokenizer = self.tokenizer
+        return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(i, int)), 0)
+
+    @property
+    def plan_text(self) -> str:
+        """What keys and pages say of the shape policy."""
+        return self.engine.plan(self.plan)
+
+    @property
+    def context(self) -> int:
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 2048))
+
+    @property
+    def ends(self) -> frozenset[int]:
+        listed = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        found = {self.tokenizer.eos_token_id} | set(listed if isinstance(listed, list) else [listed])
+        return frozenset(token for token in found if isinstance(token, int))
+
+    @property
+    def window(self) -> int:
+        """Tokens in a perplexity window."""
+        return min(2048, self.context)
+
+    def room(self, way: PromptSpec) -> int:
+        """Tokens that a few-shot prompt may have."""
+        return min(way.room or self.context, self.context)
+
+    def settings(self, way: PromptSpec) -> dict[str, Any]:
+        """How examples are asked of this model, beside their prompts: part of the run's key."""
+        base: dict[str, Any] = {
+            "kind": way.kind,
+            "context": self.context,
+            "template": template_name(self.tokenizer, way.template),
+            "bos": begins_with(self.tokenizer),
+        }
+        if way.kind in ("generate", "dialogue"):
+            length = f"{way.times_prompt} x prompt" if way.times_prompt else way.new_tokens
+            base |= {"new_tokens": length, "stop": list(way.stop), "decoding": decoding(way)}
+        if way.kind == "choose":
+            base |= {"room": self.room(way)} | ({} if way.shots is None else {"shots": way.shots})
+        if way.kind == "perplexity":
+            base |= {"window": self.context if way.unit == "word" else self.window, "variant": _VARIANTS[way.unit]}
+        if way.faults:
+            base |= {"as_published": list(way.faults)}
+        return base | dict(self.engine.settings)
+
+
+_VARIANTS = {
+    "token": "per token, windows without overlap (GPTQ, SparseGPT, Wanda)",
+    "word": "per word, page by page in rolling windows (lm-eval)",
+}
+
+
+def open_session(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> EvalSession:
+    """A model with the shape policy of its device."""
+    return EvalSession(model, tokenizer, engine.plan_for(model.device))
+
+
+def decoding(way: PromptSpec) -> str:
+    """How tokens are chosen, in words."""
+    drawn: Mapping[str, float] = {name: value for name, value in way.temperatures.items() if value}
+    if not drawn:
+        return "greedy"
+    by = ", ".join(f"{name} {value:g}".strip() for name, value in sorted(drawn.items()))
+    return f"sampled at temperature {by} (else greedy), top_k {way.top_k}, seeded by example"
+
+
+def prompt_hash(ids: Sequence[int]) -> str:
+    """What a prompt is known by in outputs."""
+    return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:16]
+
+
+def rejected(example: Example, ids: Sequence[int]) -> Output:
+    """The output of an example whose prompt does not fit."""
+    return Output(example.id, prompt_hash(ids), stop="rejected", prompt_tokens=len(ids))

@@ -1,0 +1,207 @@
+"""One example opened: prompt, gold, answers, what changed between them, what repeats, which option won."""
+
+from __future__ import annotations
+
+from math import exp
+
+import pandas as pd
+import streamlit as st
+
+from kick_core import views
+from kick_core.explorer.safe import Safe, chip, many, show, tag
+from kick_core.views import Answer, Claim, Detail, percent
+from kick_core.views.example_text import gold, prompt, question, said
+
+
+def mark(answer: Answer) -> Safe:
+    """Right, wrong or not judged, with why."""
+    match answer.right:
+        case None:
+            return chip("not judged")
+        case True:
+            return chip("right")
+        case False:
+            graded = f" {percent(answer.score)}" if 0 < answer.score < 1 else ""
+            why = f", {answer.why}" if answer.why not in ("", "wrong", "right") else ""
+            return tag("span", f"✗ wrong{graded}{why}", cls="chip bad")
+
+
+def head(name: str, answer: Answer, note: str = "") -> Safe:
+    return tag("div", tag("b", name), mark(answer), tag("span", note, cls="quiet"), cls="answer")
+
+
+def box(*children: Safe | str) -> Safe:
+    return tag("div", *children, cls="text long")
+
+
+def short(detail: Detail, run: str, dense: str) -> None:
+    """The landing page's example: question, gold, the two answers."""
+    before, after = detail.of(dense), detail.of(run)
+    if before is None or after is None:
+        return
+    show(
+        box(question(detail)),
+        tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem"),
+        head("dense", before), box(said(detail, before)),
+        head(after.label, after), box(warm(said(detail, after))),
+    )  # fmt: skip
+
+
+def warm(text: str) -> Safe:
+    """A text in which repeated words glow."""
+    return many(
+        tag("span", word.text, cls=f"heat{min(word.times, 4)}", title=f"said {word.times} times before")
+        if word.times
+        else tag("span", word.text)
+        for word in views.heat(text)
+    )
+
+
+def changed(before: str, after: str) -> Safe:
+    """The second text with what it took away struck through and what it brought underlined."""
+    return many(
+        tag("span", piece.text, cls="" if piece.kind == "same" else piece.kind)
+        for piece in views.difference(before, after)
+    )
+
+
+def probabilities(detail: Detail, before: Answer, after: Answer, names: tuple[str, str]) -> Safe:
+    """Paired bars: each option's probability among the four, in both models; the gold one is named."""
+    options = detail.example.meta.get("options") or detail.example.choices
+    rows = []
+    for at, option in enumerate(options):
+        letter = chr(ord("A") + at)
+        is_gold = letter in detail.example.answers
+        shares = [a.probabilities[at] if at < len(a.probabilities) else 0.0 for a in (before, after)]
+        bars = many(
+            tag("div", tag("i", style=f"width:{100 * share:.1f}%;background:{colour}"), cls="bar")
+            for share, colour in zip(shares, ("#7f8c8d", "#3366cc"), strict=True)
+        )
+        name = f"{letter}. {str(option).strip()}" + (" ✓ gold" if is_gold else "")
+        rows += [
+            tag("b" if is_gold else "span", name),
+            tag("div", bars),
+            tag("span", f"{percent(shares[0])} → {percent(shares[1])}"),
+        ]
+    note = tag("p", f"Upper bar {names[0]}, lower bar {names[1]}.", cls="quiet")
+    return tag("div", tag("div", *rows, cls="options"), note)
+
+
+def repetition_note(answer: Answer) -> str:
+    found = answer.repetition
+    if not found.tokens:
+        return ""
+    loop = f", from word {found.loop.onset + 1} on a loop of {_words(found.loop.period)}" if found.loop else ""
+    said = f"{_words(found.tokens)}, {found.unique} different, {percent(found.repeated)} of 4-grams repeated"
+    return said + loop
+
+
+def _words(count: int) -> str:
+    return "1 word" if count == 1 else f"{count} words"
+
+
+def opened(detail: Detail, run: str, dense: str) -> None:
+    """The example in full: prompt, gold, both answers, their difference, repetition, option probabilities."""
+    before, after = detail.of(dense), detail.of(run)
+    if before is None or after is None:
+        show(tag("p", "This example has not been asked of both models.", cls="quiet"))
+        return
+    facts = [detail.example.meta.get(name) for name in ("subject", "discipline", "bucket", "category")]
+    right = tag("p", "Gold: ", tag("b", gold(detail)), style="margin-top:.45rem")
+    show(
+        tag("p", " · ".join([detail.example.id, *(str(fact) for fact in facts if fact)]), cls="quiet"),
+        box(question(detail)),
+        right if detail.judged else Safe(""),
+    )
+    with st.expander("The prompt as it was sent"):
+        st.code(prompt(detail), language=None, wrap_lines=True)
+    if not detail.judged:
+        show(windows(before, after))
+        return
+    if before.probabilities or after.probabilities:
+        show(head(before.label, before), head(after.label, after))
+        show(probabilities(detail, before, after, (before.label, after.label)))
+        return
+    side_by_side(detail, before, after)
+
+
+def windows(before: Answer, after: Answer) -> Safe:
+    """A window of running text: how surprised each model is by it, in nats per token."""
+    said = f"{before.label} {before.score:.3f} → {after.label} {after.score:.3f} nats per token"
+    times = f"{exp(after.score - before.score):.2f} times the perplexity, over {after.output.tokens} predicted tokens"
+    return tag("p", tag("b", said), f": {times}.", style="margin-top:.45rem")
+
+
+def side_by_side(detail: Detail, before: Answer, after: Answer) -> None:
+    """Three columns: the first answer, the second as a difference from it, the second with its repetition."""
+    first, second = said(detail, before), said(detail, after)
+    left, middle, right = st.columns(3)
+    with left:
+        show(head(before.label, before), box(first), tag("p", repetition_note(before), cls="quiet"))
+    with middle:
+        show(head(after.label, after, "what changed"), box(changed(first, second)))
+    with right:
+        show(head(after.label, after, "what repeats"), box(warm(second)), tag("p", repetition_note(after), cls="quiet"))
+
+
+def strip(steps: list[Answer], here: str, detail: Detail) -> Safe:
+    """One prompt at every sparsity: green while it is right, and what was said."""
+    return tag("div", *(_frame(step, here, detail) for step in steps), cls="strip")
+
+
+def _frame(step: Answer, here: str, detail: Detail) -> Safe:
+    tone = {True: "right", False: "wrong", None: ""}[step.right]
+    sign = {True: "✓", False: "✗", None: "?"}[step.right]
+    text = " ".join(said(detail, step).split())
+    return tag(
+        "div",
+        tag("b", f"{sign} {step.target_label}"),
+        tag("span", text[:60]),
+        cls=f"frame {tone}{' here' if step.run == here else ''}",
+        title=text[:300],
+    )
+
+
+def evidence(found: Claim) -> None:
+    """The cells behind a claim."""
+    if found.evidence.empty:
+        show(tag("p", "Nothing has been measured.", cls="quiet"))
+        return
+    columns = ["label", "title", "share_kept", "share_low", "share_high", "paired", "vote"]
+    table = found.evidence.assign(**{c: 100 * found.evidence[c] for c in ("share_kept", "share_low", "share_high")})
+    columns += [name for name in ("rival", "rival_kept") if name in table]
+    st.dataframe(table[columns], hide_index=True, height=220, column_config=_EVIDENCE, alt="Cells behind the claim")
+
+
+_EVIDENCE = {
+    "label": "recipe",
+    "title": "task",
+    "share_kept": st.column_config.NumberColumn("kept", format="%.0f %%"),
+    "share_low": st.column_config.NumberColumn("from", format="%.0f %%"),
+    "share_high": st.column_config.NumberColumn("to", format="%.0f %%"),
+    "paired": "n",
+    "rival": "against",
+    "rival_kept": st.column_config.NumberColumn("its share", format="percent"),
+}
+
+
+def flips(row: pd.Series) -> Safe:
+    """The 2 x 2 table of one recipe against dense."""
+    return matrix(
+        int(row["both_right"]), int(row["broke"]), int(row["fixed"]), int(row["both_wrong"]), "dense", "compressed"
+    )
+
+
+def matrix(both_right: int, broke: int, fixed: int, both_wrong: int, a: str, b: str) -> Safe:
+    """How answers moved from A to B."""
+    return tag(
+        "div",
+        tag("span"), tag("span", f"{b} right", cls="head"), tag("span", f"{b} wrong", cls="head"),
+        tag("span", f"{a} right", cls="head"), _cell(both_right, "kept", "kept"), _cell(broke, "broke", "broke"),
+        tag("span", f"{a} wrong", cls="head"), _cell(fixed, "fixed", "fixed"), _cell(both_wrong, "both wrong", ""),
+        cls="matrix",
+    )  # fmt: skip
+
+
+def _cell(count: int, word: str, cls: str) -> Safe:
+    return tag("div", tag("b", f"{count:,}"), tag("span", word, cls="quiet"), cls=f"box {cls}")

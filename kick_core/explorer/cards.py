@@ -1,0 +1,167 @@
+"""Cards and small tables made of words and numbers: metrics, claims, the table of the other recipes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from kick_core.explorer.safe import TONE, Safe, chip, many, tag
+from kick_core.views import NOT_MEASURED, Claim, percent, shown
+from kick_core.views.chart_style import Row, each, task_colour
+
+
+def number(row: Row | pd.Series, column: str = "score") -> str:
+    """A score as people read it: shares in percent, perplexity as it is."""
+    value = float(row[column])
+    if math.isnan(value):
+        return "–"
+    if row["higher_is_better"]:
+        return percent(value, 1 if value < 0.9995 else 0)
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
+
+
+def metric(row: Row) -> Safe:
+    """One task under one recipe: score, interval, change against dense. Perplexity is red when it rises."""
+    dense = row["kind"] == "dense"
+    return tag(
+        "div",
+        tag("div", tag("span", cls="dot", style=f"background:{task_colour(row['task'])}"), row["title"], cls="name"),
+        tag("div", number(row), cls="value"),
+        tag("div", "dense" if dense else _change(row), cls=f"change {_tone(row)}", title=words(row["words"])),
+        tag("div", f"{number(row, 'low')} to {number(row, 'high')} · n {row['n']}", cls="quiet"),
+        cls="card",
+        **{"data-task": str(row["task"]), "data-score": f"{row['score']:.6f}", "data-recipe": str(row["recipe"])},
+    )
+
+
+def missing(title: str) -> Safe:
+    """A task that this recipe has not been asked."""
+    return tag("div", tag("div", title, cls="name"), tag("div", "not measured", cls="change calm"), cls="card")
+
+
+def _change(row: Row) -> str:
+    if row["verdict"] == NOT_MEASURED:
+        return "no dense run to compare"
+    if not row["dense_score"]:
+        return "dense scores nothing"
+    if not shown(row):
+        return "no difference shown"
+    relative = row["score"] / row["dense_score"] - 1
+    if math.isinf(relative) or relative > 99:
+        return "▲ beyond measure"
+    arrow = "▲" if relative > 0.0005 else "▼" if relative < -0.0005 else "="
+    return f"{arrow} {abs(100 * relative):.1f} % vs dense"
+
+
+def _tone(row: Row) -> str:
+    if row["kind"] == "dense" or row["verdict"] == NOT_MEASURED:
+        return "calm"
+    worse = row["diff_low"] > 0 if not row["higher_is_better"] else row["diff_high"] < 0
+    better = row["diff_high"] < 0 if not row["higher_is_better"] else row["diff_low"] > 0
+    return "bad" if worse else "good" if better else "calm"
+
+
+def metrics(frame: pd.DataFrame, recipe: str, titles: dict[str, str]) -> Safe:
+    """All tasks under one recipe."""
+    rows = {row["task"]: row for row in each(frame[frame["recipe"] == recipe])}
+    return tag(
+        "div", *(metric(rows[task]) if task in rows else missing(title) for task, title in titles.items()), cls="cards"
+    )
+
+
+def claim(found: Claim) -> Safe:
+    return tag(
+        "div",
+        chip(found.verdict),
+        tag("h3", found.text, style="margin-top:.45rem"),
+        *(tag("p", line, cls="quiet", style="margin-top:.3rem") for line in found.because),
+    )
+
+
+def kept_table(frame: pd.DataFrame, recipes: Sequence[str], here: str = "") -> Safe:
+    """Recipes by tasks, the share of the dense score kept, coloured by verdict; intervals on hover."""
+    titles = dict(zip(frame["task"], frame["title"], strict=True))
+    heads = many(tag("th", title) for title in titles.values())
+    rows = {(row["recipe"], row["task"]): row for row in each(frame[frame["recipe"].isin(recipes)])}
+    labels = dict(zip(frame["recipe"], frame["label"], strict=True))
+    body = many(
+        tag(
+            "tr",
+            tag("td", labels[recipe]),
+            *(_kept(rows.get((recipe, task))) for task in titles),
+            cls="here" if recipe == here else "",
+        )
+        for recipe in recipes
+    )
+    table = tag("table", tag("thead", tag("tr", tag("th", "Recipe"), heads)), tag("tbody", body))
+    return tag("div", table, cls="scroll")
+
+
+def _kept(row: Row | None) -> Safe:
+    if row is None or row["verdict"] == NOT_MEASURED:
+        return tag("td", "not measured", cls="calm")
+    text = f"{percent(row['share_low'])} to {percent(row['share_high'])}, n {row['paired']}, {row['verdict']}"
+    if math.isnan(row["share_kept"]):
+        return tag("td", "dense scores 0", cls="calm")
+    return tag("td", percent(row["share_kept"]), cls=TONE.get(row["verdict"], ""), title=text)
+
+
+def sentence(row: pd.Series) -> Safe:
+    """One recipe's result on one task in a sentence: from, to, interval, test, verdict."""
+    head = tag("h2", f"{row['label']}: {number(row)}", tag("span", " "), chip(row["verdict"]))
+    if row["kind"] == "dense":
+        return tag("div", head, tag("p", f"The reference. {number(row, 'low')} to {number(row, 'high')}.", cls="quiet"))
+    told = tag("p", words(row["words"]), style="margin:.3rem 0 0")
+    if not row["paired"]:
+        return tag("div", head, told)
+    said = f"Dense {_dense(row)} over {row['paired']:,} paired examples"
+    if row["clusters"] < row["n"]:
+        said += f" on {row['clusters']:,} passages"
+    if not math.isnan(row["share_kept"]):
+        said += (
+            f"; keeps {percent(row['share_kept'])} of it [{percent(row['share_low'])}, {percent(row['share_high'])}]"
+        )
+    if not math.isnan(row["chance"]):
+        said += f"; blind guessing gives {percent(row['chance'])}"
+    if not math.isnan(row["changed"]):
+        said += f"; {percent(row['changed'])} of the answers are another answer now "
+        said += f"[{percent(row['changed_low'])}, {percent(row['changed_high'])}]"
+    return tag("div", head, told, tag("p", said + ".", cls="quiet", style="margin:.3rem 0 .7rem"))
+
+
+def words(sentence: str) -> str:
+    """A sentence of `scores` as one of its own."""
+    return sentence[:1].upper() + sentence[1:] + "."
+
+
+def _dense(row: pd.Series) -> str:
+    return percent(row["dense_score"], 1) if row["higher_is_better"] else f"{row['dense_score']:.2f}"
+
+
+def scorers(rows: pd.DataFrame, reported: str) -> Safe:
+    """What every scorer of the task says of one run, with interval and n, and in words; `reported` is drawn."""
+    if len(rows) < 2:
+        return Safe("")
+    lines = [
+        tag(
+            "tr",
+            tag("td", str(row["scorer"]).replace("_", " ") + (" (drawn)" if row["scorer"] == reported else "")),
+            tag("td", _plain(row["dense_score"])),
+            tag(
+                "td", _plain(row["score"]), tag("span", f" {_plain(row['low'])} to {_plain(row['high'])}", cls="quiet")
+            ),
+            tag("td", str(row["n"])),
+            tag("td", "" if row["kind"] == "dense" else row["words"], cls="said"),
+        )
+        for row in each(rows)
+    ]
+    heads = [tag("th", name) for name in ("Scorer", "dense", "this, 95 %", "n")]
+    heads.append(tag("th", "against dense", cls="said"))
+    table = tag("table", tag("tr", *heads), *lines)
+    return tag("div", table, cls="scroll")
+
+
+def _plain(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"

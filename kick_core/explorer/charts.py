@@ -1,0 +1,57 @@
+"""Charts on a page: built once for a state of the cache, shown with the slider's line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+from plotly.basedatatypes import BaseFigure
+
+from kick_core.explorer import data
+from kick_core.explorer.frame import stamp
+from kick_core.explorer.safe import show, tag
+from kick_core.views import charts, size_charts
+from kick_core.views.chart_style import Chart
+
+BUILDERS: dict[str, Callable[..., Chart]] = {
+    "overlay": charts.overlay,
+    "panels": charts.panels,
+    "sizes": size_charts.sizes,
+    "accuracy": charts.accuracy,
+    "pareto": size_charts.pareto,
+}
+
+
+def chart(name: str, frame: pd.DataFrame, *words: str | int) -> Chart:
+    """A chart over a `current` frame, remembered until the cache changes; without its marker."""
+    about = tuple(str(frame[name].iloc[0]) for name in ("model", "protocol", "data"))
+    return _built(data.place(), stamp(), name, about, words, frame)
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _built(
+    root: str, stamp: str, name: str, about: tuple[str, ...], words: tuple[str | int, ...], _frame: pd.DataFrame
+) -> Chart:
+    return BUILDERS[name](_frame, *words)
+
+
+class _Checked(BaseFigure):
+    """A chart that Streamlit takes as it is. It would fill a Figure to check a dict, 45 of 100 ms at every rerun;
+    the charts of `kick_core.views.charts` are checked by tests instead."""
+
+    def __init__(self, chart: Chart) -> None:
+        self._chart = chart
+
+    def to_dict(self) -> Chart:
+        return self._chart
+
+
+def draw(chart: Chart, *, key: str, alt: str, marker: float | None = None, **options: Any) -> Any:
+    """Show a chart, with the slider's line when there is one."""
+    if not chart["data"]:
+        show(tag("p", "Nothing to draw has been measured here.", cls="quiet"))
+        return None
+    shown = chart if marker is None else charts.marked(chart, marker)
+    return st.plotly_chart(_Checked(shown), key=key, alt=alt, config={"displayModeBar": False}, **options)

@@ -1,0 +1,130 @@
+"""A against B in numbers: how answers moved, whether that is chance, where, and how repetitive both are."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from kick_core import views
+from kick_core.explorer import answers, data
+from kick_core.explorer.browser import slicing
+from kick_core.explorer.charts import draw
+from kick_core.explorer.frame import heading
+from kick_core.explorer.safe import Safe, show, tag
+from kick_core.views import percent
+from kick_core.views.chart_style import Chart, plain
+
+KINDS = {"ratio": "sparsities", "pattern": "patterns", "bits": "widths"}
+SLICES = 12
+"""Subjects drawn at most; the most broken ones."""
+
+
+def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
+    """The three blocks over the examples that both have."""
+    found = views.versus(examples)
+    left, middle, right = st.columns([4, 4, 4], gap="medium")
+    with left:
+        show(_words(found, a, b, data.between(b, a, "A")), answers.matrix(*found.table, "A", "B"))
+    with middle:
+        column = slicing(examples)
+        slices = views.by(examples, column)
+        heading(f"Flips by {column}", "Click a bar to see its examples only." if len(slices) > 1 else "")
+        if len(slices):
+            draw(_diverging(slices.head(SLICES), column), key="slices", on_select=_take, selection_mode="points",
+                 alt=f"Share of answers that flipped by {column}")  # fmt: skip
+    with right:
+        if examples[["repetition", "dense_repetition"]].max().max() > 0:
+            heading("Repeated 4-grams")
+            draw(_repetition(examples), key="repetition", alt="How repetitive the answers of A and B are")
+        else:
+            _survival(examples, a if b["kind"] == "dense" else b)
+        show(_rests(found))
+
+
+def _take() -> None:
+    """A click on a bar filters the table by its slice and shows its kind."""
+    points = st.session_state["slices"]["selection"]["points"]
+    if points:
+        st.session_state["slice"], st.session_state["kind"] = points[0]["customdata"]
+
+
+def _words(found: views.Versus, a: pd.Series, b: pd.Series, words: str) -> Safe:
+    return tag(
+        "div",
+        tag("h2", f"{percent(found.before, 1)} → {percent(found.after, 1)}, "
+                  f"but {percent(found.table.share, 1)} of the answers changed sides"
+            if found.table.broke and found.table.fixed else f"{percent(found.before, 1)} → {percent(found.after, 1)}"),
+        tag("p", f"B against A: {words}.", style="margin:.3rem 0 0"),
+        tag("p", f"A {a['label']}, B {b['label']}, n {found.table.n:,}.", cls="quiet", style="margin:.2rem 0 .6rem"),
+    )  # fmt: skip
+
+
+def _rests(found: views.Versus) -> Safe:
+    return tag(
+        "p",
+        f"With {found.table.n:,} paired answers and {percent(found.table.share, 1)} flips, a true difference below "
+        f"about {100 * found.detectable:.1f} points would usually be missed (80 % power).",
+        cls="quiet",
+    )
+
+
+def _survival(examples: pd.DataFrame, row: pd.Series) -> None:
+    """What is left, step by step, of the answers that were right at first."""
+    lasting = views.survival(examples)
+    if len(lasting) < 2:
+        return
+    heading("Still right", f"Of {row['method']}'s {KINDS.get(row['kind'], 'steps')}, n {lasting['n'].iloc[0]}.")
+    line = {
+        "type": "scatter", "mode": "lines+markers", "x": [plain(name) for name in lasting["target_label"]],
+        "y": lasting["share"].tolist(), "line": {"shape": "hv", "color": "#3366cc"}, "hoverinfo": "text",
+        "hovertext": [
+            f"{plain(name)}: {left} of {n}" for name, left, n in
+            zip(lasting["target_label"], lasting["left"], lasting["n"], strict=True)
+        ],
+    }  # fmt: skip
+    layout = {
+        "height": 240, "hovermode": "closest", "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "showlegend": False,
+        "xaxis": {"type": "category", "fixedrange": True, "automargin": True, "showgrid": False},
+        "yaxis": {"tickformat": ".0%", "range": [0, 1.04], "fixedrange": True, "automargin": True},
+    }  # fmt: skip
+    draw({"data": [line], "layout": layout}, key="survival", alt="Share of the right answers that no step has broken")
+
+
+def _diverging(slices: pd.DataFrame, column: str) -> Chart:
+    names = [f"{plain(str(name))[:28]} (n {n})" for name, n in zip(slices[column], slices["n"], strict=True)]
+    bars = [
+        {
+            "type": "bar", "orientation": "h", "y": names, "x": (sign * 100 * slices[f"{kind}_share"]).tolist(),
+            "name": kind, "marker": {"color": colour}, "hoverinfo": "text",
+            "customdata": [[str(name), kind] for name in slices[column]], "unselected": {"marker": {"opacity": 0.75}},
+            "hovertext": [f"{name}<br>{count} {kind}" for name, count in zip(names, slices[kind], strict=True)],
+        }
+        for kind, sign, colour in (("broke", -1, "#d6453d"), ("fixed", 1, "#3366cc"))
+    ]  # fmt: skip
+    layout = {
+        "barmode": "relative", "height": 60 + 26 * max(4, len(names)), "bargap": 0.25, "hovermode": "closest",
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": {"tickvals": list(range(-100, 101, 25)), "ticktext": [f"{abs(v)} %" for v in range(-100, 101, 25)],
+                  "zeroline": True, "fixedrange": True, "automargin": True},
+        "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "showgrid": False},
+    }  # fmt: skip
+    return {"data": bars, "layout": layout}
+
+
+def _repetition(examples: pd.DataFrame) -> Chart:
+    bins = {"start": 0, "end": 1.0001, "size": 0.05}
+    traces = [
+        {"type": "histogram", "x": examples[column].dropna().tolist(), "name": name, "opacity": 0.65, "xbins": bins,
+         "marker": {"color": colour}}
+        for name, column, colour in (("A", "dense_repetition", "#7f8c8d"), ("B", "repetition", "#e07b00"))
+    ]  # fmt: skip
+    layout = {
+        "barmode": "overlay", "height": 240, "hovermode": "closest", "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": {
+            "range": [0, 1], "tickformat": ".0%", "title": {"text": "of an answer's 4-grams"}, "fixedrange": True,
+        },
+        "yaxis": {"title": {"text": "answers"}, "fixedrange": True},
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}

@@ -1,0 +1,179 @@
+"""The frame around every page: menu, style, the open cache, title, provenance, and what to do when it is empty.
+
+`pages/` beside app.py is a trap: on a fresh server Streamlit runs pages/evaluate.py for a deep link to
+/evaluate *without* app.py, with the wrong menu for every visitor. So each page calls `ensure` first: run from
+the menu it returns, run alone it hands over to `main`, and the visitor sees the right page at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import NoReturn
+from urllib.parse import urlencode
+
+import pandas as pd
+import streamlit as st
+
+from kick_core import jobs, views
+from kick_core.errors import KickError
+from kick_core.explorer.safe import Safe, many, show, style, tag
+
+_inside = ContextVar("inside_the_menu", default=False)
+_stamp: ContextVar[str | None] = ContextVar("stamp_of_this_run", default=None)
+
+FILL = "kick sweep pocket --preset demo"
+"""The command that fills an empty cache."""
+
+
+def main() -> None:
+    """The app: settings, menu, and the page that was asked for."""
+    st.set_page_config(page_title="LLM-KICK Explorer", page_icon="🗜️", layout="wide")
+    page = st.navigation(
+        [
+            st.Page("pages/home.py", title="Findings", icon=":material/insights:", default=True),
+            st.Page("pages/compress.py", title="Compress", icon=":material/compress:"),
+            st.Page("pages/evaluate.py", title="Evaluate", icon=":material/fact_check:"),
+            st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
+        ],
+        position="top",
+    )
+    token, stamped = _inside.set(True), _stamp.set(None)
+    try:
+        style()
+        _stamp.set(views.stamp(store()))
+        page.run()
+        _unread()
+    except KickError as error:
+        show(tag("p", str(error), cls="bad"))
+    finally:
+        _inside.reset(token)
+        _stamp.reset(stamped)
+
+
+def ensure() -> None:
+    """The first line of every page."""
+    if not _inside.get():
+        main()
+        st.stop()
+
+
+def _unread() -> None:
+    """At the foot of every page: what the cache holds that this program cannot show, and that it may only look."""
+    if count := _counted(str(store().root), stamp()):
+        runs = "1 run of this cache is" if count == 1 else f"{count} runs of this cache are"
+        note(f"{runs} not shown: damaged, or of another version's tasks or recipes. This names them:")
+        st.code("kick verify && kick list", language="bash")
+    if jobs.read_only():
+        note("This explorer is read-only: nothing can be compressed or asked from here.")
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _counted(root: str, stamp: str) -> int:
+    return views.unread(store())
+
+
+@st.cache_resource(show_spinner=False)
+def _open(root: str) -> views.Store:
+    return views.open_store(root)
+
+
+def store() -> views.Store:
+    """The cache that this app explores: `KICK_CACHE`, else cache/ beside the package."""
+    return _open(str(views.default_root()))
+
+
+def stamp() -> str:
+    """Changes whenever a run or an artifact comes or goes; looked up once in a run of a page."""
+    return _stamp.get() or views.stamp(store())
+
+
+def title(text: str, *lines: Safe | str) -> None:
+    """A page's headline, with lines of provenance under it."""
+    show(tag("h1", text), *(tag("p", line, cls="provenance") for line in lines if line))
+
+
+def heading(text: str, note: str = "") -> None:
+    show(tag("h2", text), tag("p", note, cls="quiet") if note else Safe(""))
+
+
+def note(text: str) -> None:
+    show(tag("p", text, cls="quiet"))
+
+
+def empty(missing: str, command: str = FILL) -> NoReturn:
+    """Say in one sentence what is missing and what fills it, and end the page."""
+    show(tag("p", missing, " This command fills the gap:"))
+    st.code(command, language=None)  # highlighted options are too pale to read
+    _unread()
+    st.stop()
+    raise AssertionError("st.stop does not return")
+
+
+def provenance(rows: pd.DataFrame) -> Safe:
+    """Where the numbers on a page come from: model, data, n, protocol, number format, date."""
+    if rows.empty:
+        return Safe("")
+    said = [
+        f"model {_each(rows['model'])}",
+        f"data {_each(rows['data'])}",
+        f"n {_range(rows['n'])} of {_range(rows['total'])} a task",
+        f"protocol {_each(rows['protocol'])}, greedy",
+        *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
+        *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
+        f"{_each(rows['dtype'])} on {_each(rows['device'])}, asked by {_each(rows['engine'])}",
+        "95 % intervals",
+        f"measured {_range(rows['created'].str[:10])}",
+    ]
+    return facts(said)
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _calibrations(root: str, stamp: str, keys: tuple[str, ...]) -> list[str]:
+    found = views.calibration_of(store(), keys)
+    return found if len(found) < 3 else [f"{len(found)} different ones, see Compress"]
+
+
+def moved(model: str) -> None:
+    """Say so when a model's files are not on this machine: results stay, new ones need the files."""
+    model = views.asked_name(model)
+    if views.at_home(model):
+        return
+    if model.startswith(("/", "~", ".")):
+        note(
+            f"The folder {model} is not there any more. What was measured stays readable; to measure more, put it back "
+            "or name its new place, here or to kick: the same files are the same model, wherever they lie."
+        )
+    else:
+        note(f"{model} is not on this machine: a job fetches it from the hub when it needs it.")
+
+
+def share(model: str, protocol: str, kind: str) -> None:
+    """What to take along: the address of what is on the page, and a report that works offline."""
+    with st.popover("Share", icon=":material/link:"):
+        note("Whoever runs this explorer over the same cache sees with this address what you see.")
+        place = (st.context.url or "").partition("?")[0]
+        st.code(f"{place}?{urlencode(st.query_params.to_dict())}", language=None, wrap_lines=True)
+    st.download_button(
+        "Report",
+        data=lambda: views.report(store(), model, protocol, kind).encode(),
+        file_name="llm-kick-report.html",
+        mime="text/html",
+        on_click="ignore",
+        icon=":material/download:",
+        help="One file that works offline, slider included",
+    )
+
+
+def facts(words: Iterable[str]) -> Safe:
+    """A line of provenance."""
+    return many(tag("span", word) for word in words)
+
+
+def _each(values: Iterable[object]) -> str:
+    return ", ".join(sorted({str(value) for value in values}))
+
+
+def _range(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,0 +1,126 @@
+"""Live cards of the detached jobs. They are read from disk, so a reload, another tab or a restart shows the same."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import streamlit as st
+
+from kick_core import jobs
+from kick_core.explorer.frame import heading, note, store
+from kick_core.explorer.safe import TONE, Safe, many, show, tag
+from kick_core.jobs import Job
+
+SHOWN = 6
+"""Ended jobs listed."""
+
+
+def live(ended: int = SHOWN) -> None:
+    """The cards, renewed twice a second while a job is active; when one ends the page runs once more.
+
+    Of the jobs that have ended the newest `ended` stay on the page.
+    """
+    busy = {job.id for job in jobs.jobs(store()) if job.active}
+
+    @st.fragment(run_every=0.5 if busy else None)
+    def cards() -> None:
+        found = jobs.jobs(store())
+        if busy - {job.id for job in found if job.active}:
+            st.rerun()
+        shown = [job for job in found if job.active] + [job for job in found if not job.active][:ended]
+        if shown:
+            heading("Jobs", "They run as processes of their own: leave, reload or restart the app, they go on.")
+        for job in shown:
+            _card(job)
+
+    cards()
+
+
+def what(spec: dict[str, Any]) -> str:
+    """A request in words."""
+    recipes, tasks = spec.get("recipes", ()), spec.get("tasks", ())
+    named = ", ".join(recipes[:3]) + (f" and {len(recipes) - 3} more" if len(recipes) > 3 else "")
+    asked = "" if not tasks else f" · {tasks[0]}" if len(tasks) == 1 else f" · {len(tasks)} tasks"
+    return f"{spec.get('model', '?')} · {named}{' · a prompt' if 'prompt' in spec else asked}"
+
+
+def _card(job: Job) -> None:
+    with st.container(border=True):
+        left, right = st.columns([6, 1], vertical_alignment="center")
+        with left:
+            tone = TONE.get(job.state, "open")
+            word = "stopping" if job.cancelling else job.state
+            show(
+                tag(
+                    "div", tag("b", what(job.spec)), tag("span", word, cls=f"chip {tone}"),
+                    tag("span", _where(job), cls="quiet"), _sparks(job.losses), cls="answer",
+                    **{"data-job": job.id, "data-state": job.state},
+                )
+            )  # fmt: skip
+            if job.active:
+                st.progress(job.share)
+        with right:
+            _buttons(job)
+        if job.active or job.state in ("failed", "lost", "cancelled"):
+            with st.expander("Log"):
+                st.code(jobs.log(store(), job.id) or "(nothing was printed)", language=None, wrap_lines=True)
+
+
+def _where(job: Job) -> str:
+    if not job.active:
+        took = job.updated - job.started if job.started else 0
+        told = f"{job.message} · {took:.0f} s" if job.state == "done" else job.message
+        return f"{told} · {job.where}" if job.where else told
+    block = f"block {job.block + 1} of {job.blocks}" if job.block is not None and job.blocks else ""
+    left = job.remaining()
+    eta = f"about {span(left)} to go" if left is not None else ""
+    return " · ".join(word for word in (job.cell, block, job.message, job.where, eta) if word)
+
+
+def span(seconds: float) -> str:
+    """A duration in words."""
+    return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _sparks(losses: tuple[float, ...]) -> Safe:
+    """Loss block by block as small bars."""
+    if len(losses) < 2:
+        return Safe("")
+    top = max(losses) or 1
+    bars = many(tag("i", style=f"height:{100 * loss / top:.0f}%", title=f"{loss:.4f}") for loss in losses)
+    return tag("span", bars, cls="sparks", title="relative output error of each block")
+
+
+def _buttons(job: Job) -> None:
+    if jobs.read_only():
+        return
+    if job.active:
+        late = job.cancelling and time.time() - job.updated > jobs.PATIENCE
+        if st.button("Stop now" if late else "Cancel", key=f"cancel-{job.id}", disabled=job.cancelling and not late):
+            jobs.cancel(store(), job.id)
+        return
+    if job.state != "done" and st.button("Start again", key=f"again-{job.id}"):
+        jobs.again(store(), job.id)
+        st.rerun()
+    if st.button("Dismiss", key=f"forget-{job.id}", type="tertiary"):
+        jobs.forget(store(), job.id)
+        st.rerun(scope="fragment")
+
+
+def _at(job: Job) -> str:
+    return job.state if job.block is None else f"{job.state}, block {job.block + 1} of {job.blocks}"
+
+
+def button(label: str, wanted: jobs.Request, *, key: str, primary: bool = False) -> None:
+    """Start a job, or join the one that is at it; the id is the request's, so nothing runs twice."""
+    if jobs.read_only():
+        return
+    name = jobs.job_id(wanted)
+    running = next((job for job in jobs.jobs(store()) if job.id == name and job.active), None)
+    shown = label if running is None else f"Join ({_at(running)})"
+    if st.button(shown, key=key, type="primary" if primary else "secondary"):
+        jobs.start(store(), wanted)
+        st.rerun()
+    if running is not None:
+        note("This very request is running, whoever asked for it: its card is below.")

@@ -1,0 +1,137 @@
+"""Several models under the same recipe: what each keeps of its own dense score, and tuned beside its base."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from kick_core import views
+from kick_core.explorer import charts, controls, data
+from kick_core.explorer.cards import number
+from kick_core.explorer.frame import empty, heading, note, provenance, store, title
+from kick_core.explorer.measures import table
+from kick_core.explorer.safe import chip, show, tag
+from kick_core.views import commands, lineage_charts, percent
+from kick_core.views.chart_style import Row, each
+
+OTHER = "OTHER_MODEL"
+"""Stands in a command where a model is to be named."""
+
+
+def page(known: list[str], head: DeltaGenerator, row: DeltaGenerator) -> None:
+    """The view; its controls go into `row`, its title into `head`, which both lie above it."""
+    with row:
+        places = st.columns([3, 3, 3], vertical_alignment="bottom")
+    with places[2]:
+        controls.protocol(known[0])
+        controls.kind_of_data(known[0])
+    frame = data.families(known[0])
+    if frame.empty:
+        with head:
+            title("Compare")
+        _missing(known)
+    with places[0]:
+        recipe = controls.recipe(frame, "Recipe", "b", controls.start_recipe(frame))
+    with places[1]:
+        task = controls.task(frame)
+    same = str(frame.loc[frame["recipe"] == recipe, "same"].iloc[0])
+    mine = frame[frame["same"] == same]
+    with head:
+        title("Compare", provenance(mine))
+    _pictures(frame, same, task)
+    _tuned(known[0])
+    heading("All that they share")
+    _table(frame)
+
+
+def _missing(known: list[str]) -> NoReturn:
+    """Fewer than two models share a recipe: what that takes, in commands."""
+    model = known[0]
+    note("This view sets models side by side that were measured under the same recipe on the same task.")
+    mine = data.current(model)
+    if len(mine):
+        told = "The same sweep on another model, and nothing else differs:"
+        others = [name for name in (*known[1:], *views.POCKETS) if name != model]
+        other = views.asked_name(others[0]) if others else OTHER
+        show(tag("p", told))
+        for line in commands.sweeps(store(), mine, other):
+            st.code(line, language=None, wrap_lines=True)
+    empty(
+        f"Only {model} has been measured so far." if len(known) == 1 else "These models share no recipe yet.",
+        "kick reproduce families --model A --model B",
+    )
+
+
+def _pictures(frame: pd.DataFrame, same: str, task: str) -> None:
+    rows = frame[frame["same"] == same]
+    label, name = str(rows["label"].iloc[0]), str(frame.loc[frame["task"] == task, "title"].iloc[0])
+    left, right = st.columns(2, gap="large")
+    with left:
+        heading(f"{label}, task by task", f"{views.calibrations(rows).capitalize()}.")
+        charts.draw(lineage_charts.by_task(frame, same), key="kin_tasks", on_select=_take, selection_mode="points",
+                    alt=f"Share of the own dense score that each model keeps under {label}, by task")  # fmt: skip
+    with right:
+        heading(f"{name}, recipe by recipe", "Click a point to choose its recipe and task.")
+        charts.draw(lineage_charts.by_recipe(frame, task), key="kin_recipes", on_select=_take, selection_mode="points",
+                    alt=f"Share of the own dense score kept on {name} by each model, by recipe")  # fmt: skip
+
+
+def _take() -> None:
+    """A click on a point of either chart chooses its recipe and task."""
+    for key in ("kin_tasks", "kin_recipes"):
+        points = st.session_state.get(key, {}).get("selection", {}).get("points", [])
+        if points:
+            st.session_state["b"], st.session_state["task"] = points[0]["customdata"]
+
+
+def _tuned(model: str) -> None:
+    """Base beside tuned, where it is known or hinted at which is which."""
+    heading("Base and tuned")
+    pairs = data.kin(model)
+    if not pairs:
+        note("Which of these models was tuned from which is not known. This says it, once for all:")
+        st.code("kick reproduce families --model TUNED --tuned-from BASE", language=None)
+    for pair, gaps, word in pairs:
+        show(
+            tag("p", pair.told),
+            tag("h3", chip(word.verdict), " ", word.sentence, style="margin:.4rem 0 .2rem"),
+            tag("p", f"{word.because} {word.rule}", cls="quiet"),
+        )
+        with st.expander("Recipe by recipe"):
+            rows = [_gap(row) for row in each(gaps)]
+            show(table(("Recipe and task", "tuned", "base", "tuned beside base"), rows, said=3))
+
+
+def _gap(row: Row) -> tuple[str, ...]:
+    tuned, base = (
+        f"{percent(row[f'{side}_kept'])} [{percent(row[f'{side}_low'])}, {percent(row[f'{side}_high'])}]"
+        for side in ("tuned", "base")
+    )
+    shared = f"over {row['shared']} shared examples" if row["shared"] else "over different examples"
+    return f"{row['label']}, {row['title']}", tuned, base, f"{row['words']}; {shared}"
+
+
+def _table(frame: pd.DataFrame) -> None:
+    """Every row as a table and as files; on every line stands where it comes from."""
+    rows = [
+        (
+            f"{row['label']}, {row['title']}", str(row["model"]), number(row, "dense_score"), number(row),
+            f"{percent(row['share_kept'])} [{percent(row['share_low'])}, {percent(row['share_high'])}]",
+            str(row["paired"]), chip(row["verdict"]),
+        )
+        for row in each(frame)
+    ]  # fmt: skip
+    shown = table(("Recipe and task", "model", "dense", "here", "kept, 95 %", "n", "against dense"), rows, said=1)
+    show(tag("div", shown, cls="tall", tabindex="0", role="region", **{"aria-label": "All that they share"}))
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV of these rows", data=lambda: views.csv(frame), file_name="families.csv", mime="text/csv",
+            on_click="ignore", type="tertiary", icon=":material/download:",
+        )  # fmt: skip
+        st.download_button(
+            "Parquet", data=lambda: views.parquet(frame), file_name="families.parquet",
+            mime="application/vnd.apache.parquet", on_click="ignore", type="tertiary", icon=":material/download:",
+        )  # fmt: skip

@@ -1,0 +1,134 @@
+"""One's own prompt to both models, word by word. A job answers it, so the page never loads a model."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from kick_core import jobs, views
+from kick_core.errors import BadRequest, KickError
+from kick_core.explorer import answers, data
+from kick_core.explorer.frame import heading, note, store
+from kick_core.explorer.safe import TONE, Safe, show, tag
+from kick_core.jobs import Job
+from kick_core.views import example_text
+
+
+def page(a: pd.Series, b: pd.Series) -> None:
+    """The form, and beneath it the answers to the prompt that the URL names (ask)."""
+    heading("Your own prompt", "The same words to A and B, the very weights that were measured. Nothing is judged.")
+    found = _asked()
+    if jobs.read_only():
+        note("This explorer is read-only: prompts that others asked can be read by their link, none can be asked.")
+    else:
+        _form(a, b, found)
+    if found is not None:
+        _answers(found)
+
+
+def _asked() -> Job | None:
+    name = st.query_params.get("ask")
+    if not name:
+        return None
+    try:
+        found = jobs.job(store(), name)
+    except KickError:
+        note("The answers that this address names are not in this cache any more. Ask again.")
+        return None
+    return found if "prompt" in found.spec else None
+
+
+def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
+    before = found.spec if found else {}
+    with st.form("own", border=False):
+        text = st.text_area(
+            "Prompt", value=str(before.get("prompt") or _open_example(b)), height=120, max_chars=8000, key="own_text"
+        )
+        left, middle, right, last = st.columns([2, 2, 3, 2], vertical_alignment="bottom")
+        with left:
+            length = st.number_input("New tokens", 1, 1024, value=int(before.get("new_tokens", 64)), key="own_tokens")
+        with middle:
+            heat = st.number_input(
+                "Temperature", 0.0, 2.0, value=float(before.get("temperature", 0.0)), step=0.1, key="own_heat",
+                help="0 always takes the likeliest word, so the same prompt gives the same answer.",
+            )  # fmt: skip
+        with right:
+            chat = st.toggle("In the model's dialogue form", value=bool(before.get("chat", False)), key="own_chat")
+        with last:
+            pressed = st.form_submit_button("Ask both", type="primary", width="stretch")
+    if not pressed:
+        return
+    rows = [a] if a["recipe"] == b["recipe"] else [a, b]
+    model, recipes = views.asked_name(a["model"]), [str(row["recipe"]) for row in rows]
+    calibration = views.calibration_used(store(), model, recipes) or jobs.calibration(model)
+    try:
+        wanted = jobs.prompt(
+            model, recipes, text, weights=tuple(str(row["weights"]) for row in rows), dtype=str(b["dtype"]),
+            new_tokens=int(length), temperature=float(heat), chat=bool(chat), calibration=calibration,
+        )  # fmt: skip
+    except BadRequest as error:
+        show(tag("p", str(error), cls="bad"))
+        return
+    st.query_params["ask"] = jobs.start(store(), wanted).id
+    st.rerun()
+
+
+def _open_example(row: pd.Series) -> str:
+    """The prompt of the example that was open, to begin with; a word of it changed shows more than a blank page."""
+    try:
+        return example_text.prompt(data.detail(row, st.query_params.get("ex", "")))
+    except KickError:
+        return ""
+
+
+def _answers(found: Job) -> None:
+    """Both answers, renewed while they are written."""
+    name, active = found.id, found.active
+
+    @st.fragment(run_every=0.4 if active else None)
+    def written() -> None:
+        job = jobs.job(store(), name)
+        if active and not job.active:
+            st.rerun()
+        _state(job)
+        told = {recipe: text.lstrip() for recipe, text in job.answers.items()}
+        texts = [(recipe, told.get(recipe)) for recipe in job.spec["recipes"]]
+        for place, (recipe, text) in zip(st.columns(len(texts)), texts, strict=True):
+            with place:
+                _one(recipe, text, texts[0][1] if recipe != texts[0][0] else None, job)
+
+    written()
+
+
+def _state(job: Job) -> None:
+    spec = job.spec
+    how = "greedy" if not spec["temperature"] else f"temperature {spec['temperature']}, seed {spec['seed']}"
+    show(
+        answers.box(str(spec["prompt"])),
+        tag(
+            "div", tag("span", job.state, cls=f"chip {TONE.get(job.state, 'open')}"),
+            tag("span", f"{spec['model']} · {how} · at most {spec['new_tokens']} tokens · {job.message}", cls="quiet"),
+            cls="answer", style="margin:.4rem 0", **{"data-ask": job.id, "data-state": job.state},
+        ),
+    )  # fmt: skip
+    if job.active:
+        st.progress(job.share)
+        if not jobs.read_only() and st.button("Cancel", key="own_cancel", disabled=job.cancelling):
+            jobs.cancel(store(), job.id)
+    elif job.state != "done" and not jobs.read_only() and st.button("Start again", key="own_again"):
+        jobs.again(store(), job.id)
+        st.rerun()
+
+
+def _one(recipe: str, text: str | None, first: str | None, job: Job) -> None:
+    if text is None:
+        waiting = "waits for its turn" if job.active else "was not answered"
+        show(tag("div", tag("b", recipe), tag("span", waiting, cls="quiet"), cls="answer"))
+        return
+    found = views.repetition(text)
+    share = "" if not found.tokens else f"{found.tokens} words, {views.percent(found.repeated)} of 4-grams repeated"
+    changed: Safe = answers.warm(text) if first is None or job.active else answers.changed(first, text)
+    show(
+        tag("div", tag("b", recipe), tag("span", share, cls="quiet"), cls="answer"),
+        answers.box(changed if text else "(empty answer)"),
+    )

@@ -1,0 +1,101 @@
+"""What runs on a node of a cluster: `kick_core.sweeps.grid.run` on some recipes, told in small pieces.
+
+Everything that goes wrong here and would go wrong again comes back as text, so that nothing but plain JSON values
+crosses between nodes; a process that dies cannot say anything, and its silence is what is tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kick_core import provenance
+from kick_core.errors import KickError
+from kick_core.jobs.ray_cluster.joining import own_folder
+from kick_core.store import Store, open_store
+from kick_core.sweeps.request import Request
+
+Said = dict[str, Any]
+
+_PAUSE = 0.5
+"""Seconds between two reports."""
+
+
+def work(order: Mapping[str, Any]) -> Iterator[Said]:
+    """Do all cells of the order's recipes: {"at": …}, {"progress": …} now and then, {"done": True} or {"failed": …}."""
+    yield from _told(order, _swept(order))
+
+
+def plan(order: Mapping[str, Any]) -> Iterator[Said]:
+    """Find the keys of the order's cells, as only a node with its devices can: {"known": …}."""
+    yield from _told(order, _planned(order))
+
+
+def _told(order: Mapping[str, Any], steps: Iterator[Said]) -> Iterator[Said]:
+    import ray
+
+    context = ray.get_runtime_context()
+    os.environ["OMP_NUM_THREADS"] = str(order["cores"])  # for libraries that are loaded from here on
+    yield {"at": {"node": context.get_node_id(), "host": provenance.host()}}
+    try:
+        yield from steps
+        yield {"done": True}
+    except KickError as error:
+        yield {"failed": str(error), "trace": ""}
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        yield {"failed": f"{type(error).__name__}: {first}", "trace": traceback.format_exc()}
+
+
+def _planned(order: Mapping[str, Any]) -> Iterator[Said]:
+    store = _store(order)
+    from kick_core.sweeps import grid, known_keys
+
+    opened = grid.Sweep(Request.from_json(order["request"]), store, plan_only=True)
+    yield {"known": known_keys.remember(store, opened)}
+
+
+def _swept(order: Mapping[str, Any]) -> Iterator[Said]:
+    store = _store(order)
+    import torch
+
+    from kick_core.sweeps import grid
+
+    torch.set_num_threads(order["cores"])
+    told = 0.0
+    for progress in grid.run(Request.from_json(order["request"]), store):
+        if time.monotonic() - told > _PAUSE:
+            told = time.monotonic()
+            yield {"progress": asdict(progress)}
+
+
+def _store(order: Mapping[str, Any]) -> Store:
+    """The shared cache. Raises KickError when this node is not like the driver's, or does not see it."""
+    host, theirs, ours = provenance.host(), order["versions"], provenance.versions()
+    if other := [f"{name} {ours.get(name, 'missing')}" for name, wanted in theirs.items() if ours.get(name) != wanted]:
+        wanted = ", ".join(f"{name} {theirs[name]}" for name in theirs if ours.get(name) != theirs[name])
+        raise KickError(
+            f"the node {host} has {', '.join(other)} where the driver has {wanted}: install the same everywhere, "
+            f"or one sweep would mix results of different programs"
+        )
+    root = Path(order["root"])
+    if not (root / "jobs" / order["job"] / "spec.json").exists():
+        raise KickError(
+            f"the node {host} does not see the cache {root}: put it on a disk that all nodes share (--cache)"
+        )
+    if not order["local"]:
+        os.environ.setdefault("KICK_LOCAL_CACHE", str(_local(root)))
+    return open_store(root)
+
+
+def _local(root: Path) -> Path:
+    """Where this node keeps the outputs of unfinished runs of a shared cache: SQLite is not for network disks."""
+    name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
+    return own_folder(Path(tempfile.gettempdir()) / f"kick-live-{os.getuid()}-{name}")

@@ -1,0 +1,173 @@
+"""The process that runs one job: `python -m kick_core.jobs.worker CACHE JOB_ID [LOCK]`, started by `jobs.start`.
+
+This is where torch is loaded. Whatever happens is written into the job's state; the lock that it holds for its
+whole life tells everybody else that it lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kick_core import jobs, provenance
+from kick_core.errors import KickError
+from kick_core.jobs import Job, State
+from kick_core.records import Progress
+from kick_core.store import Store, open_store
+from kick_core.sweeps.request import Request
+
+_TICK = 0.2
+"""Seconds between two looks at a lock, and between two states that are written down."""
+GRACE = 2.0
+"""Seconds that a worker gives itself to stop between two steps, and then once more in mid-step, before it just ends."""
+_CANCELLED = "cancelled; what was finished is kept"
+
+
+Run = Callable[[Mapping[str, Any], Store], Iterator[Progress]]
+
+
+class _Stopped(Exception):
+    """The job was cancelled."""
+
+
+def real(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
+    """The real work, a sweep's or a prompt's. Only a worker calls it: this is where torch is loaded, or Ray."""
+    from kick_core.jobs import ray_cluster
+    from kick_core.sweeps import grid, playground
+
+    steps: Iterator[Progress]
+    if "prompt" in spec:
+        steps = playground.run(playground.Prompt.from_json(spec), store)
+    elif "cluster" in spec:
+        steps = ray_cluster.run(ray_cluster.Spread.from_json(spec), store)
+    else:
+        steps = grid.run(Request.from_json(spec), store)
+    return steps
+
+
+def _elsewhere(spec: Mapping[str, Any]) -> bool:
+    """Whether the work is done on a cluster that deals out its devices itself."""
+    from kick_core.jobs.ray_cluster.joining import LOCAL
+
+    return bool(spec.get("cluster", {}).get("address", LOCAL) != LOCAL)
+
+
+def work(store: Store, name: str, run: Run = real) -> State:
+    """Work a job off in this process, which must hold the job's lock. Every end is written down."""
+    folder = jobs.place(store, name)
+    state = replace(jobs.job(store, name), pid=os.getpid(), host=provenance.host(), cancelling=False)
+    try:
+        with contextlib.nullcontext() if _elsewhere(state.spec) else _device(store, folder, state):
+            state = replace(state, state="running", started=time.time(), updated=time.time(), message="loading")
+            jobs.write(folder, state)
+            for step in _steps(folder, state, run(state.spec, store)):
+                state = step
+                jobs.write(folder, state)
+        state = replace(state, state="done", done=state.total, message="done")
+    except _Stopped:
+        state = replace(state, state="cancelled", message=_CANCELLED)
+    except KickError as error:
+        state = replace(state, state="failed", message=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        state = replace(state, state="failed", message=f"{type(error).__name__}: {error}")
+    state = replace(state, updated=time.time())
+    jobs.write(folder, state)
+    return state.state
+
+
+@contextlib.contextmanager
+def _device(store: Store, folder: Path, state: Job) -> Iterator[None]:
+    """Wait for the one device; jobs that wait can be cancelled."""
+    path = store.root / "locks" / "device.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(handle, False)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if state.message != "waiting for another job":
+                    state = replace(state, message="waiting for another job", updated=time.time())
+                    jobs.write(folder, state)
+                _stop_if_asked(folder)
+                time.sleep(_TICK)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _steps(folder: Path, state: Job, steps: Iterator[Progress]) -> Iterator[Job]:
+    """The states worth writing: at most one in a fifth of a second, and each new cell or block."""
+    last = 0.0
+    for step in steps:
+        fresh = step.cell not in ("", state.cell)
+        moved = step.block is not None and (fresh or step.block != state.block)
+        losses = () if fresh else state.losses
+        if moved and step.loss is not None:
+            losses = (*losses, step.loss)
+        said = step.answer
+        answers = state.answers if said is None else {**state.answers, step.cell: said}
+        state = replace(
+            state, cell=step.cell, done=step.done, total=step.total, message=step.message, block=step.block,
+            blocks=step.blocks, losses=losses, answers=answers, where=step.where or state.where, updated=time.time(),
+        )  # fmt: skip
+        _stop_if_asked(folder)
+        if fresh or moved or state.updated - last > _TICK:
+            last = state.updated
+            yield state
+    yield state
+
+
+def _stop_if_asked(folder: Path) -> None:
+    if (folder / "cancel").exists():
+        raise _Stopped
+
+
+def _watch(store: Store, name: str) -> None:
+    """A step may take minutes: see to it that a cancelled worker is gone, and its device free, after twice GRACE."""
+    folder = jobs.place(store, name)
+    while not (folder / "cancel").exists():
+        time.sleep(_TICK)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    with contextlib.suppress(KickError):
+        left = jobs.job(store, name)
+        if left.active:
+            jobs.write(folder, replace(left, state="cancelled", cancelling=False, message=_CANCELLED))
+    os._exit(1)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Stopped
+
+
+def main(arguments: Sequence[str], run: Run = real) -> int:
+    """CACHE_ROOT JOB_ID [LOCK]: the worker. Without an inherited lock it takes the job's lock itself."""
+    store, name = open_store(arguments[0]), arguments[1]
+    folder = jobs.place(store, name)
+    handle = int(arguments[2]) if len(arguments) > 2 else jobs.take(folder / "lock")
+    if handle is None:
+        return 0
+    os.set_inheritable(handle, False)
+    os.nice(10)
+    signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_watch, args=(store, name), daemon=True).start()
+    return 0 if work(store, name, run) == "done" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""Which model was tuned from which, as the user said it: `tuned.json`, fingerprint -> fingerprint.
+
+No file of a model tells this for certain: base models ship chat templates too, and a name is only a name.
+"""
+
+from __future__ import annotations
+
+from kick_core.errors import BadRequest, KickError
+from kick_core.store import Store
+from kick_core.store.files import Damaged, locked, read_sealed_json, replace_file, seal_json
+
+FILE = "tuned.json"
+
+
+def tuned_from(store: Store) -> dict[str, str]:
+    """Fingerprint of a tuned model -> that of its base. Raises KickError when the file is damaged."""
+    try:
+        return {tuned: str(base) for tuned, base in read_sealed_json(store.root / FILE).items()}
+    except FileNotFoundError:
+        return {}
+    except (Damaged, ValueError, AttributeError) as error:
+        raise KickError(
+            f"{store.root / FILE} is damaged: remove it, and say again which model was tuned from which "
+            f"(`kick reproduce families --model TUNED --tuned-from BASE`)"
+        ) from error
+
+
+def set_base_model(store: Store, tuned: str, base: str) -> None:
+    """Keep that one model was tuned from another. Raises BadRequest when that would be a circle."""
+    with locked(store.lock_path("tuned")):
+        known = tuned_from(store) | {tuned: base}
+        seen, at = {tuned}, base
+        while at not in seen and at in known:
+            seen.add(at)
+            at = known[at]
+        if at in seen:
+            raise BadRequest("a model cannot be tuned from itself, nor from one that was tuned from it")
+        replace_file(store.root / FILE, seal_json(known))

@@ -1,0 +1,140 @@
+"""LLM-KICK's experiments as sweeps: which models, recipes and tasks, with which calibrations.
+
+An experiment is one sweep or several (several calibrations, two models). All run through the same cells as any other
+sweep, so what is there is not done again. What the pocket models share with `kick sweep --preset demo` they share in
+calibration and numbers of examples too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kick_core.errors import BadRequest, nearest
+from kick_core.pocket import POCKET_MODELS
+from kick_core.spec import Calibration
+from kick_core.store import Store
+from kick_core.sweeps import known_keys
+from kick_core.sweeps.grid import Sweep
+from kick_core.sweeps.request import PRESETS, Request, preset
+
+PRUNERS = ("magnitude", "wanda", "sparsegpt")
+WINDOWS = (1, 4, 16, 64, 128)
+"""Calibration windows of the ablation (figure 7). The published Wanda code cannot take more than 128."""
+
+SHOTS = (0, 1, 2, 3, 5)
+"""Worked examples before a question (figure 14)."""
+
+NAMES = (
+    "table2", "table3", "calibration-size", "small-dense", "k-shot", "disciplines", "perplexity-vs-tasks", "families",
+    "recovery",
+)  # fmt: skip
+
+FAMILY = ("pocket-11m", "pocket-4m")
+"""The models that `families` compares where none is named."""
+
+RECOVERED = ("wanda@0.5", "wanda@2:4", "sparsegpt@0.5", "gptq@3bit")
+"""What is recovered, as far as the paper's question reaches: sparsity of two sorts, and few bits."""
+
+
+def requests(name: str, base: Request, store: Store, small: str | None = None) -> tuple[Request, ...]:
+    """The sweeps of an experiment. `base` says the model and how it is asked; `small` is the smaller dense model.
+
+    Raises BadRequest for an unknown experiment, and for models that cannot be compared in it.
+    """
+    match name:
+        case "calibration-size":
+            named = replace(base, recipes=_calibrated(), tasks=("multiple_choice",))
+            return tuple(replace(named, calibration=replace(base.calibration, windows=n)) for n in WINDOWS)
+        case "k-shot":
+            return _few_shots(base)
+        case "small-dense":
+            return _small_dense(base, store, small)
+        case "recovery":
+            return (_recovery(base),)
+        case _ if name in NAMES:
+            grid = PRESETS[name]
+            return (replace(base, recipes=grid["recipes"], tasks=grid["tasks"]),)
+    raise nearest(name, NAMES, "experiment")
+
+
+def base(model: str, data: str = "pocket") -> Request:
+    """How an experiment asks a model: the pocket ones as the demo does, others as the paper did (all examples, 128
+    windows of C4).
+    """
+    if _is_pocket(model):
+        return replace(preset("demo", model), data=data)
+    return Request(model, (), calibration=Calibration("c4", windows=128), data=data)
+
+
+def _calibrated() -> tuple[str, ...]:
+    return ("dense", *(f"{method}@{level}" for method in ("wanda", "sparsegpt") for level in ("0.5", "0.7")))
+
+
+def _recovery(base: Request) -> Request:
+    """The paper's open question. The pocket models are trained on text that tells nothing that is asked, and, being
+    small, at a higher rate.
+    """
+    trained = "recover=lora" + (",recover_rate=0.004,recover_text=pocket-unasked" if _is_pocket(base.model) else "")
+    recipes = tuple(
+        text for recipe in RECOVERED for text in (recipe, f"{recipe},recover=blocks", f"{recipe},{trained}")
+    )
+    tasks = ("perplexity", "factoid_qa", "retrieval_qa_closed", "retrieval_qa_open")
+    return replace(base, recipes=("dense", *recipes), tasks=tasks)
+
+
+def _is_pocket(model: str) -> bool:
+    return model == "pocket" or model in POCKET_MODELS
+
+
+def _few_shots(base: Request) -> tuple[Request, ...]:
+    if base.data == "pocket":
+        raise BadRequest(
+            "k-shot needs questions with worked examples before them, which the pocket world has not: ask MMLU with "
+            "--data official, or --data DIR for a folder that holds it"
+        )
+    grid = ("dense", *(f"wanda@{level}" for level in ("0.3", "0.5", "0.6", "0.7")))
+    asked = replace(base, recipes=grid, tasks=("multiple_choice",))
+    return tuple(replace(asked, shots=shots) for shots in SHOTS)
+
+
+# --- small and dense against large and sparse ------------------------------------------------------------------
+
+
+def _small_dense(base: Request, store: Store, small: str | None) -> tuple[Request, ...]:
+    if small is None:
+        if base.model not in ("pocket", "pocket-11m"):
+            raise BadRequest("small-dense compares two models: name the smaller one with --small MODEL")
+        small = "pocket-4m"
+    tasks = ("multiple_choice", "factoid_qa")
+    large = replace(base, recipes=("dense",), tasks=tasks)
+    little = replace(large, model=small)
+    ratios = equal_ratios(*(_sizes(request, store) for request in (large, little)))
+    recipes = tuple(f"{method}@{ratio}" for ratio in ratios for method in PRUNERS)
+    return (little, replace(large, recipes=("dense", *recipes)))
+
+
+def _sizes(request: Request, store: Store) -> dict[str, int]:
+    known = known_keys.recall(store, request) or known_keys.remember(store, Sweep(request, store, plan_only=True))
+    model = known["model"]
+    prunable = model["blocks"] * sum(rows * cols for rows, cols in model["matrices"])
+    return {"parameters": model["parameters"], "prunable": prunable, "bits": model["bits"]}
+
+
+def equal_ratios(large: dict[str, int], small: dict[str, int]) -> tuple[str, str]:
+    """At which sparsity the large model has as many non-zeros, and at which it takes as many bytes, as the small one.
+
+    Everything counts (embeddings too), but only the linears of the blocks can be pruned; a kept weight takes its
+    bits, and each prunable one a bit of the mask. Raises BadRequest where pruning cannot do it.
+    """
+    surplus = large["parameters"] - small["parameters"] * small["bits"] / large["bits"]
+    ratios = (
+        (large["parameters"] - small["parameters"]) / large["prunable"],
+        (surplus + large["prunable"] / large["bits"]) / large["prunable"],
+    )
+    if not all(0 < ratio < 1 for ratio in ratios):
+        raise BadRequest(
+            f"a model of {large['parameters']:,} weights ({large['prunable']:,} of them prunable) cannot be pruned to "
+            f"the size of one of {small['parameters']:,}: name two models of one family, the smaller with --small"
+        )
+    non_zeros, size = (f"{ratio:.4f}".rstrip("0") for ratio in ratios)
+    return non_zeros, size

@@ -1,0 +1,215 @@
+"""What a whole task shows and no single example does: from (examples, outputs, verdicts) to small tables.
+
+Pure: no model, no store. Every table is a list of rows with the same names; a share of nothing is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from kick_core.records import Example, Output, Verdict
+from kick_core.tasks import AS_PUBLISHED, UNJUDGED, Task
+from kick_core.tasks.data import mmlu
+from kick_core.tasks.multiple_choice import chosen, shares
+from kick_core.tasks.scorers import stands_in
+from kick_core.tasks.wording import LETTERS
+
+Row = dict[str, Any]
+Table = list[Row]
+
+BINS = 10
+"""Equal bins of confidence in the calibration error (Guo et al. 2017)."""
+
+
+def details(
+    task: Task,
+    examples: Sequence[Example],
+    outputs: Sequence[Output],
+    verdicts: Sequence[Verdict],
+    closed: Mapping[str, bool] | None = None,
+) -> dict[str, Table]:
+    """All tables of one run. `closed` says which questions the same model answers without the evidence."""
+    by_id = {example.id: example for example in examples}
+    asked = [by_id[output.example] for output in outputs]
+    scores = {v.example: v.score for v in verdicts if v.scorer == task.headline and v.score is not None}
+    tables = {"health": [health(outputs)], "failures": failures(task, verdicts), "protocols": protocols(task, verdicts)}
+    for name in ("subject", "discipline", "bucket", "category"):
+        tables[f"by_{name}"] = by_group(asked, scores, _named(name))
+    if task.kind == "choose":
+        sound = [output for output in outputs if output.stop not in UNJUDGED]
+        tables["letters"] = letters(asked, sound)
+        tables["calibration"] = [calibration_error(by_id, sound)]
+        tables["shots"] = shots(outputs)
+        if task.published:
+            subject = _named("subject")
+            tables["by_discipline_lm_eval"] = by_group(
+                asked, scores, lambda example: mmlu.lm_eval_discipline(subject(example))
+            )
+    if task.strict.unit == "word":
+        tables["bytes"] = [by_bytes(by_id, outputs)]
+    if any("passage" in example.meta for example in asked):
+        tables["context"] = context_use(asked, scores, closed)
+    return {name: table for name, table in tables.items() if table}
+
+
+def _named(name: str) -> Callable[[Example], str]:
+    """The group of an example by one of its facts; "" where it has none."""
+    return lambda example: str(example.meta.get(name, ""))
+
+
+def health(outputs: Sequence[Output]) -> Row:
+    """How the outputs ended, whatever they say."""
+    ends = Counter(output.stop for output in outputs)
+    written = [output for output in outputs if output.text]
+    return {
+        "n": len(outputs),
+        "rejected": ends["rejected"],
+        "not_finite": ends["not finite"],
+        "empty": sum(not any(text.strip() for text in output.text) for output in written),
+        "hit_limit": ends["limit"],
+        "tokens_a_text": _share(sum(output.tokens for output in written), len(written)),
+    }
+
+
+def failures(task: Task, verdicts: Iterable[Verdict]) -> Table:
+    """How many answers were right, wrong, no answer, empty, a loop, cut off … by the headline scorer."""
+    counts = Counter(v.why for v in verdicts if v.scorer == task.headline and v.why)
+    return [{"why": why, "count": count} for why, count in counts.most_common()]
+
+
+def protocols(task: Task, verdicts: Iterable[Verdict]) -> Table:
+    """Strict against as published, on the very same outputs: how often they agree, and where they do not."""
+    if not task.published.endswith(AS_PUBLISHED):
+        return []
+    found: dict[str, dict[str, bool]] = {}
+    for verdict in verdicts:
+        if verdict.scorer in (task.headline, task.published) and verdict.score is not None:
+            found.setdefault(verdict.example, {})[verdict.scorer] = verdict.score >= 1
+    pairs = {e: (one[task.headline], one[task.published]) for e, one in found.items() if len(one) == 2}
+    return [
+        {
+            "strict": "right" if strict else "wrong",
+            "as_published": "right" if published else "wrong",
+            "count": sum(pair == (strict, published) for pair in pairs.values()),
+            "examples": [e for e, pair in pairs.items() if pair == (strict, published)] if strict != published else [],
+        }
+        for strict in (True, False)
+        for published in (True, False)
+        if pairs
+    ]
+
+
+def by_group(examples: Iterable[Example], scores: Mapping[str, float], group: Callable[[Example], str]) -> Table:
+    """The mean score of every group, then over questions ("micro") and over groups ("macro")."""
+    found: dict[str, list[float]] = {}
+    for example in examples:
+        if (name := group(example)) and example.id in scores:
+            found.setdefault(name, []).append(scores[example.id])
+    if not found:
+        return []
+    rows: Table = [
+        {"group": name, "n": len(mine), "mean": sum(mine) / len(mine)} for name, mine in sorted(found.items())
+    ]
+    count = sum(map(len, found.values()))
+    means = [row["mean"] for row in rows]
+    micro = sum(map(sum, found.values())) / count
+    return [
+        *rows,
+        {"group": "micro", "n": count, "mean": micro},
+        {"group": "macro", "n": len(rows), "mean": sum(means) / len(means)},
+    ]
+
+
+def letters(examples: Sequence[Example], outputs: Sequence[Output]) -> Table:
+    """Letter bias: how often each place is chosen, how often it is right, and how often it is found when right.
+
+    `free` is how often the letter is the likeliest of all tokens; None where the options are words.
+    """
+    gold = {example.id: example.answers[0] for example in examples}
+    lettered = {e.id for e in examples if tuple(map(str.strip, e.choices)) == LETTERS}
+    picked = [(gold[output.example], chosen(output)) for output in outputs if output.logprobs]
+    free = [o.argmax.strip() for o in outputs if o.argmax is not None and o.example in lettered]
+    return [
+        {
+            "letter": letter,
+            "chosen": _share(sum(pick == letter for _, pick in picked), len(picked)),
+            "gold": _share(sum(right == letter for right, _ in picked), len(picked)),
+            "found": _share(
+                sum(right == pick == letter for right, pick in picked), sum(right == letter for right, _ in picked)
+            ),
+            "free": _share(sum(said == letter for said in free), len(free)),
+        }
+        for letter in LETTERS
+        if picked
+    ]
+
+
+def calibration_error(examples: Mapping[str, Example], outputs: Sequence[Output]) -> Row:
+    """Expected calibration error: Σ share · |accuracy - confidence| over ten equal bins of the confidence.
+
+    The confidence is the largest of the options' probabilities among themselves.
+    """
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for output in outputs:
+        if output.logprobs:
+            confidence = max(shares(output))
+            right = chosen(output) in examples[output.example].answers
+            bins[min(int(confidence * BINS), BINS - 1)].append((confidence, right))
+    count = sum(map(len, bins))
+    gaps = [abs(sum(right for _, right in mine) - sum(confidence for confidence, _ in mine)) for mine in bins]
+    confidences = [confidence for mine in bins for confidence, _ in mine]
+    return {
+        "n": count,
+        "bins": BINS,
+        "expected_calibration_error": _share(sum(gaps), count),
+        "mean_confidence": _share(sum(confidences), count),
+    }
+
+
+def by_bytes(examples: Mapping[str, Example], outputs: Sequence[Output]) -> Row:
+    """lm-eval's two other readings of the same log-probabilities."""
+    judged = [output for output in outputs if output.logprobs]
+    total = -sum(output.logprobs[0] for output in judged)
+    size = sum(examples[output.example].meta["bytes"] for output in judged)
+    rate = total / size if size else math.nan
+    return {"bytes": size, "byte_perplexity": math.exp(rate), "bits_per_byte": rate / math.log(2)}
+
+
+def shots(outputs: Sequence[Output]) -> Table:
+    """How many examples were shown before the question: fewer where the prompt would not have fit."""
+    counts = Counter(output.shots_used for output in outputs if output.shots_used is not None)
+    return [{"shots": number, "count": counts[number]} for number in sorted(counts, reverse=True)]
+
+
+def context_use(examples: Sequence[Example], scores: Mapping[str, float], closed: Mapping[str, bool] | None) -> Table:
+    """Open-book answers by whether the answer stands in the evidence shown, and where they came from.
+
+    Right with it: "remembered" if the model also knows it closed-book, else "retrieved" (all of them where the
+    closed book was not asked). Wrong with it: "lost". Right without it: "remembered" too. The mean of the first
+    two rows is the score where it could be read, and where it could not.
+    """
+    known = closed or {}
+    rows = []
+    for inside in (True, False):
+        mine = [e for e in examples if e.id in scores and stands_in(e.meta["passage"], e.answers) == inside]
+        right = [e for e in mine if scores[e.id] >= 1]
+        remembered = [e for e in right if not inside or known.get(e.id)]
+        rows.append(
+            {
+                "answer_in_context": inside,
+                "n": len(mine),
+                "mean": _share(sum(scores[e.id] for e in mine), len(mine)),
+                "retrieved": len(right) - len(remembered),
+                "remembered": len(remembered),
+                "lost": len(mine) - len(right),
+                "closed_book_asked": closed is not None,
+            }
+        )
+    return rows
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,112 @@
+"""Scorers of short answers: exact match, containment, token F1, as published; and why an answer failed.
+
+Answers are normalised as in the official TriviaQA evaluation (Joshi et al. 2017, triviaqa_evaluation.py):
+underscores to spaces, lower case, punctuation to spaces, articles dropped, spaces collapsed. An empty answer
+is wrong; the published LLM-KICK code counts it as right.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+from kick_core.records import Example, Output
+from kick_core.stats import repetition
+from kick_core.tasks import Score
+
+_MARKS = re.compile("[" + re.escape(string.punctuation) + "\u2018\u2019\u00b4`]")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+@lru_cache(maxsize=65536)
+def normalise(text: str) -> str:
+    """The official TriviaQA normal form of an answer."""
+    return " ".join(_ARTICLES.sub(" ", _MARKS.sub(" ", text.replace("_", " ").lower())).split())
+
+
+def answer_of(output: Output) -> str:
+    """The answer proper: the first line that is not empty."""
+    return next((line.strip() for line in "\n".join(output.text).splitlines() if line.strip()), "")
+
+
+def _why(output: Output, answer: str) -> str:
+    """Why an answer that is not right failed, by its form."""
+    if not normalise(answer):
+        return "empty"
+    if repetition(answer.split()).loop:
+        return "loop"
+    return "cut off" if output.stop == "limit" else "wrong"
+
+
+def _judged(output: Output, answer: str, score: float) -> Score:
+    return Score(score, answer, "right" if score >= 1 else _why(output, answer))
+
+
+def exact_match(example: Example, output: Output) -> Score:
+    """1 when the normalised answer equals a normalised gold."""
+    answer = answer_of(output)
+    golds = {normalise(gold) for gold in example.answers}
+    return _judged(output, answer, float(bool(normalise(answer)) and normalise(answer) in golds))
+
+
+def contains(example: Example, output: Output) -> Score:
+    """1 when a normalised gold stands in the normalised answer as whole words."""
+    answer = answer_of(output)
+    return _judged(output, answer, float(stands_in(answer, example.answers)))
+
+
+def stands_in(text: str, golds: Sequence[str]) -> bool:
+    """Whether any gold stands in the text as whole words, both normalised."""
+    said = f" {normalise(text)} "
+    return any(f" {gold} " in said for gold in map(normalise, golds) if gold)
+
+
+def f1(example: Example, output: Output) -> Score:
+    """Token F1 of the normalised answer, the best over the golds."""
+    answer = answer_of(output)
+    said = Counter(normalise(answer).split())
+    best = 0.0
+    for gold in example.answers:
+        asked = Counter(normalise(gold).split())
+        shared = (said & asked).total()
+        if shared:
+            best = max(best, 2 * shared / (said.total() + asked.total()))
+    return Score(best, answer, "right" if best >= 1 else _why(output, answer))
+
+
+def substring(example: Example, output: Output) -> Score:
+    """1 when a normalised gold stands anywhere in the normalised answer, within a word too."""
+    answer = answer_of(output)
+    said = normalise(answer)
+    return _judged(output, answer, float(any(gold in said for gold in map(normalise, example.answers) if gold)))
+
+
+def exact_match_as_published(example: Example, output: Output) -> Score:
+    """As published: 1 when gold and answer contain each other either way, so an empty answer or one letter is right.
+
+    The released code's TriviaQA "EM": `norm(gold) in norm(pred) or norm(pred) in norm(gold)` on the first line, over
+    the normalised aliases. `''`, `the`, `!!!` and `s` all score 1.
+    """
+    answer = answer_of(output)
+    said = normalise(answer)
+    right = any(gold in said or said in gold for gold in map(normalise, example.answers))
+    return _judged(output, answer, float(right))
+
+
+def substring_as_published(example: Example, output: Output) -> Score:
+    """As published: 1 when a gold, spaces deleted, stands anywhere in prompt and generation, spaces deleted.
+
+    The released code's FreebaseQA metric. It finds answers that the question itself names, parts of words and one of
+    many guesses; of a question's answers it knows only those of the first parse.
+    """
+    said = _without_spaces("".join((*example.prompt, *output.text)))
+    golds = example.meta.get("first_answer") or example.answers
+    right = any(_without_spaces(gold) in said for gold in golds)
+    return _judged(output, "\n".join(output.text), float(right))
+
+
+def _without_spaces(text: str) -> str:
+    return text.strip().replace(" ", "").lower()

@@ -1,0 +1,52 @@
+"""From stored outputs to verdicts: no model, no torch, so scorers can change and every curve moves at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kick_core import tasks
+from kick_core.records import RunCard, Verdict
+from kick_core.store import Store, results
+from kick_core.tasks import breakdowns
+
+
+def score(store: Store, key: str) -> list[Verdict]:
+    """Derive the verdicts of a run from its sealed outputs, and keep them in place of older ones."""
+    card = results.run(store, key)
+    found = _derived(store, card)
+    results.keep_verdicts(store, key, tasks.get(card.task, card.data).version, found)
+    return found
+
+
+def _derived(store: Store, card: RunCard) -> list[Verdict]:
+    """The verdicts of today's scorers on a run's sealed outputs."""
+    task = tasks.get(card.task, card.data)
+    by_id = {example.id: example for example in results.examples(store, card.examples)}
+    return [
+        verdict
+        for output in results.outputs(store, card.key)
+        for verdict in tasks.judge(task, by_id[output.example], output)
+    ]
+
+
+def details(store: Store, key: str, closed: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """A run's tables beyond its scores: failures, letters, calibration, subjects, use of the context … Writes nothing.
+
+    `closed` is the closed-book run of the same weights, for telling what an open-book answer was read from; it
+    tells nothing where it was asked other questions, as in the pocket world.
+    """
+    card = results.run(store, key)
+    task = tasks.get(card.task, card.data)
+    verdicts = results.verdicts(store, key, task.version) or _derived(store, card)
+    outputs = results.outputs(store, key)
+    known = _known(store, closed) if closed else {}
+    shared = known if any(output.example in known for output in outputs) else None
+    return breakdowns.details(task, results.examples(store, card.examples), outputs, verdicts, shared)
+
+
+def _known(store: Store, key: str) -> dict[str, bool]:
+    """Example -> whether a run's headline scorer found its answer right."""
+    card = results.run(store, key)
+    task = tasks.get(card.task, card.data)
+    found = results.verdicts(store, key, task.version) or _derived(store, card)
+    return {v.example: v.score >= 1 for v in found if v.scorer == task.headline and v.score is not None}

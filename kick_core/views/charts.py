@@ -1,0 +1,280 @@
+"""The pictures as plain data: what plotly draws, for the pages and the offline report alike.
+
+Dictionaries and not plotly's Figure objects, which cost 75 ms each to fill. No template is set, so the theme of
+whoever shows them applies. Every trace carries the recipe in customdata, and hovermode is "closest" everywhere:
+with "x" a click reports the wrong trace. Names are escaped, because plotly knows a little HTML of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from kick_core.views.chart_style import (
+    MARKER,
+    Chart,
+    axis,
+    bars,
+    each,
+    hollow,
+    look,
+    numbers,
+    plain,
+    said_n,
+    task_colour,
+    tip,
+)
+from kick_core.views.findings import percent
+
+
+def marked(chart: Chart, x: float) -> Chart:
+    """A chart with the slider's line on every axis of sparsity."""
+    layout = chart["layout"]
+    axes = sorted(name for name, axis in layout.items() if name.startswith("xaxis") and "ticksuffix" in axis)
+    lines = [_marker(x, name.removeprefix("xaxis")) for name in axes]
+    return {"data": chart["data"], "layout": {**layout, "shapes": [*layout.get("shapes", ()), *lines]}}
+
+
+def _marker(x: float, number: str) -> Chart:
+    return {
+        "type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "xref": f"x{number}", "yref": f"y{number} domain",
+        "line": {"width": 2, "dash": "dash", "color": MARKER}, "layer": "below",
+    }  # fmt: skip
+
+
+# --- the poster --------------------------------------------------------------------------------------------
+
+STRONG = ("perplexity", "factoid_qa")
+
+
+def overlay(frame: pd.DataFrame, method: str) -> Chart:
+    """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted; dashed what
+    recovery made of the same recipes.
+    """
+    mine = frame[((frame["method"] == method) & (frame["kind"] == "ratio")) | (frame["kind"] == "dense")]
+    mine = mine[mine["share_kept"].notna()]
+    traces, ends = _brought_back(frame, method), []
+    for task, rows in mine.groupby("task", sort=False):
+        if len(rows) < 2:
+            continue
+        name, colour = str(task), task_colour(str(task))
+        traces.append(_kept(rows, colour, strong=name in STRONG, dash="dot" if name == "perplexity" else "solid"))
+        last = rows.iloc[-1]
+        ends.append((float(last["share_kept"]), str(last["title"]), colour, name in STRONG))
+    top = max([1.06, *(float(v) + 0.02 for v in mine["share_high"].dropna().clip(upper=1.3))])
+    last_x = 100 * float(mine["sparsity"].max()) if len(mine) else 100
+    layout = {
+        "height": 430,
+        "margin": {"l": 8, "r": 150, "t": 8, "b": 8},
+        "hovermode": "closest",
+        "showlegend": False,
+        "xaxis": axis(title={"text": "Sparsity"}, ticksuffix=" %", range=[-1.5, last_x + 1.5], showgrid=False),
+        "yaxis": axis(
+            title={"text": f"Share of the dense score kept (n {said_n(mine)})" if len(mine) else ""}, tickformat=".0%",
+            range=[0, top], dtick=0.2,
+        ),
+        "annotations": _labels(ends, last_x, top),
+        "shapes": [
+            {"type": "line", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "xref": "x domain", "yref": "y", "layer": "below",
+             "line": {"width": 1, "color": "#7f8c8d"}},
+        ],
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}
+
+
+def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dash: str) -> Chart:
+    said = [
+        f"<b>{plain(row['title'])}</b> · {row['label']}<br>keeps {percent(row['share_kept'])} of dense"
+        f" [{percent(row['share_low'])}, {percent(row['share_high'])}]<br>{row['n']} examples · {row['verdict']}"
+        for row in each(rows)
+    ]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": numbers(100 * rows["sparsity"]),
+        "y": numbers(rows["share_kept"]),
+        "error_y": bars(rows, "share_kept", "share_low", "share_high", colour),
+        "line": {"color": colour, "width": 4 if strong else 2, "dash": dash},
+        "marker": {"color": colour, "size": 8 if strong else 6, "symbol": hollow("circle", dash == "dash")},
+        "opacity": 1 if strong else 0.75,
+        "hovertext": said,
+        "hoverinfo": "text",
+        "customdata": [[row["recipe"], row["task"]] for row in each(rows)],
+        "name": plain(str(rows["title"].iloc[0])),
+    }
+
+
+def _brought_back(frame: pd.DataFrame, method: str) -> list[Chart]:
+    """A dashed line from dense for every task and every way in which this method's recipes were recovered."""
+    known = frame[frame["share_kept"].notna()]
+    again = known[(known["base"] == method) & (known["recovered"] != "") & (known["kind"] == "ratio")]
+    dense = known[known["kind"] == "dense"]
+    return [
+        _kept(pd.concat([dense[dense["task"] == task], rows]), task_colour(str(task)), strong=False, dash="dash")
+        for (task, _), rows in again.groupby(["task", "method"], sort=False)
+    ]
+
+
+def _labels(ends: list[tuple[float, str, str, bool]], x: float, top: float) -> list[Chart]:
+    """Names at the ends of the lines, pushed apart so that none covers another."""
+    gap = 0.052 * top
+    placed: list[tuple[float, str, str, bool]] = []
+    for y, name, colour, strong in sorted(ends):
+        at = max(y, placed[-1][0] + gap) if placed else max(y, 0.01)
+        placed.append((at, name, colour, strong))
+    over = max(0.0, (placed[-1][0] if placed else 0) - (top - 0.02))
+    return [
+        {
+            "x": x, "y": max(at - over, i * gap), "xref": "x", "yref": "y", "xanchor": "left", "xshift": 10,
+            "showarrow": False, "text": f"<b>{plain(name)}</b>" if strong else plain(name),
+            "font": {"color": colour, "size": 13},
+        }
+        for i, (at, name, colour, strong) in enumerate(placed)
+    ]  # fmt: skip
+
+
+# --- all methods, task by task -----------------------------------------------------------------------------
+
+
+def panels(frame: pd.DataFrame, columns: int = 4) -> Chart:
+    """Raw scores of all pruning methods against sparsity, one small panel a task that has a sparsity measured."""
+    tasks = list(dict.fromkeys(frame.loc[frame["kind"] == "ratio", "task"]))
+    height = math.ceil(len(tasks) / columns)
+    layout: Chart = {
+        "height": 215 * height + 30, "margin": {"l": 8, "r": 8, "t": 30, "b": 8}, "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
+        "annotations": [], "shapes": [],
+    }  # fmt: skip
+    traces: list[Chart] = []
+    for at, task in enumerate(tasks):
+        rows = frame[frame["task"] == task]
+        number = str(at + 1) if at else ""
+        _place(layout, number, at % columns, at // columns, columns, height, rows)
+        traces += [
+            {**trace, "xaxis": f"x{number}", "yaxis": f"y{number}", "showlegend": at == 0} for trace in curves(rows)
+        ]
+        layout["shapes"] += chance(rows, number)
+    return {"data": traces, "layout": layout}
+
+
+def _place(layout: Chart, number: str, column: int, row: int, columns: int, height: int, rows: pd.DataFrame) -> None:
+    first = rows.iloc[0]
+    left, right = (column + 0.1) / columns, (column + 0.98) / columns
+    bottom, top = 1 - (row + 0.84) / height, 1 - (row + 0.12) / height
+    layout[f"xaxis{number}"] = axis(
+        domain=[left, right], anchor=f"y{number}", ticksuffix=" %", showgrid=False, nticks=5
+    )
+    layout[f"yaxis{number}"] = value_axis(rows, domain=[bottom, top], anchor=f"x{number}", nticks=5)
+    layout["annotations"].append(
+        {"text": f"<b>{plain(first['title'])}</b>  n {said_n(rows)}", "x": left, "y": top + 0.035 / height,
+         "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+         "font": {"size": 13}}
+    )  # fmt: skip
+
+
+def chance(rows: pd.DataFrame, number: str) -> list[Chart]:
+    """A dotted line at the score of blind guessing."""
+    y = float(rows["chance"].max())
+    if math.isnan(y):
+        return []
+    return [
+        {"type": "line", "x0": 0, "x1": 1, "y0": y, "y1": y, "xref": f"x{number} domain", "yref": f"y{number}",
+         "layer": "below", "line": {"width": 1, "dash": "dot", "color": "#7f8c8d"},
+         "label": {"text": "guessing", "textposition": "start", "font": {"size": 10, "color": "#7f8c8d"}}},
+    ]  # fmt: skip
+
+
+def value_axis(rows: pd.DataFrame, **more: Any) -> Chart:
+    """From 0 to 100 % for shares; a logarithm for perplexity, where every step up is a loss."""
+    if not rows["higher_is_better"].iloc[0]:
+        seen = rows["high"].where(rows["high"].notna(), rows["score"]).replace(math.inf, math.nan)
+        low, high = math.log10(rows["score"].min()), math.log10(max(seen.max(), 1))
+        pad = 0.06 * max(high - low, 0.1)
+        ticks = _ticks(low - pad, high + pad)
+        return axis(
+            type="log",
+            range=[low - pad, high + pad],
+            tickvals=ticks,
+            **{k: v for k, v in more.items() if k != "nticks"},
+        )
+    top = rows[["high", "score"]].max().max()
+    return axis(tickformat=".0%" if top <= 1.5 else "", range=[0, max(1.04, top) if top <= 1.5 else top * 1.05], **more)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers on a logarithmic axis, four or so of them."""
+    steps = [
+        m * 10**e for e in range(math.floor(low) - 1, math.ceil(high) + 1) for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    ]
+    inside = [step for step in steps if low <= math.log10(step) <= high]
+    fine = [round(10 ** (low + (high - low) * i / 4), 2) for i in range(5)]
+    return inside[:: max(1, len(inside) // 4)] if len(inside) > 1 else fine
+
+
+def curves(rows: pd.DataFrame) -> list[Chart]:
+    """One line a pruning method over one task's rows, each beginning at dense; dashed where it was recovered."""
+    dense = rows[rows["kind"] == "dense"]
+    found = []
+    for method, mine in rows[rows["kind"] == "ratio"].groupby("method", sort=True):
+        line = pd.concat([dense, mine]).sort_values("sparsity")
+        name, (colour, symbol, again) = str(method), look(mine)
+        share = bool(rows["higher_is_better"].iloc[0]) and line["score"].max() <= 1
+        found.append(
+            {
+                "type": "scatter", "mode": "lines+markers", "name": plain(name), "legendgroup": plain(name),
+                "x": numbers(100 * line["sparsity"]), "y": numbers(line["score"]),
+                "error_y": bars(line, "score", "low", "high", colour),
+                "line": {"color": colour, "width": 2, "dash": "dash" if again else "solid"},
+                "marker": {"color": colour, "size": 7, "symbol": hollow(symbol, again)},
+                "hovertext": [tip(row, share) for row in each(line)], "hoverinfo": "text",
+                "customdata": [[row["recipe"], row["task"]] for row in each(line)],
+            }
+        )  # fmt: skip
+    return found
+
+
+def accuracy(frame: pd.DataFrame, task: str) -> Chart:
+    """One task, all methods: sparsities left, and at their right, on the same scale, patterns and widths."""
+    rows = frame[frame["task"] == task]
+    lines, marks = curves(rows), _beside(rows)
+    split = (0.68 if lines else 0.0) if marks else 1.0
+    names = list(dict.fromkeys(name for mark in marks for name in mark["x"]))
+    layout: Chart = {
+        "height": 380, "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "yaxis": value_axis(rows, title={"text": f"{plain(str(rows['title'].iloc[0]))} (n {said_n(rows)})"}),
+        "shapes": chance(rows, ""),
+    }  # fmt: skip
+    if lines:
+        layout["xaxis"] = axis(title={"text": "Sparsity"}, ticksuffix=" %", showgrid=False, domain=[0, split - 0.04])
+    if marks:
+        layout["xaxis2"] = axis(
+            title={"text": "N:M and bits"}, type="category", categoryarray=names, categoryorder="array",
+            showgrid=False, domain=[split, 1], anchor="y",
+        )  # fmt: skip
+    return {"data": [*lines, *marks], "layout": layout}
+
+
+def _beside(rows: pd.DataFrame) -> list[Chart]:
+    """Marks for recipes that are no points on an axis of sparsity."""
+    found = []
+    rest = rows[rows["kind"].isin(("pattern", "bits", "joint"))].sort_values(
+        ["kind", "severity"], ascending=[False, True]
+    )
+    for method, mine in rest.groupby("method", sort=True):
+        name, (colour, symbol, again) = str(method), look(mine)
+        share = bool(mine["higher_is_better"].iloc[0]) and mine["score"].max() <= 1
+        found.append(
+            {
+                "type": "scatter", "mode": "markers", "name": plain(name), "legendgroup": plain(name), "xaxis": "x2",
+                "x": [plain(str(target_label)) for target_label in mine["target_label"]], "y": numbers(mine["score"]),
+                "error_y": bars(mine, "score", "low", "high", colour),
+                "marker": {"color": colour, "size": 9, "symbol": hollow(symbol, again)},
+                "hovertext": [tip(row, share) for row in each(mine)], "hoverinfo": "text",
+                "customdata": [[row["recipe"], row["task"]] for row in each(mine)],
+                "showlegend": not (rows["method"].eq(name) & rows["kind"].eq("ratio")).any(),
+            }
+        )  # fmt: skip
+    return found

@@ -1,0 +1,385 @@
+"""Which runs there are and what they hold, read column by column and remembered.
+
+A page asks the same sealed files again at every click. They never change under one name, so what was read is
+kept in memory by (name, modification time), and a new part or a new scorer version is simply another name.
+Texts stay in Arrow tables until one example is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from kick_core import tasks
+from kick_core.errors import BadRequest, KickError
+from kick_core.records import Example, Output, RunCard
+from kick_core.spec import Recipe, parse
+from kick_core.store import Store, lineage, results
+from kick_core.views import recipe_labels
+
+AGAIN = "again"
+"""The setting of a run that asked dense a second time to measure the evaluator's own noise; it is no result."""
+
+POCKET, OFFICIAL = DATA = (tasks.POCKET, "official")
+"""The two kinds of data that a task has: the pocket world's, and the benchmark's own, from the hub or a folder."""
+
+KEPT = 1024
+"""Files remembered. 36 recipes x 7 tasks x (verdicts, outputs) are 504."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictColumns:
+    """One scorer's verdicts on one run, as columns. A score of nan is "not judged".
+
+    Ids are one array for all runs that were asked the same; what was extracted stays in Arrow until it is shown.
+    """
+
+    ids: NDArray[np.object_]
+    score: NDArray[np.float64]
+    why: NDArray[np.object_]
+    extracted: pa.Array
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A run with what its card means: the parsed recipe and the task as this program knows it."""
+
+    card: RunCard
+    recipe: Recipe
+    task: tasks.Task
+
+    @property
+    def key(self) -> str:
+        return self.card.key
+
+
+def stamp(store: Store) -> str:
+    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes.
+
+    Also when the user says which model was tuned from which.
+    """
+    newest, count = 0, 0
+    for room in ("results", "weights", "examples", "judgments", "replies"):
+        for path in (store.root / room).glob("??/*"):
+            newest = max(newest, path.stat().st_mtime_ns)
+            count += 1
+    for path in store.root.glob(lineage.FILE):
+        newest, count = max(newest, path.stat().st_mtime_ns), count + 1
+    return f"{count}-{newest}"
+
+
+def asked(store: Store) -> list[Asked]:
+    """All runs that this program can read: of known tasks, under recipes that parse, with an intact card."""
+    return _all(store)[0]
+
+
+def unread(store: Store) -> int:
+    """How many runs this program cannot read: of another version's tasks or recipes, or with a damaged card."""
+    return _all(store)[1]
+
+
+def _all(store: Store) -> tuple[list[Asked], int]:
+    found, unread = [], 0
+    for key in store.keys("results"):
+        if not results.parts(store, key):
+            continue
+        try:
+            changed = (store.folder("results", key) / "run.json").stat().st_mtime_ns
+            found.append(_asked(store, key, changed))
+        except (KickError, OSError):
+            unread += 1  # `kick verify` names damaged cards and `kick list` runs of another version's tasks
+    return found, unread
+
+
+@lru_cache(maxsize=4096)
+def _asked(store: Store, key: str, changed: int) -> Asked:
+    return one(store, key)
+
+
+def one(store: Store, key: str) -> Asked:
+    """One run. Raises KickError when it is not there."""
+    card = results.run(store, key)
+    return Asked(card, parse(card.recipe), tasks.get(card.task, card.data))
+
+
+def alike(run: Asked) -> tuple[str, ...]:
+    """What two runs must share for their answers to be compared."""
+    card = run.card
+    settings = json.dumps(card.settings, sort_keys=True)
+    return (
+        card.fingerprint, card.task, str(card.task_version), card.protocol, card.examples, card.dtype,
+        settings,
+    )  # fmt: skip
+
+
+def is_result(run: Asked) -> bool:
+    """Whether a run measured a recipe as its task is asked: not the evaluator's own noise, not with fewer shots."""
+    return AGAIN not in run.card.settings and "shots" not in run.card.settings
+
+
+def engine_of(run: Asked) -> str:
+    """Which engine answered, for people: this package's, `vllm 0.33.0`, or over which devices a model was spread."""
+    about = run.card.settings.get("engine")
+    own = "kick" if "layers" not in run.card.settings else f"kick, layers {run.card.settings['layers']}"
+    return own if about is None else f"{about['name']} {about['version']}"
+
+
+def asked_most(engines: Iterable[str]) -> str:
+    """Of the engines of some runs the one that most have; this package's where two have as many."""
+    counted = Counter(engines)
+    return max(counted, key=lambda name: (counted[name], name == "kick"), default="kick")
+
+
+def kind_of_data(data: str) -> str:
+    """Of which kind the data is that a card names: "pocket" or "official"."""
+    return POCKET if data == POCKET else OFFICIAL
+
+
+def answers_to(run: Asked, protocol: str) -> bool:
+    """Whether a run was asked as a protocol asks. What both ask alike was run once, as "strict"."""
+    return run.card.protocol == protocol or (protocol == "paper" and asked_alike(run))
+
+
+def asked_alike(run: Asked) -> bool:
+    """Whether both protocols put this run's questions alike to this model, so that it counts for both.
+
+    Where they differ in the room for a few-shot prompt alone, a model of a small context sees no difference.
+    """
+    strict, paper = run.task.strict, run.task.paper
+    if paper is None or paper == strict:
+        return True
+    context = run.card.settings.get("context")
+    if context is None or replace(paper, room=strict.room) != strict:
+        return False
+    return min(strict.room or context, context) == min(paper.room or context, context)
+
+
+def dense_of(run: Asked, among: Iterable[Asked]) -> Asked | None:
+    """The dense run to compare with: asked alike, by the same batch plan and on the same device if possible."""
+    card = run.card
+    fits = [other for other in among if other.recipe.target is None and alike(other) == alike(run)]
+    return max(
+        fits,
+        key=lambda o: (o.card.plan == card.plan, o.card.device == card.device, o.card.created),
+        default=None,
+    )
+
+
+def model_names(among: Iterable[Asked]) -> dict[str, str]:
+    """Fingerprint -> name for people; a name that stands for two different models gets a piece of the hash."""
+    found = {run.card.fingerprint: run.card.model for run in among}
+    names = list(found.values())
+    return {print_: f"{name} ({print_[:6]})" if names.count(name) > 1 else name for print_, name in found.items()}
+
+
+def asked_name(name: str) -> str:
+    """The name that a model was asked under, for one that `model_names` had to tell from another."""
+    return re.sub(r" \([0-9a-f]{6}\)$", "", name)
+
+
+def sparsity_series(run: Asked, among: Iterable[Asked]) -> list[Asked]:
+    """The same method on the same examples from mild to harsh, one run per target, beginning with dense.
+
+    Dense has no method: its series is itself alone. Options count, so another group size is another series.
+    """
+    family = [
+        other
+        for other in among
+        if alike(other) == alike(run)
+        and recipe_labels.kind(other.recipe) == recipe_labels.kind(run.recipe)
+        and recipe_labels.method(other.recipe) == recipe_labels.method(run.recipe)
+    ]
+    steps = {other.recipe.text: other for other in sorted(family, key=lambda other: other.card.created)}
+    steps[run.recipe.text] = run
+    dense = dense_of(run, among)
+    rest = sorted(steps.values(), key=lambda other: recipe_labels.severity(other.recipe))
+    return [dense, *rest] if dense and run.recipe.target else rest
+
+
+# --- what a run holds --------------------------------------------------------------------------------------
+
+
+def verdicts(store: Store, run: Asked) -> Mapping[str, VerdictColumns]:
+    """Scorer -> verdicts. Stored ones when they fit the task's version, else derived from the outputs."""
+    if path := results.verdict_file(store, run.key, run.task.version):
+        return _stored(path, os.stat(path).st_mtime_ns)
+    return _derived(store, run.key, run.task.name, results.measured(store, run.key))
+
+
+@lru_cache(maxsize=KEPT)
+def _stored(path: Path, changed: int) -> dict[str, VerdictColumns]:
+    try:
+        words = ["example", "scorer", "why", "extracted"]
+        table = pq.read_table(path, page_checksum_verification=True, read_dictionary=words)
+    except (OSError, pa.ArrowException) as error:
+        raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
+    return _columns(table)
+
+
+_VERDICTS = pa.schema(
+    [("example", pa.string()), ("scorer", pa.string()), ("score", pa.float64()), ("extracted", pa.string()),
+     ("why", pa.string())]
+)  # fmt: skip
+
+
+@lru_cache(maxsize=KEPT)
+def _derived(store: Store, key: str, task: str, measured: int) -> dict[str, VerdictColumns]:
+    run = one(store, key)
+    examples = {example.id: example for example in results.examples(store, run.card.examples)}
+    rows = [
+        verdict.to_json()
+        for output in results.outputs(store, key)
+        if output.example in examples
+        for verdict in tasks.judge(run.task, examples[output.example], output)
+    ]
+    return _columns(pa.Table.from_pylist(rows, schema=_VERDICTS)) if rows else {}
+
+
+def _columns(table: pa.Table) -> dict[str, VerdictColumns]:
+    """Verdicts by scorer. Words come as codes of a dictionary, which all scorers share."""
+    names = _few(table.column("scorer"))
+    example, why, extracted = (_coded(table.column(name)) for name in ("example", "why", "extracted"))
+    score = table.column("score").to_numpy().astype(float)
+    found = {}
+    for name in dict.fromkeys(names):
+        mine = np.flatnonzero(names == name)
+        ids = _shared_ids(example.take(mine))
+        found[str(name)] = VerdictColumns(ids, score[mine], _few(why.take(mine)), extracted.take(mine))
+    return found
+
+
+def _coded(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
+    """A column of words as one dictionary array."""
+    coded = column.dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.unify_dictionaries().combine_chunks()
+    return coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
+
+
+def _few(column: pa.ChunkedArray | pa.Array) -> NDArray[np.object_]:
+    """A column of few different words as objects, each word one object."""
+    coded = _coded(column)
+    words = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
+    found: NDArray[np.object_] = words[coded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
+    return found
+
+
+def extracted(found: VerdictColumns, at: NDArray[np.intp], form: Callable[[str], str]) -> NDArray[np.object_]:
+    """What was extracted at some places, each in the same `form`; every different word is formed once."""
+    coded = _coded(found.extracted)
+    words = np.array([form(word or "") for word in (*coded.dictionary.to_pylist(), "")], dtype=object)
+    places = coded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)
+    told: NDArray[np.object_] = words[places[at]]
+    return told
+
+
+_IDS: dict[str, NDArray[np.object_]] = {}
+
+
+def _shared_ids(column: pa.DictionaryArray) -> NDArray[np.object_]:
+    """The ids as one array for all columns that hold the same: 14,042 of them in 252 runs are a lot of text."""
+    plain = column.cast(pa.string())
+    digest = xxhash.xxh3_128()
+    for buffer in plain.buffers():
+        if buffer is not None:
+            digest.update(buffer)
+    key = f"{len(plain)}-{digest.hexdigest()}"
+    if key not in _IDS:
+        if len(_IDS) >= KEPT:
+            _IDS.clear()
+        _IDS[key] = np.array(plain.to_pylist(), dtype=object)
+    return _IDS[key]
+
+
+def tokens(store: Store, run: Asked) -> dict[str, int]:
+    """Example -> number of generated (perplexity: predicted) tokens."""
+    return _tokens(tuple(results.parts(store, run.key)))
+
+
+@lru_cache(maxsize=KEPT)
+def _tokens(paths: tuple[Path, ...]) -> dict[str, int]:
+    table = _answers(paths)
+    return dict(zip(table.column("example").to_pylist(), table.column("tokens").to_pylist(), strict=True))
+
+
+def answers(store: Store, key: str) -> pa.Table:
+    """All sealed outputs of a run as one Arrow table."""
+    return _answers(tuple(results.parts(store, key)))
+
+
+@lru_cache(maxsize=KEPT)
+def _answers(paths: tuple[Path, ...]) -> pa.Table:
+    try:
+        return pa.concat_tables([pq.read_table(path) for path in paths])
+    except (OSError, pa.ArrowException) as error:
+        raise KickError(f"outputs are damaged ({error}): `kick verify --deep` names the file") from error
+
+
+def answer(store: Store, key: str, example: str) -> Output | None:
+    """One example's output in a run, or None when it was not asked."""
+    table = answers(store, key)
+    at = _places(tuple(results.parts(store, key))).get(example)
+    return None if at is None else Output.from_json(table.slice(at, 1).to_pylist()[0])
+
+
+@lru_cache(maxsize=KEPT)
+def _places(paths: tuple[Path, ...]) -> dict[str, int]:
+    return {name: at for at, name in enumerate(_answers(paths).column("example").to_pylist())}
+
+
+def examples(store: Store, key: str) -> dict[str, Example]:
+    """The questions of a task's data by id, in the task's order."""
+    return _examples(store, key)
+
+
+@lru_cache(maxsize=32)
+def _examples(store: Store, key: str) -> dict[str, Example]:
+    return {example.id: example for example in results.examples(store, key)}
+
+
+def task_titles(among: Iterable[str] | None = None) -> dict[str, str]:
+    """Task name -> title, in the order in which pages show them: perplexity, knowledge, in context."""
+    names = list(tasks.names() if among is None else among)
+    known = {name: at for at, name in enumerate(ORDER)}
+    found = {}
+    for name in sorted(names, key=lambda name: (known.get(name, len(ORDER)), name)):
+        try:
+            found[name] = tasks.get(name).title
+        except BadRequest:
+            continue
+    return found
+
+
+def chance(store: Store, run: Asked) -> float:
+    """The score of blind guessing: one of the options of a choice; nan where there is nothing to guess."""
+    return _chance(store, run.card.examples) if run.task.kind == "choose" else math.nan
+
+
+@lru_cache(maxsize=32)
+def _chance(store: Store, key: str) -> float:
+    asked_ = examples(store, key).values()
+    return float(np.mean([1 / len(one.choices) for one in asked_ if one.choices] or [math.nan]))
+
+
+ORDER = (
+    "perplexity",
+    "factoid_qa",
+    "multiple_choice",
+    "retrieval_qa_closed",
+    "retrieval_qa_open",
+    "summarization",
+    "instructions",
+)

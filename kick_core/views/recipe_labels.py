@@ -1,0 +1,139 @@
+"""Recipes in words and numbers: what a label, an axis and an order need to know of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+from kick_core import methods
+from kick_core.spec import BitBudget, IntGrid, KeepNofM, Recipe, Unstructured
+
+
+def parts(recipe: Recipe) -> list[Recipe]:
+    """A recipe's own part and, for a joint one, the part that comes after it."""
+    return [replace(recipe, then=None), *([recipe.then] if recipe.then else [])]
+
+
+def method(recipe: Recipe) -> str:
+    """wanda; sparsegpt+gptq for a joint recipe; with whatever options were written, rtn (group=64); wanda + lora.
+
+    Recipes of one method in this sense differ in their target alone, so that a line through them means one thing.
+    """
+    made = "+".join(part.method + _options(part) for part in parts(methods.unrecovered(recipe)))
+    return made + _with_recovery(recipe)
+
+
+def recovered(recipe: Recipe) -> str:
+    """How a recipe recovers, with whatever options were written: lora, lora (rank=4); empty where it does not."""
+    written = dict((recipe.then or recipe).options)
+    how = written.pop("recover", "")
+    more = [
+        f"{name.removeprefix('recover_')}={value}" for name, value in written.items() if name.startswith("recover_")
+    ]
+    return f"{how} ({', '.join(more)})" if how and more else str(how)
+
+
+def _with_recovery(recipe: Recipe) -> str:
+    how = recovered(recipe)
+    return f" + {how}" if how else ""
+
+
+def _options(recipe: Recipe) -> str:
+    written = recipe.text.partition(",")[2]
+    return f" ({written})" if written else ""
+
+
+def kind(recipe: Recipe) -> str:
+    """dense, ratio, pattern, bits, or joint (pruned, then quantized; or each matrix in its own way)."""
+    if recipe.then or isinstance(recipe.target, BitBudget):
+        return "joint"
+    match recipe.target:
+        case Unstructured():
+            return "ratio"
+        case KeepNofM():
+            return "pattern"
+        case IntGrid():
+            return "bits"
+        case _:
+            return "dense"
+
+
+def _part_target(recipe: Recipe) -> str:
+    match recipe.target:
+        case Unstructured(ratio):
+            return f"{100 * ratio:.4g} %"
+        case IntGrid(bits):
+            return f"{bits} bit"
+        case BitBudget(bits):
+            return f"{bits:.4g} bits a weight"
+        case None:
+            return "dense"
+        case target:
+            return target.text
+
+
+def target_label(recipe: Recipe) -> str:
+    """The target in words: 50 %, 2:4, 4 bit, 2:4 + 4 bit."""
+    return " + ".join(_part_target(part) for part in parts(recipe))
+
+
+def _label(recipe: Recipe) -> str:
+    if recipe.target is None:
+        return "dense"
+    return f"{recipe.method} {_part_target(recipe)}{_options(recipe)}"
+
+
+def label(recipe: Recipe) -> str:
+    """A recipe in words, with whatever options were written."""
+    return " + ".join(_label(part) for part in parts(methods.unrecovered(recipe))) + _with_recovery(recipe)
+
+
+KINDS = ("dense", "ratio", "pattern", "bits", "joint")
+"""In the order in which pages list them."""
+
+
+def order(recipe: Recipe) -> tuple[object, ...]:
+    """Sorts recipes for people: dense, then by method, kind, from mild to harsh."""
+    return recipe.target is not None, method(recipe), KINDS.index(kind(recipe)), severity(recipe), recipe.text
+
+
+def sparsity(recipe: Recipe) -> float:
+    """The share of weights that a recipe drops."""
+    return max((part.target.sparsity for part in parts(recipe) if part.target), default=0.0)
+
+
+def bits(recipe: Recipe) -> float:
+    """The width of the codes; nan where nothing is quantized."""
+    return float(next((part.target.bits for part in parts(recipe) if isinstance(part.target, IntGrid)), math.nan))
+
+
+def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
+    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`."""
+    return methods.bits_per_weight(recipe, dense)
+
+
+def update_bits(recipe: Recipe, shapes: Iterable[tuple[int, int]], dense: float = 16) -> float:
+    """Bits a weight of the low-rank updates beside quantized matrices of these shapes [rows, cols]; nan without any.
+
+    Pruned matrices take their updates in, so there is nothing beside them.
+    """
+    how = methods.recovery(recipe)
+    if how is None or not how.trains or math.isnan(bits(recipe)):
+        return 0.0
+    known = list(shapes)
+    weights = sum(rows * cols for rows, cols in known)
+    return dense * how.rank * sum(rows + cols for rows, cols in known) / weights if weights else math.nan
+
+
+def severity(recipe: Recipe) -> float:
+    """Orders recipes of one kind from mild to harsh; dense is mildest."""
+    match kind(recipe):
+        case "ratio" | "pattern":
+            return sparsity(recipe)
+        case "bits":
+            return 1 - bits(recipe) / 16
+        case "joint":
+            return 1 - bits_per_weight(recipe) / 16
+        case _:
+            return 0.0

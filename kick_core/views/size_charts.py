@@ -1,0 +1,95 @@
+"""Pruning and quantization side by side by their size."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kick_core.views.chart_style import Chart, axis, bars, each, hollow, look, numbers, plain, said_n, tip
+from kick_core.views.charts import chance, value_axis
+from kick_core.views.findings import percent
+
+
+def sizes(frame: pd.DataFrame, task: str) -> Chart:
+    """Pruning beside quantization at equal size: share kept against bits per weight, and the best at each size."""
+    rows = frame[(frame["task"] == task) & frame["share_kept"].notna()].sort_values("bits_per_weight")
+    best = rows[rows["share_kept"] >= rows["share_kept"].cummax()]
+    traces: list[Chart] = [
+        {"type": "scatter", "mode": "lines", "x": numbers(best["bits_per_weight"]), "y": numbers(best["share_kept"]),
+         "line": {"color": "#7f8c8d", "width": 1, "dash": "dot", "shape": "hv"}, "name": "best at its size",
+         "hoverinfo": "skip"},
+    ]  # fmt: skip
+    for method, mine in rows[rows["kind"] != "dense"].groupby("method", sort=True):
+        name = str(method)
+        said = [
+            f"<b>{plain(row['label'])}</b><br>{row['bits_per_weight']:.2f} bits per weight<br>keeps "
+            f"{percent(row['share_kept'])} [{percent(row['share_low'])}, {percent(row['share_high'])}]"
+            for row in each(mine)
+        ]
+        colour, symbol, again = look(mine)
+        marker = {"color": colour, "size": 10, "symbol": hollow(symbol, again)}
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": plain(name), "x": numbers(mine["bits_per_weight"]),
+             "y": numbers(mine["share_kept"]), "marker": marker, "hovertext": said, "hoverinfo": "text",
+             "error_y": bars(mine, "share_kept", "share_low", "share_high", colour)}
+        )  # fmt: skip
+    layout = {
+        # each name beyond the first few takes a line of the legend
+        "height": 360 + 18 * max(0, len(traces) - 6), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": axis(title={"text": "Bits per weight, dense 16"}, range=[0, 16.5], showgrid=False),
+        "yaxis": axis(
+            title={"text": f"Share of dense kept (n {said_n(rows)})"}, tickformat=".0%", rangemode="tozero", dtick=0.25
+        ),
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}
+
+
+def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one task that no other one beats at its size or below, small to large."""
+    sign = 1 if rows["higher_is_better"].iloc[0] else -1
+    known = rows[rows["score"].notna()].assign(_good=sign * rows["score"])
+    ordered = known.sort_values(["bits_per_weight", "_good"], ascending=[True, False])
+    best = ordered["_good"].cummax()
+    return ordered[(ordered["_good"] >= best) & ~ordered["_good"].duplicated()].drop(columns="_good")
+
+
+def pareto(frame: pd.DataFrame, task: str, weights: int = 0) -> Chart:
+    """Every recipe's score on a task by its size, with the line of the best at each size.
+
+    `weights`: how many weights the compressed linears have; then sizes are megabytes, else bits per weight.
+    """
+    rows = frame[frame["task"] == task]
+    scale = weights / 8e6 if weights else 1.0
+    best = frontier(rows)
+    share = bool(rows["higher_is_better"].iloc[0]) and rows["score"].max() <= 1
+    traces: list[Chart] = [
+        {"type": "scatter", "mode": "lines", "x": numbers(scale * best["bits_per_weight"]), "y": numbers(best["score"]),
+         "line": {"color": "#7f8c8d", "width": 1.5, "dash": "dot", "shape": "hv"}, "name": "best at its size",
+         "hoverinfo": "skip"},
+    ]  # fmt: skip
+    unit = "MB" if weights else "bits per weight"
+    for (kind, method), mine in rows.groupby([rows["kind"].eq("dense"), "method"], sort=True):
+        name = "dense" if kind else str(method)
+        colour, symbol, again = ("#7f8c8d", "circle", False) if kind else look(mine)
+        sizes = scale * mine["bits_per_weight"]
+        said = [f"{tip(row, share)}<br>{size:.3g} {unit}" for row, size in zip(each(mine), sizes, strict=True)]
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": plain(name),
+             "x": numbers(sizes), "y": numbers(mine["score"]),
+             "marker": {"color": colour, "size": 10, "symbol": hollow(symbol, again)}, "hovertext": said,
+             "hoverinfo": "text", "error_y": bars(mine, "score", "low", "high", colour),
+             "customdata": [[row["recipe"], row["task"]] for row in each(mine)],
+             "unselected": {"marker": {"opacity": 1}}}
+        )  # fmt: skip
+    layout = {
+        "height": 440, "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": axis(
+            title={"text": f"Size of the compressed linears, {unit} (dense at 16 bits)"}, showgrid=False,
+            range=[0, scale * max(16.5, float(rows["bits_per_weight"].max()) * 1.03)],
+        ),
+        "yaxis": value_axis(rows, title={"text": f"{plain(str(rows['title'].iloc[0]))} (n {said_n(rows)})"}),
+        "shapes": chance(rows, ""),
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}
