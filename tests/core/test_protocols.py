@@ -14,7 +14,7 @@ from kick_core import engine, evaluation, tasks
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.errors import BadRequest
-from kick_core.evaluation import EvalSession
+from kick_core.evaluation import EvalSession, open_session
 from kick_core.models.tokenization import dialogue, encode
 from kick_core.records import Example, Output
 from kick_core.runs import measure as runs
