@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ANSWERED = {
-    "CVE-2025-69872": "diskcache unpickles what it reads; our Disk knows only JSON (tests/core/test_store.py)",
+    "CVE-2025-69872": "diskcache unpickles what it reads; our Disk knows only JSON (tests/store/test_store.py)",
     "GHSA-w8v5-vhqr-4h9v": "the same",
 }
 UNREACHABLE = re.compile(

@@ -3,7 +3,7 @@
 Prompts, golds and model outputs were written by nobody we know. Streamlit's markdown elements would fetch the
 remote images in them, and raw HTML would hide the page. So everything that is not a literal of this program
 goes through `tag`, which escapes every child and every attribute, and is shown by `show`, the only caller of
-st.html. tests/app/test_text_safety.py reads the pages and refuses any other way.
+st.html. tests/explorer/test_text_safety.py reads the pages and refuses any other way.
 """
 
 from __future__ import annotations

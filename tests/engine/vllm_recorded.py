@@ -2,7 +2,7 @@
 
 `vllm_recorded.json` holds the choices of vLLM 0.32.0 (CPU, float32) by the weights that were served and by request.
 The stand-in is an environment of its own with a package named vllm, as the real one is: it is found, started, asked
-over its socket and ended by the same code. To record again: `KICK_VLLM=… python -m tests.core.vllm_recorded`.
+over its socket and ended by the same code. To record again: `KICK_VLLM=… python -m tests.engine.vllm_recorded`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from transformers import DynamicCache
 from kick_core import engine
 from kick_core.engine.batching import in_parts
 from kick_core.engine.packing import shared_prefixes
-from tests.core.engine_cases import PLAN, ids, options, questions
-from tests.core.test_families import make
+from tests.engine.engine_cases import PLAN, ids, options, questions
+from tests.models.test_families import make
 
 
 def test_one_row_that_does_not_fit_is_an_error_and_nothing_is_lost():

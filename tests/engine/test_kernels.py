@@ -9,8 +9,8 @@ import torch
 from kick_core import engine
 from kick_core.engine import fused
 from kick_core.engine.steps import SlotSteps, steps_for
-from tests.core.engine_cases import PLAN, ids, merged, options, questions
-from tests.core.test_families import make
+from tests.engine.engine_cases import PLAN, ids, merged, options, questions
+from tests.models.test_families import make
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 

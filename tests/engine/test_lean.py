@@ -6,7 +6,7 @@ from torch import nn
 
 from kick_core import engine
 from kick_core.engine import generation, lean, rows_matter, scoring, windows
-from tests.core.engine_cases import PLAN, ids, merged, options, questions
+from tests.engine.engine_cases import PLAN, ids, merged, options, questions
 from tests.tiny import tiny_llama, token_ids
 
 

@@ -19,8 +19,8 @@ from kick_core.spec import parse
 from kick_core.store import open_store, results
 from kick_core.sweeps.grid import Sweep
 from kick_core.sweeps.request import Request
-from tests.core import vllm_recorded
-from tests.core.vllm_recorded import command, stand_in
+from tests.engine import vllm_recorded
+from tests.engine.vllm_recorded import command, stand_in
 
 ENGINE = ("--engine", "vllm,enforce_eager=true")
 REAL = os.environ.get(server.VARIABLE)

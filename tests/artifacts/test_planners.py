@@ -26,7 +26,7 @@ from kick_core.records import PlanProgress
 from kick_core.runs import measure as runs
 from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import Store, open_store, weight_artifacts
-from tests.core.test_families import FAMILIES, make
+from tests.models.test_families import FAMILIES, make
 from tests.tiny import save_tiny, tiny_llama, token_ids
 
 SEARCH = "wanda@0.5,alloc=search"

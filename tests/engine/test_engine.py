@@ -10,8 +10,8 @@ import torch
 from kick_core import engine
 from kick_core.engine.steps import SlotSteps, steps_for
 from kick_core.errors import BadRequest
-from tests.core.engine_cases import PLAN, ids, merged, options, questions
-from tests.core.test_families import FAMILIES, make
+from tests.engine.engine_cases import PLAN, ids, merged, options, questions
+from tests.models.test_families import FAMILIES, make
 from tests.tiny import token_ids
 
 PADDED = {"Mistral": "sliding", "Gemma2": "sliding", "Gemma3Text": "sliding"}

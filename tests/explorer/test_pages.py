@@ -30,7 +30,7 @@ from kick_core.sweeps.request import Request
 from kick_core.views import search_tables
 from tests import synthetic
 from tests.harness import HOME, ROOT, charts, run
-from tests.judge.server import FakeJudge
+from tests.judging.server import FakeJudge
 
 PAGES = (HOME, "pages/compress.py", "pages/evaluate.py", "pages/compare.py")
 

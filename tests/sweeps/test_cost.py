@@ -21,7 +21,7 @@ from kick_core.sweeps import grid, known_keys
 from kick_core.sweeps.cost import Line, forecast
 from kick_core.sweeps.grid import Sweep
 from kick_core.sweeps.request import Request
-from tests.core.test_families import FAMILIES, make
+from tests.models.test_families import FAMILIES, make
 
 ROOT = Path(__file__).resolve().parents[2]
 disable_progress_bar()

@@ -12,7 +12,7 @@ from kick_core import compress_matrix
 from kick_core.errors import BadRequest, KickError
 from kick_core.methods import moved
 from kick_core.methods.solve import inverse_factor
-from tests.core.test_methods import output_error, problem
+from tests.methods.test_methods import output_error, problem
 
 
 def gptq_text(bits, group, act, sym):

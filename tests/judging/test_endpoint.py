@@ -22,7 +22,7 @@ from kick_core.judging import Caller, Failure, Judge, endpoint
 from kick_core.judging.endpoint import PATIENCE, Scrubber, judge_name, replies
 from kick_core.records import Question, Reply
 from tests import synthetic
-from tests.judge.server import FakeJudge
+from tests.judging.server import FakeJudge
 
 SENTINEL = "sk-sentinel/7f+Qz93KpLw0VbXy82mN"
 DISGUISES = [

@@ -21,7 +21,7 @@ from kick_core.judging import prompts as wording
 from kick_core.records import Question, Reply
 from kick_core.store import judgments, results
 from tests import synthetic
-from tests.judge.server import FakeJudge
+from tests.judging.server import FakeJudge
 
 RECIPES = ("dense", "wanda@0.3", "magnitude@0.7")
 TASKS = ("instructions", "summarization")

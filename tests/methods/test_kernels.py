@@ -11,7 +11,7 @@ from kick_core.compression import walk as compression
 from kick_core.methods import select, solve, sweep
 from kick_core.models import bit_tensors
 from kick_core.spec import parse
-from tests.core.test_methods import problem
+from tests.methods.test_methods import problem
 from tests.tiny import tiny_llama, token_ids
 
 GPU = torch.cuda.is_available()
