@@ -264,20 +264,38 @@ class ModelRef:
 class Calibration:
     """Which token windows the data-aware methods look at.
 
-    `propagate` says which activations the next block sees: those of the compressed blocks before it (the
-    papers' sequential procedure) or those of the dense model.
+    Args:
+        source: `pocket`, `pocket-unasked`, `english`, a hub text (`c4`, `wikitext2`) or a file. `auto` is the text that
+            suits the model: `pocket` for the pocket models, `english` for every other one.
+        windows: how many; None takes 128, or as many as a shorter text gives.
+        length: tokens per window; None is the model's context, at most 2048.
+        seed: of the sample of windows.
+        propagate: which activations the next block sees: those of the compressed blocks before it (the papers'
+            sequential procedure) or those of the dense model.
+
+    Raises:
+        BadRequest: a number below what makes sense, or an unknown propagation.
     """
 
-    source: str = "pocket"
-    windows: int = 128
+    source: str = "auto"
+    windows: int | None = None
     length: int | None = None
     seed: int = 0
     propagate: Literal["compressed", "dense"] = "compressed"
 
     def __post_init__(self) -> None:
-        if self.windows < 1:
+        if self.windows is not None and self.windows < 1:
             raise BadRequest(f"{self.windows} calibration windows: at least 1 is needed")
         if self.length is not None and self.length < 2:
             raise BadRequest(f"calibration windows of {self.length} tokens: at least 2 are needed")
         if self.propagate not in ("compressed", "dense"):
             raise nearest(self.propagate, ("compressed", "dense"), "propagation")
+
+    @property
+    def most_windows(self) -> int:
+        """The number of windows, where the text is long enough."""
+        return USUAL_WINDOWS if self.windows is None else self.windows
+
+
+USUAL_WINDOWS = 128
+"""Calibration windows of the papers (SparseGPT, Wanda, GPTQ), taken where nothing else is said."""

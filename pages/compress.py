@@ -108,7 +108,7 @@ def calibrate(model: str) -> Calibration:
         note("What data-aware methods look at. Another calibration is another artifact.")
         left, middle, right = st.columns(3)
         with left:
-            windows = st.number_input("Windows", 1, 4096, value=usual.windows, key="windows")
+            windows = st.number_input("Windows", 1, 4096, value=usual.most_windows, key="windows")
         with middle:
             length = st.number_input("Tokens each", 2, 8192, value=usual.length or 256, key="length")
         with right:
@@ -149,7 +149,8 @@ def page() -> None:
         model, recipe = choose()
         calibration = calibrate(model)
     seen = (
-        f"{calibration.windows} windows of {calibration.length} tokens of {calibration.source}, seed {calibration.seed}"
+        f"{calibration.most_windows} windows of {calibration.length} tokens of {calibration.source}, "
+        f"seed {calibration.seed}"
     )
     with head:
         title("Compress", facts([f"model {model}", f"recipe {recipe}", f"calibration {seen}"]))

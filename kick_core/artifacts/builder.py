@@ -21,11 +21,12 @@ from kick_core import methods
 from kick_core.artifacts import planners
 from kick_core.artifacts.loaded_model import OpenModel, artifact_key, calibration_facts, dense_key, open_for
 from kick_core.compression import codec
-from kick_core.compression.calibration import token_windows, window_length
+from kick_core.compression.calibration import settled, token_windows, window_length
 from kick_core.compression.recovery import adapters
 from kick_core.compression.walk import Walked, make_card, needs_data, walk, walk_many
 from kick_core.errors import BadRequest, KickError
 from kick_core.methods.recovery_options import Recovery
+from kick_core.models import gguf
 from kick_core.models.blocks import decoder_blocks
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport, PlanProgress
 from kick_core.spec import DENSE, Calibration, IntGrid, ModelRef, Recipe, parse
@@ -43,6 +44,9 @@ class ArtifactBuilder:
     calibration: Calibration
     _ids: Tensor | None = None
     _trained_on: dict[Calibration, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.calibration = settled(self.calibration, self.opened.source.name)
 
     def ids(self) -> Tensor:
         """The calibration tokens, read once."""
@@ -146,7 +150,7 @@ class ArtifactBuilder:
         asked = self._text_of(how)
         if asked not in self._trained_on:
             ids = token_windows(asked, self.opened.tokenizer, self.opened.source.context)
-            if len(ids) < asked.windows:
+            if len(ids) < asked.most_windows:
                 raise BadRequest(
                     f"{asked.source} gives {ids.numel():,} tokens to recover on, {how.tokens:,} were asked for: "
                     f"use recover_tokens={ids.numel()} or less"
@@ -310,12 +314,19 @@ class ArtifactBuilder:
         return int(count * bits / 8) + 2 * hidden
 
     def _warnings(self, recipe: Recipe, layers: list[LayerReport]) -> tuple[str, ...]:
-        if methods.needs(recipe) != "gram":
-            return ()
-        tokens, widest = self.ids().numel(), max(layer.cols for layer in layers)
-        if tokens >= widest:
-            return ()
-        return (f"{tokens} calibration tokens are fewer than the widest matrix's {widest} inputs",)
+        warnings = []
+        target, bits = (recipe.then or recipe).target, gguf.bits_of(self.opened.source.folder)
+        if isinstance(target, IntGrid) and bits is not None and target.bits >= bits:
+            origin = gguf.origin(self.opened.source.folder)
+            warnings.append(
+                f"the dense weights were decoded from {origin}: they are on a {bits}-bit grid already, "
+                f"so rounding them to {target.bits} bits says little"
+            )
+        if methods.needs(recipe) == "gram":
+            tokens, widest = self.ids().numel(), max(layer.cols for layer in layers)
+            if tokens < widest:
+                warnings.append(f"{tokens} calibration tokens are fewer than the widest matrix's {widest} inputs")
+        return tuple(warnings)
 
 
 @dataclass(slots=True)

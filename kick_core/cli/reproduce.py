@@ -54,7 +54,7 @@ def _swept(request: Request, store: Store, processes: int | None) -> Swept:
     opened = Sweep(request, store)
     printing.bar(pool.run(opened, processes))
     runs = {(recipe.text, task): opened.card(recipe, task).key for recipe in opened.recipes for task in opened.data}
-    return Swept(opened.builder.opened.source.name, request.calibration.windows, runs, request.shots)
+    return Swept(opened.builder.opened.source.name, request.calibration.most_windows, runs, request.shots)
 
 
 def _beside(name: str, store: Store, sweeps: list[Swept]) -> tuple[pd.DataFrame, list[str]]:

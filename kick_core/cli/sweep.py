@@ -59,7 +59,7 @@ def tell(requests: Sequence[Request], store: Store, *, as_json: bool) -> int:
         return 0
     for request, one in zip(requests, found, strict=True):
         if len(requests) > 1:
-            print(f"{one.model}, {request.calibration.windows} calibration windows")
+            print(f"{one.model}, {request.calibration.most_windows} calibration windows")
         _print(one)
     print("Examples come in a fixed random order: a sweep that is stopped is an unbiased estimate; it goes on later.")
     return 0

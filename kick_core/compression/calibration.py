@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core.errors import BadRequest, KickError
 from kick_core.models.tokenization import document_ids
-from kick_core.pocket import data_path, split_documents, unasked_documents
+from kick_core.pocket import POCKET_MODELS, data_path, split_documents, unasked_documents
 from kick_core.spec import Calibration
 
 HUB = {
@@ -40,6 +42,24 @@ _STREAM = 8
 """Documents of a hub source are read until the stream holds this many times the tokens that are asked for."""
 
 
+FEWEST = 8
+"""Windows below which a text is refused where no number was named: nobody calibrates on less unawares."""
+
+_ENGLISH = Path(__file__).parent / "texts" / "english.jsonl.xz"
+
+
+def settled(calibration: Calibration, model: str) -> Calibration:
+    """The calibration with the source that suits a model in place of `auto`.
+
+    Args:
+        calibration: as it was requested.
+        model: the model's name, with aliases resolved (`Source.name`).
+    """
+    if calibration.source != "auto":
+        return calibration
+    return replace(calibration, source="pocket" if model in POCKET_MODELS else "english")
+
+
 def window_length(calibration: Calibration, context: int) -> int:
     """Tokens in one window: what was asked for, else the model's context, at most 2048 (the papers' length)."""
     if calibration.length is None:
@@ -55,7 +75,11 @@ def window_length(calibration: Calibration, context: int) -> int:
 def windows_for(model: PreTrainedModel, calibration: Calibration) -> Tensor:
     """Calibration tokens for an open model, read with its own tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(model.config.name_or_path, trust_remote_code=False)
-    return token_windows(calibration, tokenizer, int(getattr(model.config, "max_position_embeddings", 2048)))
+    place = model.config.name_or_path
+    pocket = next((name for name, folder in POCKET_MODELS.items() if place == str(folder)), place)
+    return token_windows(
+        settled(calibration, pocket), tokenizer, int(getattr(model.config, "max_position_embeddings", 2048))
+    )
 
 
 def token_windows(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, context: int) -> Tensor:
@@ -65,16 +89,18 @@ def token_windows(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, 
     """
     length = window_length(calibration, context)
     if calibration.source.endswith((".safetensors", ".npy")):
-        return _token_file(Path(calibration.source), calibration.windows, length, len(tokenizer))
-    needed = calibration.windows * length
+        return _token_file(Path(calibration.source), calibration.most_windows, length, len(tokenizer))
+    needed = calibration.most_windows * length
     stream = _stream(calibration.source, tokenizer, needed * (_STREAM if calibration.source in HUB else 1 << 20))
     available = len(stream) // length
-    if available < calibration.windows:
+    count = calibration.windows or min(calibration.most_windows, max(available, FEWEST))
+    if available < count:
+        few = f"use --windows {available} or " if available and calibration.windows else "give a longer text or "
         raise BadRequest(
             f"calibration source {calibration.source!r} gives {available} windows of {length} tokens, "
-            f"{calibration.windows} were asked for: use --windows {available} or a shorter --length"
+            f"{count} are needed: {few}a shorter --length"
         )
-    chosen = sorted(random.Random(calibration.seed).sample(range(available), calibration.windows))
+    chosen = sorted(random.Random(calibration.seed).sample(range(available), count))
     rows = [stream[i * length : (i + 1) * length] for i in chosen]
     return torch.from_numpy(np.stack(rows).astype(np.int64))
 
@@ -101,14 +127,17 @@ def _documents(source: str) -> Iterator[str]:
         yield from split_documents(data_path("calibration.txt").read_text(encoding="utf-8"))
     elif source == "pocket-unasked":
         yield from unasked_documents()
+    elif source == "english":
+        with lzma.open(_ENGLISH, "rt", encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
     elif source in HUB:
         yield from _hub(source)
     else:
         path = Path(source).expanduser()
         if not path.is_file():
             raise BadRequest(
-                f"calibration source {source!r} is no file here; known: pocket, pocket-unasked, {', '.join(HUB)}, "
-                f"a .txt or .jsonl file, or a .safetensors or .npy file of token ids"
+                f"calibration source {source!r} is no file here; known: pocket, pocket-unasked, english, "
+                f"{', '.join(HUB)}, a .txt or .jsonl file, or a .safetensors or .npy file of token ids"
             )
         yield from _local(path)
 

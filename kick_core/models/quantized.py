@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kick_core.errors import KickError
+from kick_core.models import gguf
 from kick_core.models.file_formats import GPTQ, PACKED, Grid, described, read_gptq, read_packed
 from kick_core.models.shards import take_generation_config
 from kick_core.models.source import Source
@@ -41,6 +42,8 @@ def quantization(source: Source) -> Mapping[str, Any] | None:
 
 def decoder(source: Source) -> str:
     """Which decoder opens a folder that is quantized already, for cards and users; nothing for a plain one."""
+    if origin := gguf.origin(source.folder):
+        return f"transformers (decoded from {origin})"
     settings = quantization(source)
     return f"kick's own ({described(settings)})" if settings else ""
 

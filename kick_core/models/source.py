@@ -21,9 +21,10 @@ from safetensors import SafetensorError, safe_open
 
 from kick_core.errors import BadRequest, KickError, nearest
 from kick_core.keys import fingerprint
+from kick_core.models import gguf
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import ModelRef
-from kick_core.store import Store
+from kick_core.store import Store, default_root
 from kick_core.store.files import Damaged, read_sealed_json, replace_file, seal_json
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -63,7 +64,10 @@ class Source:
 def find(ref: ModelRef, store: Store | None = None) -> Source:
     """Find and check a model. Raises BadRequest (nothing such) or KickError (files that cannot be used)."""
     name = ALIASES.get(ref.name, ref.name)
-    folder = _folder(name, ref.revision)
+    if gguf.is_gguf(name):
+        folder = gguf.decode(Path(name).expanduser().resolve(), default_root() if store is None else store.root)
+    else:
+        folder = _folder(name, ref.revision)
     _check_places(folder)
     _check_config(folder)
     weights = _weight_files(folder)
@@ -92,7 +96,9 @@ def _folder(name: str, revision: str | None) -> Path:
     if path.is_dir():
         return path.resolve()
     if path.exists():
-        raise BadRequest(f"model {name!r} is a file: give the folder that holds config.json and the weights")
+        raise BadRequest(
+            f"model {name!r} is a file: give the folder that holds config.json and the weights, or a .gguf file"
+        )
     if not _HUB_ID.fullmatch(name) or ".." in name:
         raise BadRequest(f"model {name!r} is no folder here and no hub id (owner/name)")
     return _from_hub(name, revision)
@@ -106,6 +112,9 @@ def local(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
+    if gguf.is_gguf(name):
+        folder = gguf.decoded_folder(path.resolve(), default_root())
+        return folder if folder.is_dir() else None
     if path.exists() or not _HUB_ID.fullmatch(name) or ".." in name:
         return None
     from huggingface_hub import try_to_load_from_cache

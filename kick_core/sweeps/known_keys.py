@@ -98,7 +98,7 @@ def _model(sweep: Sweep) -> dict[str, Any]:
         "decoder": opened.decoder,
         "device": opened.model.device.type,
         "window": sweep.ask.window,
-        "calibration": calibration.windows * (calibration.length or min(2048, opened.source.context)),
+        "calibration": calibration.most_windows * (calibration.length or min(2048, opened.source.context)),
     }
 
 

@@ -68,7 +68,7 @@ def test_only_as_much_is_read_as_is_needed(hub, tokenizer, monkeypatch):
 
 
 def test_too_little_text_says_how_much_there_is(hub, tokenizer):
-    with pytest.raises(BadRequest, match=r"gives \d+ windows of 512 tokens, 5000 were asked for: use --windows"):
+    with pytest.raises(BadRequest, match=r"gives \d+ windows of 512 tokens, 5000 are needed: use --windows"):
         token_windows(Calibration("wikitext2", windows=5000, length=512), tokenizer, 512)
 
 
@@ -79,3 +79,26 @@ def test_no_network_is_a_plain_failure(tokenizer, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(KickError, match=r"'c4' could not be read from the hub \(Couldn't reach the Hub\)"):
         token_windows(Calibration("c4", windows=2, length=16), tokenizer, 512)
+
+
+def test_the_usual_text_suits_the_model():
+    assert calibration.settled(Calibration(), "pocket-11m").source == "pocket"
+    assert calibration.settled(Calibration(), "/models/llama").source == "english"
+    named = Calibration("c4", windows=3)
+    assert calibration.settled(named, "pocket-11m") == named
+
+
+def test_the_shipped_english_is_enough_for_the_papers_windows(tokenizer):
+    ids = token_windows(Calibration("english"), tokenizer, 8192)
+    assert ids.shape == (128, 2048)
+
+
+def test_a_short_text_gives_fewer_windows_unless_a_number_was_named(tokenizer, tmp_path):
+    text = tmp_path / "short.txt"
+    text.write_text(" ".join(document(n) for n in range(20)))
+    ids = token_windows(Calibration(str(text), length=32), tokenizer, 512)
+    assert calibration.FEWEST <= len(ids) < 128
+    with pytest.raises(BadRequest, match=f"use --windows {len(ids)}"):
+        token_windows(Calibration(str(text), windows=128, length=32), tokenizer, 512)
+    with pytest.raises(BadRequest, match="give a longer text or a shorter --length"):
+        token_windows(Calibration(str(text), length=500), tokenizer, 512)
