@@ -125,7 +125,7 @@ def test_the_user_is_told_which_decoder_opened_a_quantized_folder(tmp_path, tiny
     assert "decoder" not in capsys.readouterr().err
     assert main(["compress", folder, "magnitude@0.5", "--json", *cache]) == 0
     told = capsys.readouterr()
-    assert f"{folder} is quantized already; decoder: kick's own ({words})" in told.err
+    assert f"{folder} holds codes, not plain weights; decoder: kick's own ({words})" in told.err
     (card,) = json.loads(told.out)["artifacts"]
     assert card["decoder"] == f"kick's own ({words})"
     assert main(["show", card["key"], *cache]) == 0
