@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+def checkout() -> Path | None:
+    """The root of the checkout that this package is imported from, or None for an installed copy."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "app.py").is_file() and (root / "pages" / "home.py").is_file() else None
 
 
 def now() -> str:

@@ -13,7 +13,12 @@ import webbrowser
 from argparse import Namespace
 from pathlib import Path
 
+from kick_core import provenance
 from kick_core.errors import BadRequest, KickError
+from kick_core.store import default_root
+
+PACKAGED = Path(__file__).resolve().parents[1] / "explorer" / "site"
+"""Where the wheel puts app.py, pages/ and Streamlit's settings (pyproject.toml, force-include)."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -22,8 +27,9 @@ def app(given: Namespace) -> int:
     """`kick app`: the explorer on 127.0.0.1, until Ctrl-C."""
     command = app_command(given)
     environment = dict(os.environ)
-    if given.cache:
-        environment["KICK_CACHE"] = str(Path(given.cache).expanduser().resolve())
+    # resolved here: the server runs in the folder of app.py, whose .streamlit/config.toml it reads
+    root = Path(given.cache).expanduser() if given.cache else default_root()
+    environment["KICK_CACHE"] = str(root.resolve())
     if given.read_only:
         environment["KICK_READ_ONLY"] = "1"
     address = f"http://{given.host}:{given.port}"
@@ -46,12 +52,14 @@ def app_command(given: Namespace) -> list[str]:
     for name in given.allow_hosts:
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", name):
             raise BadRequest(f"allowed host {name!r}: a name or address alone, without http:// and without a port")
-    script = Path(__file__).resolve().parents[2] / "app.py"
-    if not script.exists():
-        raise KickError(f"{script} is not there: the explorer runs from a checkout of the project")
+    script = (provenance.checkout() or PACKAGED) / "app.py"
+    if not script.is_file():
+        raise KickError(f"{script} is missing: this installation of llm-kick-explorer is incomplete, install it again")
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", given.host]
     # headless also when a browser is opened: otherwise Streamlit's first start stops to ask for an e-mail address
     command += ["--server.port", str(given.port), "--server.headless", "true"]
+    # watching every imported file for edits costs several times the app's own work; developers use `streamlit run`
+    command += ["--server.fileWatcherType", "none"]
     beyond = [given.host] if given.host not in LOOPBACK else []
     if names := [*beyond, *given.allow_hosts]:
         # repeated flags: a list in one flag would be taken for one name and refuse everybody

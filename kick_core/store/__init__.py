@@ -17,6 +17,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
+from kick_core import provenance
 from kick_core.errors import BadRequest, KickError
 from kick_core.store import migrations
 from kick_core.store.files import locked, replace_file
@@ -36,9 +39,11 @@ def is_key(text: str) -> bool:
 
 
 def default_root() -> Path:
-    """`KICK_CACHE` when it is set, else `cache/` beside the package."""
-    named = os.environ.get("KICK_CACHE")
-    return Path(named).expanduser() if named else Path(__file__).resolve().parents[2] / "cache"
+    """`KICK_CACHE` when it is set; else `cache/` of a checkout, or the user's cache folder for an installed copy."""
+    if named := os.environ.get("KICK_CACHE"):
+        return Path(named).expanduser()
+    root = provenance.checkout()
+    return root / "cache" if root else platformdirs.user_cache_path("kick")
 
 
 @dataclass(frozen=True, slots=True)
