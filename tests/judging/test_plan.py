@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
@@ -14,6 +15,7 @@ from kick_core.errors import BadRequest
 from kick_core.judging import Judge, Pair, Price, Style, prompts
 from kick_core.judging import questions as plan
 from kick_core.records import Example, Output
+from tests.golden import GOLDEN
 
 JUDGE = Judge("judge-1", "example.org", "0", 2048)
 EXAMPLE = Example("e1", ("First question?", "Second question?"), answers=("ref one", "ref two"))
@@ -28,12 +30,11 @@ def of(questions, **facts):
     return [q for q in questions if all(getattr(q, name) == value for name, value in facts.items())]
 
 
-def test_the_prompts_are_mt_benchs(shared):
-    lines = (shared / "data" / "mt_bench" / "judge_prompts.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert len(rows) == 8
-    for row in rows:
-        assert prompts.forms()[row["name"]] == (row["system_prompt"], row["prompt_template"])
+def test_the_prompts_are_mt_benchs():
+    published = json.loads((GOLDEN / "mt_bench_prompts.json").read_text())
+    assert len(published) == 8
+    for name, digest in published.items():
+        assert hashlib.sha256(json.dumps(prompts.forms()[name]).encode()).hexdigest() == digest, name
 
 
 def test_every_question_of_mt_bench_finds_its_prompt(shared):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from kick_core import compress_matrix, methods
 from kick_core.errors import BadRequest, KickError
 from kick_core.spec import parse
+from tests.golden import GOLDEN
 
 TARGETS = {"ratio": ("0.3", "0.5", "0.7"), "pattern": ("1:2", "2:4", "4:8"), "bits": ("8bit", "4bit", "3bit,group=32")}
 RECIPES = [
@@ -159,10 +160,10 @@ def test_all_zero_matrices_stay_zero():
         assert not compress_matrix(zeros, inputs, recipe).weight.any()
 
 
-def test_published_results_matrix_by_matrix(shared, device):
-    """Against the published reference implementations (golden/README.md says how closely)."""
-    golden = load_file(shared / "golden" / "layers.safetensors", device=device)
-    for case in json.loads((shared / "golden" / "layers.json").read_text())["cases"]:
+def test_published_results_matrix_by_matrix(device):
+    """Against the published reference implementations (tests/golden/README.md says how closely)."""
+    golden = load_file(GOLDEN / "layers.safetensors", device=device)
+    for case in json.loads((GOLDEN / "layers.json").read_text())["cases"]:
         key = case["key"]
         weight, inputs = golden[f"{key}.W"], golden[f"{key}.X"]
         for goal in (*map(str, case["ratios"]), "1:2", "2:4", "4:8"):

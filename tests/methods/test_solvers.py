@@ -12,6 +12,7 @@ from kick_core import compress_matrix
 from kick_core.errors import BadRequest, KickError
 from kick_core.methods import moved
 from kick_core.methods.solve import inverse_factor
+from tests.golden import GOLDEN
 from tests.methods.test_methods import output_error, problem
 
 
@@ -19,9 +20,9 @@ def gptq_text(bits, group, act, sym):
     return f"gptq@{bits}bit,group={group},sym={str(sym).lower()},act_order={str(act).lower()}"
 
 
-def test_sparsegpt_matrix_by_matrix(shared, device):
-    golden = load_file(shared / "golden" / "layers.safetensors", device=device)
-    cases = json.loads((shared / "golden" / "layers.json").read_text())["cases"]
+def test_sparsegpt_matrix_by_matrix(device):
+    golden = load_file(GOLDEN / "layers.safetensors", device=device)
+    cases = json.loads((GOLDEN / "layers.json").read_text())["cases"]
     for case in cases:
         weight, inputs = golden[f"{case['key']}.W"], golden[f"{case['key']}.X"]
         for goal in (*map(str, case["ratios"]), "1:2", "2:4", "4:8"):
@@ -34,8 +35,8 @@ def test_sparsegpt_matrix_by_matrix(shared, device):
                 assert torch.allclose(found.weight, wanted, atol=1e-5)
 
 
-def test_gptq_matrix_by_matrix(shared, device):
-    golden = load_file(shared / "golden" / "layers.safetensors", device=device)
+def test_gptq_matrix_by_matrix(device):
+    golden = load_file(GOLDEN / "layers.safetensors", device=device)
     stats = 0
     for name, wanted in golden.items():
         case, _, rest = name.partition(".")
@@ -54,13 +55,13 @@ def test_gptq_matrix_by_matrix(shared, device):
 
 
 @pytest.mark.parametrize("case", ["sparsegpt.0.5", "sparsegpt.2:4", "gptq.b4.g32.sym0", "gptq.b3.g32.sym0"])
-def test_through_the_whole_model(shared, device, case):
-    folder = shared / "golden" / "tiny-llama"
+def test_through_the_whole_model(device, case):
+    folder = GOLDEN / "tiny-llama"
     golden = load_file(folder / "pipeline.safetensors", device=device)
     method, goal = case.split(".", 1)
     recipe = f"sparsegpt@{goal}" if method == "sparsegpt" else gptq_text(goal[1], 32, False, False)
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval().to(device)
-    list(kick_core.compress(model, recipe, golden["calibration_ids"]))
+    list(kick_core.compress(model, recipe, golden["calibration_ids"].long()))
     first_block = {n: t for n, t in golden.items() if n.startswith(f"{case}/model.layers.0.")}
     assert len(first_block) == 7
     for name, wanted in first_block.items():
@@ -70,7 +71,7 @@ def test_through_the_whole_model(shared, device, case):
         else:
             assert torch.isclose(weight, wanted, atol=1e-5).float().mean() >= 0.995, name
     with torch.no_grad():
-        ids = golden["eval_ids"]
+        ids = golden["eval_ids"].long()
         found = float(model(ids, labels=ids).loss.exp())
     told = json.loads((folder / "pipeline.json").read_text())["cases"][case]["ppl_on_eval_ids"]
     assert found == pytest.approx(told, rel=5e-3)

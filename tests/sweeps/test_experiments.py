@@ -1,7 +1,6 @@
 """The paper's experiments: its numbers as it printed them, the sweeps that answer it, and what is said beside."""
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
@@ -17,28 +16,24 @@ from kick_core.sweeps import grid as sweep
 from kick_core.sweeps.request import PRESETS, Request
 from kick_core.tasks import paper
 from tests import official
+from tests.golden import GOLDEN
 from tests.tiny import save_tiny
 
-ROW = re.compile(r"\|[^|\n]*\| (magnitude|SparseGPT|Wanda) \|((?: [\d.]+ \|){6})")
+PRINTED = json.loads((GOLDEN / "llm_kick_tables.json").read_text())
 
 
-def test_table3_is_the_papers(shared):
-    text = (shared / "protocol.md").read_text(encoding="utf-8").partition("**Table 3")[2]
-    tasks = ("factoid_qa", "multiple_choice", "summarization", "instructions")
+def test_table3_is_the_papers():
     ours = {(number.task, number.recipe): number for number in paper.TABLE3}
-    rows = ROW.findall(text)[:12]
-    assert len(rows) == 12
-    for at, (method, values) in enumerate(rows):
-        for level, value in enumerate(float(cell) for cell in values.split("|")[:6]):
-            number = ours[tasks[at // 3], f"{method.lower()}@0.{level}" if level else "dense"]
-            assert number.value == value, (number, value)
-            assert number.dense == ours[tasks[at // 3], "dense"].value
+    for task, methods in PRINTED["table3"].items():
+        for method, values in methods.items():
+            for level, value in enumerate(values):
+                number = ours[task, f"{method}@0.{level}" if level else "dense"]
+                assert (number.value, number.dense) == (value, values[0]), number
+    assert len(PRINTED["table3"]) == 4 and all(len(methods) == 3 for methods in PRINTED["table3"].values())
 
 
-def test_table2_is_the_papers(shared):
-    text = (shared / "protocol.md").read_text(encoding="utf-8").partition("**Table 2")[2].partition("**Table 3")[0]
-    printed = [float(cell) for cell in re.findall(r"\d+\.\d+", text.partition("\n|---")[2].partition("\nThe last")[0])]
-    assert [number.value for number in paper.TABLE2] == printed[:12]
+def test_table2_is_the_papers():
+    assert [number.value for number in paper.TABLE2] == PRINTED["table2"]
     assert all(number.kept is None for number in paper.TABLE2)
 
 
