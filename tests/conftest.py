@@ -37,18 +37,16 @@ def shared() -> Path:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    return _no_unexpected_skip((yield))
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    return no_unexpected_skip((yield))
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    return _no_unexpected_skip((yield))
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    return no_unexpected_skip((yield))
 
 
-def _no_unexpected_skip(report: Any) -> Any:
+def no_unexpected_skip(report: Any) -> Any:
     """Turn a skip into a failure where CI is set and the reason is not one of EXPECTED_SKIPS."""
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)

@@ -48,7 +48,8 @@ def artifacts_made(store: Store, keys: Sequence[str], as_json: bool) -> None:
 def _run(request: Request, store: Store, processes: int | None = 1) -> Sweep:
     opened = Sweep(request, store)
     if opened.builder.opened.decoder:
-        print(f"kick: {request.model} holds codes, not plain weights; decoder: {opened.builder.opened.decoder}", file=sys.stderr)
+        decoder = opened.builder.opened.decoder
+        print(f"kick: {request.model} holds codes, not plain weights; decoder: {decoder}", file=sys.stderr)
     if opened.host and opened.host.warning:
         print(f"kick: {opened.host.warning}", file=sys.stderr)
     printing.bar(pool.run(opened, processes))
