@@ -6,7 +6,7 @@ ORACLES := .venv-oracles
 PIP := $(BIN)/pip --disable-pip-version-check
 PORT ?= 8501
 
-.PHONY: demo test check soak audit bench app oracles clean
+.PHONY: demo test check docs soak audit bench app oracles clean
 
 # Install, compress and ask the embedded pocket model, open the explorer on 127.0.0.1.
 demo: $(VENV)/.installed
@@ -17,12 +17,17 @@ demo: $(VENV)/.installed
 test: check $(VENV)/.tested
 	$(BIN)/python -m pytest
 
-# Style, types and import rules; well under 20 seconds.
+# Style, types, import rules and docs/api.md; under 30 seconds.
 check: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.api --check
+
+# docs/api.md from the docstrings of the public names.
+docs: $(VENV)/.tested
+	$(BIN)/python -m tools.api
 
 # The long versions of tests/reliability: a thousand aimed kills, a million records, every bit flipped, a queue of
 # a hundred jobs, sweeps killed and shared out, 20,000 inputs to every parser. About an hour on two cores.

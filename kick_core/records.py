@@ -62,18 +62,22 @@ class Example(_Json):
 
 @dataclass(frozen=True, slots=True)
 class Output(_Json):
-    """What a model answered, raw.
+    """What a model answered to one example, raw.
 
-    `text` has one part per assistant turn. `logprobs` are natural logarithms: one per option for multiple
-    choice, the summed log-probability of the window for perplexity. `stop` says why generation ended
-    ("eos", "stop", "limit") or "scored"; "rejected" marks a prompt longer than the context, "not finite" logits
-    with NaN or infinity. `tokens` is the number of generated tokens, or of what a perplexity is the mean over
-    (predicted tokens, or words); `prompt_tokens` the prompt's length. `ids` are the generated token ids, one
-    part per turn.
-
-    Multiple choice also keeps what the model would have written itself: `argmax`, the text of the likeliest of
-    all tokens, `top`, that token's log-probability, and `entropy`, in nats, of the whole next-token
-    distribution; and `shots_used`, how many examples were shown before the question.
+    Attributes:
+        example: the example's id.
+        prompt_hash: of the prompt as it was sent.
+        text: the answer, one part per assistant turn.
+        logprobs: natural logarithms: one per option of a multiple choice question; of a perplexity window the sum.
+        stop: why generation ended (`eos`, `stop`, `limit`), or `scored`; `rejected`: the prompt exceeds the context,
+            `not finite` logits with NaN or infinity.
+        tokens: generated tokens, or the tokens (or words) that a perplexity is the mean over.
+        prompt_tokens: the prompt's length.
+        ids: the generated token ids, one part per turn.
+        argmax: multiple choice: the text of the likeliest of all tokens, what the model would have written itself.
+        top: that token's log-probability.
+        entropy: of the whole next-token distribution, in nats.
+        shots_used: how many solved examples were shown before the question.
     """
 
     example: str
@@ -119,12 +123,19 @@ class LayerReport(_Json):
 
 @dataclass(frozen=True, slots=True)
 class BlockReport(_Json):
-    """One decoder block is done: `block` counts from 0 to `blocks` - 1. `resumed` blocks came from the cache.
+    """One decoder block after compression.
 
-    `loss` is the block's relative output error ‖f̂(X̂) - f(X̂)‖² / ‖f(X̂)‖² on the first batch of calibration
-    windows, X̂ being the inputs it was calibrated on; None where the method looks at no data. `note` tells what
-    was done when memory ran out. `fit` is, where the block was fitted to the dense one afterwards, its relative output
-    error ‖f̂(X̂) - f(X)‖² / ‖f(X)‖² over all windows before and after, X being the dense model's own activations.
+    Attributes:
+        block: its number, from 0 to `blocks` - 1.
+        blocks: how many the model has.
+        layers: one report per matrix.
+        seconds: wall clock.
+        loss: the relative output error ‖f̂(X̂) - f(X̂)‖² / ‖f(X̂)‖² on the first batch of calibration windows, X̂ being
+            the inputs it was calibrated on; None where the method looks at no data.
+        resumed: whether it came from the cache.
+        note: what was done when memory ran out.
+        fit: where the block was fitted to the dense one afterwards, the relative output error
+            ‖f̂(X̂) - f(X)‖² / ‖f(X)‖² over all windows before and after, X being the dense model's own activations.
     """
 
     block: int
@@ -193,14 +204,31 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Card(_Json):
-    """The card of a finished weight artifact: what it is, where it came from and what it weighs.
+    """What a finished weight artifact is, where it came from and what it weighs.
 
-    `bytes` are those of its files as they were made (`store.artifacts.sizes` tells what they take on disk now, where
-    artifacts may share them), `dense_bytes` what a dense copy of the same linears would take, `weights` the number
-    of weights in the compressed linears, `zeros` how many of them are zero. `decoder` opened the model where its
-    files were quantized already. `host` is the machine that sealed it; older cards name none.
-    `recovery` tells what was trained on after compression, and how the loss went.
-    `plan` holds the facts of a `Plan`, where the recipe made one.
+    Attributes:
+        key: the content key.
+        model: the model's name as it was given.
+        fingerprint: SHA-256 of the model's files.
+        recipe: the text form as it was given.
+        resolved: the recipe with every default filled in, and the method's version.
+        calibration: source, windows, length, seed and the SHA-256 of the token ids; None where no data was read.
+        dtype: of the model.
+        device: the kind of device that computed it.
+        blocks: decoder blocks.
+        weights: the number of weights in the compressed matrices.
+        zeros: how many of them are zero.
+        bytes: of its files as they were written; less on disk where artifacts share files.
+        dense_bytes: of a dense copy of the same matrices.
+        seconds: wall clock.
+        created: UTC, ISO 8601.
+        versions: of the packages that decide the numbers.
+        layers: one report per matrix.
+        warnings: departures from the plain procedure.
+        decoder: what opened the model, where its files were quantized already.
+        host: the machine that sealed it; empty on older cards.
+        recovery: what was trained after compression, and how the loss went.
+        plan: what a search over the whole model chose, and by which objective.
     """
 
     key: str

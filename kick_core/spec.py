@@ -21,7 +21,11 @@ LARGEST = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class Unstructured:
-    """Drop a share of the weights of every linear, wherever they stand."""
+    """Unstructured sparsity: drop a share of every matrix's weights, wherever they are.
+
+    Args:
+        ratio: the share to drop, in [0, 1). Exactly floor(n * ratio) of n weights are dropped.
+    """
 
     ratio: float
 
@@ -49,7 +53,12 @@ class Unstructured:
 
 @dataclass(frozen=True, slots=True)
 class KeepNofM:
-    """Keep `keep` of every `out_of` consecutive inputs of a row (hardware's N:M)."""
+    """N:M sparsity: keep N of every M consecutive inputs of a row.
+
+    Args:
+        keep: N.
+        out_of: M.
+    """
 
     keep: int
     out_of: int
@@ -72,9 +81,12 @@ class KeepNofM:
 
 @dataclass(frozen=True, slots=True)
 class IntGrid:
-    """Round weights to integers of `bits`, one scale per `group` consecutive inputs (-1: one per row).
+    """Quantization to a grid of integers.
 
-    A group of None is the method's default, filled in when the recipe is resolved.
+    Args:
+        bits: 2 to 8.
+        group: consecutive inputs that share a scale; -1 is one scale per row, None the method's default.
+        symmetric: whether the grid is centred on 0, without a zero point.
     """
 
     bits: int
@@ -158,11 +170,16 @@ def _written(value: Option) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One way to compress: a method, what it shall reach, and the options that were written down.
+    """One way to compress a model. Its text form, e.g. `gptq@4bit,group=64`, is the same everywhere.
 
-    Options that were not written take the method's defaults when the recipe is resolved
-    (`kick_core.methods.resolve`); only resolved recipes are hashed. `then` quantizes what was pruned, in one
-    joint recipe that keeps the mask.
+    Missing options take the method's defaults when the recipe is resolved (`kick_core.methods.resolve`); only
+    resolved recipes are hashed.
+
+    Args:
+        method: a method's name, or `dense`.
+        target: the sparsity or number format to reach; None for `dense` only.
+        options: names and values, sorted by name.
+        then: quantizes what was pruned, in one joint recipe that keeps the mask.
     """
 
     method: str
@@ -249,7 +266,13 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A model as the user names it: `pocket`, a folder or a hub id. Its identity is the hash of its files."""
+    """A model as the user names it. Its identity in keys is the hash of its files.
+
+    Args:
+        name: `pocket`, `pocket-4m`, a folder in hub layout or a hub id.
+        revision: of a hub model.
+        dtype: `auto` (the model's own), `float32`, `bfloat16` or `float16`.
+    """
 
     name: str
     revision: str | None = None

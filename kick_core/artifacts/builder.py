@@ -369,7 +369,22 @@ def load(
     calibration: Calibration | None = None,
     device: str = "auto",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model under a recipe, ready to use, and its tokenizer; from the cache when it is there, else made."""
+    """Load a model under a recipe, ready to use; the compressed weights come from the cache, or are made now and kept.
+
+    Args:
+        model: `pocket`, `pocket-4m`, a folder in hub layout, a hub id, or a ModelRef.
+        recipe: its text form, e.g. `gptq@4bit`, or a Recipe; `dense` is the model as it is.
+        cache: the cache's folder; None is `KICK_CACHE`, else the default cache.
+        calibration: the text that data-aware methods look at; None is the default Calibration.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Returns:
+        The transformers model, in evaluation mode, and its tokenizer.
+
+    Raises:
+        BadRequest: the model, recipe, calibration or device is unknown or does not fit.
+        KickError: the model cannot be read, or the cache cannot be used.
+    """
     ref = model if isinstance(model, ModelRef) else ModelRef(model)
     store = open_store(cache)
     builder = ArtifactBuilder(store, open_for(ref, store, device), calibration or Calibration())

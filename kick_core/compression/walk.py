@@ -29,10 +29,18 @@ from kick_core.spec import Calibration, Recipe, parse
 
 
 def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> CompressedMatrix:
-    """Compress one matrix by a recipe, looking at its inputs.
+    """Compress one weight matrix by a recipe.
 
-    `weight` [out, in] floating point; `inputs` [samples, tokens, in]. Returns a new matrix, `weight` is not
-    changed. Raises BadRequest for shapes that do not fit or a recipe that cannot be met.
+    Args:
+        weight: [out, in], floating point; it is not changed.
+        inputs: [samples, tokens, in], the calibration activations that the matrix is multiplied with.
+        recipe: its text form, e.g. `wanda@0.5`, or a Recipe.
+
+    Returns:
+        The compressed weight, with the mask or the integer codes behind it.
+
+    Raises:
+        BadRequest: shapes do not fit, values are not finite, or the recipe does not apply to a single matrix.
     """
     asked = methods.resolve(parse(recipe))
     if methods.plans(asked):
@@ -251,10 +259,20 @@ def _propagate(
 def compress(
     model: PreTrainedModel, recipe: str | Recipe, calibration: Tensor | Calibration | None = None
 ) -> Iterator[BlockReport | Card]:
-    """Compress an open model in place: yields a report per block, last the card.
+    """Compress a loaded model in place, decoder block by decoder block. Nothing is stored.
 
-    `calibration`: token ids [windows, length], or a Calibration (read with the model's own tokenizer).
-    Nothing is stored; the card's key and fingerprint are empty. Raises BadRequest or KickError.
+    Args:
+        model: a decoder-only transformers model on any device.
+        recipe: its text form, e.g. `sparsegpt@2:4`, or a Recipe.
+        calibration: token ids [windows, length] (int64), or a Calibration, whose text is read with the model's own
+            tokenizer. Methods that look at no data need none.
+
+    Yields:
+        One BlockReport per decoder block; last the Card, with an empty key and fingerprint.
+
+    Raises:
+        BadRequest: the recipe, the calibration or the model's shape does not fit.
+        KickError: the computation failed, e.g. activations are not finite.
     """
     from kick_core.compression.calibration import windows_for
 

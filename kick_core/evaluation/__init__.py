@@ -48,10 +48,21 @@ def evaluate(
     data: str = POCKET,
     protocol: str = "strict",
 ) -> Iterator[Output]:
-    """Ask an open model the first `limit` examples of a task; yields raw Outputs in the engine's order.
+    """Evaluate a loaded model on the first `limit` examples of a task.
 
-    `data` is `pocket`, `official` (the hub) or a folder with the official files. Raises BadRequest for an
-    unknown task, data or protocol, or a limit below 1.
+    Args:
+        model: a decoder-only transformers model.
+        tokenizer: the model's own tokenizer.
+        task: a task's name, e.g. `factoid_qa`, or a Task.
+        limit: number of examples; None is all of them. Examples have one fixed random order.
+        data: `pocket` (the pocket world), `official` (the benchmarks, from the hub) or a folder with their files.
+        protocol: `strict`, or `paper` for LLM-KICK's released code, fault for fault.
+
+    Yields:
+        One raw Output per example, in the engine's order; scores are derived from them.
+
+    Raises:
+        BadRequest: an unknown task, data set or protocol, or a limit below 1.
     """
     asked = task if isinstance(task, Task) else tasks.get(task, data)
     if limit is not None and limit < 1:

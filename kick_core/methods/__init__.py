@@ -74,13 +74,20 @@ class InputStats:
 
 @dataclass(frozen=True, slots=True)
 class CompressedMatrix:
-    """The result for one matrix. `weight` [out, in] is what the model will compute with, in its own dtype.
+    """One matrix after compression. What does not apply to a method is None.
 
-    Pruning methods give `mask` [out, in] (True: kept). Quantizing methods give `codes` [out, in] (uint8),
-    `scales` and `zeros` [out, groups] (float32; weight = (codes - zeros) * scales) and `groups` [in], the
-    group of every input; where the method scaled columns before rounding, `columns` [in] scales them back,
-    and `outliers` are the columns that stayed as they were. `updated` says that kept weights differ from the
-    original ones. `note` records departures from the plain procedure, such as a Cholesky retry.
+    Attributes:
+        weight: [out, in], what the model will compute with, in its own dtype.
+        mask: [out, in] bool, true where a weight was kept (pruning).
+        codes: [out, in] uint8, the integer of every weight (quantization).
+        scales: [out, groups] float32; weight = (codes - zeros) * scales.
+        zeros: [out, groups] float32, the code that means 0.
+        groups: [in], the group of every input.
+        columns: [in], the factors that undo a scaling of columns before rounding.
+        outliers: the numbers of the columns that were left as they were.
+        bits: of the codes.
+        updated: whether kept weights differ from the original ones.
+        note: departures from the plain procedure, such as a repeated Cholesky factorization.
     """
 
     weight: Tensor
