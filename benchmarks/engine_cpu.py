@@ -30,7 +30,7 @@ from kick_core.engine import generation, scoring, windows
 from kick_core.engine.lean import lean
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import ModelRef
-from kick_core.sweeps.request import PRESETS
+from kick_core.sweeps.request import preset
 
 
 def cpu_seconds() -> float:
@@ -52,10 +52,10 @@ def forward(name: str) -> Iterator[None]:
 
 
 def measured(model: str, names: list[str], rounds: int) -> dict[str, Any]:
-    opened, preset = open_for(ModelRef(str(POCKET_MODELS[model])), None, "cpu"), PRESETS["demo"]
+    opened, demo = open_for(ModelRef(str(POCKET_MODELS[model])), None, "cpu"), preset("demo", model)
     ask, cells = evaluation.open_session(opened.model, opened.tokenizer), {}
     for name in names:
-        limit = preset["limits"].get(name, preset["limit"])
+        limit = demo.limit_of(name)
         seconds, found = {"lean": math.inf, "library": math.inf}, {}
         for which in ("lean", "library") * rounds:
             with forward(which):

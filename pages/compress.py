@@ -22,9 +22,10 @@ SHARED = {
     ",alloc=owl": "by outliers (OWL)",
     ",alloc=search": "searched for the least error",
     ",alloc=search,objective=perplexity": "searched for perplexity",
-    ",alloc=search,objective=factoid_qa": "searched for Factoid QA",
-    ",alloc=search,objective=retrieval_qa_closed": "searched for Closed-book QA",
-    ",alloc=search,objective=retrieval_qa_open": "searched for Open-book QA",
+    **{
+        f",alloc=search,objective={name}": f"searched for {title}"
+        for name, title in views.task_titles(views.task_names(views.POCKET, kind="generate")).items()
+    },
 }
 """How a ratio is shared out over the model: options of a recipe, in words."""
 RECOVERED = {

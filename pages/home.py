@@ -73,7 +73,7 @@ def claims(model: str) -> None:
 
 def broken(frame: pd.DataFrame, recipe: str) -> None:
     """One example that broke, picked by a rule; the first knowledge task that has one."""
-    for task in (*views.KNOWLEDGE, *views.IN_CONTEXT):
+    for task in (*views.task_names(measures="knowledge"), *views.task_names(measures="in_context")):
         row = data.cell(frame, recipe, task)
         if row is None or not row["dense_run"] or not row["broke"] > 0:
             continue
@@ -115,7 +115,8 @@ def sized(frame: pd.DataFrame) -> None:
     shares = frame[(frame["kind"] != "dense") & frame["share_kept"].notna()]
     if shares.empty:
         return
-    task = next((task for task in views.KNOWLEDGE if (shares["task"] == task).any()), str(shares["task"].iloc[0]))
+    knowledge = [task for task in views.task_names(measures="knowledge") if (shares["task"] == task).any()]
+    task = next(iter(knowledge), str(shares["task"].iloc[0]))
     name = str(frame.loc[frame["task"] == task, "title"].iloc[0])
     heading("At equal size", f"{name}: a pruned weight costs 16 bits if kept and one bit to say where.")
     charts.draw(

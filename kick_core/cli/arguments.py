@@ -222,7 +222,7 @@ def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     )
     command.add_argument("named", metavar="RUN_OR_MODEL", help="a model as it was evaluated, or a run's key")
     command.add_argument("recipes", nargs="*", metavar="RECIPE", help="which were evaluated (a run alone needs none)")
-    command.add_argument("--task", required=True, metavar="T", help="summarization or instructions")
+    command.add_argument("--task", required=True, metavar="T", help="a task that is answered in free text")
     command.add_argument("--style", default="mt-bench", help="mt-bench (default), mt-bench-pairwise or llm-kick")
     command.add_argument("--judge", metavar="MODEL", help="as the endpoint calls it (default: KICK_JUDGE_MODEL)")
     command.add_argument("--repeats", type=int, default=1, metavar="K", help="verdicts on every answer (default 1)")

@@ -22,7 +22,7 @@ from kick_core.store import Store, judgments, open_store, results
 
 def judge(given: Namespace) -> int:
     """`kick judge RUN_OR_MODEL RECIPE... --task T`: the forecast first; exit 1 when a call got no reply."""
-    free = [name for name in tasks.names() if tasks.get(name).kind == "dialogue"]
+    free = tasks.names(kind="dialogue", unlisted=True)
     if given.task not in free:
         raise nearest(given.task, free, "task whose answers a judge can read")
     style = Style(given.style, given.repeats, given.as_published)

@@ -20,6 +20,7 @@ from kick_core.sweeps import known_keys, pool
 from kick_core.sweeps.grid import Sweep
 from kick_core.sweeps.request import Request
 from kick_core.tasks.verdicts import details
+from kick_core.views import load
 
 
 def compress(given: Namespace) -> int:
@@ -186,18 +187,12 @@ def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
                 "artifact": first["weights"],
                 "run": key,
                 "asked": first["protocol"],
-                "details": details(store, str(key), _closed(frame, first)),
+                "details": details(store, str(key), views.context_partner(store, load.one(store, str(key)))),
                 "tokens_per_second": tokens / seconds if seconds else None,
                 "seconds": seconds,
             }
         )
     return found
-
-
-def _closed(frame: pd.DataFrame, row: Any) -> str | None:
-    """The closed-book run beside an open-book one, if both were asked."""
-    beside = frame[(frame["task"] == "retrieval_qa_closed") & (frame["weights"] == row["weights"])]
-    return str(beside["run"].iloc[0]) if row["task"] == "retrieval_qa_open" and len(beside) else None
 
 
 def _scorer(row: Mapping[Any, Any], store: Store) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def sweep_request(given: Namespace) -> Request:
             return request(given, tuple(dict.fromkeys(("dense", *given.recipes))), tuple(given.tasks))
         known = " or ".join(PRESETS)
         raise BadRequest(f"a sweep needs --preset ({known}), or at least one --recipe and one --task")
-    named = preset(given.preset, given.model)
+    named = preset(given.preset, given.model, given.data)
     return _changed(
         named,
         given,

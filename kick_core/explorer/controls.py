@@ -94,7 +94,7 @@ def recipe_at(frame: pd.DataFrame, method: str, percent: int) -> str:
 def task(frame: pd.DataFrame) -> str:
     """Which task, in the order in which people read them; the knowledge tasks come first to mind."""
     titles = views.task_titles(frame["task"].unique())
-    start = next((name for name in views.KNOWLEDGE if name in titles), next(iter(titles)))
+    start = next((name for name in views.task_names(measures="knowledge") if name in titles), next(iter(titles)))
     return str(linked("task", list(titles), start, lambda key, names: st.selectbox(
         "Task", names, format_func=lambda name: titles[name], key=key, persist_state="session"
     )))  # fmt: skip

@@ -35,7 +35,7 @@ def more(row: pd.Series) -> None:
         if scorers := cards.scorers(data.scorers(row["run"]), row["scorer"]):
             show(scorers)
         _closer(row)
-        if row["task"] in views.JUDGED and row["kind"] != "dense":
+        if row["task"] in views.task_names(kind="dialogue") and row["kind"] != "dense":
             _judges(row)
 
 

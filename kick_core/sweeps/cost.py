@@ -70,7 +70,7 @@ class SweepCost:
 def forecast(request: Request, store: Store) -> SweepCost:
     """Plan a sweep. Opens the tokenizer only where this very sweep was never planned nor run; never the weights."""
     for task in request.tasks:
-        tasks.get(task)
+        tasks.get(task, request.data)
         limit = request.limit_of(task)
         if limit is not None and limit < 1:
             raise BadRequest(f"limit {limit} for {task}: at least 1 example is needed")
@@ -117,7 +117,7 @@ class _Planner:
         for task in self.request.tasks if self.request.noise_floor and recipe == DENSE else ():
             yield self._cell(recipe, "again", task, self.known["again"][task])
         if self.request.fidelity and recipe != DENSE:
-            yield self._cell(recipe, "fidelity", "perplexity", self.known["fidelity"][recipe.text])
+            yield self._cell(recipe, "fidelity", tasks.running_text(), self.known["fidelity"][recipe.text])
             for task in self.request.tasks:
                 if task in self.known["texts"]:
                     yield self._cell(recipe, "texts", task, self.known["texts"][task][recipe.text])

@@ -15,7 +15,8 @@ from kick_core.spec import Calibration
 from kick_core.store import Store
 from kick_core.sweeps import known_keys
 from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import PRESETS, Request, preset
+from kick_core.sweeps.request import Request, preset
+from kick_core.tasks import paper
 
 PRUNERS = ("magnitude", "wanda", "sparsegpt")
 WINDOWS = (1, 4, 16, 64, 128)
@@ -43,7 +44,7 @@ def requests(name: str, base: Request, store: Store, small: str | None = None) -
     """
     match name:
         case "calibration-size":
-            named = replace(base, recipes=_calibrated(), tasks=("multiple_choice",))
+            named = replace(base, recipes=_calibrated(), tasks=paper.EXPERIMENTS[name])
             return tuple(replace(named, calibration=replace(base.calibration, windows=n)) for n in WINDOWS)
         case "k-shot":
             return _few_shots(base)
@@ -52,8 +53,8 @@ def requests(name: str, base: Request, store: Store, small: str | None = None) -
         case "recovery":
             return (_recovery(base),)
         case _ if name in NAMES:
-            grid = PRESETS[name]
-            return (replace(base, recipes=grid["recipes"], tasks=grid["tasks"]),)
+            grid = preset(name, base.model)
+            return (replace(base, recipes=grid.recipes, tasks=grid.tasks),)
     raise nearest(name, NAMES, "experiment")
 
 
@@ -78,8 +79,7 @@ def _recovery(base: Request) -> Request:
     recipes = tuple(
         text for recipe in RECOVERED for text in (recipe, f"{recipe},recover=blocks", f"{recipe},{trained}")
     )
-    tasks = ("perplexity", "factoid_qa", "retrieval_qa_closed", "retrieval_qa_open")
-    return replace(base, recipes=("dense", *recipes), tasks=tasks)
+    return replace(base, recipes=("dense", *recipes), tasks=paper.EXPERIMENTS["recovery"])
 
 
 def _is_pocket(model: str) -> bool:
@@ -93,7 +93,7 @@ def _few_shots(base: Request) -> tuple[Request, ...]:
             "--data official, or --data DIR for a folder that holds it"
         )
     grid = ("dense", *(f"wanda@{level}" for level in ("0.3", "0.5", "0.6", "0.7")))
-    asked = replace(base, recipes=grid, tasks=("multiple_choice",))
+    asked = replace(base, recipes=grid, tasks=paper.EXPERIMENTS["k-shot"])
     return tuple(replace(asked, shots=shots) for shots in SHOTS)
 
 
@@ -105,8 +105,7 @@ def _small_dense(base: Request, store: Store, small: str | None) -> tuple[Reques
         if base.model not in ("pocket", "pocket-11m"):
             raise BadRequest("small-dense compares two models: name the smaller one with --small MODEL")
         small = "pocket-4m"
-    tasks = ("multiple_choice", "factoid_qa")
-    large = replace(base, recipes=("dense",), tasks=tasks)
+    large = replace(base, recipes=("dense",), tasks=paper.EXPERIMENTS["small-dense"])
     little = replace(large, model=small)
     ratios = equal_ratios(*(_sizes(request, store) for request in (large, little)))
     recipes = tuple(f"{method}@{ratio}" for ratio in ratios for method in PRUNERS)

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 _COST = {"generate": 1.0, "choose": 0.5, "dialogue": 8.0, "perplexity": 3.0}
 """What one example costs beside the others, for the progress bar; as measured on the pocket models."""
 
-_TEXT = "perplexity"
-"""The task on whose windows fidelity is measured."""
-
 _BLOCK_COST = {"nothing": 2.0, "norms": 12.0, "gram": 20.0}
 """What compressing one block costs on the same scale, by the statistics that a method needs."""
 
@@ -113,12 +110,13 @@ class Sweep:
             self.ask = replace(self.ask, other=self.host.engine)
         self._seats = ExitStack()
         self._serve: tuple[Recipe, EvalSession] | None = None
-        if request.fidelity and _TEXT not in request.tasks:
-            asked.append(tasks.get(_TEXT, request.data))
+        text = tasks.running_text()
+        if request.fidelity and text not in request.tasks:
+            asked.append(tasks.get(text, request.data))
         loaded = {
             task.name: runs.task_data(task, self.ask, request.data, request.protocol, request.shots) for task in asked
         }
-        self.text: TaskData | None = loaded[_TEXT] if request.fidelity else None
+        self.text: TaskData | None = loaded[text] if request.fidelity else None
         self.data: dict[str, TaskData] = {name: loaded[name] for name in request.tasks}
 
     def _whole(self, reference: ModelRef) -> bool:
@@ -156,9 +154,9 @@ class Sweep:
         if self.text and recipe != DENSE:
             from kick_core.runs import fidelity
 
-            limit = self.request.limit_of(_TEXT)
+            limit = self.request.limit_of(self.text.task.name)
             left = fidelity.left(self.store, self.builder, recipe, self.ask, self.text, limit)
-            yield Cell(recipe, _TEXT, left * _COST["perplexity"], left, "fidelity")
+            yield Cell(recipe, self.text.task.name, left * _COST["perplexity"], left, "fidelity")
             yield from self._reading(recipe)
 
     def _reading(self, recipe: Recipe) -> Iterator[Cell]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kick_core
-from kick_core import keys
+from kick_core import keys, tasks
 from kick_core.models.source import find
 from kick_core.spec import DENSE, ModelRef
 from kick_core.store import Store
@@ -49,7 +49,7 @@ def recall(store: Store, request: Request) -> dict[str, Any] | None:
     for task in request.tasks:
         there = there and task in known["tasks"] and all(text in known["runs"][task] for text in recipes)
     if request.fidelity:
-        there = there and "perplexity" in known["tasks"] and all(text in known["fidelity"] for text in recipes)
+        there = there and tasks.running_text() in known["tasks"] and all(text in known["fidelity"] for text in recipes)
         there = there and all(
             all(text in known["texts"].get(task, recipes) for text in recipes) for task in request.tasks
         )

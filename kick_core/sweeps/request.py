@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from kick_core import methods, tasks
 from kick_core.artifacts import planners
 from kick_core.errors import nearest
 from kick_core.spec import Calibration, Recipe, parse
-from kick_core.tasks import POCKET
+from kick_core.tasks import POCKET, paper
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,15 @@ class Request:
         for recipe in found:
             methods.resolve(recipe)
             if (name := methods.objective(recipe)) not in (None, methods.ERROR, methods.PERPLEXITY):
-                planners.searched_on(recipe, tasks.get(str(name)), POCKET)
+                data = str(dict(methods.resolve(recipe).options)["search_data"])
+                task = tasks.get(str(name), data)
+                if data == POCKET:
+                    planners.searched_on(recipe, task, data)
         return found
 
+
+_DEMO_EXAMPLES = 200
+"""Examples per task in the demo, but for tasks whose record says another number."""
 
 _LEVELS = tuple(f"0.{tenth}" for tenth in range(1, 8))
 
@@ -82,9 +88,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             *(f"{m}@{level}" for m in _PRUNERS for level in (*_LEVELS, "2:4", "4:8")),
             *(f"{m}@{bits}bit" for m in _ROUNDERS for bits in (8, 4, 3, 2)),
         ),
-        "tasks": tasks.names(),
-        "limit": 200,
-        "limits": {"perplexity": 16, "summarization": 48, "instructions": 48},
+        "limit": _DEMO_EXAMPLES,
         "calibration": Calibration("pocket", windows=32, length=256),
     },
     "paper": {
@@ -97,15 +101,14 @@ PRESETS: dict[str, dict[str, Any]] = {
             ),
             *(f"{m}@{bits}bit,sym=false" for m in _ROUNDERS for bits in (8, 4, 2)),
         ),
-        "tasks": tasks.names(),
     },
     "table2": {
         "recipes": ("dense", "gptq@8bit,sym=false", "awq@8bit", "int8_outlier@8bit"),
-        "tasks": ("factoid_qa", "multiple_choice", "retrieval_qa_open", "instructions"),
+        "tasks": paper.EXPERIMENTS["table2"],
     },
     "table3": {
         "recipes": ("dense", *(f"{m}@{level}" for m in _PRUNERS for level in _LEVELS[:5])),
-        "tasks": ("factoid_qa", "multiple_choice", "summarization", "instructions"),
+        "tasks": paper.EXPERIMENTS["table3"],
     },
     "disciplines": {
         "recipes": (
@@ -113,23 +116,41 @@ PRESETS: dict[str, dict[str, Any]] = {
             *(f"{m}@{level}" for m in _PRUNERS for level in (*_LEVELS, "2:4", "4:8")),
             *(f"gptq@{bits}bit" for bits in (8, 4)),
         ),
-        "tasks": ("multiple_choice",),
+        "tasks": paper.EXPERIMENTS["disciplines"],
     },
     "families": {
         "recipes": ("dense", "magnitude@0.5", "wanda@0.3", "wanda@0.5", "wanda@2:4", "gptq@4bit"),
-        "tasks": ("perplexity", "factoid_qa", "multiple_choice", "retrieval_qa_closed", "retrieval_qa_open"),
+        "tasks": paper.EXPERIMENTS["families"],
     },
     "perplexity-vs-tasks": {
         "recipes": ("dense", *(f"{m}@{level}" for m in _PRUNERS for level in _LEVELS)),
-        "tasks": ("perplexity", "factoid_qa", "multiple_choice", "retrieval_qa_closed"),
+        "tasks": paper.EXPERIMENTS["perplexity-vs-tasks"],
     },
 }
 """Named sweeps. `paper` is LLM-KICK's grid (section 3 and its scripts): 5 to 80 % by 5, 1:2, 2:4, 4:8. The others are
-single tables and figures of it; `kick_core.sweeps.experiments` has those that take several sweeps."""
+single tables and figures of it; `kick_core.sweeps.experiments` has those that take several sweeps. Which tasks `demo`
+and `paper` ask is in the tasks' own records (see `preset`)."""
 
 
-def preset(name: str, model: str) -> Request:
-    """A named sweep of one model. Raises BadRequest for an unknown name."""
+def preset(name: str, model: str, data: str = POCKET) -> Request:
+    """A named sweep of one model.
+
+    Args:
+        name: one of `PRESETS`.
+        model: what is compressed and asked.
+        data: the data it will be asked on; tasks without such data are left out of `demo` and `paper`.
+
+    Raises:
+        BadRequest: no preset of this name.
+    """
     if name not in PRESETS:
         raise nearest(name, PRESETS, "preset")
-    return Request(model=model, **PRESETS[name])
+    request = Request(model=model, data=data, **PRESETS[name])
+    records = [tasks.get(task, data) for task in sorted(tasks.names(data, unlisted=True))]
+    if name == "paper":
+        return replace(request, tasks=tuple(task.name for task in records if task.in_paper))
+    if name == "demo":
+        counts = {task.name: task.demo_examples for task in records if task.demo_examples is not None}
+        limits = {task: count for task, count in counts.items() if count != request.limit}
+        return replace(request, tasks=tuple(counts), limits=limits)
+    return request

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kick_core.records import Example, Output, Verdict
-from kick_core.tasks import AS_PUBLISHED, UNJUDGED, Task
-from kick_core.tasks.data import mmlu
-from kick_core.tasks.multiple_choice import chosen, shares
+from kick_core.tasks.base import AS_PUBLISHED, UNJUDGED, Task
+from kick_core.tasks.option_scorers import chosen, letters_of, shares
 from kick_core.tasks.scorers import stands_in
-from kick_core.tasks.wording import LETTERS
 
 Row = dict[str, Any]
 Table = list[Row]
@@ -43,11 +41,8 @@ def details(
         tables["letters"] = letters(asked, sound)
         tables["calibration"] = [calibration_error(by_id, sound)]
         tables["shots"] = shots(outputs)
-        if task.published:
-            subject = _named("subject")
-            tables["by_discipline_lm_eval"] = by_group(
-                asked, scores, lambda example: mmlu.lm_eval_discipline(subject(example))
-            )
+    for name, group in task.groups.items():
+        tables[f"by_{name}"] = by_group(asked, scores, group)
     if task.strict.unit == "word":
         tables["bytes"] = [by_bytes(by_id, outputs)]
     if any("passage" in example.meta for example in asked):
@@ -129,7 +124,8 @@ def letters(examples: Sequence[Example], outputs: Sequence[Output]) -> Table:
     `free` is how often the letter is the likeliest of all tokens; None where the options are words.
     """
     gold = {example.id: example.answers[0] for example in examples}
-    lettered = {e.id for e in examples if tuple(map(str.strip, e.choices)) == LETTERS}
+    alphabet = max(map(letters_of, examples), key=len, default=())
+    lettered = {e.id for e in examples if tuple(map(str.strip, e.choices)) == letters_of(e)}
     picked = [(gold[output.example], chosen(output)) for output in outputs if output.logprobs]
     free = [o.argmax.strip() for o in outputs if o.argmax is not None and o.example in lettered]
     return [
@@ -142,7 +138,7 @@ def letters(examples: Sequence[Example], outputs: Sequence[Output]) -> Table:
             ),
             "free": _share(sum(said == letter for said in free), len(free)),
         }
-        for letter in LETTERS
+        for letter in alphabet
         if picked
     ]
 

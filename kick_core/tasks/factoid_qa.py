@@ -10,10 +10,11 @@ miscount is not reproduced.)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from kick_core.records import Example
-from kick_core.tasks import PromptSpec, Task
+from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data.hub import Hub, Row, answered, find, folder, hub_rows, in_random_order, json_of, require
 from kick_core.tasks.data.pocket import meta, rows
 from kick_core.tasks.scorers import contains, exact_match, f1, substring, substring_as_published
@@ -101,17 +102,21 @@ TASK = Task(
     title="Factoid QA",
     about="closed-book questions about facts; share of answers that contain the gold as whole words",
     version=2,
+    measures="knowledge",
+    order=20,
+    colour="#e07b00",
+    noun="factoid knowledge",
+    in_paper=True,
+    demo_examples=200,
     strict=PromptSpec("generate", _load, new_tokens=12, stop=("\n",)),
     scorers=_SCORERS,
     headline="contains",
     published="substring_as_published",
 )
 
-OFFICIAL = Task(
-    name="factoid_qa",
-    title="Factoid QA",
+OFFICIAL = replace(
+    TASK,
     about="FreebaseQA, closed book; share of answers that contain a gold as whole words",
-    version=2,
     strict=PromptSpec("generate", _strict, new_tokens=32, stop=("\n",)),
     paper=PromptSpec(
         "generate",
@@ -119,7 +124,4 @@ OFFICIAL = Task(
         times_prompt=2,
         faults=("first 1,000 of the train split", "prompt ends in a space", "twice the prompt's tokens, no stop"),
     ),
-    scorers=_SCORERS,
-    headline="contains",
-    published="substring_as_published",
 )

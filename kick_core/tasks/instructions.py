@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kick_core.errors import BadRequest
 from kick_core.records import Example, Output
-from kick_core.tasks import PromptSpec, Score, Task
+from kick_core.tasks.base import PromptSpec, Score, Task
 from kick_core.tasks.data.hub import Hub, find, folder, hub_rows, in_random_order, inside, json_lines, require
 from kick_core.tasks.data.pocket import meta, rows
 from kick_core.tasks.data.texts import SHAPE, form_of, well_formed
@@ -132,16 +133,19 @@ TASK = Task(
     title="Instructions",
     about="two-turn instructions; share of the checkable demands that the answers meet",
     version=2,
+    measures="skill",
+    order=70,
+    colour="#0aa2c0",
+    in_paper=True,
+    demo_examples=48,
     strict=PromptSpec("dialogue", _load, new_tokens=48, template="chat"),
     scorers={"followed": followed, **SHAPE},
     headline="followed",
 )
 
-OFFICIAL = Task(
-    name="instructions",
-    title="Instructions",
+OFFICIAL = replace(
+    TASK,
     about="MT-Bench (paper: Vicuna-80); share of well-formed answers: not empty, no loop, ended by themselves",
-    version=2,
     strict=PromptSpec("dialogue", _mt_bench, new_tokens=1024, template="chat", temperatures=TEMPERATURES),
     paper=PromptSpec(
         "dialogue",

@@ -11,11 +11,12 @@ beside the number, with the text's SHA-256.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from kick_core.errors import BadRequest
 from kick_core.pocket import data_path, split_documents
 from kick_core.records import Example, Output
-from kick_core.tasks import PromptSpec, Score, Task
+from kick_core.tasks.base import PromptSpec, Score, Task
 from kick_core.tasks.data.hub import Hub, find, folder, hub_rows, text_of
 from kick_core.tasks.data.pocket import require_pocket
 
@@ -62,6 +63,12 @@ TASK = Task(
     title="Perplexity",
     about="exp of the mean negative log-likelihood per token of held-out running text (GPTQ/Wanda definition)",
     version=1,
+    measures="fluency",
+    order=10,
+    colour="#7f8c8d",
+    noun="perplexity",
+    in_paper=True,
+    demo_examples=16,
     strict=PromptSpec("perplexity", _load),
     scorers={"perplexity": negative_log_likelihood},
     headline="perplexity",
@@ -69,14 +76,8 @@ TASK = Task(
     higher_is_better=False,
 )
 
-OFFICIAL = Task(
-    name="perplexity",
-    title="Perplexity",
+OFFICIAL = replace(
+    TASK,
     about="exp of the mean negative log-likelihood per token of WikiText-2's test split (GPTQ/Wanda definition)",
-    version=1,
     strict=PromptSpec("perplexity", _official),
-    scorers={"perplexity": negative_log_likelihood},
-    headline="perplexity",
-    aggregate="exp",
-    higher_is_better=False,
 )

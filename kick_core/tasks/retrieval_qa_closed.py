@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kick_core.records import Example
-from kick_core.tasks import PromptSpec, Task
+from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import trivia
 from kick_core.tasks.data.pocket import meta, rows
 from kick_core.tasks.wording import CLOSED
@@ -26,23 +28,24 @@ TASK = Task(
     title="Closed-book QA",
     about="questions without evidence; share of exact matches after the official TriviaQA normalisation",
     version=2,
+    measures="knowledge",
+    order=40,
+    colour="#c0392b",
+    noun="closed-book knowledge",
+    in_paper=True,
+    demo_examples=200,
     strict=PromptSpec("generate", _load, new_tokens=12, stop=("\n",)),
     scorers=trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )
 
-OFFICIAL = Task(
-    name="retrieval_qa_closed",
-    title="Closed-book QA",
+OFFICIAL = replace(
+    TASK,
     about="TriviaQA without evidence; share of exact matches after the official normalisation",
-    version=2,
     strict=PromptSpec("generate", trivia.closed, new_tokens=32, stop=("\n",)),
     # the released code writes on to 32 tokens and then reads the first line: the same prediction
     paper=PromptSpec(
         "generate", trivia.closed_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)
     ),
-    scorers=trivia.SCORERS,
-    headline="exact_match",
-    published="exact_match_as_published",
 )

@@ -6,8 +6,10 @@ from the passage: this measures reading, where the closed-book tasks measure kno
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kick_core.records import Example
-from kick_core.tasks import PromptSpec, Task
+from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import trivia
 from kick_core.tasks.data.pocket import meta, rows
 from kick_core.tasks.wording import OPEN
@@ -30,23 +32,24 @@ TASK = Task(
     title="Open-book QA",
     about="questions with evidence in the prompt; share of exact matches after the official normalisation",
     version=2,
+    measures="in_context",
+    order=50,
+    colour="#1b9e77",
+    context_partner="retrieval_qa_closed",
+    in_paper=True,
+    demo_examples=200,
     strict=PromptSpec("generate", _load, new_tokens=12, stop=("\n",)),
     scorers=trivia.SCORERS,
     headline="exact_match",
     published="exact_match_as_published",
 )
 
-OFFICIAL = Task(
-    name="retrieval_qa_open",
-    title="Open-book QA",
+OFFICIAL = replace(
+    TASK,
     about="TriviaQA with evidence in the prompt; share of exact matches after the official normalisation",
-    version=2,
     strict=PromptSpec("generate", trivia.open_book, new_tokens=32, stop=("\n",)),
     # the released code writes on to 32 tokens and then reads the first line: the same prediction
     paper=PromptSpec(
         "generate", trivia.open_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)
     ),
-    scorers=trivia.SCORERS,
-    headline="exact_match",
-    published="exact_match_as_published",
 )

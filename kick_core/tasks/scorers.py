@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from kick_core.records import Example, Output
 from kick_core.stats import repetition
-from kick_core.tasks import Score
+from kick_core.tasks.base import Score
 
 _MARKS = re.compile("[" + re.escape(string.punctuation) + "\u2018\u2019\u00b4`]")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")

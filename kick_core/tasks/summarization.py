@@ -10,8 +10,10 @@ as they lie, 18 of them in two buckets, with the highlights glued into the promp
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kick_core.records import Example, Output
-from kick_core.tasks import PromptSpec, Score, Task
+from kick_core.tasks.base import PromptSpec, Score, Task
 from kick_core.tasks.data import stories
 from kick_core.tasks.data.pocket import meta, rows
 from kick_core.tasks.data.texts import ROUGE, SHAPE, form_of
@@ -45,16 +47,19 @@ TASK = Task(
     title="Summarization",
     about="stories in three lengths; share of the key facts that the summary keeps",
     version=2,
+    measures="in_context",
+    order=60,
+    colour="#3366cc",
+    in_paper=True,
+    demo_examples=48,
     strict=PromptSpec("dialogue", _load, new_tokens=64, template="chat"),
     scorers={"facts_kept": facts_kept, **SHAPE},
     headline="facts_kept",
 )
 
-OFFICIAL = Task(
-    name="summarization",
-    title="Summarization",
+OFFICIAL = replace(
+    TASK,
     about="CNN/DailyMail stories in three lengths; ROUGE-L F1 against the highlights",
-    version=2,
     strict=PromptSpec("dialogue", stories.strict, new_tokens=256, template="chat"),
     paper=PromptSpec(
         "dialogue",

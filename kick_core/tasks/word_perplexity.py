@@ -10,10 +10,12 @@ and utils.get_rolling_token_windows. It is no task of LLM-KICK and stands in no 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from kick_core.pocket import data_path, split_documents
 from kick_core.records import Example
-from kick_core.tasks import PromptSpec, Task, perplexity
+from kick_core.tasks import perplexity
+from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data.pocket import require_pocket
 
 _REPLACED = (
@@ -81,6 +83,11 @@ TASK = Task(
     title="Perplexity per word",
     about=_ABOUT,
     version=1,
+    measures="fluency",
+    order=80,
+    colour="#95a5a6",
+    noun="perplexity per word",
+    listed=False,
     strict=PromptSpec("perplexity", _load, unit="word"),
     scorers={"word_perplexity": perplexity.negative_log_likelihood},
     headline="word_perplexity",
@@ -88,14 +95,7 @@ TASK = Task(
     higher_is_better=False,
 )
 
-OFFICIAL = Task(
-    name="word_perplexity",
-    title="Perplexity per word",
-    about=_ABOUT,
-    version=1,
+OFFICIAL = replace(
+    TASK,
     strict=PromptSpec("perplexity", _official, unit="word"),
-    scorers={"word_perplexity": perplexity.negative_log_likelihood},
-    headline="word_perplexity",
-    aggregate="exp",
-    higher_is_better=False,
 )

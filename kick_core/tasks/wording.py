@@ -9,13 +9,14 @@ those that are marked as published).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_uppercase
+
+from kick_core.errors import BadRequest
 
 FACTOID = "Please give answer to this question: {question}\nThe answer is"
 CLOSED = "Answer these questions:\n\nQ: {question}\nA:"
 OPEN = "{passage}\n\nBased on these texts, answer these questions:\n\nQ: {question}\nA:"
 CHOICE_HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
-CHOICE = "{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer:"
-CHOICE_IN_WORDS = "{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer in words:"
 SUMMARY = (
     "Summarize the given story in less than 150 words while preserving high coherence, consistency, fluency, "
     "and relevance.\n\n{story}"
@@ -27,9 +28,17 @@ NEWS_AS_PUBLISHED = SUMMARY.replace("given story", "given news")
 """The released code calls the longer stories news."""
 
 LETTERS = ("A", "B", "C", "D")
+"""The options' letters in the pocket world and in MMLU."""
+
+
+def lettered(options: Sequence[str]) -> str:
+    """One letter per option, from A on. Raises BadRequest for more options than letters."""
+    if len(options) > len(ascii_uppercase):
+        raise BadRequest(f"{len(options)} options: a question can have {len(ascii_uppercase)} at most")
+    return ascii_uppercase[: len(options)]
 
 
 def choice(question: str, options: Sequence[str], *, in_words: bool = False) -> str:
-    """One multiple-choice question with its four options, without the header."""
-    a, b, c, d = options
-    return (CHOICE_IN_WORDS if in_words else CHOICE).format(question=question, a=a, b=b, c=c, d=d)
+    """One multiple-choice question with its options, without the header."""
+    lines = (f"{letter}. {option}\n" for letter, option in zip(lettered(options), options, strict=True))
+    return f"{question}\n{''.join(lines)}{'Answer in words:' if in_words else 'Answer:'}"

@@ -11,6 +11,7 @@ came back) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 
 from kick_core.stats import Interval
 from kick_core.store import Store, default_root, open_store
+from kick_core.tasks import names as task_names
 from kick_core.views.artifact_tables import (
     POCKETS,
     Preview,
@@ -46,15 +47,13 @@ from kick_core.views.examples import (
 from kick_core.views.families import Kin, Robustness, calibrations, families, gaps, pairs, related, robustness
 from kick_core.views.fidelity import BOUNDS, bootstrap, fidelity, texts, until_divergence
 from kick_core.views.findings import (
-    IN_CONTEXT,
-    KNOWLEDGE,
     Claim,
     claims,
     headline,
     percent,
 )
 from kick_core.views.html_report import report
-from kick_core.views.judgments import JUDGED, Said, judge_controls, judgings, said, to_judge
+from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
 from kick_core.views.load import OFFICIAL, POCKET, asked_name, kind_of_data, sparsity_series, stamp, task_titles, unread
 from kick_core.views.noise import noise
 from kick_core.views.recipe_labels import label, target_label
@@ -62,7 +61,7 @@ from kick_core.views.recovery import RULE as RECOVERY_RULE
 from kick_core.views.recovery import Answer as RecoveryAnswer
 from kick_core.views.recovery import answers as recovery_answers
 from kick_core.views.recovery import recovered
-from kick_core.views.run_details import details
+from kick_core.views.run_details import context_partner, details
 from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
 from kick_core.views.sentences import shown
 from kick_core.views.text_diff import Piece, Warm, difference, heat, repetition
@@ -71,9 +70,6 @@ __all__ = [
     "BOUNDS",
     "DENSE",
     "FLIPS",
-    "IN_CONTEXT",
-    "JUDGED",
-    "KNOWLEDGE",
     "NOT_MEASURED",
     "OFFICIAL",
     "POCKET",
@@ -102,6 +98,7 @@ __all__ = [
     "calibrations",
     "claims",
     "command",
+    "context_partner",
     "coverage",
     "csv",
     "current",
@@ -146,6 +143,7 @@ __all__ = [
     "strip",
     "survival",
     "target_label",
+    "task_names",
     "task_titles",
     "texts",
     "to_judge",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kick_core import methods, tasks
+from kick_core import methods
 from kick_core.errors import KickError
 from kick_core.models import source
 from kick_core.records import Card
@@ -326,7 +326,7 @@ def coverage(
         best[cell] = max(best.get(cell, (0, "")), (results.measured(store, run.key), run.key))
     totals = {run.card.task: max(run.card.total, 0) for run in among}
     rows = []
-    for task, title in load.task_titles(tasks.names()).items():
+    for task, title in load.task_titles().items():
         wanted = max((n for (_, of), (n, _) in best.items() if of == task), default=0)
         for text, recipe in recipes.items():
             n, key = best.get((text, task), (0, ""))

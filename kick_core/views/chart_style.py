@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from kick_core import tasks
 from kick_core.views.findings import percent
 
 Chart = dict[str, Any]
@@ -18,17 +19,6 @@ Chart = dict[str, Any]
 def plain(text: str) -> str:
     """Text for plotly."""
     return html.escape(text, quote=False)
-
-
-TASK_COLOURS = {
-    "perplexity": "#7f8c8d",
-    "factoid_qa": "#e07b00",
-    "multiple_choice": "#8e44ad",
-    "retrieval_qa_closed": "#c0392b",
-    "retrieval_qa_open": "#1b9e77",
-    "summarization": "#3366cc",
-    "instructions": "#0aa2c0",
-}
 
 
 METHOD_COLOURS = {
@@ -59,14 +49,20 @@ SYMBOLS = {
 
 
 def task_colour(name: str) -> str:
-    return TASK_COLOURS.get(name, OTHERS[sum(map(ord, name)) % len(OTHERS)])
+    """A task's colour, as its record says."""
+    return tasks.record(name).colour
+
+
+def leads(name: str) -> bool:
+    """Whether a task is the first of those that measure fluency or knowledge: its line is drawn strong."""
+    return any(name == next(iter(tasks.names(measures=role)), "") for role in ("fluency", "knowledge"))
 
 
 def method_colour(name: str) -> str:
     """A method's colour; a search's is its objective's."""
     objective = re.search(r"objective=(\w+)", name)
-    if objective and objective[1] in TASK_COLOURS:
-        return TASK_COLOURS[objective[1]]
+    if objective and objective[1] in tasks.names():
+        return task_colour(objective[1])
     return METHOD_COLOURS.get(name, OTHERS[sum(map(ord, name)) % len(OTHERS)])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from kick_core import tasks
 from kick_core.views.chart_style import (
     MARKER,
     Chart,
@@ -19,6 +20,7 @@ from kick_core.views.chart_style import (
     bars,
     each,
     hollow,
+    leads,
     look,
     numbers,
     plain,
@@ -46,8 +48,6 @@ def _marker(x: float, number: str) -> Chart:
 
 # --- the poster --------------------------------------------------------------------------------------------
 
-STRONG = ("perplexity", "factoid_qa")
-
 
 def overlay(frame: pd.DataFrame, method: str) -> Chart:
     """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted; dashed what
@@ -60,9 +60,10 @@ def overlay(frame: pd.DataFrame, method: str) -> Chart:
         if len(rows) < 2:
             continue
         name, colour = str(task), task_colour(str(task))
-        traces.append(_kept(rows, colour, strong=name in STRONG, dash="dot" if name == "perplexity" else "solid"))
+        dash = "dot" if tasks.record(name).measures == "fluency" else "solid"
+        traces.append(_kept(rows, colour, strong=leads(name), dash=dash))
         last = rows.iloc[-1]
-        ends.append((float(last["share_kept"]), str(last["title"]), colour, name in STRONG))
+        ends.append((float(last["share_kept"]), str(last["title"]), colour, leads(name)))
     top = max([1.06, *(float(v) + 0.02 for v in mine["share_high"].dropna().clip(upper=1.3))])
     last_x = 100 * float(mine["sparsity"].max()) if len(mine) else 100
     layout = {

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from kick_core import methods
+from kick_core import methods, tasks
 from kick_core.records import Card
 from kick_core.spec import Calibration, parse
 from kick_core.store import Store, results
@@ -45,10 +45,10 @@ def sweeps(store: Store, frame: pd.DataFrame, model: str | None = None) -> list[
     for row, how in rows:
         grid.setdefault((_within(how, row["total"], limited), str(row["recipe"])), []).append(str(row["task"]))
     lines: dict[tuple[_How, tuple[str, ...]], list[str]] = {}
-    for (how, recipe), tasks in grid.items():
-        lines.setdefault((how, tuple(dict.fromkeys(tasks))), []).append(recipe)
+    for (how, recipe), names in grid.items():
+        lines.setdefault((how, tuple(dict.fromkeys(names))), []).append(recipe)
     name = model or (load.asked_name(str(frame["model"].iloc[0])) if len(frame) else "")
-    return [_line(name, how, recipes, tasks) for (how, tasks), recipes in _joined(lines).items()]
+    return [_line(name, how, recipes, names) for (how, names), recipes in _joined(lines).items()]
 
 
 def unknown_calibrations(store: Store, frame: pd.DataFrame) -> list[str]:
@@ -90,21 +90,21 @@ def _joined(
 ) -> dict[tuple[_How, tuple[str, ...]], list[str]]:
     """Recipes that look at no data go with others of the same tasks and limit: any calibration is theirs too."""
     found = {place: list(recipes) for place, recipes in lines.items() if place[0].calibration is not None}
-    for (how, tasks), recipes in lines.items():
+    for (how, names), recipes in lines.items():
         if how.calibration is None:
-            host = next((p for p in found if p[1] == tasks and p[0]._replace(calibration=None) == how), (how, tasks))
+            host = next((p for p in found if p[1] == names and p[0]._replace(calibration=None) == how), (how, names))
             found[host] = [*recipes, *found.get(host, [])]
     return {
         place: sorted(recipes, key=lambda text: recipe_labels.order(parse(text))) for place, recipes in found.items()
     }
 
 
-def _line(model: str, how: _How, recipes: Iterable[str], tasks: Iterable[str]) -> str:
+def _line(model: str, how: _How, recipes: Iterable[str], names: Iterable[str]) -> str:
     recipes = list(recipes)
     named = [recipe for recipe in recipes if recipe != "dense"] or recipes  # a sweep asks dense in any case
     words = ["kick", "sweep", model]
     words += [word for recipe in named for word in ("--recipe", recipe)]
-    words += [word for task in tasks for word in ("--task", task)]
+    words += [word for task in names for word in ("--task", task)]
     words += [] if how.limit is None else ["--limit", str(how.limit)]
     words += [] if how.protocol == "strict" else ["--protocol", how.protocol]
     words += [] if how.data == load.POCKET else ["--data", how.data]
@@ -123,11 +123,10 @@ def closer(store: Store, frame: pd.DataFrame) -> list[str]:
     lines = []
     if len(close):
         rows = frame[frame["recipe"].isin(close["recipe"])]
-        wanted = rows[rows["task"].isin(["perplexity", *read["task"]])]
+        wanted = rows[rows["task"].isin([tasks.running_text(), *read["task"]])]
         lines += [f"{line} --fidelity" for line in sweeps(store, wanted if len(wanted) else rows)]
     if len(floor):
-        tasks = list(dict.fromkeys(floor["task"]))
-        rows = frame[(frame["recipe"] == "dense") & frame["task"].isin(tasks)]
+        rows = frame[(frame["recipe"] == "dense") & frame["task"].isin(floor["task"])]
         lines += [f"{line} --noise-floor" for line in sweeps(store, rows)]
     return lines
 

@@ -16,14 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from kick_core import methods, stats
+from kick_core import methods, stats, tasks
 from kick_core.errors import KickError
 from kick_core.records import Card
 from kick_core.spec import Recipe, parse
 from kick_core.stats import CONFIDENCE, MARGIN, Interval, Ratio
 from kick_core.store import Store, lineage
 from kick_core.views import artifact_tables, clusters, load, recipe_labels
-from kick_core.views.findings import KNOWLEDGE, percent
+from kick_core.views.findings import percent
 from kick_core.views.load import POCKET
 from kick_core.views.paired import NOT_MEASURED, pair
 from kick_core.views.scores import current, scores
@@ -130,8 +130,8 @@ def _versions(recipe: Recipe, made_as: dict[str, Any]) -> str:
 
 
 def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
-    tasks = {name: at for at, name in enumerate(load.task_titles(frame["task"].unique()))}
-    keyed = frame.assign(_task=frame["task"].map(tasks), _kind=frame["kind"].map(recipe_labels.KINDS.index))
+    places = {name: at for at, name in enumerate(load.task_titles(frame["task"].unique()))}
+    keyed = frame.assign(_task=frame["task"].map(places), _kind=frame["kind"].map(recipe_labels.KINDS.index))
     by = ["method", "_kind", "severity", "same", "_task", "model"]
     return keyed.sort_values(by, kind="stable").drop(columns=["_task", "_kind"]).reset_index(drop=True)
 
@@ -295,35 +295,38 @@ class Robustness:
     rule: str
 
 
-RULE = (
-    f"Cells: every recipe that both models have on {', '.join(KNOWLEDGE)}, where at least one of the two surely keeps "
-    f"less than {percent(1 - MARGIN)} of its own dense score: elsewhere there is nothing to be robust against. A cell "
-    f"votes when the interval of the difference leaves 0 out, and is alike when it lies within {100 * MARGIN:.0f} "
-    "points of it. The word is that of more than half of the cells."
-)
+def _rule(knowledge: Iterable[str]) -> str:
+    return (
+        f"Cells: every recipe that both models have on {', '.join(knowledge)}, where at least one of the two surely "
+        f"keeps less than {percent(1 - MARGIN)} of its own dense score: elsewhere there is nothing to be robust "
+        "against. A cell votes when the interval of the difference leaves 0 out, and is alike when it lies within "
+        f"{100 * MARGIN:.0f} points of it. The word is that of more than half of the cells."
+    )
 
 
 def robustness(found: pd.DataFrame, tuned: str, base: str) -> Robustness:
     """The verdict over a `gaps` frame."""
-    cells = found[found["task"].isin(KNOWLEDGE) & found["bites"]]
-    if found[found["task"].isin(KNOWLEDGE)].empty:
+    knowledge = tasks.names(measures="knowledge")
+    rule, known = _rule(knowledge), found[found["task"].isin(knowledge)]
+    cells = known[known["bites"]]
+    if known.empty:
         text = f"No recipe has been measured on a knowledge task of both {tuned} and {base}."
-        return Robustness("not measured", text, "No cell.", RULE)
+        return Robustness("not measured", text, "No cell.", rule)
     votes = cells["vote"].value_counts()
     less, more, alike, rest = (int(votes.get(name, 0)) for name in ("less", "more", "alike", "open"))
     because = f"Of {len(cells)} cells {less} less, {more} more, {alike} alike, {rest} cannot tell."
     half = len(cells) / 2
     if cells.empty:
         text = f"No shared recipe surely costs {tuned} or {base} knowledge, so nothing tells which is more robust."
-        return Robustness("cannot tell", text, because, RULE)
+        return Robustness("cannot tell", text, because, rule)
     if less > half:
-        return Robustness("less robust", f"{tuned} loses more of its knowledge than {base}.", because, RULE)
+        return Robustness("less robust", f"{tuned} loses more of its knowledge than {base}.", because, rule)
     if more > half:
-        return Robustness("more robust", f"{tuned} keeps more of its knowledge than {base}.", because, RULE)
+        return Robustness("more robust", f"{tuned} keeps more of its knowledge than {base}.", because, rule)
     if alike > half:
-        return Robustness("as robust", f"{tuned} and {base} keep the same share of their knowledge.", because, RULE)
+        return Robustness("as robust", f"{tuned} and {base} keep the same share of their knowledge.", because, rule)
     text = f"It cannot be told whether {tuned} or {base} keeps more of its knowledge."
-    return Robustness("cannot tell", text, because, RULE)
+    return Robustness("cannot tell", text, because, rule)
 
 
 def pairs(store: Store, frame: pd.DataFrame) -> list[tuple[Kin, pd.DataFrame, Robustness]]:

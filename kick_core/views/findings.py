@@ -14,16 +14,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from kick_core import tasks
 from kick_core.stats import MARGIN
 from kick_core.views.scores import DENSE, NOT_MEASURED
 
 Word = Literal["holds", "does not hold", "cannot tell", "not measured"]
-
-KNOWLEDGE = ("factoid_qa", "multiple_choice", "retrieval_qa_closed")
-"""Tasks whose answers must come out of the weights."""
-
-IN_CONTEXT = ("retrieval_qa_open", "summarization")
-"""Tasks whose answers stand in the prompt."""
 
 SIZE = 16
 """Bits of a dense weight, for "equal nominal size"."""
@@ -51,7 +46,7 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def headline(frame: pd.DataFrame, recipe: str) -> str:
-    """The landing page's sentence for one recipe of a `current` frame, from its perplexity and factoid rows.
+    """The landing page's sentence for one recipe of a `current` frame, from the first task of fluency and of knowledge.
 
     "but" is only said when the intervals of the two shares do not touch.
     """
@@ -63,16 +58,19 @@ def headline(frame: pd.DataFrame, recipe: str) -> str:
         return "Dense: nothing is compressed, so everything is kept."
     name = _subject(first)
     measured = {task: row for task, row in rows.items() if not math.isnan(row["share_kept"])}
-    known = next((task for task in KNOWLEDGE if task in measured), None)
-    if known is None and "perplexity" not in measured:
+    fluent, known = (
+        next((task for task in tasks.names(measures=role) if task in measured), "") for role in ("fluency", "knowledge")
+    )
+    if not known and not fluent:
         return f"{name}: neither perplexity nor knowledge has been measured."
-    if known is None:
-        return f"{name} keeps {_kept(measured['perplexity'])} of perplexity; knowledge is not measured."
-    if "perplexity" not in measured:
+    if not known:
+        return f"{name} keeps {_kept(measured[fluent])} of {_noun(fluent)}; knowledge is not measured."
+    if not fluent:
         return f"{name} keeps {_kept(measured[known])} of {_noun(known)}; perplexity is not measured."
-    fluent, facts = measured["perplexity"], measured[known]
-    apart = facts["share_high"] < fluent["share_low"] or facts["share_low"] > fluent["share_high"]
-    return f"{name} keeps {_kept(fluent)} of perplexity {'but' if apart else 'and'} {_kept(facts)} of {_noun(known)}."
+    text, facts = measured[fluent], measured[known]
+    apart = facts["share_high"] < text["share_low"] or facts["share_low"] > text["share_high"]
+    joined = "but" if apart else "and"
+    return f"{name} keeps {_kept(text)} of {_noun(fluent)} {joined} {_kept(facts)} of {_noun(known)}."
 
 
 def _kept(row: dict[Any, Any]) -> str:
@@ -92,9 +90,9 @@ def _subject(row: dict[Any, Any]) -> str:
 
 
 def _noun(task: str) -> str:
-    return {"factoid_qa": "factoid knowledge", "multiple_choice": "multiple-choice knowledge"}.get(
-        task, "closed-book knowledge"
-    )
+    """What a task finds kept or lost, in a sentence."""
+    found = tasks.record(task)
+    return found.noun or found.title
 
 
 # --- claims ------------------------------------------------------------------------------------------------
@@ -107,7 +105,8 @@ def claims(frame: pd.DataFrame) -> list[Claim]:
 
 
 def _knowledge_goes_first(frame: pd.DataFrame) -> Claim:
-    facts = frame[frame["task"].isin(KNOWLEDGE)]
+    knowledge = tasks.names(measures="knowledge")
+    facts = frame[frame["task"].isin(knowledge)]
     early = facts[(facts["kind"] == "ratio") & facts["sparsity"].between(0.25, 0.30)]
     patterns = facts[facts["kind"] == "pattern"]
     early, patterns = (_vote(cells, "not matching", "matching") for cells in (early, patterns))
@@ -119,7 +118,7 @@ def _knowledge_goes_first(frame: pd.DataFrame) -> Claim:
         "Pruning loses knowledge already at 25 to 30 % sparsity, and N:M patterns fail on it.",
         _both([word for word, _ in parts]),
         tuple(f"{because} → {word}." for word, because in parts),
-        f"Cells: every pruned recipe on {', '.join(KNOWLEDGE)}. A cell loses when its interval lies below "
+        f"Cells: every pruned recipe on {', '.join(knowledge)}. A cell loses when its interval lies below "
         f"{percent(1 - MARGIN)} of dense. A part holds when more than half of its cells lose, and does not hold "
         f"when more than half surely keep; the claim needs both parts.",
         pd.concat([early, patterns]),
@@ -127,9 +126,9 @@ def _knowledge_goes_first(frame: pd.DataFrame) -> Claim:
 
 
 def _bits_beat_sparsity(frame: pd.DataFrame) -> Claim:
-    tasks = frame[~frame["task"].isin(("perplexity", "word_perplexity"))]
-    pruned = tasks[tasks["kind"].isin(("ratio", "pattern")) & tasks["sparsity"].between(0.5, 0.75)]
-    grids = tasks[tasks["kind"] == "bits"]
+    answers = frame[~frame["task"].isin(tasks.names(measures="fluency", unlisted=True))]
+    pruned = answers[answers["kind"].isin(("ratio", "pattern")) & answers["sparsity"].between(0.5, 0.75)]
+    grids = answers[answers["kind"] == "bits"]
     rows = [row for cell in pruned.to_dict("records") if (row := _duel(cell, grids))]
     cells = pd.DataFrame(rows) if rows else pruned.iloc[:0].assign(vote="")
     return Claim(
@@ -156,7 +155,8 @@ def _duel(cell: dict[Any, Any], grids: pd.DataFrame) -> dict[Any, Any] | None:
 
 
 def _context_survives(frame: pd.DataFrame) -> Claim:
-    half = frame[(frame["kind"] == "ratio") & (frame["sparsity"] >= 0.5) & frame["task"].isin(IN_CONTEXT)]
+    in_context = tasks.names(measures="in_context")
+    half = frame[(frame["kind"] == "ratio") & (frame["sparsity"] >= 0.5) & frame["task"].isin(in_context)]
     first = half.groupby("method")["sparsity"].transform("min") if len(half) else half["sparsity"]
     cells = _vote(half[half["sparsity"] == first], "matching", "not matching")
     at = ", ".join(sorted(cells["target_label"].unique())) or "50 %"
@@ -164,7 +164,7 @@ def _context_survives(frame: pd.DataFrame) -> Claim:
         "Models pruned by half or more still retrieve from their context and summarize.",
         _weigh(cells),
         (_count(cells, f"pruned {at}", "still match dense", "do not") + ".",),
-        f"Cells: per method its first sparsity from 50 % on, on {', '.join(IN_CONTEXT)}. A cell matches when its "
+        f"Cells: per method its first sparsity from 50 % on, on {', '.join(in_context)}. A cell matches when its "
         f"interval lies above {percent(1 - MARGIN)} of dense. Holds when more than half match.",
         cells,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kick_core import stats, tasks
+from kick_core import stats
 from kick_core.errors import BadRequest, KickError, nearest
 from kick_core.judging import Control, Outcome, outcome
 from kick_core.judging.prompts import METRICS
@@ -24,9 +24,6 @@ from kick_core.spec import parse
 from kick_core.store import Store, judgments
 from kick_core.views import load, recipe_labels
 from kick_core.views.load import Asked
-
-JUDGED = tuple(name for name in tasks.names() if tasks.get(name).kind == "dialogue")
-"""Tasks whose answers a judge can be shown."""
 
 COLUMNS = {
     "model": "str",

@@ -24,7 +24,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from kick_core import tasks
-from kick_core.errors import BadRequest, KickError
+from kick_core.errors import KickError
 from kick_core.records import Example, Output, RunCard
 from kick_core.spec import Recipe, parse
 from kick_core.store import Store, lineage, results
@@ -33,7 +33,7 @@ from kick_core.views import recipe_labels
 AGAIN = "again"
 """The setting of a run that asked dense a second time to measure the evaluator's own noise; it is no result."""
 
-POCKET, OFFICIAL = DATA = (tasks.POCKET, "official")
+POCKET, OFFICIAL = DATA = (tasks.POCKET, tasks.OFFICIAL)
 """The two kinds of data that a task has: the pocket world's, and the benchmark's own, from the hub or a folder."""
 
 KEPT = 1024
@@ -351,16 +351,9 @@ def _examples(store: Store, key: str) -> dict[str, Example]:
 
 
 def task_titles(among: Iterable[str] | None = None) -> dict[str, str]:
-    """Task name -> title, in the order in which pages show them: perplexity, knowledge, in context."""
-    names = list(tasks.names() if among is None else among)
-    known = {name: at for at, name in enumerate(ORDER)}
-    found = {}
-    for name in sorted(names, key=lambda name: (known.get(name, len(ORDER)), name)):
-        try:
-            found[name] = tasks.get(name).title
-        except BadRequest:
-            continue
-    return found
+    """Task name -> title, in reading order; all listed tasks, or those of `among` that this program knows."""
+    wanted = set(tasks.names() if among is None else among)
+    return {name: tasks.record(name).title for name in tasks.names(unlisted=True) if name in wanted}
 
 
 def chance(store: Store, run: Asked) -> float:
@@ -372,14 +365,3 @@ def chance(store: Store, run: Asked) -> float:
 def _chance(store: Store, key: str) -> float:
     asked_ = examples(store, key).values()
     return float(np.mean([1 / len(one.choices) for one in asked_ if one.choices] or [math.nan]))
-
-
-ORDER = (
-    "perplexity",
-    "factoid_qa",
-    "multiple_choice",
-    "retrieval_qa_closed",
-    "retrieval_qa_open",
-    "summarization",
-    "instructions",
-)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kick_core import stats
 from kick_core.store import Store
-from kick_core.tasks import MEASURES, Task
+from kick_core.tasks import DESCRIPTIVE, Task
 from kick_core.tasks.scorers import normalise
 from kick_core.views import clusters, load
 from kick_core.views.load import Asked, VerdictColumns
@@ -63,7 +63,7 @@ def average(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: V
         row |= nothing()
     else:
         row |= against(store, run, mine, base)
-    if scorer in MEASURES:
+    if scorer in DESCRIPTIVE:
         row |= dict.fromkeys(_SIDES, math.nan) | {"verdict": NOT_MEASURED}
     return row
 

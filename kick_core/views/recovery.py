@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kick_core import stats
+from kick_core import stats, tasks
 from kick_core.errors import KickError
 from kick_core.store import Store, weight_artifacts
 from kick_core.views import clusters, load
-from kick_core.views.findings import IN_CONTEXT, KNOWLEDGE, percent
+from kick_core.views.findings import percent
 from kick_core.views.load import VerdictColumns
 from kick_core.views.paired import pair
 
@@ -34,8 +34,10 @@ RULE = (
     "did not when it lies below; where no loss is shown nothing can come back. Several tasks of one kind must agree."
 )
 
-KINDS = {"perplexity": ("perplexity",), "closed-book knowledge": KNOWLEDGE, "open-book skill": IN_CONTEXT}
-"""What is told apart, and the tasks that tell it."""
+KINDS: dict[str, tasks.Measures] = {
+    "perplexity": "fluency", "closed-book knowledge": "knowledge", "open-book skill": "in_context"
+}  # fmt: skip
+"""What is told apart, and the role of the tasks that tell it."""
 
 COLUMNS = (
     "recipe", "label", "without", "how", "text", "task", "title", "higher_is_better", "n", "dense", "compressed",
@@ -132,7 +134,9 @@ def answers(table: pd.DataFrame) -> list[Answer]:
 
 def _answer(rows: pd.DataFrame) -> Answer:
     first = rows.iloc[0]
-    kinds = {kind: rows[rows["task"].isin(tasks)].to_dict("records") for kind, tasks in KINDS.items()}
+    kinds = {
+        kind: rows[rows["task"].isin(tasks.names(measures=role))].to_dict("records") for kind, role in KINDS.items()
+    }
     words = {kind: _together([row["word"] for row in cells]) for kind, cells in kinds.items()}
     because = tuple(f"{kind} {words[kind]}{_cells(cells)}" for kind, cells in kinds.items() if cells)
     verdict = _verdict(words, _apart(kinds["perplexity"], kinds["closed-book knowledge"]))

@@ -19,12 +19,10 @@ from kick_core import stats
 from kick_core.records import Example
 from kick_core.spec import parse
 from kick_core.store import Store
-from kick_core.tasks.paper import MODEL, Printed
+from kick_core.tasks import paper
+from kick_core.tasks.paper import Printed
 from kick_core.views import load, paired, recipe_labels, sentences
 from kick_core.views.load import VerdictColumns
-
-LONG = "large"
-"""The bucket of long stories, the only one that table 3 prints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +78,20 @@ def printed(store: Store, swept: Swept, numbers: Iterable[Printed]) -> pd.DataFr
     for number in numbers:
         run, dense = (swept.runs.get((recipe, number.task)) for recipe in (number.recipe, "dense"))
         if run and dense:
-            only = _is_long if number.task == "summarization" else None
+            only = _having("bucket", number.bucket) if number.bucket else None
             about = {"task": number.task, "measure": number.measure, "recipe": number.recipe, "paper": number.value}
             rows.append(about | {"paper_kept": number.kept} | _ours(compared(store, run, dense, only)))
     return pd.DataFrame(rows, columns=["task", "measure", "recipe", "paper", "paper_kept", *OURS])
 
 
-def _is_long(example: Example) -> bool:
-    return example.meta.get("bucket") == LONG
-
-
-def calibration_size(store: Store, sweeps: Sequence[Swept], task: str = "multiple_choice") -> pd.DataFrame:
+def calibration_size(store: Store, sweeps: Sequence[Swept], task: str = paper.MMLU) -> pd.DataFrame:
     """Figure 7: a score by the number of calibration windows, and its difference from the fewest windows."""
     ordered = {one.windows: one for one in sorted(sweeps, key=lambda one: one.windows)}
     rows = [row for row in _steps(store, ordered, task, "windows", "fewest windows") if row["recipe"] != "dense"]
     return pd.DataFrame(rows, columns=["recipe", "windows", *OURS, "gain"])
 
 
-def few_shots(store: Store, sweeps: Sequence[Swept], task: str = "multiple_choice") -> pd.DataFrame:
+def few_shots(store: Store, sweeps: Sequence[Swept], task: str = paper.MMLU) -> pd.DataFrame:
     """Figure 14: a score by the number of shots, beside dense with as many, and its difference from no shots."""
     ordered = {one.shots or 0: one for one in sorted(sweeps, key=lambda one: one.shots or 0)}
     return pd.DataFrame(_steps(store, ordered, task, "shots", "no shots"), columns=["recipe", "shots", *OURS, "gain"])
@@ -131,27 +125,28 @@ def small_dense(store: Store, small: Swept, large: Swept) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "recipe", "task", *OURS])
 
 
-def disciplines(store: Store, swept: Swept, task: str = "multiple_choice") -> pd.DataFrame:
+def disciplines(store: Store, swept: Swept, task: str = paper.MMLU) -> pd.DataFrame:
     """Figure 3: multiple choice by discipline. Fewer examples each, so wider intervals."""
     dense = swept.runs["dense", task]
     examples = load.examples(store, load.one(store, dense).card.examples).values()
     names = sorted({str(example.meta["discipline"]) for example in examples if example.meta.get("discipline")})
     rows = [
-        {"discipline": name, "recipe": recipe} | _ours(compared(store, swept.runs[recipe, task], dense, _of(name)))
+        {"discipline": name, "recipe": recipe}
+        | _ours(compared(store, swept.runs[recipe, task], dense, _having("discipline", name)))
         for recipe in swept.recipes(task)
         for name in names
     ]
     return pd.DataFrame(rows, columns=["discipline", "recipe", *OURS])
 
 
-def _of(discipline: str) -> Callable[[Example], bool]:
-    return lambda example: example.meta.get("discipline") == discipline
+def _having(name: str, value: str) -> Callable[[Example], bool]:
+    return lambda example: example.meta.get(name) == value
 
 
 def perplexity_vs_tasks(store: Store, swept: Swept) -> pd.DataFrame:
     """Figure 1: the share kept of perplexity and of every task, recipe by recipe."""
     rows = []
-    for recipe in swept.recipes("perplexity"):
+    for recipe in swept.recipes(paper.PERPLEXITY):
         for task in dict.fromkeys(of for _, of in swept.runs):
             row = compared(store, swept.runs[recipe, task], swept.runs["dense", task])
             rows.append({"recipe": recipe, "task": task, **_ours(row)})
@@ -164,8 +159,8 @@ def agreement(frame: pd.DataFrame) -> list[str]:
     wide = frame[frame["recipe"] != "dense"].pivot(index="recipe", columns="task", values="kept")
     for task in wide.columns:
         said.append(f"{task} matches dense up to: {furthest(frame[frame['task'] == task])}")
-        if task != "perplexity" and len(wide) > 2:
-            rank = float(np.corrcoef(wide["perplexity"].rank(), wide[task].rank())[0, 1])  # Spearman's
+        if task != paper.PERPLEXITY and len(wide) > 2:
+            rank = float(np.corrcoef(wide[paper.PERPLEXITY].rank(), wide[task].rank())[0, 1])  # Spearman's
             said[-1] += f"; rank correlation with perplexity {rank:.2f} over {len(wide)} recipes"
     return said
 
@@ -190,15 +185,8 @@ def furthest(rows: pd.DataFrame) -> str:
 def differences(model: str, data: str, tasks: Iterable[str]) -> list[str]:
     """What is not as in the paper, in words; belongs under every table."""
     asked = set(tasks)
-    found = [f"model: {model}; the paper's is {MODEL}" + (" (and 13B)" if "multiple_choice" in asked else "")]
+    found = [f"model: {model}; the paper's is {paper.MODEL}" + (" (and 13B)" if paper.MMLU in asked else "")]
     if data == "pocket":
         found.append("data: the pocket world's questions and texts; the paper's are FreebaseQA, MMLU, TriviaQA, CNN")
-    if "multiple_choice" in asked:
-        found.append("multiple choice: the most likely option; the paper's code reads the last character it generates")
-    if asked & {"summarization", "instructions"}:
-        found.append(
-            "summaries and instructions: facts kept and checks met; the paper's are GPT-4's marks from 1 to 10"
-        )
-    if "factoid_qa" in asked:
-        found.append("an empty answer is wrong here; the paper's code counts it as right")
+    found += [text for concerned, text in paper.DIFFERENCES if asked & set(concerned)]
     return [*found, f"intervals: {100 * stats.CONFIDENCE:.0f} %, paired with dense; the paper prints none"]

@@ -55,7 +55,7 @@ def _beside(frame: pd.DataFrame, dense: pd.DataFrame, by: list[str]) -> pd.DataF
 
 
 def _tables(store: Store, key: str) -> dict[str, list[dict[str, Any]]]:
-    closed = _closed_book(store, load.one(store, key))
+    closed = context_partner(store, load.one(store, key))
     measured = (results.measured(store, key), results.measured(store, closed) if closed else 0)
     return _details(store, key, closed, measured)
 
@@ -65,14 +65,22 @@ def _details(store: Store, key: str, closed: str | None, measured: tuple[int, in
     return verdicts.details(store, key, closed)
 
 
-def _closed_book(store: Store, run: Asked) -> str | None:
-    """The newest closed-book run of an open-book run's weights, asked in the same way."""
-    if run.card.task != "retrieval_qa_open":
-        return None
+def context_partner(store: Store, run: Asked) -> str | None:
+    """The newest run of an open-book run's weights on the task that asks the same without the evidence.
+
+    Args:
+        store: the cache.
+        run: any run.
+
+    Returns:
+        The key of the run, asked on the same data, by the same protocol and engine; None where the task has no such
+        partner, or it was not asked.
+    """
+    partner = run.task.context_partner
     alike = [
         other.card
         for other in load.asked(store)
-        if other.card.task == "retrieval_qa_closed"
+        if partner == other.card.task
         and load.is_result(other)
         and (other.card.weights, other.card.data, other.card.protocol, load.engine_of(other))
         == (run.card.weights, run.card.data, run.card.protocol, load.engine_of(run))

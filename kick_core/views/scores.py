@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from kick_core import methods, stats
 from kick_core.spec import Recipe
 from kick_core.store import Store, results, weight_artifacts
-from kick_core.tasks import MEASURES
+from kick_core.tasks import DESCRIPTIVE
 from kick_core.views import load, paired, recipe_labels, sentences
 from kick_core.views.load import Asked
 from kick_core.views.paired import NOT_MEASURED, RIGHT, pair
 
-__all__ = ["COLUMNS", "DENSE", "MEASURES", "NOT_MEASURED", "RIGHT", "current", "pair", "scores"]
+__all__ = ["COLUMNS", "DENSE", "DESCRIPTIVE", "NOT_MEASURED", "RIGHT", "current", "pair", "scores"]
 
 COLUMNS = {
     "model": "str",

@@ -346,7 +346,7 @@ def test_the_shape_of_texts():
     assert looped["hit_limit"].score == 1 and looped["unique_tokens"].score is None
     short = verdicts(task, example, Output("e", "h", ("fine",), stop="eos", tokens=1))
     assert short["well_formed"].score == 1 and short["distinct_2"].score is None
-    assert set(task.scorers) - {"well_formed"} <= tasks.MEASURES
+    assert set(task.scorers) - {"well_formed"} <= tasks.DESCRIPTIVE
 
 
 # --- what a whole task shows -------------------------------------------------------------------------------

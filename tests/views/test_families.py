@@ -176,7 +176,7 @@ def test_where_nothing_bites_nothing_is_told() -> None:
 def test_a_model_that_forgets_more_is_less_robust(store: Store, frame: pd.DataFrame) -> None:
     found = views.gaps(store, frame, TUNED, BASE)
     word = views.robustness(found, TUNED, BASE)
-    biting = found[found["task"].isin(views.KNOWLEDGE) & found["bites"]]
+    biting = found[found["task"].isin(views.task_names(measures="knowledge")) & found["bites"]]
     assert word.verdict == ("less robust" if (biting["vote"] == "less").mean() > 0.5 else "cannot tell")
     assert (biting["vote"] == "less").any() and not (biting["vote"] == "more").any()
 

@@ -116,7 +116,7 @@ def test_what_was_searched_stands_out_in_charts() -> None:
         chart_style.method_symbol(recipe_labels.method(parse(FOR_FACTS))) == "star" == chart_style.method_symbol("mop")
     )
     assert chart_style.method_symbol("wanda") == "diamond"
-    assert chart_style.method_colour(recipe_labels.method(parse(FOR_FACTS))) == chart_style.TASK_COLOURS["factoid_qa"]
+    assert chart_style.method_colour(recipe_labels.method(parse(FOR_FACTS))) == chart_style.task_colour("factoid_qa")
     assert chart_style.method_colour("wanda (alloc=search,objective=<b>)") in chart_style.OTHERS
     assert methods.bits_per_weight(parse(FOR_FACTS)) == recipe_labels.bits_per_weight(
         replace(parse(FOR_FACTS), options=())

@@ -15,7 +15,7 @@ from typing import Any
 
 from kick_core.records import Example, Output
 from kick_core.stats import repetition
-from kick_core.tasks import Score, Scorer
+from kick_core.tasks.base import Score, Scorer
 
 
 def form_of(output: Output) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from kick_core import tasks
 from kick_core.records import Card, RunCard
 from kick_core.store import Store
 from kick_core.views import artifact_tables, load
 from kick_core.views.chart_style import Chart, Row, each
-from kick_core.views.findings import KNOWLEDGE, Claim, claims, percent
+from kick_core.views.findings import Claim, claims, percent
 from kick_core.views.html_report import svg
 from kick_core.views.markup import Child, Safe, many, tag
 from kick_core.views.scores import NOT_MEASURED, current, scores
@@ -60,7 +61,8 @@ class Story:
     @property
     def task(self) -> str:
         """The task that single pictures are about: the first knowledge task that was asked, else the first task."""
-        return next((name for name in KNOWLEDGE if name in self.titles), next(iter(self.titles), ""))
+        knowledge = [name for name in tasks.names(measures="knowledge") if name in self.titles]
+        return next(iter([*knowledge, *self.titles]), "")
 
     def rows(self, **wanted: str) -> pd.DataFrame:
         """The rows of the frame with these values."""

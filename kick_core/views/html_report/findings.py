@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from kick_core import tasks
 from kick_core.views import chart_style, charts, commands, size_charts
 from kick_core.views.chart_style import each
 from kick_core.views.families import calibrations, families, pairs
 from kick_core.views.fidelity import BOUNDS, fidelity, texts
-from kick_core.views.findings import KNOWLEDGE, SIZE, headline, percent
+from kick_core.views.findings import SIZE, headline, percent
 from kick_core.views.html_report.facts import (
     MARKS,
     Story,
@@ -78,7 +79,7 @@ def _furthest(story: Story) -> str:
     told = [
         f"{story.titles[task]} up to {furthest(pruned[pruned['task'] == task])}"
         for task in story.titles
-        if task == "perplexity" or task in KNOWLEDGE
+        if tasks.record(task).measures in ("fluency", "knowledge")
         if furthest(pruned[pruned["task"] == task])
     ]
     return f"Pruned, it surely keeps 95 % of dense in {'; in '.join(told)}." if told else ""
@@ -205,7 +206,8 @@ def sizes(story: Story) -> list[Safe]:
     if story.frame[story.frame["kind"] != "dense"].empty:
         return []
     weights = next((card.weights for card in story.cards.values()), 0)
-    shown = list(dict.fromkeys([story.task, *(["perplexity"] if "perplexity" in story.titles else [])]))
+    fluency = [task for task in tasks.names(measures="fluency") if task in story.titles]
+    shown = list(dict.fromkeys([story.task, *fluency[:1]]))
     pictures = [
         figure(
             size_charts.pareto(story.frame, task, weights),

@@ -11,11 +11,11 @@ from kick_core import methods, stats, tasks
 from kick_core.spec import parse
 from kick_core.store import results
 from kick_core.tasks import paper
-from kick_core.views import commands, recipe_labels
+from kick_core.views import commands, load, recipe_labels
 from kick_core.views.artifact_tables import POCKETS, calibrated
 from kick_core.views.chart_style import Row, each
 from kick_core.views.fidelity import fidelity
-from kick_core.views.findings import KNOWLEDGE, percent
+from kick_core.views.findings import percent
 from kick_core.views.html_report.facts import Story, bullets, kept, quiet, said, score, short, table
 from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
@@ -123,7 +123,7 @@ def limits(story: Story) -> list[Safe]:
         f"{frame['n'].min():,} to {frame['n'].max():,} a task.",
         f"{grid - len(frame)} of {grid} cells of this grid of recipes and tasks were not measured.",
     ]
-    unasked = [title for name, title in _titles(story).items() if name not in story.titles]
+    unasked = [title for name, title in load.task_titles().items() if name not in story.titles]
     lines += [f"Not asked at all: {', '.join(unasked)}."] if unasked else []
     if compared["verdict"].eq(NOT_MEASURED).any():
         lines.append("Some recipes have no dense run to compare with; their scores stand alone.")
@@ -134,7 +134,7 @@ def limits(story: Story) -> list[Safe]:
     if frame["device"].nunique() > 1 or frame["dtype"].nunique() > 1:
         lines.append("Not all rows were measured on the same device or in the same number format.")
     home = story.data == "pocket"
-    if home and story.model not in POCKETS and frame["task"].isin(KNOWLEDGE).any():
+    if home and story.model not in POCKETS and frame["task"].isin(tasks.names(measures="knowledge")).any():
         lines.append("This model does not know the pocket world: its closed-book scores there do not mean knowledge.")
     if home and story.model in POCKETS:
         lines.append("The pocket models know a made-up world; that what holds for them holds elsewhere is not shown.")
@@ -143,10 +143,6 @@ def limits(story: Story) -> list[Safe]:
     unjudged = int(frame["unjudged"].sum())
     lines += [f"{unjudged:,} answers could not be judged and count neither as right nor as wrong."] if unjudged else []
     return [bullets(lines)]
-
-
-def _titles(story: Story) -> dict[str, str]:
-    return {name: tasks.get(name).title for name in tasks.names()}
 
 
 # --- provenance ----------------------------------------------------------------------------------------------
