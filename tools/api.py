@@ -32,8 +32,8 @@ def page() -> str:
     lines = [
         "# The Python interface",
         "",
-        "Generated from the docstrings by `make docs`; do not edit. Import these names from `kick_core`, and the records",
-        "of results (`BlockReport`, `Card`, `Output`) from `kick_core.records`. [usage.md](usage.md) has examples.",
+        "Generated from the docstrings by `make docs`; do not edit. Import these names from `kick_core`, but",
+        "`BlockReport`, `Card` and `Output` from `kick_core.records`. [usage.md](usage.md) has examples.",
     ]
     for title, belongs in CHAPTERS:
         lines += ["", f"## {title}"]
