@@ -79,7 +79,7 @@ def _open(root: str) -> views.Store:
 
 
 def store() -> views.Store:
-    """The cache that this app explores: `KICK_CACHE`, else cache/ beside the package."""
+    """The cache that this app explores: `KICK_CACHE`, else the default cache (`store.default_root`)."""
     return _open(str(views.default_root()))
 
 
