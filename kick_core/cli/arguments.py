@@ -67,7 +67,8 @@ def _command(commands: argparse._SubParsersAction[ArgumentParser], name: str, ab
         name, help=about, description=about, epilog=_RECIPES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    made.add_argument("--cache", metavar="DIR", help="the cache (default: KICK_CACHE, else cache/ of a checkout or ~/.cache/kick)")
+    place = "the cache (default: KICK_CACHE, else cache/ of a checkout or ~/.cache/kick)"
+    made.add_argument("--cache", metavar="DIR", help=place)
     return made
 
 
