@@ -15,7 +15,7 @@ from kick_core.explorer.frame import FILL, facts, heading, moved, note, store, t
 from kick_core.explorer.safe import show, tag  # noqa: E402
 from kick_core.spec import Calibration, Unstructured  # noqa: E402
 
-KINDS = {"ratio": "unstructured", "pattern": "N:M pattern", "bits": "fewer bits"}
+KINDS = {"ratio": "unstructured", "pattern": "N:M pattern", "bits": "fewer bits", "budget": "bits per weight"}
 PATTERNS = ("2:4", "4:8", "1:4", "1:2")
 SHARED = {
     "": "evenly",

@@ -6,399 +6,71 @@ A method file holds one literal, `CARD`, and one pure function:
 
 `weight` [out, in], `seen` the statistics of the linear's inputs, `target` what to reach. Nothing else goes
 in, and the weight is never changed in place. The card is read without importing the file (it is a literal),
-so that planning and keys do not wait for torch; files that begin with an underscore are shared parts.
+so that planning and keys do not wait for torch. Files without a card are shared parts.
 """
 
-from __future__ import annotations
-
-import ast
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-from kick_core.errors import BadRequest, nearest
-from kick_core.methods import recovery_options
-from kick_core.spec import LARGEST, BitBudget, IntGrid, KeepNofM, Option, Recipe, Target, Unstructured, parse
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-Need = Literal["nothing", "norms", "gram"]
-
-
-@dataclass(frozen=True, slots=True)
-class MethodCard:
-    """What is known of a method without running it.
-
-    `version` is raised by hand whenever its numbers may change, and is part of every key. `targets` are
-    among "ratio", "pattern" and "bits". `needs` says which statistics of the inputs it reads: none, the
-    squared norm of every input feature, or the Gram matrix X^T X. A method that `joins` can quantize what
-    another one prunes: its function takes `prune`, a mask to keep (or a sparsity to reach on the way).
-    `grid` names what of the integer grid is the method's own and cannot be chosen. A method that `plans` is no
-    function of one matrix: it looks at the whole model first (see `kick_core.artifacts.planners`). One that
-    drops whole `lines` of matrices needs no bits that say where.
-    """
-
-    name: str
-    title: str
-    version: int
-    targets: tuple[str, ...]
-    needs: Need
-    options: Mapping[str, Option]
-    paper: str
-    joins: bool = False
-    grid: Mapping[str, Any] = field(default_factory=dict)
-    plans: bool = False
-    lines: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class InputStats:
-    """Statistics of a linear's inputs over all calibration tokens, float32.
-
-    `norms` [in]: the sum over tokens of x_j². `peaks` [in]: the largest |x_j|. `gram` [in, in]: X^T X, when
-    the method needs it. `tokens`: how many were seen. Padding never enters. `factors` keeps what was worked out
-    from the Gram matrix (see `_solve`) for the next matrix, or recipe, that sees the same inputs.
-    """
-
-    tokens: int
-    sq_norms: Tensor | None = None
-    gram: Tensor | None = None
-    peaks: Tensor | None = None
-    factors: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class CompressedMatrix:
-    """One matrix after compression. What does not apply to a method is None.
-
-    Attributes:
-        weight: [out, in], what the model will compute with, in its own dtype.
-        mask: [out, in] bool, true where a weight was kept (pruning).
-        codes: [out, in] uint8, the integer of every weight (quantization).
-        scales: [out, groups] float32; weight = (codes - zeros) * scales.
-        zeros: [out, groups] float32, the code that means 0.
-        groups: [in], the group of every input.
-        columns: [in], the factors that undo a scaling of columns before rounding.
-        outliers: the numbers of the columns that were left as they were.
-        bits: of the codes.
-        updated: whether kept weights differ from the original ones.
-        note: departures from the plain procedure, such as a repeated Cholesky factorization.
-    """
-
-    weight: Tensor
-    mask: Tensor | None = None
-    codes: Tensor | None = None
-    scales: Tensor | None = None
-    zeros: Tensor | None = None
-    groups: Tensor | None = None
-    columns: Tensor | None = None
-    outliers: Tensor | None = None
-    bits: int | None = None
-    updated: bool = False
-    note: str = ""
-
-
-Told = TypeVar("Told", InputStats, CompressedMatrix)
-
-
-def moved(told: Told, device: torch.device | str) -> Told:
-    """Statistics or a result with every tensor on another device."""
-    values = {f.name: getattr(told, f.name) for f in fields(told)}
-    return replace(told, **{name: value.to(device) for name, value in values.items() if hasattr(value, "to")})
-
-
-Method = Callable[..., CompressedMatrix]
-
-
-_MATRIX = Path(__file__).parent
-_PLANNERS = _MATRIX.parent / "artifacts" / "planners"
-"""Methods that look at the whole model have their files, and in them their cards, there."""
-
-
-@cache
-def _files(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in folder.glob("*.py") if "\nCARD = {" in path.read_text("utf-8")))
-
-
-def names() -> tuple[str, ...]:
-    """The methods there are, found by looking at file names: functions of one matrix, and those that plan."""
-    return tuple(sorted(_files(_MATRIX) + _files(_PLANNERS)))
-
-
-def of_a_matrix() -> tuple[str, ...]:
-    """The methods that are functions of one matrix."""
-    return _files(_MATRIX)
-
-
-@cache
-def card(name: str) -> MethodCard:
-    """A method's card, read from its file without running it. Raises BadRequest for an unknown method."""
-    if name not in names():
-        raise nearest(name, ("dense", *names()), "method")
-    path = (_MATRIX if name in of_a_matrix() else _PLANNERS) / f"{name}.py"
-    tree = ast.parse(path.read_text())
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets):
-            return MethodCard(name=name, **ast.literal_eval(node.value))
-    raise TypeError(f"kick_core/{path.parent.name}/{name}.py holds no literal CARD")
-
-
-def function(name: str) -> Method:
-    """A method's function; this is where torch is first needed. Raises BadRequest for one that plans."""
-    if card(name).plans:
-        raise BadRequest(f"{name} looks at the whole model: `kick compress` or kick_core.load make it, not one matrix")
-    method: Method = import_module(f"kick_core.methods.{name}").compress
-    return method
-
-
-def _kind(target: Target) -> str:
-    match target:
-        case Unstructured():
-            return "ratio"
-        case KeepNofM():
-            return "pattern"
-        case IntGrid():
-            return "bits"
-        case BitBudget():
-            return "budget"
-
-
-_EXAMPLE = {"ratio": "0.5", "pattern": "2:4", "bits": "4bit", "budget": "4.5bpw"}
-
-
-def resolve(recipe: Recipe) -> Recipe:
-    """Fill in the method's default options and refuse what the method cannot do.
-
-    Raises BadRequest for an unknown method or option and for a target that the method does not take.
-    """
-    if recipe.target is None:
-        return recipe
-    known = card(recipe.method)
-    if recipe.then and not card(recipe.then.method).joins:
-        able = ", ".join(name for name in names() if card(name).joins)
-        raise BadRequest(f"{recipe.then.method} cannot keep another method's mask; after '+' stands one of: {able}")
-    if recipe.then and known.plans:
-        raise BadRequest(f"{recipe.method} is made alone: nothing can stand after '+'")
-    if _kind(recipe.target) not in known.targets:
-        can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
-        raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
-    recovery_options.refuse_inside(recipe)
-    recovers = recovery_options.options(dict(recipe.options))
-    given = dict(recovery_options.without(recipe).options)
-    how = str(given.pop("alloc", "uniform"))
-    if how not in ALLOCATIONS or (how != "uniform" and (known.plans or not isinstance(recipe.target, Unstructured))):
-        raise BadRequest(
-            f"alloc={how}: uniform (every block alike) or, for a ratio of single weights, owl (blocks with outliers "
-            f"keep more) or search (what an objective likes best)"
-        )
-    searched = _searching(given, known, how)
-    for name, value in given.items():
-        if name not in known.options:
-            raise _unknown_option(name, known, searched)
-        _of_type(name, value, known.options[name], known.name)
-    then = resolve(recipe.then) if recipe.then else None
-    options = {**known.options, **given} | ({} if how == "uniform" else {"alloc": how}) | searched | recovers
-    if "choices" in options:
-        choices(str(options["choices"]))
-    return Recipe(recipe.method, _own_grid(recipe, known), tuple(options.items()), then)
-
-
-def _of_type(name: str, value: Option, default: Option, method: str) -> None:
-    if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
-        raise BadRequest(f"option {name}={value} of {method}: a {type(default).__name__} is expected, e.g. {default}")
-
-
-recovery, unrecovered = recovery_options.of, recovery_options.without
-"""How a recipe recovers, and the recipe that it recovers from."""
-
-ALLOCATIONS = ("uniform", "owl", "search")
-
-
-def alloc(recipe: Recipe) -> str:
-    """How a recipe's sparsity is shared out over the blocks; an option of every method that takes a ratio."""
-    return str(dict(recipe.options).get("alloc", "uniform"))
-
-
-# --- recipes that look at the whole model first --------------------------------------------------------------
-
-SEARCH_VERSION = 1
-"""Raise it when a search may find something else: it is part of the key of whatever was searched."""
-
-ERROR, PERPLEXITY = "error", "perplexity"
-"""Objectives beside the tasks: the sum of the matrices' output errors, perplexity on calibration windows."""
-
-_STEPS: dict[str, Option] = {"search_steps": 64, "search_seed": 0}
-_EXAMPLES: dict[str, Option] = {"search_examples": 200, "search_data": "pocket"}
-FEWEST = 20
-"""Examples that a search must at least look at."""
-
-
-def _searching(given: dict[str, Option], known: MethodCard, how: str) -> dict[str, Option]:
-    """The options of a search, defaults filled in; they are taken out of `given`."""
-    if how != "search" and "objective" not in known.options:
-        return {}
-    objective = given.pop("objective", known.options.get("objective", ERROR))
-    _of_type("objective", objective, ERROR, known.name)
-    usual = {"objective": objective}
-    if objective != ERROR:
-        usual |= {} if known.lines else _STEPS
-        usual |= {} if objective == PERPLEXITY else _EXAMPLES
-    for name in (*_STEPS, *_EXAMPLES):
-        if name in given and name not in usual:
-            raise BadRequest(f"option {name}: it says nothing with {known.name} and objective={objective}")
-    found = {name: given.pop(name, default) for name, default in usual.items()}
-    for name, default in usual.items():
-        _of_type(name, found[name], default, known.name)
-    for name, least in (("search_steps", 1), ("search_seed", 0), ("search_examples", FEWEST)):
-        if not least <= int(found.get(name, least)) <= LARGEST:
-            raise BadRequest(f"{name}={found[name]}: at least {least} is needed")
-    if found.get("search_data", "pocket") not in ("pocket", "official"):
-        raise nearest(str(found["search_data"]), ("pocket", "official"), "data of a search")
-    return found
-
-
-def plans(recipe: Recipe) -> bool:
-    """Whether a recipe looks at the whole model before the first matrix is compressed."""
-    return recipe.target is not None and (card(recipe.method).plans or alloc(recipe) == "search")
-
-
-def objective(recipe: Recipe) -> str | None:
-    """What a recipe's search is for: "error", "perplexity" or a task's name; None where nothing is searched."""
-    if not plans(recipe):
-        return None
-    found = dict(resolve(recipe).options).get("objective")
-    return None if found is None else str(found)
-
-
-def choices(text: str) -> tuple[Recipe, ...]:
-    """What a mixture may choose from: recipes between slashes, resolved. Raises BadRequest for what cannot be one."""
-    found = tuple(dict.fromkeys(resolve(parse(word)) for word in text.split("/")))
-    for choice in found:
-        if plans(choice) or alloc(choice) != "uniform":
-            raise BadRequest(f"choice {choice.text!r} looks at the whole model itself: a mixture takes plain recipes")
-    if len(found) < 2:
-        raise BadRequest(f"choices={text}: a mixture needs two at least, e.g. choices=gptq@4bit/gptq@3bit")
-    return found
-
-
-def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
-    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`.
-
-    Pruned: the kept values and one bit each that says where; nothing that says where for whole rows and columns.
-    Quantized: the code, and a scale per group. Joint: the codes of the kept weights, their scales, and where they are.
-    """
-    value, where, kept = dense, 0.0, 1.0
-    for part in (recipe, *([recipe.then] if recipe.then else [])):
-        known = card(part.method) if part.method in names() else None  # a card of old may name one that is gone
-        match part.target:
-            case IntGrid(bits, group):
-                group = group or (known.grid.get("group", GROUP) if known else GROUP)
-                value = bits + (0 if group == -1 else 32 / group)
-            case BitBudget(bits):
-                value = bits
-            case Unstructured() | KeepNofM() as target:
-                where, kept = 0.0 if known and known.lines else 1.0, 1 - target.sparsity
-    return kept * value + where
-
-
-GROUP = 128
-"""Inputs that share a scale, where nothing else is said: the size that GPTQ's and AWQ's authors use."""
-
-
-def _own_grid(recipe: Recipe, known: MethodCard) -> Target:
-    """The target with the grid's open values filled in, the method's own first."""
-    target = recipe.target
-    if not isinstance(target, IntGrid):
-        assert target is not None
-        return target
-    group = known.grid.get("group", GROUP)
-    if "group" in known.grid and target.group not in (None, group):
-        raise BadRequest(f"group={target.group}: {known.name} has its own grid (group={group})")
-    symmetric = known.grid.get("symmetric", target.symmetric)
-    if symmetric != target.symmetric:
-        raise BadRequest(f"sym={str(target.symmetric).lower()}: {known.name} has its own grid")
-    return replace(target, group=group if target.group is None else target.group)
-
-
-NEEDS: tuple[Need, ...] = ("nothing", "norms", "gram")
-
-
-def needs(recipe: Recipe) -> Need:
-    """The most that any part of a recipe needs to know of the inputs."""
-    parts = [part for part in (recipe, recipe.then) if part and part.target]
-    found: list[Need] = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) != "uniform" else [])
-    if (how := recovery(recipe)) and not how.trains:
-        found.append("norms")  # it needs the calibration windows on their way through the blocks
-    return max(found, key=NEEDS.index, default="nothing")
-
-
-def apply(recipe: Recipe, weight: Tensor, stats: InputStats) -> CompressedMatrix:
-    """Compress one matrix by a resolved recipe.
-
-    SparseGPT and GPTQ together are one sweep: the mask is chosen on weights that carry the rounding errors.
-    Any other pair prunes first and quantizes what is left.
-    """
-    assert recipe.target is not None
-    first, then = function(recipe.method), recipe.then
-    if then is None:
-        return first(weight, stats, recipe.target, dict(recipe.options))
-    quantize = function(then.method)
-    if (recipe.method, then.method) == ("sparsegpt", "gptq"):
-        return quantize(weight, stats, then.target, dict(then.options), prune=recipe.target)
-    pruned = first(weight, stats, recipe.target, dict(recipe.options))
-    return quantize(pruned.weight, stats, then.target, dict(then.options), prune=pruned.mask)
-
-
-def stacks(recipe: Recipe, device: torch.device) -> bool:
-    """Whether a resolved recipe's method takes several matrices, or targets, at once on a device; see `apply_stack`."""
-    module = import_module(f"kick_core.methods.{recipe.method}")
-    return (
-        recipe.then is None
-        and hasattr(module, "compress_stack")
-        and bool(module.stacks(device, recipe.target, dict(recipe.options)))
-    )
-
-
-def apply_stack(recipes: Sequence[Recipe], weights: Sequence[Tensor], stats: InputStats) -> list[CompressedMatrix]:
-    """Compress matrices of one shape that see the same inputs, by a recipe each that stacks: what `apply` makes of
-    each, in less time. The recipes may differ in their targets alone."""
-    (method, options) = {(recipe.method, recipe.options) for recipe in recipes}.pop()
-    module = import_module(f"kick_core.methods.{method}")
-    made: list[CompressedMatrix] = module.compress_stack(weights, stats, [r.target for r in recipes], dict(options))
-    return made
-
-
-def _unknown_option(name: str, known: MethodCard, searched: Mapping[str, Option]) -> BadRequest:
-    takes = (*known.options, *(("group", "sym") if "bits" in known.targets else ()), *searched)
-    if name in ("objective", *_STEPS, *_EXAMPLES):
-        return BadRequest(f"option {name}: nothing is searched by {known.name} without alloc=search")
-    if not takes:
-        return BadRequest(f"option {name!r}: {known.name} takes no options")
-    return nearest(name, takes, "option")
-
-
-def payload(recipe: Recipe) -> dict[str, Any]:
-    """A resolved recipe as it enters keys and cards: every default spelled out, fractions as text."""
-    full = resolve(recipe)
-    if full.target is None:
-        return {"method": "dense"}
-    facts: dict[str, Any] = {
-        "method": full.method,
-        "version": card(full.method).version,
-        "target": full.target.text,
-        "options": {name: str(v) if isinstance(v, float) else v for name, v in full.options},
-    }
-    if isinstance(full.target, IntGrid):
-        facts["group"], facts["sym"] = full.target.group, full.target.symmetric
-    if full.then:
-        facts["then"] = payload(full.then)
-    if plans(full):
-        facts["search"] = SEARCH_VERSION
-    if "choices" in dict(full.options):
-        facts["choices"] = [payload(choice) for choice in choices(str(dict(full.options)["choices"]))]
-    return facts
+from kick_core.methods.application import apply, apply_stack, stacks
+from kick_core.methods.base import (
+    NEEDS,
+    TARGETS,
+    CompressedMatrix,
+    InputStats,
+    MethodCard,
+    Need,
+    TargetKind,
+    moved,
+)
+from kick_core.methods.registry import Method, card, function, names, of_a_matrix
+from kick_core.methods.resolution import (
+    ALLOCATIONS,
+    ERROR,
+    GROUP,
+    PERPLEXITY,
+    SEARCH_VERSION,
+    alloc,
+    bits_per_weight,
+    choices,
+    kind_of,
+    needs,
+    objective,
+    payload,
+    plans,
+    recovery,
+    resolve,
+    unrecovered,
+)
+
+__all__ = [
+    "ALLOCATIONS",
+    "ERROR",
+    "GROUP",
+    "NEEDS",
+    "PERPLEXITY",
+    "SEARCH_VERSION",
+    "TARGETS",
+    "CompressedMatrix",
+    "InputStats",
+    "Method",
+    "MethodCard",
+    "Need",
+    "TargetKind",
+    "alloc",
+    "apply",
+    "apply_stack",
+    "bits_per_weight",
+    "card",
+    "choices",
+    "function",
+    "kind_of",
+    "moved",
+    "names",
+    "needs",
+    "objective",
+    "of_a_matrix",
+    "payload",
+    "plans",
+    "recovery",
+    "resolve",
+    "stacks",
+    "unrecovered",
+]

@@ -23,6 +23,9 @@ from kick_core.spec import Target
 
 CARD = {
     "title": "AWQ",
+    "order": 70,
+    "colour": "#2f9e44",
+    "symbol": "circle",
     "version": 1,
     "targets": ("bits",),
     "needs": "gram",

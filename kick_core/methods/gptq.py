@@ -25,6 +25,9 @@ from kick_core.spec import IntGrid, KeepNofM, Target
 
 CARD = {
     "title": "GPTQ",
+    "order": 50,
+    "colour": "#d6336c",
+    "symbol": "x",
     "version": 2,
     "targets": ("bits",),
     "needs": "gram",

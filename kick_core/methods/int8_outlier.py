@@ -21,6 +21,9 @@ from kick_core.spec import IntGrid, Target
 
 CARD = {
     "title": "LLM.int8()",
+    "order": 80,
+    "colour": "#a0522d",
+    "symbol": "circle",
     "version": 1,
     "targets": ("bits",),
     "needs": "norms",

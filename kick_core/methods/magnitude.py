@@ -18,6 +18,9 @@ from kick_core.spec import Target
 
 CARD = {
     "title": "Magnitude",
+    "order": 20,
+    "colour": "#e07b00",
+    "symbol": "circle",
     "version": 1,
     "targets": ("ratio", "pattern"),
     "needs": "nothing",

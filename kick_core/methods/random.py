@@ -19,6 +19,9 @@ from kick_core.spec import Target
 
 CARD = {
     "title": "Random",
+    "order": 90,
+    "colour": "#7f8c8d",
+    "symbol": "circle",
     "version": 1,
     "targets": ("ratio", "pattern"),
     "needs": "nothing",

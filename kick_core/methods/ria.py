@@ -18,6 +18,9 @@ from kick_core.spec import Target
 
 CARD = {
     "title": "RIA",
+    "order": 40,
+    "colour": "#0aa2c0",
+    "symbol": "circle",
     "version": 1,
     "targets": ("ratio", "pattern"),
     "needs": "norms",

@@ -17,6 +17,9 @@ from kick_core.spec import IntGrid, Target
 
 CARD = {
     "title": "Round to nearest",
+    "order": 60,
+    "colour": "#8e44ad",
+    "symbol": "cross",
     "version": 1,
     "targets": ("bits",),
     "needs": "nothing",

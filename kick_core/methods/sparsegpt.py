@@ -23,6 +23,9 @@ from kick_core.spec import KeepNofM, Target
 
 CARD = {
     "title": "SparseGPT",
+    "order": 30,
+    "colour": "#1b9e77",
+    "symbol": "square",
     "version": 1,
     "targets": ("ratio", "pattern"),
     "needs": "gram",

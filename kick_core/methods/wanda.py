@@ -18,6 +18,9 @@ from kick_core.spec import Target
 
 CARD = {
     "title": "Wanda",
+    "order": 10,
+    "colour": "#3366cc",
+    "symbol": "diamond",
     "version": 1,
     "targets": ("ratio", "pattern"),
     "needs": "norms",

@@ -229,14 +229,9 @@ def _saw(card: Card, calibration: Calibration | None) -> bool:
     return all(card.calibration.get(name, value) == value for name, value in asked.items())
 
 
-USUAL = ("wanda", "magnitude", "sparsegpt", "ria", "gptq", "rtn", "awq")
-"""Methods in the order in which pages offer them; the others follow by name."""
-
-
 def methods_known() -> list[methods.MethodCard]:
-    """The compression methods there are, with the kinds of target that each takes."""
-    names = sorted(methods.names(), key=lambda name: (USUAL.index(name) if name in USUAL else len(USUAL), name))
-    return [methods.card(name) for name in names]
+    """The cards of all methods, in the order in which pages offer them."""
+    return sorted(map(methods.card, methods.names()), key=lambda card: card.order)
 
 
 def calibration_of(store: Store, keys: Iterable[str]) -> list[str]:

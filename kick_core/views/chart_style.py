@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from kick_core import tasks
+from kick_core import methods, tasks
 from kick_core.views.findings import percent
 
 Chart = dict[str, Any]
@@ -21,31 +21,11 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-METHOD_COLOURS = {
-    "magnitude": "#e07b00",
-    "wanda": "#3366cc",
-    "sparsegpt": "#1b9e77",
-    "rtn": "#8e44ad",
-    "gptq": "#d6336c",
-    "ria": "#0aa2c0",
-    "random": "#7f8c8d",
-    "depth": "#495057",
-    "width": "#b8860b",
-    "mop": "#c0392b",
-    "mix": "#0aa2c0",
-}
-
-
 OTHERS = ("#b8860b", "#495057", "#0aa2c0", "#c0392b")
+"""For what has no card: joint recipes, options of their own, methods that are gone."""
 
 
 MARKER = "#d6453d"
-
-
-SYMBOLS = {
-    "magnitude": "circle", "wanda": "diamond", "sparsegpt": "square", "rtn": "cross", "gptq": "x", "mix": "star",
-    "depth": "triangle-down", "width": "triangle-left", "mop": "star",
-}  # fmt: skip
 
 
 def task_colour(name: str) -> str:
@@ -59,16 +39,18 @@ def leads(name: str) -> bool:
 
 
 def method_colour(name: str) -> str:
-    """A method's colour; a search's is its objective's."""
+    """A method's colour, as its card says; a search's is its objective's."""
     objective = re.search(r"objective=(\w+)", name)
     if objective and objective[1] in tasks.names():
         return task_colour(objective[1])
-    return METHOD_COLOURS.get(name, OTHERS[sum(map(ord, name)) % len(OTHERS)])
+    return methods.card(name).colour if name in methods.names() else OTHERS[sum(map(ord, name)) % len(OTHERS)]
 
 
 def method_symbol(name: str) -> str:
-    """A method's mark; everything that was searched for is a star."""
-    return "star" if "alloc=search" in name or "objective=" in name else SYMBOLS.get(name, "circle")
+    """A method's mark, as its card says; everything that was searched for is a star."""
+    if "alloc=search" in name or "objective=" in name:
+        return "star"
+    return methods.card(name).symbol if name in methods.names() else "circle"
 
 
 def look(rows: pd.DataFrame) -> tuple[str, str, bool]:

@@ -1,6 +1,7 @@
 """Contract tests: every method file gets these by existing. Then what each method promises of its own."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,9 +93,15 @@ def test_half_precision_stays_half_precision(recipe):
 def test_cards_are_complete(name):
     card = methods.card(name)
     assert card.version >= 1 and card.paper and card.title
-    assert card.needs in ("nothing", "norms", "gram")
-    assert set(card.targets) <= {*TARGETS, "budget"}
+    others = [methods.card(other) for other in methods.names() if other != name]
+    assert card.order not in {other.order for other in others} and card.colour not in {o.colour for o in others}
     assert card.plans == (name not in methods.of_a_matrix())
+
+
+def test_a_card_with_unknown_words_is_refused():
+    for change in ({"targets": ("rate",)}, {"needs": "norm"}, {"symbol": "heart"}, {"colour": "red"}):
+        with pytest.raises(BadRequest, match=repr(next(iter(change.values()))).strip("(),")):
+            replace(methods.card("wanda"), **change)
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if methods.card(parse(r).method).needs != "nothing"])

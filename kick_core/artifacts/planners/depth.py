@@ -17,6 +17,9 @@ from kick_core.spec import Unstructured
 
 CARD = {
     "title": "Depth (whole blocks)",
+    "order": 100,
+    "colour": "#495057",
+    "symbol": "triangle-down",
     "version": 1,
     "targets": ("ratio",),
     "needs": "norms",

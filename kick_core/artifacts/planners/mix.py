@@ -22,6 +22,9 @@ from kick_core.spec import BitBudget
 
 CARD = {
     "title": "Mixture",
+    "order": 130,
+    "colour": "#5f3dc4",
+    "symbol": "star",
     "version": 1,
     "targets": ("budget",),
     "needs": "gram",

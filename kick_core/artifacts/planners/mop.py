@@ -22,6 +22,9 @@ from kick_core.spec import Unstructured
 
 CARD = {
     "title": "Mixture of pruners (depth and width)",
+    "order": 120,
+    "colour": "#c0392b",
+    "symbol": "star",
     "version": 1,
     "targets": ("ratio",),
     "needs": "norms",

@@ -18,6 +18,9 @@ from kick_core.spec import Unstructured
 
 CARD = {
     "title": "Width (channels and heads)",
+    "order": 110,
+    "colour": "#b8860b",
+    "symbol": "triangle-left",
     "version": 1,
     "targets": ("ratio",),
     "needs": "norms",

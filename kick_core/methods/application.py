@@ -1,0 +1,51 @@
+"""Recipes carried out on matrices: one after another, or several of one shape at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from kick_core.methods.base import CompressedMatrix, InputStats
+from kick_core.methods.registry import function
+from kick_core.spec import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def apply(recipe: Recipe, weight: Tensor, stats: InputStats) -> CompressedMatrix:
+    """Compress one matrix by a resolved recipe.
+
+    SparseGPT and GPTQ together are one sweep: the mask is chosen on weights that carry the rounding errors.
+    Any other pair prunes first and quantizes what is left.
+    """
+    assert recipe.target is not None
+    first, then = function(recipe.method), recipe.then
+    if then is None:
+        return first(weight, stats, recipe.target, dict(recipe.options))
+    quantize = function(then.method)
+    if (recipe.method, then.method) == ("sparsegpt", "gptq"):
+        return quantize(weight, stats, then.target, dict(then.options), prune=recipe.target)
+    pruned = first(weight, stats, recipe.target, dict(recipe.options))
+    return quantize(pruned.weight, stats, then.target, dict(then.options), prune=pruned.mask)
+
+
+def stacks(recipe: Recipe, device: torch.device) -> bool:
+    """Whether a resolved recipe's method takes several matrices, or targets, at once on a device; see `apply_stack`."""
+    module = import_module(f"kick_core.methods.{recipe.method}")
+    return (
+        recipe.then is None
+        and hasattr(module, "compress_stack")
+        and bool(module.stacks(device, recipe.target, dict(recipe.options)))
+    )
+
+
+def apply_stack(recipes: Sequence[Recipe], weights: Sequence[Tensor], stats: InputStats) -> list[CompressedMatrix]:
+    """Compress matrices of one shape that see the same inputs, by a recipe each that stacks: what `apply` makes of
+    each, in less time. The recipes may differ in their targets alone."""
+    (method, options) = {(recipe.method, recipe.options) for recipe in recipes}.pop()
+    module = import_module(f"kick_core.methods.{method}")
+    made: list[CompressedMatrix] = module.compress_stack(weights, stats, [r.target for r in recipes], dict(options))
+    return made

@@ -1,0 +1,223 @@
+"""Recipes resolved: defaults filled in, what cannot be done refused, and what follows from a recipe alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from kick_core.errors import BadRequest, nearest
+from kick_core.methods import recovery_options
+from kick_core.methods.base import NEEDS, MethodCard, Need, TargetKind
+from kick_core.methods.registry import card, names
+from kick_core.spec import LARGEST, BitBudget, IntGrid, KeepNofM, Option, Recipe, Target, Unstructured, parse
+
+
+def kind_of(target: Target) -> TargetKind:
+    """The kind of a target, as cards list them."""
+    match target:
+        case Unstructured():
+            return "ratio"
+        case KeepNofM():
+            return "pattern"
+        case IntGrid():
+            return "bits"
+        case BitBudget():
+            return "budget"
+
+
+_EXAMPLE = {"ratio": "0.5", "pattern": "2:4", "bits": "4bit", "budget": "4.5bpw"}
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """Fill in the method's default options and refuse what the method cannot do.
+
+    Raises BadRequest for an unknown method or option and for a target that the method does not take.
+    """
+    if recipe.target is None:
+        return recipe
+    known = card(recipe.method)
+    if recipe.then and not card(recipe.then.method).joins:
+        able = ", ".join(name for name in names() if card(name).joins)
+        raise BadRequest(f"{recipe.then.method} cannot keep another method's mask; after '+' stands one of: {able}")
+    if recipe.then and known.plans:
+        raise BadRequest(f"{recipe.method} is made alone: nothing can stand after '+'")
+    if kind_of(recipe.target) not in known.targets:
+        can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
+        raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
+    recovery_options.refuse_inside(recipe)
+    recovers = recovery_options.options(dict(recipe.options))
+    given = dict(recovery_options.without(recipe).options)
+    how = str(given.pop("alloc", "uniform"))
+    if how not in ALLOCATIONS or (how != "uniform" and (known.plans or not isinstance(recipe.target, Unstructured))):
+        raise BadRequest(
+            f"alloc={how}: uniform (every block alike) or, for a ratio of single weights, owl (blocks with outliers "
+            f"keep more) or search (what an objective likes best)"
+        )
+    searched = _searching(given, known, how)
+    for name, value in given.items():
+        if name not in known.options:
+            raise _unknown_option(name, known, searched)
+        _of_type(name, value, known.options[name], known.name)
+    then = resolve(recipe.then) if recipe.then else None
+    options = {**known.options, **given} | ({} if how == "uniform" else {"alloc": how}) | searched | recovers
+    if "choices" in options:
+        choices(str(options["choices"]))
+    return Recipe(recipe.method, _own_grid(recipe, known), tuple(options.items()), then)
+
+
+def _of_type(name: str, value: Option, default: Option, method: str) -> None:
+    if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
+        raise BadRequest(f"option {name}={value} of {method}: a {type(default).__name__} is expected, e.g. {default}")
+
+
+recovery, unrecovered = recovery_options.of, recovery_options.without
+"""How a recipe recovers, and the recipe that it recovers from."""
+
+ALLOCATIONS = ("uniform", "owl", "search")
+
+
+def alloc(recipe: Recipe) -> str:
+    """How a recipe's sparsity is shared out over the blocks; an option of every method that takes a ratio."""
+    return str(dict(recipe.options).get("alloc", "uniform"))
+
+
+# --- recipes that look at the whole model first --------------------------------------------------------------
+
+SEARCH_VERSION = 1
+"""Raise it when a search may find something else: it is part of the key of whatever was searched."""
+
+ERROR, PERPLEXITY = "error", "perplexity"
+"""Objectives beside the tasks: the sum of the matrices' output errors, perplexity on calibration windows."""
+
+_STEPS: dict[str, Option] = {"search_steps": 64, "search_seed": 0}
+_EXAMPLES: dict[str, Option] = {"search_examples": 200, "search_data": "pocket"}
+FEWEST = 20
+"""Examples that a search must at least look at."""
+
+
+def _searching(given: dict[str, Option], known: MethodCard, how: str) -> dict[str, Option]:
+    """The options of a search, defaults filled in; they are taken out of `given`."""
+    if how != "search" and "objective" not in known.options:
+        return {}
+    objective = given.pop("objective", known.options.get("objective", ERROR))
+    _of_type("objective", objective, ERROR, known.name)
+    usual = {"objective": objective}
+    if objective != ERROR:
+        usual |= {} if known.lines else _STEPS
+        usual |= {} if objective == PERPLEXITY else _EXAMPLES
+    for name in (*_STEPS, *_EXAMPLES):
+        if name in given and name not in usual:
+            raise BadRequest(f"option {name}: it says nothing with {known.name} and objective={objective}")
+    found = {name: given.pop(name, default) for name, default in usual.items()}
+    for name, default in usual.items():
+        _of_type(name, found[name], default, known.name)
+    for name, least in (("search_steps", 1), ("search_seed", 0), ("search_examples", FEWEST)):
+        if not least <= int(found.get(name, least)) <= LARGEST:
+            raise BadRequest(f"{name}={found[name]}: at least {least} is needed")
+    if found.get("search_data", "pocket") not in ("pocket", "official"):
+        raise nearest(str(found["search_data"]), ("pocket", "official"), "data of a search")
+    return found
+
+
+def plans(recipe: Recipe) -> bool:
+    """Whether a recipe looks at the whole model before the first matrix is compressed."""
+    return recipe.target is not None and (card(recipe.method).plans or alloc(recipe) == "search")
+
+
+def objective(recipe: Recipe) -> str | None:
+    """What a recipe's search is for: "error", "perplexity" or a task's name; None where nothing is searched."""
+    if not plans(recipe):
+        return None
+    found = dict(resolve(recipe).options).get("objective")
+    return None if found is None else str(found)
+
+
+def choices(text: str) -> tuple[Recipe, ...]:
+    """What a mixture may choose from: recipes between slashes, resolved. Raises BadRequest for what cannot be one."""
+    found = tuple(dict.fromkeys(resolve(parse(word)) for word in text.split("/")))
+    for choice in found:
+        if plans(choice) or alloc(choice) != "uniform":
+            raise BadRequest(f"choice {choice.text!r} looks at the whole model itself: a mixture takes plain recipes")
+    if len(found) < 2:
+        raise BadRequest(f"choices={text}: a mixture needs two at least, e.g. choices=gptq@4bit/gptq@3bit")
+    return found
+
+
+def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
+    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`.
+
+    Pruned: the kept values and one bit each that says where; nothing that says where for whole rows and columns.
+    Quantized: the code, and a scale per group. Joint: the codes of the kept weights, their scales, and where they are.
+    """
+    value, where, kept = dense, 0.0, 1.0
+    for part in (recipe, *([recipe.then] if recipe.then else [])):
+        known = card(part.method) if part.method in names() else None  # a card of old may name one that is gone
+        match part.target:
+            case IntGrid(bits, group):
+                group = group or (known.grid.get("group", GROUP) if known else GROUP)
+                value = bits + (0 if group == -1 else 32 / group)
+            case BitBudget(bits):
+                value = bits
+            case Unstructured() | KeepNofM() as target:
+                where, kept = 0.0 if known and known.lines else 1.0, 1 - target.sparsity
+    return kept * value + where
+
+
+GROUP = 128
+"""Inputs that share a scale, where nothing else is said: the size that GPTQ's and AWQ's authors use."""
+
+
+def _own_grid(recipe: Recipe, known: MethodCard) -> Target:
+    """The target with the grid's open values filled in, the method's own first."""
+    target = recipe.target
+    if not isinstance(target, IntGrid):
+        assert target is not None
+        return target
+    group = known.grid.get("group", GROUP)
+    if "group" in known.grid and target.group not in (None, group):
+        raise BadRequest(f"group={target.group}: {known.name} has its own grid (group={group})")
+    symmetric = known.grid.get("symmetric", target.symmetric)
+    if symmetric != target.symmetric:
+        raise BadRequest(f"sym={str(target.symmetric).lower()}: {known.name} has its own grid")
+    return replace(target, group=group if target.group is None else target.group)
+
+
+def needs(recipe: Recipe) -> Need:
+    """The most that any part of a recipe needs to know of the inputs."""
+    parts = [part for part in (recipe, recipe.then) if part and part.target]
+    found: list[Need] = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) != "uniform" else [])
+    if (how := recovery(recipe)) and not how.trains:
+        found.append("norms")  # it needs the calibration windows on their way through the blocks
+    return max(found, key=NEEDS.index, default="nothing")
+
+
+def _unknown_option(name: str, known: MethodCard, searched: Mapping[str, Option]) -> BadRequest:
+    takes = (*known.options, *(("group", "sym") if "bits" in known.targets else ()), *searched)
+    if name in ("objective", *_STEPS, *_EXAMPLES):
+        return BadRequest(f"option {name}: nothing is searched by {known.name} without alloc=search")
+    if not takes:
+        return BadRequest(f"option {name!r}: {known.name} takes no options")
+    return nearest(name, takes, "option")
+
+
+def payload(recipe: Recipe) -> dict[str, Any]:
+    """A resolved recipe as it enters keys and cards: every default spelled out, fractions as text."""
+    full = resolve(recipe)
+    if full.target is None:
+        return {"method": "dense"}
+    facts: dict[str, Any] = {
+        "method": full.method,
+        "version": card(full.method).version,
+        "target": full.target.text,
+        "options": {name: str(v) if isinstance(v, float) else v for name, v in full.options},
+    }
+    if isinstance(full.target, IntGrid):
+        facts["group"], facts["sym"] = full.target.group, full.target.symmetric
+    if full.then:
+        facts["then"] = payload(full.then)
+    if plans(full):
+        facts["search"] = SEARCH_VERSION
+    if "choices" in dict(full.options):
+        facts["choices"] = [payload(choice) for choice in choices(str(dict(full.options)["choices"]))]
+    return facts
