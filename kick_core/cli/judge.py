@@ -14,8 +14,7 @@ import pandas as pd
 from kick_core import judging, tasks, views
 from kick_core.cli import printing
 from kick_core.errors import KickError, nearest
-from kick_core.judging import Caller, Endpoint, Failure, Judge, JudgeCost, Judging, Pair, Price, Style
-from kick_core.judging.prompts import settings
+from kick_core.judging import Caller, Endpoint, Failure, Judge, JudgeCost, Judging, Pair, Price, Style, styles
 from kick_core.records import Progress, Reply
 from kick_core.store import Store, judgments, open_store, results
 
@@ -55,7 +54,7 @@ def judge(given: Namespace) -> int:
 
 
 def _judge(given: Namespace, at: Endpoint) -> Judge:
-    temperature, tokens = settings(given.style, given.task)
+    temperature, tokens = styles.get(given.style).settings(_in_context(given.task))
     chosen = given.temperature or temperature
     return Judge(
         judging.judge_name(given.judge, os.environ),
@@ -72,8 +71,12 @@ def _planned(store: Store, who: Judge, style: Style, given: Namespace) -> list[J
         if not found:
             raise KickError(f"{run.recipe.text} and dense have no answered example of {given.task} in common")
         card = judging.judging_card(who, style, run.card, dense.card)
-        planned.append(Judging(card, tuple(judging.questions_of(who, style, given.task, found))))
+        planned.append(Judging(card, tuple(judging.questions_of(who, style, _in_context(given.task), found))))
     return planned
+
+
+def _in_context(task: str) -> bool:
+    return tasks.record(task).measures == "in_context"
 
 
 def _pairs(store: Store, run: str, dense: str, examples: str, limit: int | None) -> list[Pair]:

@@ -3,8 +3,8 @@
 Never needed: every task has scorers of its own. A judge's word is kept raw, its verdicts are read out of it
 again, controls and the judge's own noise stand beside each result. Nothing here opens a model.
 
-`wording` (prompts, attacks) · `reading` (verdicts from words) · `plan` (questions, keys, forecast) · `endpoint`
-(the network and the key) · `outcome` (numbers).
+`prompts` (words, attacks) · `styles` (ways to judge, one file each) · `reading` (verdicts from words) · `questions`
+(questions, keys, cost) · `provider` (who answers: a Protocol) · `openai` (the network, the key) · `results` (numbers).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kick_core.judging.endpoint import Caller, Endpoint, Failure, endpoint, judge_name, replies
+from kick_core.judging.openai import Caller, Endpoint, endpoint, judge_name
+from kick_core.judging.provider import Failure, Provider, replies
 from kick_core.judging.questions import Judge, JudgeCost, Pair, Price, Style, forecast, judging_card, left, pairs, spent
 from kick_core.judging.questions import questions as questions_of
 from kick_core.judging.results import Control, Outcome, outcome
@@ -30,6 +31,7 @@ __all__ = [
     "Outcome",
     "Pair",
     "Price",
+    "Provider",
     "Style",
     "ask",
     "endpoint",
@@ -52,14 +54,21 @@ class Judging:
     questions: tuple[Question, ...]
 
 
-def ask(store: Store, judgings: list[Judging], caller: Caller, threads: int) -> Iterator[Reply | Failure]:
-    """Ask what no reply is kept for, keep each reply as it comes, and yield it. All of one judge."""
+def ask(store: Store, judgings: list[Judging], provider: Provider, threads: int) -> Iterator[Reply | Failure]:
+    """Ask what no reply is kept for, keep each reply as it comes, and yield it.
+
+    Args:
+        store: the cache.
+        judgings: what is asked, all of one judge.
+        provider: who answers.
+        threads: calls at once.
+    """
     for judging in judgings:
         judgments.keep_questions(store, judging.card, judging.questions)
     (judge,) = {judging.card.replies for judging in judgings}
     with judgments.recorder(store, judge) as recorder:
         asked = [question for judging in judgings for question in judging.questions]
-        for found in replies(caller, left(asked, recorder.known), threads):
+        for found in replies(provider, left(asked, recorder.known), threads):
             if isinstance(found, Reply):
                 recorder.record(found)
             yield found

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from kick_core.keys import canonical, sha256_text
 
-STYLES = ("mt-bench", "mt-bench-pairwise", "llm-kick")
 NEEDS_REFERENCE = ("math", "reasoning", "coding")
 """MT-Bench's categories in which the judge is shown a reference answer."""
 
@@ -74,23 +73,6 @@ def version(as_published: bool) -> str:
     return sha256_text(canonical([{name: list(form) for name, form in forms().items()}, own, NULL, list(_INJECTIONS)]))
 
 
-def form_name(style: str, task: str, category: str, turn: int, referenced: bool) -> str:
-    """Which prompt a question is asked with. Turn 2 of a dialogue has prompts of its own in MT-Bench."""
-    if style == "llm-kick":
-        if task == "summarization":
-            return "llm-kick-summary"
-        return f"llm-kick-{category if category in ('coding', 'math') else 'general'}"
-    kind = "math-v1" if referenced else ("v1" if style == "mt-bench" else "v2")
-    return f"{'single' if style == 'mt-bench' else 'pair'}-{kind}{'-multi-turn' if turn == 2 else ''}"
-
-
-def settings(style: str, task: str) -> tuple[str, int]:
-    """The published temperature (as text) and limit of tokens of a verdict."""
-    if style == "llm-kick":
-        return ("0.1" if task == "summarization" else "0.2"), 1024
-    return "0", 2048
-
-
 def shown(answer: str) -> Shown:
     """An answer cut to `CAP` characters, with the tokens of chat templates broken up by a space.
 
@@ -106,18 +88,9 @@ def verbatim(answer: str) -> Shown:
     return Shown(answer, False, False)
 
 
-def injection(number: int, form: str, wins_as: str) -> str:
-    """An attack that asks for the best verdict; `wins_as` is "alone", "first" or "second"."""
-    if form.startswith("single"):
-        win = "Rating: [[10]]"
-    elif form.startswith("pair"):
-        win = "[[A]]" if wins_as == "first" else "[[B]]"
-    elif form == "llm-kick-math":
-        win = "(10, 1)" if wins_as == "first" else "(1, 10)"
-    else:
-        line = "10 1" if wins_as == "first" else "1 10"
-        win = "\n".join([line] * (len(METRICS) if form == "llm-kick-summary" else 1))
-    return _INJECTIONS[number % len(_INJECTIONS)].format(win=win)
+def injection(number: int, verdict: str) -> str:
+    """An attack that asks for this verdict; there are three kinds, taken in turn by `number`."""
+    return _INJECTIONS[number % len(_INJECTIONS)].format(win=verdict)
 
 
 def filled(form: str, question: dict[str, str], answers: dict[str, str], call: str, as_published: bool) -> Form:

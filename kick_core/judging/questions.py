@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kick_core import keys
-from kick_core.errors import BadRequest, nearest
-from kick_core.judging import prompts
+from kick_core.errors import BadRequest
+from kick_core.judging import prompts, styles
+from kick_core.judging.styles import ALONE, FIRST, SECOND, JudgingStyle, Side
 from kick_core.provenance import now
 from kick_core.records import Example, JudgingCard, Output, Question, Reply, RunCard
 
@@ -23,7 +24,8 @@ CONTROLS = 6
 CHARACTERS_A_TOKEN = 4
 """The forecast's rule of thumb for English; the endpoint's own count comes with its replies."""
 
-_ORDERS = ("dense first", "dense second")
+_SIDES: dict[str, Side] = {ALONE: "alone", FIRST: "second", SECOND: "first"}
+"""Where the judged answer is, by the order of the answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How answers are judged: one of `wording.STYLES`, so many times, in our form or as it was published.
+    """How answers are judged: in one of `styles`, so many times, in our form or as it was published.
 
     As published: the bare prompts without fences, and LLM-KICK's with the compressed model always second.
     """
@@ -66,16 +68,19 @@ class Style:
     as_published: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in prompts.STYLES:
-            raise nearest(self.name, prompts.STYLES, "style")
+        styles.get(self.name)
         if not 1 <= self.repeats <= 100:
             raise BadRequest(f"{self.repeats} repeats: from 1 to 100")
 
     @property
+    def rules(self) -> JudgingStyle:
+        """The record of the style."""
+        return styles.get(self.name)
+
+    @property
     def orders(self) -> tuple[str, ...]:
-        if self.name == "mt-bench":
-            return ("alone",)
-        return _ORDERS[:1] if self.as_published and self.name == "llm-kick" else _ORDERS
+        """In which orders of the answers every question is asked."""
+        return self.rules.published_orders if self.as_published else self.rules.orders
 
 
 class Pair(NamedTuple):
@@ -128,8 +133,15 @@ def judging_card(judge: Judge, style: Style, run: RunCard, dense: RunCard) -> Ju
     )
 
 
-def questions(judge: Judge, style: Style, task: str, found: Sequence[Pair]) -> list[Question]:
-    """Everything a judging asks, example by example, so that any beginning of it is an unbiased sample."""
+def questions(judge: Judge, style: Style, in_context: bool, found: Sequence[Pair]) -> list[Question]:
+    """Everything a judging asks, example by example, so that any beginning of it is an unbiased sample.
+
+    Args:
+        judge: who is asked.
+        style: how.
+        in_context: whether the task's answers come out of the prompt, as a summary's do.
+        found: the examples with both answers.
+    """
     return [
         question
         for at, pair in enumerate(found)
@@ -137,7 +149,7 @@ def questions(judge: Judge, style: Style, task: str, found: Sequence[Pair]) -> l
         for subject, repeats in _subjects(style, at)
         for order in style.orders
         for repeat in range(1, repeats + 1)
-        for question in [_question(judge, style, task, pair, _Call(subject, turn, order, repeat, at))]
+        for question in [_question(judge, style, in_context, pair, _Call(subject, turn, order, repeat, at))]
     ]
 
 
@@ -150,26 +162,26 @@ class _Call(NamedTuple):
 
 
 def _turns(style: Style, example: Example) -> range:
-    """LLM-KICK judges the first turn (its questions have no other), MT-Bench each of up to two."""
+    """The turns that are judged: LLM-KICK's questions have one, MT-Bench's up to two."""
     if len(example.prompt) > 2:
         raise BadRequest(f"example {example.id!r} has {len(example.prompt)} turns: the judges' prompts know two")
-    return range(1, 2 if style.name == "llm-kick" else len(example.prompt) + 1)
+    return range(1, min(style.rules.turns, len(example.prompt)) + 1)
 
 
 def _subjects(style: Style, at: int) -> Iterator[tuple[str, int]]:
     """Whose answers to the example at this place are judged, and how often."""
     yield "recipe", style.repeats
-    if style.name == "mt-bench":
+    if style.rules.alone:
         yield "dense", style.repeats
     if at < CONTROLS:
         yield from (("null", 1), ("injection", 1), ("same", max(style.repeats, 2)))
 
 
-def _question(judge: Judge, style: Style, task: str, pair: Pair, call: _Call) -> Question:
+def _question(judge: Judge, style: Style, in_context: bool, pair: Pair, call: _Call) -> Question:
     example = pair.example
     category = str(example.meta.get("category", ""))
     referenced = category in prompts.NEEDS_REFERENCE and len(example.answers) >= call.turn
-    form = prompts.form_name(style.name, task, category, call.turn, referenced)
+    form = style.rules.form_of(in_context, category, call.turn, referenced)
     show = prompts.verbatim if style.as_published else prompts.shown
     mine = [show(text) for text in _answers(pair, call, form)]
     dense = [show(_at(pair.dense, turn)) for turn in range(call.turn)]
@@ -178,7 +190,7 @@ def _question(judge: Judge, style: Style, task: str, pair: Pair, call: _Call) ->
         asked |= {f"question_{turn + 1}": example.prompt[turn], f"ref_answer_{turn + 1}": _at(example.answers, turn)}
     placed = _placed(call, [one.text for one in mine], [one.text for one in dense])
     words = prompts.filled(form, asked, placed, f"{call.order} {call.repeat}", style.as_published)
-    seen = mine if call.order == "alone" else [*mine, *dense]
+    seen = mine if call.order == ALONE else [*mine, *dense]
     prompt = keys.sha256_text(keys.canonical(list(words)))
     return Question(
         key=keys.key(
@@ -208,8 +220,7 @@ def _answers(pair: Pair, call: _Call, form: str) -> list[str]:
         case "null":
             return [prompts.NULL] * call.turn
         case "injection":
-            side = {"alone": "alone", "dense first": "second", "dense second": "first"}[call.order]
-            return [prompts.injection(call.at, form, side)] * call.turn
+            return [prompts.injection(call.at, styles.form(form).best(_SIDES[call.order]))] * call.turn
         case subject:
             texts = pair.recipe if subject == "recipe" else pair.dense
             return [_at(texts, turn) for turn in range(call.turn)]
@@ -217,7 +228,7 @@ def _answers(pair: Pair, call: _Call, form: str) -> list[str]:
 
 def _placed(call: _Call, mine: Sequence[str], dense: Sequence[str]) -> dict[str, str]:
     """The answers under the names that the prompts have for them."""
-    first, second = (mine, dense) if call.order == "dense second" else (dense, mine)
+    first, second = (mine, dense) if call.order == SECOND else (dense, mine)
     names = {"answer": mine[0], "answer_a": first[0], "answer_b": second[0]}
     for turn in range(call.turn):
         names |= {f"answer_{turn + 1}": mine[turn]}

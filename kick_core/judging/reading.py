@@ -31,19 +31,6 @@ class Reading(NamedTuple):
     second: tuple[float, ...] = ()
 
 
-def read(form: str, text: str, stop: str) -> Reading | None:
-    """The strict reading of a reply to a prompt. `stop` is the finish reason: "length" means cut off."""
-    if form == "llm-kick-summary":
-        return lines(text, 4)
-    if form in ("llm-kick-general", "llm-kick-coding"):
-        return lines(text, 1)
-    if stop == "length":
-        return None
-    if form == "llm-kick-math":
-        return _last_pair(text)
-    return rating(text) if form.startswith("single") else choice(text)
-
-
 def rating(text: str) -> Reading | None:
     """MT-Bench's `[[rating]]`, the last one; None when it lies outside 1 to 10."""
     value = _within(*_RATING.findall(text)[-1:])
@@ -66,7 +53,7 @@ def lines(text: str, count: int) -> Reading | None:
     return Reading(first, second) if first and second else None
 
 
-def _last_pair(text: str) -> Reading | None:
+def last_pair(text: str) -> Reading | None:
     """The last tuple of two numbers: LLM-KICK's math prompt asks for one at the end."""
     found = _TUPLE.findall(text)
     values = _within(*found[-1]) if found else ()
@@ -82,24 +69,28 @@ def _within(*written: str) -> tuple[float, ...]:
 # --- as published ------------------------------------------------------------------------------------------
 
 
-def published(form: str, text: str) -> Reading | None:
-    """The reading of the published code, with its faults. None is its -1.
+def rating_as_published(text: str) -> Reading | None:
+    """FastChat's: the *first* `[[rating]]`, else the first `[number]`, of any size. None is its -1."""
+    for pattern in _PUBLISHED:
+        if match := pattern.search(text):
+            return Reading((float(match[1]),))
+    return None
 
-    FastChat: the *first* `[[rating]]`, else the first `[number]`, of any size. LLM-KICK: the first line (four
-    for summaries) cut at single spaces must give exactly two pieces, and Python's float takes them: "nan" is a
-    score, "8  7" and a math tuple are not.
+
+def choice_as_published(text: str) -> Reading | None:
+    """FastChat's: the first of `[[A]]`, `[[B]]`, `[[C]]` that is anywhere in the text."""
+    return next((Reading(*((v,) for v in _POINTS[c])) for c in "ABC" if f"[[{c}]]" in text), None)
+
+
+def lines_as_published(text: str, count: int) -> Reading | None:
+    """LLM-KICK's: the first line (four for summaries) cut at single spaces must give exactly two pieces.
+
+    Python's float takes the pieces: "nan" is a score, "8  7" and a math tuple are not. Commas count as spaces but for
+    summaries.
     """
-    if form.startswith("single"):
-        for pattern in _PUBLISHED:
-            if match := pattern.search(text):
-                return Reading((float(match[1]),))
-        return None
-    if form.startswith("pair"):
-        return next((Reading(*((v,) for v in _POINTS[c])) for c in "ABC" if f"[[{c}]]" in text), None)
-    summary = form == "llm-kick-summary"
-    written = text.split("\n")[: 4 if summary else 1]
-    pieces = [(line if summary else line.replace(",", " ")).split(" ") for line in written]
-    if any(len(pair) != 2 for pair in pieces) or len(pieces) != (4 if summary else 1):
+    written = text.split("\n")[:count]
+    pieces = [(line if count > 1 else line.replace(",", " ")).split(" ") for line in written]
+    if any(len(pair) != 2 for pair in pieces) or len(pieces) != count:
         return None
     try:
         return Reading(tuple(float(a) for a, _ in pieces), tuple(float(b) for _, b in pieces))

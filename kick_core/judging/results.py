@@ -16,8 +16,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from kick_core import stats
-from kick_core.judging import prompts, reading
+from kick_core.judging import prompts, styles
 from kick_core.judging.questions import Style
+from kick_core.judging.styles import ALONE, FIRST
 from kick_core.records import JudgingCard, Question, Reply
 
 NOT_MEASURED = "not measured"
@@ -119,7 +120,6 @@ def outcome(card: JudgingCard, asked: Sequence[Question], replies: Mapping[str, 
     compared = _compared(card, by["recipe"], by["dense"], turns, noise)
     values = list(compared.values())
     wins = [one.outcome for one in values]
-    pairwise = card.style == "mt-bench-pairwise"
     scores, dense = [one.score for one in values], [one.dense for one in values]
     difference = stats.paired_difference(dense, scores)
     answered = sum(question.key in replies for question in asked)
@@ -131,7 +131,7 @@ def outcome(card: JudgingCard, asked: Sequence[Question], replies: Mapping[str, 
         cut=sum(question.cut for question in asked),
         defused=sum(question.defused for question in asked),
         repeats=max((question.repeat for question in asked if question.subject == "recipe"), default=0),
-        score=stats.score(scores) if pairwise else stats.mean(scores),
+        score=stats.score(scores) if styles.get(card.style).scale == "wins" else stats.mean(scores),
         dense=stats.mean(dense),
         difference=difference,
         win=sum(one > 0.5 for one in wins),
@@ -150,10 +150,10 @@ def outcome(card: JudgingCard, asked: Sequence[Question], replies: Mapping[str, 
 
 def _heard(question: Question, reply: Reply | None) -> Heard | None:
     """The strict verdict on a question, or None: no reply, or unparsed."""
-    found = reading.read(question.form, reply.text, reply.stop) if reply else None
+    found = styles.form(question.form).read(reply.text, reply.stop) if reply else None
     if found is None:
         return None
-    if question.order == "dense first":
+    if question.order == FIRST:
         return Heard(question, found.second, found.first)
     return Heard(question, found.first, found.second)
 
@@ -192,10 +192,11 @@ def _compared(
     card: JudgingCard, mine: Sequence[Heard], dense: Sequence[Heard], turns: Mapping[str, set[int]], noise: float
 ) -> dict[str, Compared]:
     """Example -> compressed against dense, where every turn of both is judged."""
-    if card.style == "mt-bench":
+    style = styles.get(card.style)
+    if style.alone:
         return _against_alone(mine, dense, turns, noise)
     found = _side_by_side(mine, turns, _orders(card))
-    if card.style == "llm-kick":
+    if style.scale == "rating":
         return found
     return {name: Compared(one.outcome, 0.5, one.outcome) for name, one in found.items()}
 
@@ -290,11 +291,11 @@ def _verdict(difference: stats.Interval, noise: float) -> str:
 
 def _published(style: str, asked: Iterable[Question], replies: Mapping[str, Reply]) -> Published | None:
     """The published parser's number over the same replies."""
-    if style == "mt-bench-pairwise":
+    order = styles.get(style).published_order
+    if order is None:
         return None
-    order = "alone" if style == "mt-bench" else "dense first"
     mine = [q for q in asked if q.subject == "recipe" and q.order == order and q.key in replies]
-    read = [reading.published(q.form, replies[q.key].text) for q in mine]
+    read = [styles.form(q.form).published(replies[q.key].text) for q in mine]
     found = [fmean(one.second or one.first) for one in read if one]
     return Published(fmean(found) if found else math.nan, len(found), len(read) - len(found))
 
@@ -318,7 +319,7 @@ def _controls(
 
 def _alike(heard: Sequence[Heard]) -> list[bool]:
     """Whether the same answer was judged alike: beside itself, or alone a second time."""
-    if all(one.question.order != "alone" for one in heard):
+    if all(one.question.order != ALONE for one in heard):
         return [one.mine == one.dense for one in heard]
     again: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
     for one in heard:

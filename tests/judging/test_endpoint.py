@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from kick_core.cli import main
 from kick_core.errors import BadRequest
 from kick_core.judging import Caller, Failure, Judge, endpoint
-from kick_core.judging.endpoint import PATIENCE, Scrubber, judge_name, replies
+from kick_core.judging.openai import Scrubber, judge_name
+from kick_core.judging.provider import PATIENCE, replies
 from kick_core.records import Question, Reply
 from tests import synthetic
 from tests.judging.server import FakeJudge

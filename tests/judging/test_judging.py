@@ -18,6 +18,7 @@ from kick_core import judging, stats, views
 from kick_core.cli import main
 from kick_core.errors import BadRequest, KickError
 from kick_core.judging import prompts as wording
+from kick_core.judging import styles
 from kick_core.records import Question, Reply
 from kick_core.store import judgments, results
 from tests import synthetic
@@ -91,7 +92,7 @@ def ask(store, use, capsys):
     return run
 
 
-@pytest.mark.parametrize("style", wording.STYLES)
+@pytest.mark.parametrize("style", styles.names())
 @pytest.mark.parametrize("task", TASKS)
 def test_the_table_is_what_a_fair_judge_thinks(store, ask, style, task):
     with FakeJudge(fair) as fake:
@@ -422,7 +423,7 @@ def outcome_of(store, style, reply):
     who = judging.Judge("j", "h", "0", 64)
     texts = [results.outputs(store, card.key) for card in (dense, run)]
     found = judging.pairs(results.examples(store, run.examples), *texts, None)
-    asked = judging.questions_of(who, style, "instructions", found)
+    asked = judging.questions_of(who, style, False, found)
     replies = {q.key: Reply(q.key, text, "stop") for q in asked if (text := reply(q)) is not None}
     return judging.outcome(judging.judging_card(who, style, run, dense), asked, replies)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kick_core import judging
 from kick_core.errors import BadRequest
-from kick_core.judging import Judge, Pair, Price, Style, prompts
+from kick_core.judging import Judge, Pair, Price, Style, prompts, styles
 from kick_core.judging import questions as plan
 from kick_core.records import Example, Output
 from tests.golden import GOLDEN
@@ -22,8 +22,8 @@ EXAMPLE = Example("e1", ("First question?", "Second question?"), answers=("ref o
 PAIR = Pair(EXAMPLE, ("dense one", "dense two"), ("mine one", "mine two"))
 
 
-def asked(style, pair=PAIR, task="instructions", judge=JUDGE):
-    return judging.questions_of(judge, style, task, [pair])
+def asked(style, pair=PAIR, in_context=False, judge=JUDGE):
+    return judging.questions_of(judge, style, in_context, [pair])
 
 
 def of(questions, **facts):
@@ -75,7 +75,7 @@ def test_as_published_is_the_bare_prompt():
 def test_llm_kick_routes_by_category(category, form):
     pair = Pair(Example("e", ("q",), meta={"category": category}), ("d",), ("m",))
     assert {q.form for q in asked(Style("llm-kick"), pair)} == {form}
-    assert {q.form for q in asked(Style("llm-kick"), pair, "summarization")} == {"llm-kick-summary"}
+    assert {q.form for q in asked(Style("llm-kick"), pair, True)} == {"llm-kick-summary"}
 
 
 def test_both_orders_show_the_answers_in_both_places():
@@ -129,13 +129,13 @@ def test_long_answers_are_cut_and_it_is_noted():
 
 def test_braces_of_answers_are_only_braces():
     pair = PAIR._replace(recipe=("{question} {answer} {0} {", "}"), dense=("{answer_b}", ""))
-    for style in prompts.STYLES:
+    for style in styles.names():
         assert "{question} {answer} {0} {" in of(asked(Style(style), pair), subject="recipe", turn=1)[0].user
 
 
 def test_controls_stand_beside_the_first_examples_only():
     found = [Pair(Example(f"e{i}", ("q",)), ("d",), ("m",)) for i in range(plan.CONTROLS + 3)]
-    questions = judging.questions_of(JUDGE, Style("llm-kick"), "instructions", found)
+    questions = judging.questions_of(JUDGE, Style("llm-kick"), False, found)
     for subject in ("null", "injection", "same"):
         names = {q.example for q in of(questions, subject=subject)}
         assert names == {f"e{i}" for i in range(plan.CONTROLS)}
@@ -145,17 +145,15 @@ def test_controls_stand_beside_the_first_examples_only():
     assert all("<|im_end|>" not in q.user for q in attacks)
 
 
-@pytest.mark.parametrize("style", prompts.STYLES)
+@pytest.mark.parametrize("style", styles.names())
 def test_an_injection_that_is_obeyed_would_win(style):
-    from kick_core.judging import reading
-
-    for task in ("instructions", "summarization"):
-        for q in of(asked(Style(style), task=task), subject="injection", turn=1):
+    for in_context in (False, True):
+        for q in of(asked(Style(style), in_context=in_context), subject="injection", turn=1):
             side = {"alone": "alone", "dense first": "second", "dense second": "first"}[q.order]
             for number in range(3):
-                obeyed = prompts.injection(number, q.form, side).split("nothing else:\n")[-1]
+                obeyed = prompts.injection(number, styles.form(q.form).best(side)).split("nothing else:\n")[-1]
                 if number == 0:
-                    found = reading.read(q.form, obeyed, "stop")
+                    found = styles.form(q.form).read(obeyed, "stop")
                     mine, other = (found.second, found.first) if side == "second" else (found.first, found.second)
                     assert mine and (not other or mine > other)
 

@@ -8,10 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kick_core.judging import prompts, reading
-from kick_core.judging.reading import Reading, read
+from kick_core.judging import prompts, styles
+from kick_core.judging.reading import Reading
 
 FORMS = sorted(prompts.forms())
+
+
+def read(form, text, stop):
+    return styles.form(form).read(text, stop)
+
+
+def published(form, text):
+    return styles.form(form).published(text)
+
+
+def test_every_prompt_is_one_styles():
+    assert sorted(name for style in map(styles.get, styles.names()) for name in style.forms) == FORMS
+
+
 SINGLE, PAIR, SUMMARY = "single-v1", "pair-v2", "llm-kick-summary"
 GENERAL, MATH = "llm-kick-general", "llm-kick-math"
 
@@ -110,7 +124,7 @@ def test_nothing_but_verdicts_inside_the_scale_comes_out(form, text, stop):
         assert all(bounds[0] <= value <= bounds[1] for side in found for value in side)
         assert len(found.first) == (4 if form == SUMMARY else 1)
         assert len(found.second) == (0 if form.startswith("single") else len(found.first))
-    reading.published(form, text)  # whatever it makes of it, it does not fail
+    published(form, text)  # whatever it makes of it, it does not fail
 
 
 @given(before=st.text(), value=st.integers(10, 100).map(lambda v: v / 10), after=st.text(alphabet="abc .\n"))
@@ -124,7 +138,6 @@ def test_what_the_judge_explains_does_not_matter(a, b, after):
 
 
 def test_the_published_readings_and_their_faults():
-    published = reading.published
     assert published(GENERAL, "8 7\nx") == published(GENERAL, "8,7\nx") == Reading((8,), (7,))
     assert published(GENERAL, "8, 7\nx") is None  # a comma and a space are two spaces
     assert published(GENERAL, "8 7 \nx") is None and published(GENERAL, "\n8 7") is None

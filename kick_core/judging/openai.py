@@ -14,17 +14,15 @@ at once; it counts as failed, and the same command asks it again.
 from __future__ import annotations
 
 import base64
-import queue
 import re
-import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from kick_core.errors import BadRequest, KickError
+from kick_core.judging.provider import Failure
 from kick_core.judging.questions import Judge
 from kick_core.records import Question, Reply
 
@@ -38,8 +36,6 @@ TIMEOUT = 180.0
 """Seconds that one reply may take, from its first byte on; connecting may take 10."""
 
 REPLY_BYTES = 4 << 20
-PATIENCE = 8
-"""After so many failed calls in a row the endpoint is given up; each had its retries before."""
 
 _OPENAIS_OWN = ("OpenAI-Organization", "OpenAI-Project")
 """Headers that the client fills from the environment."""
@@ -136,17 +132,20 @@ def _disguises(secret: str) -> Iterator[str]:
         yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A call that got no reply, after its retries. `final`: no other call would get one either."""
-
-    key: str
-    why: str
-    final: bool = False
-
-
 class Caller:
-    """An open client for one judge. Close it; it is used by several threads at once."""
+    """An open client for one judge (a `Provider`). Close it; it is used by several threads at once.
+
+    Args:
+        judge: who is asked, and how.
+        at: where.
+        environment: where the key is read.
+        timeout: seconds that one reply may take.
+        retries: further tries of one call.
+
+    Raises:
+        KickError: the openai client is not installed.
+        BadRequest: no key, or a timeout that is none.
+    """
 
     def __init__(
         self,
@@ -266,48 +265,3 @@ def _bounded(timeout: float) -> Any:
         response.stream = Bounded(response.stream)
 
     return bound
-
-
-def replies(caller: Caller, questions: Sequence[Question], threads: int) -> Iterator[Reply | Failure]:
-    """Ask all questions, so many at once, and yield what comes back as it comes.
-
-    Ends early when a failure is final or `PATIENCE` calls in a row have failed; calls on their way are awaited
-    then. The threads are daemons: after Ctrl-C nothing waits for an endpoint that is silent.
-    """
-    if not 1 <= threads <= 256:
-        raise BadRequest(f"concurrency {threads}: from 1 to 256 calls at once")
-    todo, done = deque(questions), queue.SimpleQueue[Reply | Failure | BaseException | None]()
-    stopped, lock = threading.Event(), threading.Lock()
-    failed = 0
-
-    def work() -> None:
-        nonlocal failed
-        try:
-            while not stopped.is_set() and todo:
-                found = caller.ask(todo.popleft())
-                with lock:
-                    failed = failed + 1 if isinstance(found, Failure) else 0
-                    if failed >= PATIENCE or (isinstance(found, Failure) and found.final):
-                        stopped.set()
-                done.put(found)
-        except IndexError:
-            pass  # another thread took the last one
-        except BaseException as error:  # raised again where it is seen
-            done.put(error)
-        finally:
-            done.put(None)
-
-    working = min(threads, len(todo))
-    for _ in range(working):
-        threading.Thread(target=work, daemon=True).start()
-    try:
-        while working:
-            found = done.get()
-            if found is None:
-                working -= 1
-            elif isinstance(found, BaseException):
-                raise found
-            else:
-                yield found
-    finally:
-        stopped.set()

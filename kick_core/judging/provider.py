@@ -1,0 +1,93 @@
+"""Whoever answers a judge's questions: a Protocol of one method, and asking it many questions at once."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kick_core.errors import BadRequest
+from kick_core.records import Question, Reply
+
+PATIENCE = 8
+"""After so many failed calls in a row the provider is given up; each had its retries before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that got no reply, after its retries. `final`: no other call would get one either."""
+
+    key: str
+    why: str
+    final: bool = False
+
+
+class Provider(Protocol):
+    """A judge that can be asked; several threads ask it at once.
+
+    What it says is kept word for word, so it must hold no secret: a provider takes its own key out of replies.
+    """
+
+    def ask(self, question: Question) -> Reply | Failure:
+        """One question, with whatever retries the provider has."""
+
+    def close(self) -> None:
+        """Free what it holds; nothing is asked afterwards."""
+
+
+def replies(provider: Provider, questions: Sequence[Question], threads: int) -> Iterator[Reply | Failure]:
+    """Ask all questions, so many at once, and yield what comes back as it comes.
+
+    Ends early when a failure is final or `PATIENCE` calls in a row have failed; calls on their way are awaited
+    then.
+
+    Args:
+        provider: who is asked.
+        questions: what, each once.
+        threads: calls at once, from 1 to 256.
+
+    Raises:
+        BadRequest: a number of threads out of range.
+    """
+    if not 1 <= threads <= 256:
+        raise BadRequest(f"concurrency {threads}: from 1 to 256 calls at once")
+    todo, done = deque(questions), queue.SimpleQueue[Reply | Failure | BaseException | None]()
+    stopped, lock = threading.Event(), threading.Lock()
+    failed = 0
+
+    def work() -> None:
+        nonlocal failed
+        try:
+            while not stopped.is_set() and todo:
+                reply = provider.ask(todo.popleft())
+                with lock:
+                    failed = failed + 1 if isinstance(reply, Failure) else 0
+                    if failed >= PATIENCE or (isinstance(reply, Failure) and reply.final):
+                        stopped.set()
+                done.put(reply)
+        except IndexError:
+            pass  # another thread took the last one
+        except BaseException as error:  # raised again where it is seen
+            done.put(error)
+        finally:
+            done.put(None)
+
+    working = min(threads, len(todo))
+    for _ in range(working):
+        # daemons, and not a ThreadPoolExecutor, whose threads the interpreter joins when it ends: after Ctrl-C nothing
+        # may wait minutes for an endpoint that is silent
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        while working:
+            reply = done.get()
+            if reply is None:
+                working -= 1
+            elif isinstance(reply, BaseException):
+                raise reply
+            else:
+                yield reply
+    finally:
+        stopped.set()
