@@ -405,6 +405,12 @@ def test_open_book_answers_by_where_they_came_from():
 # --- perplexity per word -----------------------------------------------------------------------------------
 
 
+def test_wikitext_is_detokenised_by_lm_evals_rules():
+    from kick_core.tasks import word_perplexity as words
+
+    assert words.detokenised('He said " yes " ( twice ) .\n') == 'He said "yes" (twice) .\n'
+
+
 def test_pages_are_lm_evals(shared):
     """62 pages, detokenised by lm-eval's rules; words and bytes are those of the page before."""
     from kick_core.tasks import word_perplexity as words
@@ -414,7 +420,6 @@ def test_pages_are_lm_evals(shared):
     assert len(pages) == 62 and pages[0].startswith(" = Robert <unk> = ")
     shown = words.detokenised(pages[0])
     assert "a guest-starring role" in shown and "\n\n== Filmography ==\n" in shown and " , " not in shown
-    assert words.detokenised('He said " yes " ( twice ) .\n') == 'He said "yes" (twice) .\n'
     (loaded,) = tasks.get("word_perplexity", "official").strict.load(str(shared / "data"))
     assert sum(page["words"] for page in loaded.meta["pages"]) == sum(len(page.split()) + 2 for page in pages)
 
