@@ -25,6 +25,7 @@ from kick_core.compression.calibration import settled, token_windows, window_len
 from kick_core.compression.recovery import adapters
 from kick_core.compression.walk import Walked, make_card, needs_data, walk, walk_many
 from kick_core.errors import BadRequest, KickError
+from kick_core.methods import storage
 from kick_core.methods.recovery_options import Recovery
 from kick_core.models import gguf
 from kick_core.models.blocks import decoder_blocks
@@ -125,7 +126,7 @@ class ArtifactBuilder:
             stage.add(walked.report, _block_bytes(walked), _hidden_bytes(walked))
             reports.append(walked.report)
             yield walked.report
-        self._seal(stage, recipe, reports, time.perf_counter() - began, plan)
+        self._seal(stage, recipe, reports, time.perf_counter() - began, plan.facts if plan else None)
         opened.active_key = key
 
     # --- recovery by training ---
@@ -190,6 +191,7 @@ class ArtifactBuilder:
             recipe,
             reports,
             time.perf_counter() - began,
+            start.plan,
             recovery=calibration_facts(self._text_of(how), ids) | facts,
         )
 
@@ -243,7 +245,9 @@ class ArtifactBuilder:
                     reports[recipe].append(one.report)
                 yield recipe, one.report
             for recipe, stage in ours:
-                self._seal(stage, recipe, reports[recipe], sum(r.seconds for r in reports[recipe]), plans[recipe])
+                plan = plans[recipe]
+                seconds = sum(report.seconds for report in reports[recipe])
+                self._seal(stage, recipe, reports[recipe], seconds, plan.facts if plan else None)
 
     def _seal(
         self,
@@ -251,7 +255,7 @@ class ArtifactBuilder:
         recipe: Recipe,
         reports: list[BlockReport],
         seconds: float,
-        plan: LayerPlan | None = None,
+        plan: dict[str, Any] | None = None,
         recovery: dict[str, Any] | None = None,
     ) -> None:
         layers = [
@@ -273,7 +277,7 @@ class ArtifactBuilder:
                 warnings=(*self._warnings(recipe, layers), *_noted(reports)),
                 decoder=self.opened.decoder,
                 recovery=recovery or self._fit(recipe, reports),
-                plan=plan.facts if plan else None,
+                plan=plan,
             )
         )
 
@@ -301,17 +305,12 @@ class ArtifactBuilder:
         return reports, inputs
 
     def _expected_bytes(self, recipe: Recipe) -> int:
-        """What an artifact takes on disk, with the inputs of the next block beside it while it is made."""
+        """Bytes of an artifact in the cache, with the inputs of the next block beside it while it is made."""
         model, matrices = self.opened.model, [matrix.read() for matrix in self.opened.block_matrices(0)]
-        count = len(decoder_blocks(model)) * sum(matrix.numel() for matrix in matrices)
-        size, last = matrices[0].element_size(), recipe.then or recipe
-        if isinstance(last.target, IntGrid):
-            bits = last.target.bits + 1.0  # scales and zeros of groups of 64
-        else:
-            changes = methods.needs(last) == "gram" or methods.recovery(recipe) is not None
-            bits = 1 + 8 * size * (1 - last.target.sparsity if last.target else 1) * changes
-        hidden = self.ids().numel() * model.config.get_text_config().hidden_size * size if needs_data(recipe) else 0
-        return int(count * bits / 8) + 2 * hidden
+        itemsize = matrices[0].element_size()
+        block = storage.size(methods.resolve(recipe), [storage.Shape(*m.shape) for m in matrices], itemsize).stored
+        hidden = self.ids().numel() * model.config.get_text_config().hidden_size * itemsize
+        return int(len(decoder_blocks(model)) * block) + 2 * hidden * needs_data(recipe)
 
     def _warnings(self, recipe: Recipe, layers: list[LayerReport]) -> tuple[str, ...]:
         warnings = []

@@ -30,6 +30,7 @@ CARD = {
     "targets": ("bits",),
     "needs": "gram",
     "options": {"steps": 20},
+    "scales_columns": True,
     "paper": "Lin et al. 2023, arXiv 2306.00978",
 }
 

@@ -47,6 +47,7 @@ class MethodCard:
         grid: what of the integer grid is the method's own and cannot be chosen.
         plans: whether it looks at the whole model first (see `kick_core.artifacts.planners`) instead of one matrix.
         lines: whether it drops whole rows and columns, so that no bits need say where.
+        scales_columns: whether it keeps a scale per input beside those of the groups.
 
     Raises:
         BadRequest: a target, need, colour or symbol that is none.
@@ -66,6 +67,7 @@ class MethodCard:
     grid: Mapping[str, Any] = field(default_factory=dict)
     plans: bool = False
     lines: bool = False
+    scales_columns: bool = False
 
     def __post_init__(self) -> None:
         words = [(kind, TARGETS, "target") for kind in self.targets]

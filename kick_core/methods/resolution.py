@@ -144,26 +144,6 @@ def choices(text: str) -> tuple[Recipe, ...]:
     return found
 
 
-def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
-    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`.
-
-    Pruned: the kept values and one bit each that says where; nothing that says where for whole rows and columns.
-    Quantized: the code, and a scale per group. Joint: the codes of the kept weights, their scales, and where they are.
-    """
-    value, where, kept = dense, 0.0, 1.0
-    for part in (recipe, *([recipe.then] if recipe.then else [])):
-        known = card(part.method) if part.method in names() else None  # a card of old may name one that is gone
-        match part.target:
-            case IntGrid(bits, group):
-                group = group or (known.grid.get("group", GROUP) if known else GROUP)
-                value = bits + (0 if group == -1 else 32 / group)
-            case BitBudget(bits):
-                value = bits
-            case Unstructured() | KeepNofM() as target:
-                where, kept = 0.0 if known and known.lines else 1.0, 1 - target.sparsity
-    return kept * value + where
-
-
 GROUP = 128
 """Inputs that share a scale, where nothing else is said: the size that GPTQ's and AWQ's authors use."""
 

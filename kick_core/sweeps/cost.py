@@ -16,7 +16,8 @@ from typing import Any
 from kick_core import methods, tasks
 from kick_core.artifacts import planners
 from kick_core.errors import BadRequest
-from kick_core.spec import DENSE, BitBudget, IntGrid, Recipe, parse
+from kick_core.methods import storage
+from kick_core.spec import DENSE, Recipe, parse
 from kick_core.store import Store, results, weight_artifacts
 from kick_core.store import fidelity as kept
 from kick_core.store.files import free_bytes
@@ -249,22 +250,6 @@ def making(recipe: Recipe, model: dict[str, Any]) -> tuple[float, float]:
 
 
 def artifact_bytes(recipe: Recipe, model: dict[str, Any]) -> float:
-    """Bytes of an artifact on disk, by its format: a bit a weight where kept weights are dense's own, the kept values
-    too where a method changes them, codes and a scale and zero a group where it rounds.
-    """
-    weights = model["blocks"] * sum(rows * cols for rows, cols in model["matrices"])
-    last, how = recipe.then or recipe, methods.recovery(recipe)
-    if isinstance(last.target, BitBudget):
-        bits = last.target.bits
-    elif isinstance(last.target, IntGrid):
-        target = methods.resolve(last).target
-        group = target.group if isinstance(target, IntGrid) and target.group else methods.GROUP
-        bits = last.target.bits + (40 / group if group > 0 else 0) + (1 if recipe.then else 0)
-        if how and how.trains:  # the factors of the updates beside the codes
-            factors = sum(how.rank * (rows + cols) for rows, cols in model["matrices"])
-            bits += model["bits"] * model["blocks"] * factors / weights
-    else:
-        sparsity = recipe.target.sparsity if recipe.target else 0.0
-        changes = how is not None or methods.needs(recipe) == "gram"
-        bits = 1 + (model["bits"] * (1 - sparsity) if changes else 0)
-    return weights * bits / 8
+    """Bytes of an artifact in the cache (`methods.storage`), without the headers of its files."""
+    shapes = [storage.Shape(rows, cols) for rows, cols in model["matrices"]]
+    return model["blocks"] * storage.size(methods.resolve(recipe), shapes, model["bits"] / 8).stored

@@ -16,6 +16,7 @@ import pandas as pd
 
 from kick_core import methods
 from kick_core.errors import KickError
+from kick_core.methods import storage
 from kick_core.models import source
 from kick_core.records import Card
 from kick_core.spec import Calibration, Recipe, parse
@@ -90,7 +91,7 @@ def weights(store: Store, model: str | None = None) -> pd.DataFrame:
 
 def _weighed(card: Card) -> dict[str, Any]:
     recipe = parse(card.recipe)
-    bits = recipe_labels.bits_per_weight(recipe, _dense_bits(card)) + recipe_labels.update_bits(recipe, _shapes(card))
+    alone = storage.card_size(card).alone
     return {
         "model": card.model,
         "recipe": card.recipe,
@@ -99,9 +100,9 @@ def _weighed(card: Card) -> dict[str, Any]:
         "kind": recipe_labels.kind(recipe),
         "sparsity": card.sparsity,
         "target": recipe_labels.severity(recipe),
-        "bits_per_weight": bits,
-        "alone": bits * card.weights / 8,
-        "share": bits / _dense_bits(card),
+        "bits_per_weight": 8 * alone / card.weights if card.weights else math.nan,
+        "alone": alone,
+        "share": alone / card.dense_bytes if card.dense_bytes else math.nan,
         "dense_bytes": card.dense_bytes,
         "weights": card.weights,
         "seconds": card.seconds,
@@ -177,16 +178,18 @@ def preview(store: Store, model: str, text: str, calibration: Calibration | None
     if recipe.target is None or not weights:
         return Preview(recipe, None, math.nan, math.nan, math.nan, math.nan)
     like = card or (mine[-1] if mine else None)
-    bits = recipe_labels.bits_per_weight(recipe, 8 * dense_bytes / weights) + recipe_labels.update_bits(
-        recipe, _shapes(like)
-    )
+    bits = _bits(recipe, card, like, 8 * dense_bytes / weights)
     seconds = card.seconds if card else _estimate(recipe, mine, known, weights)
     stored = weight_artifacts.sizes(store).get(card.key, math.nan) if card else math.nan
     return Preview(recipe, card, bits * weights / 8, dense_bytes, bits, seconds, stored)
 
 
-def _shapes(card: Card | None) -> list[tuple[int, int]]:
-    return [] if card is None else [(layer.rows, layer.cols) for layer in card.layers]
+def _bits(recipe: Recipe, card: Card | None, like: Card | None, dense: float) -> float:
+    """Bits per weight without the dense model: by the recipe's own artifact, else by the shapes in another's."""
+    if card is not None:
+        return 8 * storage.card_size(card).alone / card.weights
+    shapes = [storage.Shape(layer.rows, layer.cols) for layer in like.layers] if like else []
+    return storage.bits_per_weight(recipe, dense, shapes)
 
 
 def _weight(model: str, like: Card | None) -> tuple[int, int]:
@@ -208,10 +211,6 @@ def _estimate(recipe: Recipe, mine: Sequence[Card], all_: Sequence[Card], weight
         if kin:
             return weights * float(np.median([card.seconds / card.weights for card in kin]))
     return math.nan
-
-
-def _dense_bits(card: Card) -> float:
-    return 8 * card.dense_bytes / card.weights if card.weights else math.nan
 
 
 def _same(card: Card, recipe: Recipe) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 from kick_core import methods
+from kick_core.methods import storage
 from kick_core.spec import BitBudget, IntGrid, KeepNofM, Recipe, Unstructured
 
 
@@ -108,24 +108,6 @@ def bits(recipe: Recipe) -> float:
     return float(next((part.target.bits for part in parts(recipe) if isinstance(part.target, IntGrid)), math.nan))
 
 
-def bits_per_weight(recipe: Recipe, dense: float = 16) -> float:
-    """Bits that a weight takes in a copy that stands alone, where a dense weight takes `dense`."""
-    return methods.bits_per_weight(recipe, dense)
-
-
-def update_bits(recipe: Recipe, shapes: Iterable[tuple[int, int]], dense: float = 16) -> float:
-    """Bits a weight of the low-rank updates beside quantized matrices of these shapes [rows, cols]; nan without any.
-
-    Pruned matrices take their updates in, so there is nothing beside them.
-    """
-    how = methods.recovery(recipe)
-    if how is None or not how.trains or math.isnan(bits(recipe)):
-        return 0.0
-    known = list(shapes)
-    weights = sum(rows * cols for rows, cols in known)
-    return dense * how.rank * sum(rows + cols for rows, cols in known) / weights if weights else math.nan
-
-
 def severity(recipe: Recipe) -> float:
     """Orders recipes of one kind from mild to harsh; dense is mildest."""
     match kind(recipe):
@@ -134,6 +116,6 @@ def severity(recipe: Recipe) -> float:
         case "bits":
             return 1 - bits(recipe) / 16
         case "joint":
-            return 1 - bits_per_weight(recipe) / 16
+            return 1 - storage.bits_per_weight(methods.unrecovered(recipe)) / 16
         case _:
             return 0.0

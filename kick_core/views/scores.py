@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kick_core import methods, stats
+from kick_core.methods import storage
 from kick_core.spec import Recipe
 from kick_core.store import Store, results, weight_artifacts
 from kick_core.tasks import DESCRIPTIVE
@@ -188,14 +189,15 @@ def _recovery(recipe: Recipe) -> dict[str, str]:
     return {"recovered": how, "base": recipe_labels.method(base), "without": base.text if how else ""}
 
 
-def _shapes(store: Store, run: Asked) -> list[tuple[int, int]]:
+def _shapes(store: Store, run: Asked) -> list[storage.Shape]:
     """The shapes of the matrices that a recovered recipe was made of, as far as its artifact tells."""
     if methods.recovery(run.recipe) is None or not weight_artifacts.has(store, run.card.weights):
         return []
-    return [(layer.rows, layer.cols) for layer in weight_artifacts.card(store, run.card.weights).layers]
+    layers = weight_artifacts.card(store, run.card.weights).layers
+    return [storage.Shape(layer.rows, layer.cols) for layer in layers]
 
 
-def _about(run: Asked, dense: Asked | None, model: str, shapes: list[tuple[int, int]]) -> dict[str, Any]:
+def _about(run: Asked, dense: Asked | None, model: str, shapes: list[storage.Shape]) -> dict[str, Any]:
     card, recipe = run.card, run.recipe
     kind = recipe_labels.kind(recipe)
     return {
@@ -208,7 +210,7 @@ def _about(run: Asked, dense: Asked | None, model: str, shapes: list[tuple[int, 
         "kind": kind,
         "sparsity": recipe_labels.sparsity(recipe),
         "bits": recipe_labels.bits(recipe),
-        "bits_per_weight": recipe_labels.bits_per_weight(recipe) + recipe_labels.update_bits(recipe, shapes),
+        "bits_per_weight": storage.bits_per_weight(recipe, 32 if card.dtype == "float32" else 16, shapes),
         "severity": recipe_labels.severity(recipe),
         "task": card.task,
         "title": run.task.title,

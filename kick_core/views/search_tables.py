@@ -11,6 +11,7 @@ import pandas as pd
 
 from kick_core import methods
 from kick_core.errors import KickError
+from kick_core.methods import storage
 from kick_core.records import Card
 from kick_core.spec import BitBudget, Recipe, parse
 from kick_core.store import Store
@@ -90,7 +91,7 @@ def _matrices(card: Card, family: Family) -> pd.DataFrame:
     for layer in card.layers:
         block, _, name = layer.name.partition(".")
         weights = layer.rows * layer.cols
-        bits = methods.bits_per_weight(parse(recipes.get(layer.name, "dense")), dense) if recipes else float("nan")
+        bits = storage.bits_per_weight(parse(recipes.get(layer.name, "dense")), dense) if recipes else float("nan")
         total = layer.zeros if family.unit == "sparsity" else weights * bits
         rows.append((block, name.rpartition(".")[2], weights, total))
     return pd.DataFrame(rows, columns=["block", "matrix", "weights", "total"])

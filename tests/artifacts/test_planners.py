@@ -20,6 +20,7 @@ from kick_core.artifacts.planners.mop import freed
 from kick_core.compression.activations import all_in_place
 from kick_core.errors import BadRequest, KickError
 from kick_core.evaluation import open_session
+from kick_core.methods import storage
 from kick_core.models import blocks
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.records import PlanProgress
@@ -216,13 +217,15 @@ def test_a_model_on_disk_is_planned_alike(store, tmp_path, deep_folder, recipe):
 
 def test_a_mixture_keeps_to_its_budget(store, deep_folder):
     builder = open_builder(store, deep_folder)
-    text = "mix@4.6bpw,choices=gptq@8bit/gptq@4bit/gptq@3bit/sparsegpt@2:4+gptq@4bit/dense"
+    text = "mix@5.4bpw,choices=gptq@8bit/gptq@4bit/gptq@3bit/sparsegpt@2:4+gptq@4bit/dense"
     card, _ = made(builder, text)
     plan = card.plan
-    bits = {choice.text: methods.bits_per_weight(choice, 32) for choice in methods.choices(text.partition("=")[2])}
-    sizes = {layer.name: layer.rows * layer.cols for layer in card.layers}
-    spent = sum(bits[recipe] * sizes[name] for name, recipe in plan["recipes"].items())
-    assert spent == pytest.approx(plan["spent"]) and spent <= 4.6 * sum(sizes.values())
+    shapes = {layer.name: storage.Shape(layer.rows, layer.cols) for layer in card.layers}
+    sizes = {name: shape.weights for name, shape in shapes.items()}
+    spent = sum(
+        8 * storage.matrix_size(parse(recipe), shapes[name], 4).alone for name, recipe in plan["recipes"].items()
+    )
+    assert spent == pytest.approx(plan["spent"]) and spent <= 5.4 * sum(sizes.values())
     assert plan["found"] <= plan["uniform"] and len(set(plan["recipes"].values())) > 1
     builder.apply_recipe(parse(text))
     for name, recipe in plan["recipes"].items():
@@ -235,13 +238,13 @@ def test_a_mixture_keeps_to_its_budget(store, deep_folder):
 
 
 def test_bits_of_a_weight():
-    assert methods.bits_per_weight(parse("wanda@0.5")) == 9
-    assert methods.bits_per_weight(parse("depth@0.25")) == 12
-    assert methods.bits_per_weight(parse("gptq@4bit")) == 4.25
-    assert methods.bits_per_weight(parse("sparsegpt@2:4+gptq@4bit")) == pytest.approx(0.5 * 4.25 + 1)
-    assert methods.bits_per_weight(parse("mix@4.5bpw")) == 4.5
-    assert methods.bits_per_weight(parse("dense"), 32) == 32
-    assert methods.bits_per_weight(parse("of_old@4bit")) == 4.25
+    assert storage.bits_per_weight(parse("wanda@0.5")) == 9
+    assert storage.bits_per_weight(parse("depth@0.25")) == 12
+    assert storage.bits_per_weight(parse("gptq@4bit")) == pytest.approx(4 + 40 / 128)
+    assert storage.bits_per_weight(parse("sparsegpt@2:4+gptq@4bit")) == pytest.approx(0.5 * 4 + 40 / 128 + 1)
+    assert storage.bits_per_weight(parse("mix@4.5bpw")) == 4.5
+    assert storage.bits_per_weight(parse("dense"), 32) == 32
+    assert storage.bits_per_weight(parse("of_old@4bit")) == pytest.approx(4 + 40 / 128)
 
 
 # --- depth, width, both --------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from kick_core import methods, views
+from kick_core import views
+from kick_core.methods import storage
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import parse
 from kick_core.store import Store, weight_artifacts
@@ -118,6 +119,4 @@ def test_what_was_searched_stands_out_in_charts() -> None:
     assert chart_style.method_symbol("wanda") == "diamond"
     assert chart_style.method_colour(recipe_labels.method(parse(FOR_FACTS))) == chart_style.task_colour("factoid_qa")
     assert chart_style.method_colour("wanda (alloc=search,objective=<b>)") in chart_style.OTHERS
-    assert methods.bits_per_weight(parse(FOR_FACTS)) == recipe_labels.bits_per_weight(
-        replace(parse(FOR_FACTS), options=())
-    )
+    assert storage.bits_per_weight(parse(FOR_FACTS)) == storage.bits_per_weight(replace(parse(FOR_FACTS), options=()))

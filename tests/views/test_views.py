@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from kick_core import stats, tasks, views
+from kick_core.methods import storage
 from kick_core.spec import parse
 from kick_core.store import Store, results
 from kick_core.views import load, recipe_labels, size_charts
@@ -342,7 +343,7 @@ def test_recipe_words() -> None:
     joint = parse("sparsegpt@2:4+gptq@4bit")
     assert (recipe_labels.label(joint), recipe_labels.kind(joint)) == ("sparsegpt 2:4 + gptq 4 bit", "joint")
     assert (
-        recipe_labels.bits_per_weight(joint) == pytest.approx(0.5 * 4.25 + 1)
+        storage.bits_per_weight(joint) == pytest.approx(0.5 * 4 + 40 / 128 + 1)
         and recipe_labels.method(joint) == "sparsegpt+gptq"
     )
     assert tasks.names(measures="knowledge")

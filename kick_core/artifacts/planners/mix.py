@@ -1,14 +1,14 @@
 """A mixture: every matrix is compressed in the way that serves the whole best, under one budget of bits.
 
-What a weight takes is counted as in a copy that stands alone: kept values and one bit each that says where, codes and
-scales. What is chosen from is written in the recipe, `choices=gptq@4bit/gptq@3bit/sparsegpt@2:4+gptq@4bit`; how is
-`objective`'s business (see `_search`). (Frantar, Singh & Alistarh 2022, "Optimal Brain Compression", arXiv 2208.11580:
-mixed sparsity and precision under one constraint.)
+What a matrix takes is counted as in a copy that stands alone (`methods.storage`): kept values and one bit each that
+says where, codes, scales and zero points. What is chosen from is written in the recipe,
+`choices=gptq@4bit/gptq@3bit/sparsegpt@2:4+gptq@4bit`; how is `objective`'s business (see `_search`). (Frantar, Singh &
+Alistarh 2022, "Optimal Brain Compression", arXiv 2208.11580: mixed sparsity and precision under one constraint.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -17,15 +17,17 @@ from kick_core.artifacts.planners import PlannerContext
 from kick_core.artifacts.planners._database import build
 from kick_core.artifacts.planners._search import solved
 from kick_core.errors import BadRequest
+from kick_core.methods import storage
+from kick_core.models.blocks import decoder_blocks
 from kick_core.records import LayerPlan, PlanProgress
-from kick_core.spec import BitBudget
+from kick_core.spec import BitBudget, Recipe
 
 CARD = {
     "title": "Mixture",
     "order": 130,
     "colour": "#5f3dc4",
     "symbol": "star",
-    "version": 1,
+    "version": 2,
     "targets": ("budget",),
     "needs": "gram",
     "options": {
@@ -42,16 +44,29 @@ def plan(context: PlannerContext) -> Generator[PlanProgress, None, LayerPlan]:
     target, options = context.recipe.target, dict(context.recipe.options)
     assert isinstance(target, BitBudget)
     asked = methods.choices(str(options["choices"]))
-    dense = 8 * context.opened.model.dtype.itemsize
-    bits = np.array([methods.bits_per_weight(choice, dense) for choice in asked])
+    shapes = dict(_shapes(context))
+    itemsize = context.opened.model.dtype.itemsize
+    costs = {name: [_bits(choice, shape, itemsize) for choice in asked] for name, shape in shapes.items()}
+    bits = np.array(list(costs.values())).sum(axis=0) / sum(shape.weights for shape in shapes.values())
     if bits.min() > target.bits:
         smallest = asked[int(bits.argmin())].text
         raise BadRequest(
             f"no choice takes {target.bits:.12g} bits a weight or less: {smallest} takes the least, {bits.min():.4g}"
         )
     database = yield from build(context, asked, keep=options["objective"] != methods.ERROR)
-    costs = database.sizes[:, None] * bits
     # what one recipe for all matrices would be: the one with the least error among those that fit
     alone = np.where(bits <= target.bits, database.errors.sum(axis=0), np.inf)
     even = (int(alone.argmin()),) * len(database.names)
-    return (yield from solved(context, database, costs, target.bits * float(database.sizes.sum()), even))
+    table = np.array([costs[name] for name in database.names])
+    return (yield from solved(context, database, table, target.bits * float(database.sizes.sum()), even))
+
+
+def _shapes(context: PlannerContext) -> Iterator[tuple[str, storage.Shape]]:
+    for block in range(len(decoder_blocks(context.opened.model))):
+        for matrix in context.opened.block_matrices(block):
+            yield f"{block}.{matrix.name}", storage.Shape(*matrix.read().shape)
+
+
+def _bits(choice: Recipe, shape: storage.Shape, itemsize: int) -> float:
+    """Bits of a matrix in a copy that stands alone."""
+    return 8 * storage.matrix_size(choice, shape, itemsize).alone
