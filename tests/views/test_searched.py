@@ -63,7 +63,7 @@ def test_a_mixture_is_told_in_bits(tmp_path: Path) -> None:
     assert family.unit == "bits a weight" and set(family.recipes) == set(recipes)
     table = search_tables.allocation(store, frame, family)
     blocks = table[(table["recipe"] == "mix@5bpw") & (table["axis"] == "block")]
-    assert blocks["value"].tolist() == pytest.approx([4.25, 8.25])
+    assert blocks["value"].tolist() == pytest.approx([4.3125, 8.3125])
     go.Figure(search_tables.chart(table, family.unit))
 
 
