@@ -2,9 +2,9 @@
 
 A method file holds one literal, `CARD`, and one pure function:
 
-    compress(weight, seen, target, options) -> CompressedMatrix
+    compress(weight, stats, target, options) -> CompressedMatrix
 
-`weight` [out, in], `seen` the statistics of the linear's inputs, `target` what to reach. Nothing else goes
+`weight` [out, in], `stats` the statistics of the linear's inputs, `target` what to reach. Nothing else goes
 in, and the weight is never changed in place. The card is read without importing the file (it is a literal),
 so that planning and keys do not wait for torch. Files without a card are shared parts.
 """

@@ -47,5 +47,5 @@ def apply_stack(recipes: Sequence[Recipe], weights: Sequence[Tensor], stats: Inp
     each, in less time. The recipes may differ in their targets alone."""
     (method, options) = {(recipe.method, recipe.options) for recipe in recipes}.pop()
     module = import_module(f"kick_core.methods.{method}")
-    made: list[CompressedMatrix] = module.compress_stack(weights, stats, [r.target for r in recipes], dict(options))
-    return made
+    matrices: list[CompressedMatrix] = module.compress_stack(weights, stats, [r.target for r in recipes], dict(options))
+    return matrices

@@ -63,26 +63,26 @@ def _is_ours(name: str) -> bool:
     return name == _PREFIX or name.startswith(f"{_PREFIX}_")
 
 
-def options(given: Mapping[str, Option]) -> dict[str, Option]:
+def options(args: Mapping[str, Option]) -> dict[str, Option]:
     """The recovery's part of a recipe's options with all defaults filled in; empty where nothing is recovered.
 
     Raises BadRequest for an unknown kind or option and for values out of range.
     """
-    mine = {name: value for name, value in given.items() if _is_ours(name)}
-    if not mine:
+    own = {name: value for name, value in args.items() if _is_ours(name)}
+    if not own:
         return {}
-    kind = mine.pop(_PREFIX, None)
+    kind = own.pop(_PREFIX, None)
     if kind is None:
-        raise BadRequest(f"{next(iter(mine))} needs recover=KIND beside it, one of: {', '.join(KINDS)}")
+        raise BadRequest(f"{next(iter(own))} needs recover=KIND beside it, one of: {', '.join(KINDS)}")
     if kind not in KINDS:
         raise nearest(str(kind), KINDS, "recovery")
     known = _DEFAULTS[str(kind)]
-    for name, value in mine.items():
+    for name, value in own.items():
         if name not in known:
             raise nearest(name, known, f"option of recover={kind}")
         _check(name, value)
-    rate = float(mine.get("recover_rate", known["recover_rate"]))
-    return {_PREFIX: kind, **known, **mine, "recover_rate": rate}
+    rate = float(own.get("recover_rate", known["recover_rate"]))
+    return {_PREFIX: kind, **known, **own, "recover_rate": rate}
 
 
 _LEAST = {"recover_seed": 0, "recover_tokens": 1024, "recover_rank": 1}
@@ -101,23 +101,23 @@ def _check(name: str, value: Option) -> None:
 
 def of(recipe: Recipe) -> Recovery | None:
     """How a recipe recovers, None when it does not."""
-    found = options(dict((recipe.then or recipe).options))
-    if not found:
+    args = options(dict((recipe.then or recipe).options))
+    if not args:
         return None
     return Recovery(
-        kind=str(found["recover"]),
-        tokens=int(found["recover_tokens"]),
-        seed=int(found["recover_seed"]),
-        rate=float(found["recover_rate"]),
-        rank=int(found.get("recover_rank", 0)),
-        text=str(found.get("recover_text", "")),
+        kind=str(args["recover"]),
+        tokens=int(args["recover_tokens"]),
+        seed=int(args["recover_seed"]),
+        rate=float(args["recover_rate"]),
+        rank=int(args.get("recover_rank", 0)),
+        text=str(args.get("recover_text", "")),
     )
 
 
 def without(recipe: Recipe) -> Recipe:
     """The same recipe with nothing recovered."""
-    kept = tuple((name, value) for name, value in recipe.options if not _is_ours(name))
-    return replace(recipe, options=kept, then=without(recipe.then) if recipe.then else None)
+    rest = tuple((name, value) for name, value in recipe.options if not _is_ours(name))
+    return replace(recipe, options=rest, then=without(recipe.then) if recipe.then else None)
 
 
 def refuse_inside(recipe: Recipe) -> None:

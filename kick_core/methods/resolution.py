@@ -47,20 +47,22 @@ def resolve(recipe: Recipe) -> Recipe:
         raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
     recovery_options.refuse_inside(recipe)
     recovers = recovery_options.options(dict(recipe.options))
-    given = dict(recovery_options.without(recipe).options)
-    how = str(given.pop("alloc", "uniform"))
-    if how not in ALLOCATIONS or (how != "uniform" and (known.plans or not isinstance(recipe.target, Unstructured))):
+    args = dict(recovery_options.without(recipe).options)
+    allocation = str(args.pop("alloc", "uniform"))
+    if allocation not in ALLOCATIONS or (
+        allocation != "uniform" and (known.plans or not isinstance(recipe.target, Unstructured))
+    ):
         raise BadRequest(
-            f"alloc={how}: uniform (every block alike) or, for a ratio of single weights, owl (blocks with outliers "
-            f"keep more) or search (what an objective likes best)"
+            f"alloc={allocation}: uniform (every block alike) or, for a ratio of single weights, owl (blocks with "
+            f"outliers keep more) or search (what an objective likes best)"
         )
-    searched = _searching(given, known, how)
-    for name, value in given.items():
+    search = _searching(args, known, allocation)
+    for name, value in args.items():
         if name not in known.options:
-            raise _unknown_option(name, known, searched)
+            raise _unknown_option(name, known, search)
         _of_type(name, value, known.options[name], known.name)
     then = resolve(recipe.then) if recipe.then else None
-    options = {**known.options, **given} | ({} if how == "uniform" else {"alloc": how}) | searched | recovers
+    options = {**known.options, **args} | ({} if allocation == "uniform" else {"alloc": allocation}) | search | recovers
     if "choices" in options:
         choices(str(options["choices"]))
     return Recipe(recipe.method, _own_grid(recipe, known), tuple(options.items()), then)
@@ -96,28 +98,28 @@ FEWEST = 20
 """Examples that a search must at least look at."""
 
 
-def _searching(given: dict[str, Option], known: MethodCard, how: str) -> dict[str, Option]:
+def _searching(args: dict[str, Option], known: MethodCard, allocation: str) -> dict[str, Option]:
     """The options of a search, defaults filled in; they are taken out of `given`."""
-    if how != "search" and "objective" not in known.options:
+    if allocation != "search" and "objective" not in known.options:
         return {}
-    objective = given.pop("objective", known.options.get("objective", ERROR))
+    objective = args.pop("objective", known.options.get("objective", ERROR))
     _of_type("objective", objective, ERROR, known.name)
-    usual = {"objective": objective}
+    defaults = {"objective": objective}
     if objective != ERROR:
-        usual |= {} if known.lines else _STEPS
-        usual |= {} if objective == PERPLEXITY else _EXAMPLES
+        defaults |= {} if known.lines else _STEPS
+        defaults |= {} if objective == PERPLEXITY else _EXAMPLES
     for name in (*_STEPS, *_EXAMPLES):
-        if name in given and name not in usual:
+        if name in args and name not in defaults:
             raise BadRequest(f"option {name}: it says nothing with {known.name} and objective={objective}")
-    found = {name: given.pop(name, default) for name, default in usual.items()}
-    for name, default in usual.items():
-        _of_type(name, found[name], default, known.name)
+    options = {name: args.pop(name, default) for name, default in defaults.items()}
+    for name, default in defaults.items():
+        _of_type(name, options[name], default, known.name)
     for name, least in (("search_steps", 1), ("search_seed", 0), ("search_examples", FEWEST)):
-        if not least <= int(found.get(name, least)) <= LARGEST:
-            raise BadRequest(f"{name}={found[name]}: at least {least} is needed")
-    if found.get("search_data", "pocket") not in ("pocket", "official"):
-        raise nearest(str(found["search_data"]), ("pocket", "official"), "data of a search")
-    return found
+        if not least <= int(options.get(name, least)) <= LARGEST:
+            raise BadRequest(f"{name}={options[name]}: at least {least} is needed")
+    if options.get("search_data", "pocket") not in ("pocket", "official"):
+        raise nearest(str(options["search_data"]), ("pocket", "official"), "data of a search")
+    return options
 
 
 def plans(recipe: Recipe) -> bool:
@@ -129,19 +131,19 @@ def objective(recipe: Recipe) -> str | None:
     """What a recipe's search is for: "error", "perplexity" or a task's name; None where nothing is searched."""
     if not plans(recipe):
         return None
-    found = dict(resolve(recipe).options).get("objective")
-    return None if found is None else str(found)
+    name = dict(resolve(recipe).options).get("objective")
+    return None if name is None else str(name)
 
 
 def choices(text: str) -> tuple[Recipe, ...]:
     """What a mixture may choose from: recipes between slashes, resolved. Raises BadRequest for what cannot be one."""
-    found = tuple(dict.fromkeys(resolve(parse(word)) for word in text.split("/")))
-    for choice in found:
+    recipes = tuple(dict.fromkeys(resolve(parse(word)) for word in text.split("/")))
+    for choice in recipes:
         if plans(choice) or alloc(choice) != "uniform":
             raise BadRequest(f"choice {choice.text!r} looks at the whole model itself: a mixture takes plain recipes")
-    if len(found) < 2:
+    if len(recipes) < 2:
         raise BadRequest(f"choices={text}: a mixture needs two at least, e.g. choices=gptq@4bit/gptq@3bit")
-    return found
+    return recipes
 
 
 GROUP = 128
@@ -166,10 +168,10 @@ def _own_grid(recipe: Recipe, known: MethodCard) -> Target:
 def needs(recipe: Recipe) -> Need:
     """The most that any part of a recipe needs to know of the inputs."""
     parts = [part for part in (recipe, recipe.then) if part and part.target]
-    found: list[Need] = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) != "uniform" else [])
-    if (how := recovery(recipe)) and not how.trains:
-        found.append("norms")  # it needs the calibration windows on their way through the blocks
-    return max(found, key=NEEDS.index, default="nothing")
+    levels: list[Need] = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) != "uniform" else [])
+    if (plan := recovery(recipe)) and not plan.trains:
+        levels.append("norms")  # it needs the calibration windows on their way through the blocks
+    return max(levels, key=NEEDS.index, default="nothing")
 
 
 def _unknown_option(name: str, known: MethodCard, searched: Mapping[str, Option]) -> BadRequest:

@@ -31,22 +31,22 @@ def details(
 ) -> dict[str, Table]:
     """All tables of one run. `closed` says which questions the same model answers without the evidence."""
     by_id = {example.id: example for example in examples}
-    asked = [by_id[output.example] for output in outputs]
+    shown = [by_id[output.example] for output in outputs]
     scores = {v.example: v.score for v in verdicts if v.scorer == task.headline and v.score is not None}
     tables = {"health": [health(outputs)], "failures": failures(task, verdicts), "protocols": protocols(task, verdicts)}
     for name in ("subject", "discipline", "bucket", "category"):
-        tables[f"by_{name}"] = by_group(asked, scores, _named(name))
+        tables[f"by_{name}"] = by_group(shown, scores, _named(name))
     if task.kind == "choose":
-        sound = [output for output in outputs if output.stop not in UNJUDGED]
-        tables["letters"] = letters(asked, sound)
-        tables["calibration"] = [calibration_error(by_id, sound)]
+        judged = [output for output in outputs if output.stop not in UNJUDGED]
+        tables["letters"] = letters(shown, judged)
+        tables["calibration"] = [calibration_error(by_id, judged)]
         tables["shots"] = shots(outputs)
     for name, group in task.groups.items():
-        tables[f"by_{name}"] = by_group(asked, scores, group)
+        tables[f"by_{name}"] = by_group(shown, scores, group)
     if task.strict.unit == "word":
         tables["bytes"] = [by_bytes(by_id, outputs)]
-    if any("passage" in example.meta for example in asked):
-        tables["context"] = context_use(asked, scores, closed)
+    if any("passage" in example.meta for example in shown):
+        tables["context"] = context_use(shown, scores, closed)
     return {name: table for name, table in tables.items() if table}
 
 
@@ -79,11 +79,11 @@ def protocols(task: Task, verdicts: Iterable[Verdict]) -> Table:
     """Strict against as published, on the very same outputs: how often they agree, and where they do not."""
     if not task.published.endswith(AS_PUBLISHED):
         return []
-    found: dict[str, dict[str, bool]] = {}
+    outcomes: dict[str, dict[str, bool]] = {}
     for verdict in verdicts:
         if verdict.scorer in (task.headline, task.published) and verdict.score is not None:
-            found.setdefault(verdict.example, {})[verdict.scorer] = verdict.score >= 1
-    pairs = {e: (one[task.headline], one[task.published]) for e, one in found.items() if len(one) == 2}
+            outcomes.setdefault(verdict.example, {})[verdict.scorer] = verdict.score >= 1
+    pairs = {e: (one[task.headline], one[task.published]) for e, one in outcomes.items() if len(one) == 2}
     return [
         {
             "strict": "right" if strict else "wrong",
@@ -99,18 +99,18 @@ def protocols(task: Task, verdicts: Iterable[Verdict]) -> Table:
 
 def by_group(examples: Iterable[Example], scores: Mapping[str, float], group: Callable[[Example], str]) -> Table:
     """The mean score of every group, then over questions ("micro") and over groups ("macro")."""
-    found: dict[str, list[float]] = {}
+    groups: dict[str, list[float]] = {}
     for example in examples:
         if (name := group(example)) and example.id in scores:
-            found.setdefault(name, []).append(scores[example.id])
-    if not found:
+            groups.setdefault(name, []).append(scores[example.id])
+    if not groups:
         return []
     rows: Table = [
-        {"group": name, "n": len(mine), "mean": sum(mine) / len(mine)} for name, mine in sorted(found.items())
+        {"group": name, "n": len(values), "mean": sum(values) / len(values)} for name, values in sorted(groups.items())
     ]
-    count = sum(map(len, found.values()))
+    count = sum(map(len, groups.values()))
     means = [row["mean"] for row in rows]
-    micro = sum(map(sum, found.values())) / count
+    micro = sum(map(sum, groups.values())) / count
     return [
         *rows,
         {"group": "micro", "n": count, "mean": micro},
@@ -126,20 +126,21 @@ def letters(examples: Sequence[Example], outputs: Sequence[Output]) -> Table:
     gold = {example.id: example.answers[0] for example in examples}
     alphabet = max(map(letters_of, examples), key=len, default=())
     lettered = {e.id for e in examples if tuple(map(str.strip, e.choices)) == letters_of(e)}
-    picked = [(gold[output.example], chosen(output)) for output in outputs if output.logprobs]
+    choices = [(gold[output.example], chosen(output)) for output in outputs if output.logprobs]
     free = [o.argmax.strip() for o in outputs if o.argmax is not None and o.example in lettered]
     return [
         {
             "letter": letter,
-            "chosen": _share(sum(pick == letter for _, pick in picked), len(picked)),
-            "gold": _share(sum(right == letter for right, _ in picked), len(picked)),
+            "chosen": _share(sum(choice == letter for _, choice in choices), len(choices)),
+            "gold": _share(sum(right == letter for right, _ in choices), len(choices)),
             "found": _share(
-                sum(right == pick == letter for right, pick in picked), sum(right == letter for right, _ in picked)
+                sum(right == choice == letter for right, choice in choices),
+                sum(right == letter for right, _ in choices),
             ),
-            "free": _share(sum(said == letter for said in free), len(free)),
+            "free": _share(sum(token == letter for token in free), len(free)),
         }
         for letter in alphabet
-        if picked
+        if choices
     ]
 
 
@@ -155,8 +156,8 @@ def calibration_error(examples: Mapping[str, Example], outputs: Sequence[Output]
             right = chosen(output) in examples[output.example].answers
             bins[min(int(confidence * BINS), BINS - 1)].append((confidence, right))
     count = sum(map(len, bins))
-    gaps = [abs(sum(right for _, right in mine) - sum(confidence for confidence, _ in mine)) for mine in bins]
-    confidences = [confidence for mine in bins for confidence, _ in mine]
+    gaps = [abs(sum(right for _, right in members) - sum(confidence for confidence, _ in members)) for members in bins]
+    confidences = [confidence for members in bins for confidence, _ in members]
     return {
         "n": count,
         "bins": BINS,
@@ -190,17 +191,17 @@ def context_use(examples: Sequence[Example], scores: Mapping[str, float], closed
     known = closed or {}
     rows = []
     for inside in (True, False):
-        mine = [e for e in examples if e.id in scores and stands_in(e.meta["passage"], e.answers) == inside]
-        right = [e for e in mine if scores[e.id] >= 1]
+        members = [e for e in examples if e.id in scores and stands_in(e.meta["passage"], e.answers) == inside]
+        right = [e for e in members if scores[e.id] >= 1]
         remembered = [e for e in right if not inside or known.get(e.id)]
         rows.append(
             {
                 "answer_in_context": inside,
-                "n": len(mine),
-                "mean": _share(sum(scores[e.id] for e in mine), len(mine)),
+                "n": len(members),
+                "mean": _share(sum(scores[e.id] for e in members), len(members)),
                 "retrieved": len(right) - len(remembered),
                 "remembered": len(remembered),
-                "lost": len(mine) - len(right),
+                "lost": len(members) - len(right),
                 "closed_book_asked": closed is not None,
             }
         )

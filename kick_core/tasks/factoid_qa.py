@@ -44,29 +44,29 @@ def _official(data: str, split: str) -> Iterator[Row]:
         return
     name = f"FreebaseQA-{split}.json"
     path = find(root, "FreebaseQA", f"freebase_qa/{name}", f"FreebaseQA/{name}", f"freebaseqa/{name}", name)
-    found = json_of(path)
-    require(found, ("Questions",), path)
-    for number, row in enumerate(found["Questions"], 1):
+    document = json_of(path)
+    require(document, ("Questions",), path)
+    for number, row in enumerate(document["Questions"], 1):
         require(row, ("Question-ID", "RawQuestion", "Parses"), f"{path}, question {number}")
         yield row
 
 
-def _records(found: Any) -> list[dict[str, Any]]:
+def _records(value: Any) -> list[dict[str, Any]]:
     """A list of records, also where the hub's conversion made a record of lists of it."""
-    if isinstance(found, dict):
-        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
-    return list(found)
+    if isinstance(value, dict):
+        return [dict(zip(value, values, strict=True)) for values in zip(*value.values(), strict=True)]
+    return list(value)
 
 
 def _answers(row: Row) -> list[tuple[str, ...]]:
     """The names of every answer of every parse, in order."""
-    found = []
+    answers = []
     for parse in _records(row["Parses"]):
         require(parse, ("Answers",), f"FreebaseQA question {row['Question-ID']}")
         for answer in _records(parse["Answers"]):
             require(answer, ("AnswersName",), f"FreebaseQA question {row['Question-ID']}")
-            found.append(tuple(answer["AnswersName"]))
-    return found
+            answers.append(tuple(answer["AnswersName"]))
+    return answers
 
 
 def _examples(asked: Iterable[Row], wording: str) -> Iterator[Example]:

@@ -85,27 +85,27 @@ TEMPERATURES = {
 
 def _mt_bench(data: str) -> tuple[Example, ...]:
     if (root := folder(data)) is None:
-        found = hub_rows(HUB, "train", "prompt", "category", "prompt_id", "reference")
-        asked = [_question("mt", r["prompt_id"], r["prompt"], r["category"], r["reference"]) for r in found]
+        rows = hub_rows(HUB, "train", "prompt", "category", "prompt_id", "reference")
+        questions = [_question("mt", r["prompt_id"], r["prompt"], r["category"], r["reference"]) for r in rows]
     else:
         path = find(root, "MT-Bench", "mt_bench/question.jsonl", "question.jsonl")
         golds = _references(inside(root, str(path.relative_to(root).with_name("reference_answer.gpt-4.jsonl"))))
-        asked = [
+        questions = [
             _question("mt", row["question_id"], row["turns"], row["category"], golds.get(row["question_id"], ()))
             for row in json_lines(path, "question_id", "turns", "category")
         ]
-    return in_random_order("mt_bench", asked, need_answers=False)
+    return in_random_order("mt_bench", questions, need_answers=False)
 
 
 def _references(path: Path) -> dict[int, list[str]]:
     """Question -> the reference answers of its turns, where there are such (math, reasoning, coding)."""
     if not path.exists():
         return {}
-    found = {}
+    references = {}
     for row in json_lines(path, "question_id", "choices"):
         require(row["choices"][0], ("turns",), f"{path}, question {row['question_id']}")
-        found[row["question_id"]] = row["choices"][0]["turns"]
-    return found
+        references[row["question_id"]] = row["choices"][0]["turns"]
+    return references
 
 
 def _vicuna_80(data: str) -> tuple[Example, ...]:

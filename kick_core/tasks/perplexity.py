@@ -38,17 +38,17 @@ def rows_of(text: str) -> list[str]:
 def official_rows(data: str) -> tuple[list[str], str]:
     """The rows of WikiText-2's test split, and which of the two WikiTexts it is."""
     if (root := folder(data)) is None:
-        found = [str(row["text"]) for row in hub_rows(HUB, "test", "text")]
+        rows = [str(row["text"]) for row in hub_rows(HUB, "test", "text")]
     else:
-        found = rows_of(text_of(find(root, "WikiText-2 test split", *_FILES)))
-    if not any(map(str.strip, found)):
+        rows = rows_of(text_of(find(root, "WikiText-2 test split", *_FILES)))
+    if not any(map(str.strip, rows)):
         raise BadRequest("the test split of WikiText-2 holds no text")
-    return found, "wikitext-2 with <unk>" if any("<unk>" in row for row in found) else "wikitext-2-raw"
+    return rows, "wikitext-2 with <unk>" if any("<unk>" in row for row in rows) else "wikitext-2-raw"
 
 
 def _official(data: str) -> tuple[Example, ...]:
-    found, kind = official_rows(data)
-    return (Example("text", ("\n\n".join(found),), meta={"text": kind}),)
+    rows, kind = official_rows(data)
+    return (Example("text", ("\n\n".join(rows),), meta={"text": kind}),)
 
 
 def negative_log_likelihood(example: Example, output: Output) -> Score:

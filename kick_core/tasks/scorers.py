@@ -60,28 +60,28 @@ def contains(example: Example, output: Output) -> Score:
 
 def stands_in(text: str, golds: Sequence[str]) -> bool:
     """Whether any gold stands in the text as whole words, both normalised."""
-    said = f" {normalise(text)} "
-    return any(f" {gold} " in said for gold in map(normalise, golds) if gold)
+    words = f" {normalise(text)} "
+    return any(f" {gold} " in words for gold in map(normalise, golds) if gold)
 
 
 def f1(example: Example, output: Output) -> Score:
     """Token F1 of the normalised answer, the best over the golds."""
     answer = answer_of(output)
-    said = Counter(normalise(answer).split())
+    answer_tokens = Counter(normalise(answer).split())
     best = 0.0
     for gold in example.answers:
-        asked = Counter(normalise(gold).split())
-        shared = (said & asked).total()
+        gold_tokens = Counter(normalise(gold).split())
+        shared = (answer_tokens & gold_tokens).total()
         if shared:
-            best = max(best, 2 * shared / (said.total() + asked.total()))
+            best = max(best, 2 * shared / (answer_tokens.total() + gold_tokens.total()))
     return Score(best, answer, "right" if best >= 1 else _why(output, answer))
 
 
 def substring(example: Example, output: Output) -> Score:
     """1 when a normalised gold stands anywhere in the normalised answer, within a word too."""
     answer = answer_of(output)
-    said = normalise(answer)
-    return _judged(output, answer, float(any(gold in said for gold in map(normalise, example.answers) if gold)))
+    words = normalise(answer)
+    return _judged(output, answer, float(any(gold in words for gold in map(normalise, example.answers) if gold)))
 
 
 def exact_match_as_published(example: Example, output: Output) -> Score:
@@ -91,8 +91,8 @@ def exact_match_as_published(example: Example, output: Output) -> Score:
     the normalised aliases. `''`, `the`, `!!!` and `s` all score 1.
     """
     answer = answer_of(output)
-    said = normalise(answer)
-    right = any(gold in said or said in gold for gold in map(normalise, example.answers))
+    words = normalise(answer)
+    right = any(gold in words or words in gold for gold in map(normalise, example.answers))
     return _judged(output, answer, float(right))
 
 
@@ -102,9 +102,9 @@ def substring_as_published(example: Example, output: Output) -> Score:
     The released code's FreebaseQA metric. It finds answers that the question itself names, parts of words and one of
     many guesses; of a question's answers it knows only those of the first parse.
     """
-    said = _without_spaces("".join((*example.prompt, *output.text)))
+    text = _without_spaces("".join((*example.prompt, *output.text)))
     golds = example.meta.get("first_answer") or example.answers
-    right = any(_without_spaces(gold) in said for gold in golds)
+    right = any(_without_spaces(gold) in text for gold in golds)
     return _judged(output, "\n".join(output.text), float(right))
 
 

@@ -13,9 +13,9 @@ from kick_core.tasks import breakdowns
 def score(store: Store, key: str) -> list[Verdict]:
     """Derive the verdicts of a run from its sealed outputs, and keep them in place of older ones."""
     card = results.run(store, key)
-    found = _derived(store, card)
-    results.keep_verdicts(store, key, tasks.get(card.task, card.data).version, found)
-    return found
+    verdicts = _derived(store, card)
+    results.keep_verdicts(store, key, tasks.get(card.task, card.data).version, verdicts)
+    return verdicts
 
 
 def _derived(store: Store, card: RunCard) -> list[Verdict]:
@@ -48,5 +48,5 @@ def _known(store: Store, key: str) -> dict[str, bool]:
     """Example -> whether a run's headline scorer found its answer right."""
     card = results.run(store, key)
     task = tasks.get(card.task, card.data)
-    found = results.verdicts(store, key, task.version) or _derived(store, card)
-    return {v.example: v.score >= 1 for v in found if v.scorer == task.headline and v.score is not None}
+    verdicts = results.verdicts(store, key, task.version) or _derived(store, card)
+    return {v.example: v.score >= 1 for v in verdicts if v.scorer == task.headline and v.score is not None}

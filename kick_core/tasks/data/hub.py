@@ -90,7 +90,7 @@ def json_of(path: Path) -> Any:
 
 def json_lines(path: Path, *columns: str) -> list[Row]:
     """The records of a JSONL file, each with these columns."""
-    found = []
+    rows = []
     for number, line in enumerate(text_of(path).split("\n"), 1):
         if line.strip():
             try:
@@ -98,8 +98,8 @@ def json_lines(path: Path, *columns: str) -> list[Row]:
             except ValueError as error:
                 raise BadRequest(f"data file {path}, line {number} is not JSON ({error})") from error
             require(row, columns, f"{path}, line {number}")
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
 def csv_of(path: Path, columns: Sequence[str]) -> list[list[str]]:
@@ -119,28 +119,28 @@ def hub_rows(source: Hub, split: str, *columns: str) -> Iterator[Row]:
 
     name = f"{source.repo}@{source.revision[:12]}"
     try:
-        found = load_dataset(source.repo, source.config, split=split, revision=source.revision)
+        rows = load_dataset(source.repo, source.config, split=split, revision=source.revision)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise KickError(
             f"{name} ({split}) cannot be loaded from the hub ({reason}): give a folder with the official files, "
             "--data DIR"
         ) from error
-    require(dict.fromkeys(found.column_names), columns, f"{name} ({split})")
-    yield from found
+    require(dict.fromkeys(rows.column_names), columns, f"{name} ({split})")
+    yield from rows
 
 
 def in_random_order(name: str, examples: Iterable[Example], *, need_answers: bool = True) -> tuple[Example, ...]:
     """One fixed order that does not depend on the files', so that any first examples are a fair sample."""
-    found = sorted(examples, key=lambda example: example.id)
-    random.Random(f"kick official 1 {name}").shuffle(found)
-    return answered(found) if need_answers else tuple(found)
+    ordered = sorted(examples, key=lambda example: example.id)
+    random.Random(f"kick official 1 {name}").shuffle(ordered)
+    return answered(ordered) if need_answers else tuple(ordered)
 
 
 def answered(examples: Iterable[Example]) -> tuple[Example, ...]:
     """The examples, none of them without an answer. Raises BadRequest that names the first without."""
-    found = tuple(examples)
-    for example in found:
+    checked = tuple(examples)
+    for example in checked:
         if not any(answer.strip() for answer in example.answers):
             raise BadRequest(f"the answer list of {example.id!r} is empty: it cannot be scored; mend or remove it")
-    return found
+    return checked

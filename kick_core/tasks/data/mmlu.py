@@ -59,13 +59,13 @@ def load(data: str) -> tuple[Example, ...]:
 
 def _examples(data: str) -> Iterator[Example]:
     dev, test = _questions(data, "dev"), _questions(data, "test")
-    for subject, asked in test.items():
+    for subject, questions in test.items():
         if subject not in _DISCIPLINE:
             raise BadRequest(f"MMLU has no subject {subject!r}: the 57 official ones are known")
         if len(dev.get(subject, ())) < SHOTS:
             raise BadRequest(f"MMLU's dev split holds {len(dev.get(subject, ()))} questions on {subject}, not {SHOTS}")
         head = (_header(subject), *map(_shot, dev[subject][:SHOTS]))
-        for number, row in enumerate(asked):
+        for number, row in enumerate(questions):
             question, options, answer = row[0], row[1:5], row[5]
             yield Example(
                 f"{subject}-{number:04d}",
@@ -92,14 +92,14 @@ def _shot(row: Sequence[str]) -> str:
 def _questions(data: str, split: str) -> dict[str, list[Question]]:
     """Subject -> its rows in file order."""
     root = folder(data)
-    found: dict[str, list[Question]] = {}
+    subjects: dict[str, list[Question]] = {}
     if root is None:
         for row in hub_rows(HUB, split, "question", "subject", "choices", "answer"):
             options = row["choices"]
             if len(options) != len(LETTERS):
                 raise BadRequest(f"MMLU, {row['subject']}: {len(options)} choices instead of four")
-            found.setdefault(row["subject"], []).append((row["question"], *options, LETTERS[row["answer"]]))
-        return found
+            subjects.setdefault(row["subject"], []).append((row["question"], *options, LETTERS[row["answer"]]))
+        return subjects
     base = find(root, f"MMLU {split} split", f"mmlu/{split}", f"data/{split}", split)
     paths = sorted(base.glob(f"*_{split}.csv"))
     if not paths:
@@ -110,8 +110,8 @@ def _questions(data: str, split: str) -> dict[str, list[Question]]:
         for number, cells in enumerate(lines, 1):
             if cells[5] not in LETTERS:
                 raise BadRequest(f"{path}, row {number}: the answer {cells[5]!r} is none of {', '.join(LETTERS)}")
-        found[subject] = [tuple(cells) for cells in lines]
-    return found
+        subjects[subject] = [tuple(cells) for cells in lines]
+    return subjects
 
 
 def lm_eval_discipline(subject: str) -> str:

@@ -22,12 +22,12 @@ def rows(name: str, data: str) -> tuple[dict[str, Any], ...]:
     require_pocket(data)
     path = data_path(f"{name}.jsonl")
     try:
-        found = tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        records = tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, ValueError) as error:
         raise KickError(f"data file {path} cannot be read ({error})") from error
-    if not found:
+    if not records:
         raise BadRequest(f"data file {path} is empty")
-    return found
+    return records
 
 
 def meta(row: dict[str, Any], *names: str) -> dict[str, Any]:

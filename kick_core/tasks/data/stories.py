@@ -58,7 +58,7 @@ def strict(data: str) -> tuple[Example, ...]:
 
 def as_published(data: str) -> tuple[Example, ...]:
     """The buckets' stories in file order, highlights and all, lines glued without a space."""
-    found, counts = [], dict.fromkeys(BUCKETS.values(), 0)
+    examples, counts = [], dict.fromkeys(BUCKETS.values(), 0)
     for story in _stories(data):
         length = BUCKETS.get(story.place) or story.bucket
         counts[length] += 1
@@ -67,8 +67,8 @@ def as_published(data: str) -> tuple[Example, ...]:
             text = "".join(line.strip() for line in (*story.lines, *marked))
             wording = SUMMARY if length == "small" else NEWS_AS_PUBLISHED
             name = f"{length}-{story.id}"
-            found.append(_example(name, wording, text, length, story))
-    return answered(found)
+            examples.append(_example(name, wording, text, length, story))
+    return answered(examples)
 
 
 def _example(name: str, wording: str, text: str, length: str, story: Story) -> Example:
@@ -98,8 +98,8 @@ def _stories(data: str) -> Iterator[Story]:
 def _files(root: Path) -> list[tuple[str, Path]]:
     for base in _BASES:
         folders = [(place, inside(root, f"{base}/{place}")) for place in (*BUCKETS, "")]
-        found = [(place, path) for place, lies in folders for path in sorted(lies.glob("*.story"))]
-        if found:
-            return found
-    wanted = ", ".join(f"{base}/{place}/*.story".replace("./", "") for base in _BASES for place in (*BUCKETS, ""))
-    raise BadRequest(f"{root} holds no CNN/DailyMail: looked for {wanted.replace('//', '/')}")
+        stories = [(place, path) for place, lies in folders for path in sorted(lies.glob("*.story"))]
+        if stories:
+            return stories
+    candidates = ", ".join(f"{base}/{place}/*.story".replace("./", "") for base in _BASES for place in (*BUCKETS, ""))
+    raise BadRequest(f"{root} holds no CNN/DailyMail: looked for {candidates.replace('//', '/')}")

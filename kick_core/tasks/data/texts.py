@@ -36,9 +36,9 @@ def well_formed(example: Example, output: Output) -> Score:
 
 def repeated(example: Example, output: Output) -> Score:
     """seq-rep-4 over words (Welleck et al. 2020): 1 - different 4-grams / 4-grams, the mean over the turns."""
-    found = [repetition(text.split()) for text in output.text]
-    score = sum(item.repeated for item in found) / len(found) if found else None
-    return Score(score, "", "loop" if any(item.loop for item in found) else "")
+    repetitions = [repetition(text.split()) for text in output.text]
+    score = sum(item.repeated for item in repetitions) / len(repetitions) if repetitions else None
+    return Score(score, "", "loop" if any(item.loop for item in repetitions) else "")
 
 
 def unique_words(example: Example, output: Output) -> Score:
@@ -104,10 +104,10 @@ def _rouge_scorer() -> Any:
 
 
 @lru_cache(maxsize=65536)
-def _rouge(golds: Sequence[str], said: str) -> dict[str, float]:
+def _rouge(golds: Sequence[str], text: str) -> dict[str, float]:
     """F1 of each variant, the best over the references."""
-    found = [_rouge_scorer().score(gold, said) for gold in golds]
-    return {name: max(each[name].fmeasure for each in found) for name in found[0]}
+    scores = [_rouge_scorer().score(gold, text) for gold in golds]
+    return {name: max(each[name].fmeasure for each in scores) for name in scores[0]}
 
 
 def _rouge_of(name: str, about: str) -> Scorer:

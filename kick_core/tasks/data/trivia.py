@@ -87,19 +87,19 @@ def _example(name: str, prompt: str, question: str, answer: Row) -> Example:
     return Example(name, (prompt,), answers=golds, meta={"question": question, "answer": answer["value"]})
 
 
-def _first(found: Iterable[Example]) -> Iterator[Example]:
-    return (example for _, example in zip(range(PAPER_COUNT), found, strict=False))
+def _first(examples: Iterable[Example]) -> Iterator[Example]:
+    return (example for _, example in zip(range(PAPER_COUNT), examples, strict=False))
 
 
-def _each_once(found: Iterable[Example]) -> Iterator[Example]:
+def _each_once(examples: Iterable[Example]) -> Iterator[Example]:
     """The web and the Wikipedia part share questions; the first counts."""
-    return iter({e.id: e for e in reversed(list(found))}.values())
+    return iter({e.id: e for e in reversed(list(examples))}.values())
 
 
-def _numbered(found: Iterable[Example]) -> Iterator[Example]:
-    seen: dict[str, int] = {}
-    for example in found:
-        count = seen[example.id] = seen.get(example.id, 0) + 1
+def _numbered(examples: Iterable[Example]) -> Iterator[Example]:
+    counts: dict[str, int] = {}
+    for example in examples:
+        count = counts[example.id] = counts.get(example.id, 0) + 1
         name = example.id if count == 1 else f"{example.id}#{count}"
         yield Example(name, example.prompt, answers=example.answers, meta=example.meta)
 
@@ -120,27 +120,27 @@ def _questions(data: str, *, evidence: bool) -> Iterator[tuple[str, str, Row, st
 
 
 def _first_of(row: Row, pages: str, text: str) -> str:
-    found = row.get(pages) or {}
-    pages_of = found.get(text) if isinstance(found, dict) else [page.get(text) for page in found]
+    field = row.get(pages) or {}
+    pages_of = field.get(text) if isinstance(field, dict) else [page.get(text) for page in field]
     return str(pages_of[0]) if pages_of else ""
 
 
 def _files(root: Path) -> list[Path]:
     for base in ("triviaqa", "triviaqa-rc", "."):
-        if found := [path for name in _PARTS if (path := inside(root, f"{base}/qa/{name}")).exists()]:
-            return found
+        if paths := [path for name in _PARTS if (path := inside(root, f"{base}/qa/{name}")).exists()]:
+            return paths
     sample = "triviaqa_sample.json"
-    wanted = (f"{base}/qa/{name}" for base in ("triviaqa", "triviaqa-rc", ".") for name in _PARTS)
+    candidates = (f"{base}/qa/{name}" for base in ("triviaqa", "triviaqa-rc", ".") for name in _PARTS)
     try:
         return [find(root, "TriviaQA", f"triviaqa/{sample}", f"samples/{sample}", sample)]
     except BadRequest as error:
-        raise BadRequest(f"{error}, {', '.join(wanted)}") from None
+        raise BadRequest(f"{error}, {', '.join(candidates)}") from None
 
 
 def _local(path: Path, evidence: bool) -> Iterator[tuple[str, str, Row, str]]:
-    found = json_of(path)
-    require(found, ("Data",), path)
-    for number, row in enumerate(found["Data"], 1):
+    document = json_of(path)
+    require(document, ("Data",), path)
+    for number, row in enumerate(document["Data"], 1):
         where = f"{path}, question {number}"
         require(row, ("QuestionId", "Question", "Answer"), where)
         require(row["Answer"], ("NormalizedAliases", "Value"), f"{where}, Answer")
@@ -155,13 +155,13 @@ def _local(path: Path, evidence: bool) -> Iterator[tuple[str, str, Row, str]]:
 def _evidence(path: Path, row: dict[str, Any]) -> str:
     """The first Wikipedia page and the first search result, as far as the question has them."""
     base = path.parent.parent if path.parent.name == "qa" else path.parent
-    found = ""
+    evidence = ""
     for pages, domain in (("EntityPages", "wikipedia"), ("SearchResults", "web")):
         for page in row.get(pages, ())[:1]:
             require(page, ("Filename",), f"{path}, question {row['QuestionId']}, {pages}")
-            wanted = f"evidence/{domain}/{page['Filename']}"
-            file = inside(base, wanted)
+            name = f"evidence/{domain}/{page['Filename']}"
+            file = inside(base, name)
             if not file.exists():
-                raise BadRequest(f"{base} lacks the evidence of question {row['QuestionId']}: looked for {wanted}")
-            found += text_of(file)
-    return found
+                raise BadRequest(f"{base} lacks the evidence of question {row['QuestionId']}: looked for {name}")
+            evidence += text_of(file)
+    return evidence
