@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -36,7 +37,10 @@ def app(given: Namespace) -> int:
     print(f"the explorer: {address} (Ctrl-C ends it)", file=sys.stderr)
     if not given.no_browser:
         threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
-    return subprocess.call(command, cwd=Path(command[4]).parent, env=environment)
+    with subprocess.Popen(command, cwd=Path(command[4]).parent, env=environment) as server:
+        # Ctrl-C reaches the server by itself; a service manager's SIGTERM reaches only this process
+        signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+        return server.wait()
 
 
 def app_command(given: Namespace) -> list[str]:

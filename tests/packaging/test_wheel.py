@@ -130,6 +130,8 @@ def test_kick_app_serves_its_pages(installed: Installed, measured: Any, chrome: 
         assert "pocket-4m" in tab.open("/").text()
         assert "magnitude 50 %" in tab.open("/evaluate").text()
         tab.check()
+    with pytest.raises(OSError):  # ending `kick app` ends its server
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2)
 
 
 def test_extras_and_scripts_are_declared(wheel: Path) -> None:
