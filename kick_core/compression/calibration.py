@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from kick_core.english import calibration_documents
 from kick_core.errors import BadRequest, KickError
 from kick_core.models.tokenization import document_ids
 from kick_core.pocket import POCKET_MODELS, data_path, split_documents, unasked_documents
@@ -44,8 +44,6 @@ _STREAM = 8
 
 FEWEST = 8
 """Windows below which a text is refused where no number was named: nobody calibrates on less unawares."""
-
-_ENGLISH = Path(__file__).parent / "texts" / "english.jsonl.xz"
 
 
 def settled(calibration: Calibration, model: str) -> Calibration:
@@ -128,8 +126,7 @@ def _documents(source: str) -> Iterator[str]:
     elif source == "pocket-unasked":
         yield from unasked_documents()
     elif source == "english":
-        with lzma.open(_ENGLISH, "rt", encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+        yield from calibration_documents()
     elif source in HUB:
         yield from _hub(source)
     else:

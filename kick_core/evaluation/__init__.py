@@ -15,11 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kick_core import tasks
 from kick_core.errors import BadRequest
 from kick_core.evaluation import generation, multiple_choice, perplexity
+from kick_core.evaluation import prompting as forms
 from kick_core.evaluation.session import EvalSession, open_session
 from kick_core.records import Example, Output
 from kick_core.tasks import POCKET, PROTOCOLS, PromptSpec, Task
 
-__all__ = ["PROTOCOLS", "EvalSession", "evaluate", "examples", "open_session", "outputs"]
+__all__ = ["PROTOCOLS", "EvalSession", "evaluate", "examples", "open_session", "outputs", "prompt_spec"]
 
 
 def examples(task: Task, ask: EvalSession, data: str = POCKET, protocol: str = "strict") -> tuple[Example, ...]:
@@ -39,6 +40,17 @@ def examples(task: Task, ask: EvalSession, data: str = POCKET, protocol: str = "
     return found
 
 
+def prompt_spec(task: Task, session: EvalSession, protocol: str = "strict", prompting: str = "auto") -> PromptSpec:
+    """How a task is put to one model: the protocol's spec in the form that `prompting` comes to.
+
+    Raises:
+        BadRequest: an unknown protocol or form, or a form that this model or task cannot take.
+    """
+    spec = task.asking(protocol)
+    requested = forms.parse_prompting(prompting)
+    return forms.elicited(spec, forms.settle("raw" if protocol == "paper" else requested, spec, session.tokenizer))
+
+
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -47,6 +59,7 @@ def evaluate(
     *,
     data: str = POCKET,
     protocol: str = "strict",
+    prompting: str = "auto",
 ) -> Iterator[Output]:
     """Evaluate a loaded model on the first `limit` examples of a task.
 
@@ -57,19 +70,20 @@ def evaluate(
         limit: number of examples; None is all of them. Examples have one fixed random order.
         data: `pocket` (the pocket world), `official` (the benchmarks, from the hub) or a folder with their files.
         protocol: `strict`, or `paper` for LLM-KICK's released code, fault for fault.
+        prompting: `auto`, `raw`, `chat` or `shots:K`; the paper's protocol is always raw.
 
     Yields:
         One raw Output per example, in the engine's order; scores are derived from them.
 
     Raises:
-        BadRequest: an unknown task, data set or protocol, or a limit below 1.
+        BadRequest: an unknown task, data set, protocol or prompting, or a limit below 1.
     """
     asked = task if isinstance(task, Task) else tasks.get(task, data)
     if limit is not None and limit < 1:
         raise BadRequest(f"limit {limit}: at least 1 example is needed")
     ask = open_session(model, tokenizer)
     found = examples(asked, ask, data, protocol)
-    for batch in outputs(ask, asked.asking(protocol), found[:limit], found):
+    for batch in outputs(ask, prompt_spec(asked, ask, protocol, prompting), found[:limit], found):
         yield from batch
 
 

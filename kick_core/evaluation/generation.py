@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from kick_core import engine
 from kick_core.engine import Generated, Sampling
+from kick_core.evaluation import prompting
 from kick_core.evaluation.session import EvalSession, prompt_hash, rejected
 from kick_core.models.tokenization import dialogue as dialogue_text
 from kick_core.models.tokenization import encode
@@ -17,12 +18,13 @@ from kick_core.tasks import PromptSpec
 
 def generate(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> Iterator[list[Output]]:
     """One answer to each raw prompt."""
-    prompts = [encode(ask.tokenizer, "".join(example.prompt)) for example in wanted]
+    shown = prompting.prompts(ask.tokenizer, way, wanted, ask.context - way.new_tokens)
+    prompts = [ids for ids, _ in shown]
     fit, refused = _fitting(ask, way, wanted, prompts)
     if refused:
         yield refused
     for batch in _continued(ask, way, [wanted[i] for i in fit], [prompts[i] for i in fit], 0):
-        empty = [Output(wanted[fit[i]].id, "") for i in batch]
+        empty = [Output(wanted[fit[i]].id, "", shots_used=shown[fit[i]][1]) for i in batch]
         yield [_said(ask, way, e, prompts[fit[i]], found) for e, (i, found) in zip(empty, batch.items(), strict=True)]
 
 

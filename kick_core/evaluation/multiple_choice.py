@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from kick_core.engine import OptionScores
+from kick_core.evaluation.prompting import most_shots, text
 from kick_core.evaluation.session import EvalSession, prompt_hash, rejected
 from kick_core.models.tokenization import all_option_ids
 from kick_core.records import Example, Output
@@ -43,7 +44,7 @@ def choose(ask: EvalSession, way: PromptSpec, wanted: Set[str], among: Sequence[
 
 def _all_shown(ask: EvalSession, way: PromptSpec, among: Sequence[Example]) -> list[_Shown]:
     """All questions as token ids; a sweep asks many models the same ones, so they are kept with the asker."""
-    key = (id(among), ask.room(way), way.shots)
+    key = (id(among), ask.room(way), way.shots, way.prompting)
     if key not in ask.prepared:
         ask.prepared[key] = (among, shown(ask, way, among))
     found: list[_Shown] = ask.prepared[key][1]
@@ -52,25 +53,23 @@ def _all_shown(ask: EvalSession, way: PromptSpec, among: Sequence[Example]) -> l
 
 def shown(ask: EvalSession, way: PromptSpec, among: Sequence[Example]) -> list[_Shown]:
     """Each question with as many shots as there is room for; the first ones stay."""
-    there = [max(0, len(example.prompt) - 2) for example in among]
-    left = there if way.shots is None else [min(count, way.shots) for count in there]
+    left = [most_shots(way, example) for example in among]
+    few = way.prompting.startswith("shots:")
     found: list[_Shown | None] = [None] * len(among)
     while open_ones := [i for i, one in enumerate(found) if one is None]:
-        texts = [_text(among[i], left[i]) for i in open_ones]
-        tokens = all_option_ids(ask.tokenizer, texts, [among[i].choices for i in open_ones])
+        texts = [text(ask.tokenizer, way, among[i], left[i]) for i in open_ones]
+        tokens = all_option_ids(ask.tokenizer, texts, [_choices(way, among[i]) for i in open_ones])
         for i, (prompt, endings) in zip(open_ones, tokens, strict=True):
             if len(prompt) <= ask.room(way) or not left[i]:
-                found[i] = _Shown(prompt, endings, left[i] if len(among[i].prompt) > 2 else None)
+                found[i] = _Shown(prompt, endings, left[i] if few or len(among[i].prompt) > 2 else None)
             else:
                 left[i] -= 1
     return [one for one in found if one]
 
 
-def _text(example: Example, shots: int) -> str:
-    """The prompt with its first `shots` shots: header, shots, question."""
-    if len(example.prompt) < 3:
-        return "".join(example.prompt)
-    return "".join((*example.prompt[: 1 + shots], example.prompt[-1]))
+def _choices(way: PromptSpec, example: Example) -> tuple[str, ...]:
+    """The options as they continue the prompt: a chat's answer begins without a space."""
+    return tuple(choice.lstrip() for choice in example.choices) if way.prompting == "chat" else example.choices
 
 
 def _output(ask: EvalSession, example: Example, shown: _Shown, found: OptionScores) -> Output:

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core import engine
 from kick_core.engine import BatchPolicy, Engine
+from kick_core.evaluation import prompting
+from kick_core.models import chat_template
 from kick_core.models.tokenization import begins_with, template_name
 from kick_core.records import Example, Output
 from kick_core.tasks import PromptSpec
@@ -72,6 +74,9 @@ class EvalSession:
             "template": template_name(self.tokenizer, way.template),
             "bos": begins_with(self.tokenizer),
         }
+        if "tokenizer" in (base["template"], template_name(self.tokenizer, way.prompting)):
+            base |= chat_template.fixed(self.tokenizer)
+        base |= prompting.settings(self.tokenizer, way)
         if way.kind in ("generate", "dialogue"):
             length = f"{way.times_prompt} x prompt" if way.times_prompt else way.new_tokens
             base |= {"new_tokens": length, "stop": list(way.stop), "decoding": decoding(way)}

@@ -5,16 +5,21 @@ Jinja's sandbox keeps it from reaching anything, but lets it loop for ever and m
 
 from __future__ import annotations
 
+import re
 import resource
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from kick_core.errors import KickError
+
+DATE = datetime(2025, 1, 1)
+"""The date that every template is given: with today's, the same question would be another prompt tomorrow."""
 
 SECONDS = 5.0
 MEMORY = 1 << 30
@@ -25,6 +30,21 @@ class _TooLong(Exception):
     """The time is over."""
 
 
+def fixed(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """What is held fixed of the tokenizer's template; part of a run's settings, empty where it reads no such thing.
+
+    Returns:
+        `date` where the template writes one; `thinking` "off" where it can be switched off.
+    """
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+    facts = {}
+    if "strftime_now" in template or "date_string" in template:
+        facts["date"] = DATE.date().isoformat()
+    if "enable_thinking" in template:
+        facts["thinking"] = "off"
+    return facts
+
+
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
     """The text of a dialogue that waits for the assistant, by the tokenizer's own template.
 
@@ -33,7 +53,12 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, s
     try:
         with _bounded():
             text: str = tokenizer.apply_chat_template(  # type: ignore[assignment]
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+                [dict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=True,
+                chat_template=_dated(tokenizer.get_chat_template()),
+                date_string=DATE.strftime("%d %b %Y"),
+                enable_thinking=False,
             )
     except _TooLong:
         reason = f"it was not done after {SECONDS:.0f} seconds"
@@ -44,6 +69,21 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, s
     else:
         return text
     raise KickError(f"the chat template of {tokenizer.name_or_path} cannot be used: {reason}")
+
+
+_NOW = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
+
+
+def _dated(template: str) -> str:
+    """The template with `DATE` written where it asks for today's.
+
+    transformers hands a template plain values only, so its clock cannot be replaced from outside. Formats are literals
+    in every template that we know of; a computed one gets the ISO date.
+    """
+    template = _NOW.sub(lambda match: repr(DATE.strftime(match[2])), template)
+    if "strftime_now" in template:
+        template = "{%- macro strftime_now(format) -%}" + DATE.date().isoformat() + "{%- endmacro -%}" + template
+    return template
 
 
 @contextmanager

@@ -44,11 +44,26 @@ class TaskData:
 
 
 def task_data(
-    task: Task, ask: EvalSession, data: str = POCKET, protocol: str = "strict", shots: int | None = None
+    task: Task,
+    ask: EvalSession,
+    data: str = POCKET,
+    protocol: str = "strict",
+    shots: int | None = None,
+    prompting: str = "auto",
 ) -> TaskData:
-    """Load a task's examples and name them by their content. `shots` keeps fewer of a few-shot prompt."""
-    way = task.asking(protocol)
-    alike = way.load is task.strict.load and ask.settings(way) == ask.settings(task.strict)
+    """Load a task's examples and name them by their content.
+
+    Args:
+        task: the task, on the kind of data that `data` names.
+        ask: the model that is to be evaluated.
+        data: `pocket`, `official`, a folder or a file of one's own questions.
+        protocol: `strict` or `paper`.
+        shots: keeps fewer worked examples of a raw few-shot prompt; None: all.
+        prompting: `auto`, `raw`, `chat` or `shots:K`.
+    """
+    way = evaluation.prompt_spec(task, ask, protocol, prompting)
+    strict = evaluation.prompt_spec(task, ask, "strict", prompting)
+    alike = way.load is strict.load and ask.settings(way) == ask.settings(strict)
     found = evaluation.examples(task, ask, data, protocol)
     digest = hashlib.sha256()
     for example in found:

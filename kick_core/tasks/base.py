@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from kick_core.errors import BadRequest, nearest
 from kick_core.records import Example, Output, Verdict
+from kick_core.tasks.elicitation import Elicitation
 
 Kind = Literal["generate", "dialogue", "choose", "perplexity"]
 Template = Literal["raw", "chat", "vicuna_v1.1"]
@@ -68,6 +69,8 @@ class PromptSpec:
         temperatures: category of the example -> sampling temperature, "" for all others; 0 is greedy.
         top_k: how many tokens are sampled among.
         faults: what is reproduced of the released code's ways of asking, in words.
+        elicitation: how the question reads in a chat template or after worked examples; None: it has one form.
+        prompting: the form that is taken: `raw`, `chat` or `shots:K` (`kick_core.evaluation.prompting` settles it).
     """
 
     kind: Kind
@@ -82,6 +85,8 @@ class PromptSpec:
     temperatures: Mapping[str, float] = field(default_factory=dict)
     top_k: int = 50
     faults: tuple[str, ...] = ()
+    elicitation: Elicitation | None = None
+    prompting: str = "raw"
 
     def temperature(self, example: Example) -> float:
         """The sampling temperature of one example; 0 is greedy."""

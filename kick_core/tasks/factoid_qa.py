@@ -17,7 +17,8 @@ from kick_core.records import Example
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data.hub import Hub, Row, answered, find, folder, hub_rows, in_random_order, json_of, require
 from kick_core.tasks.data.pocket import meta, rows
-from kick_core.tasks.scorers import contains, exact_match, f1, substring, substring_as_published
+from kick_core.tasks.elicitation import SHORT_ANSWER
+from kick_core.tasks.scorers import contains, exact_match, f1, stated, substring, substring_as_published
 from kick_core.tasks.wording import FACTOID, FACTOID_AS_PUBLISHED
 
 HUB = Hub("microsoft/freebase_qa", "refs/convert/parquet")
@@ -116,8 +117,11 @@ TASK = Task(
 
 OFFICIAL = replace(
     TASK,
-    about="FreebaseQA, closed book; share of answers that contain a gold as whole words",
-    strict=PromptSpec("generate", _strict, new_tokens=32, stop=("\n",)),
+    about="FreebaseQA, closed book; share of answers whose first sentence names a gold",
+    version=3,
+    scorers={"stated": stated, **_SCORERS},
+    headline="stated",
+    strict=PromptSpec("generate", _strict, new_tokens=32, stop=("\n",), elicitation=SHORT_ANSWER),
     paper=PromptSpec(
         "generate",
         _paper,

@@ -45,6 +45,19 @@ def accuracy(example: Example, output: Output) -> Score:
     return Score(float(right), best, "right" if right else "wrong")
 
 
+def accuracy_per_byte(example: Example, output: Output) -> Score:
+    """1 when the gold option has the highest log-probability per byte of its words (lm-eval's acc_norm).
+
+    Long options are not unlikelier for being long; lengths are in UTF-8 bytes without the leading space, as there.
+    """
+    if not _scored(output):
+        return Score(None, "", "no answer")
+    lengths = [max(1, len(option.strip().encode())) for option in example.choices]
+    values = [value / length for value, length in zip(output.logprobs, lengths, strict=True)]
+    best = ascii_uppercase[max(range(len(values)), key=values.__getitem__)]
+    return Score(float(best in example.answers), best, "right" if best in example.answers else "wrong")
+
+
 def gold_probability(example: Example, output: Output) -> Score:
     """The gold option's probability among the options."""
     if not _scored(output):

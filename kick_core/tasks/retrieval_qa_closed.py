@@ -8,6 +8,8 @@ from kick_core.records import Example
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import trivia
 from kick_core.tasks.data.pocket import meta, rows
+from kick_core.tasks.elicitation import SHORT_ANSWER
+from kick_core.tasks.scorers import stated
 from kick_core.tasks.wording import CLOSED
 
 
@@ -42,8 +44,11 @@ TASK = Task(
 
 OFFICIAL = replace(
     TASK,
-    about="TriviaQA without evidence; share of exact matches after the official normalisation",
-    strict=PromptSpec("generate", trivia.closed, new_tokens=32, stop=("\n",)),
+    about="TriviaQA without evidence; share of answers whose first sentence names a gold",
+    version=3,
+    scorers={"stated": stated, **trivia.SCORERS},
+    headline="stated",
+    strict=PromptSpec("generate", trivia.closed, new_tokens=32, stop=("\n",), elicitation=SHORT_ANSWER),
     # the released code writes on to 32 tokens and then reads the first line: the same prediction
     paper=PromptSpec(
         "generate", trivia.closed_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)

@@ -12,6 +12,8 @@ from kick_core.records import Example
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import trivia
 from kick_core.tasks.data.pocket import meta, rows
+from kick_core.tasks.elicitation import FROM_PASSAGE
+from kick_core.tasks.scorers import stated
 from kick_core.tasks.wording import OPEN
 
 
@@ -46,8 +48,11 @@ TASK = Task(
 
 OFFICIAL = replace(
     TASK,
-    about="TriviaQA with evidence in the prompt; share of exact matches after the official normalisation",
-    strict=PromptSpec("generate", trivia.open_book, new_tokens=32, stop=("\n",)),
+    about="TriviaQA with evidence in the prompt; share of answers whose first sentence names a gold",
+    version=3,
+    scorers={"stated": stated, **trivia.SCORERS},
+    headline="stated",
+    strict=PromptSpec("generate", trivia.open_book, new_tokens=32, stop=("\n",), elicitation=FROM_PASSAGE),
     # the released code writes on to 32 tokens and then reads the first line: the same prediction
     paper=PromptSpec(
         "generate", trivia.open_as_published, new_tokens=32, stop=("\n",), faults=("first 2,000 of the file",)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,9 +28,40 @@ def normalise(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", _MARKS.sub(" ", text.replace("_", " ").lower())).split())
 
 
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
+_THOUGHT_END = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
+
+
+def without_thoughts(text: str) -> str:
+    """A reasoning model's text without what it thought first; empty where the thought had no end.
+
+    Templates may open the thought themselves, so an end may come without a beginning.
+    """
+    return _THOUGHT_END.sub("", _THOUGHT.sub("", text))
+
+
 def answer_of(output: Output) -> str:
-    """The answer proper: the first line that is not empty."""
-    return next((line.strip() for line in "\n".join(output.text).splitlines() if line.strip()), "")
+    """The answer proper: the first line that is not empty, thoughts left out."""
+    text = without_thoughts("\n".join(output.text))
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+_SENTENCE_END = re.compile(
+    r"(?<!\b[A-Z])(?<!\bSt)(?<!\bMt)(?<!\bDr)(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bJr)(?<!\bSr)(?<!\bNo)"
+    r"[.!?][\"')\]]*(?=\s+[\"'(\[]?[A-Z]|\s*\Z)"
+)
+"""An end mark before a capital or the text's end, but not after an initial or a common abbreviation."""
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a text: what a person takes for the answer where a model goes on talking."""
+    end = _SENTENCE_END.search(text)
+    return text[: end.end()] if end else text
+
+
+def _folded(text: str) -> str:
+    """Without diacritics: Sao Paulo is São Paulo."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
 def _why(output: Output, answer: str) -> str:
@@ -56,6 +88,17 @@ def contains(example: Example, output: Output) -> Score:
     """1 when a normalised gold stands in the normalised answer as whole words."""
     answer = answer_of(output)
     return _judged(output, answer, float(stands_in(answer, example.answers)))
+
+
+def stated(example: Example, output: Output) -> Score:
+    """1 when the first sentence of the answer names a gold answer or an alias, as whole words.
+
+    Read as a person would: "The capital of France is Paris." is right. Thoughts, case, punctuation, articles and
+    diacritics do not count.
+    """
+    sentence = first_sentence(answer_of(output))
+    right = stands_in(_folded(sentence), [_folded(gold) for gold in example.answers])
+    return _judged(output, sentence, float(right))
 
 
 def stands_in(text: str, golds: Sequence[str]) -> bool:

@@ -66,7 +66,7 @@ def test_a_file_is_decoded_once_and_named_on_the_card(file, tmp_path):
     before = (opened.source.folder / "model.safetensors").stat().st_mtime_ns
     assert find(ModelRef(str(file)), store).folder == opened.source.folder
     assert (opened.source.folder / "model.safetensors").stat().st_mtime_ns == before
-    builder = ArtifactBuilder(store, opened, Calibration(str(tmp_path / "none"), windows=1))
+    builder = ArtifactBuilder(store, opened, Calibration("english", windows=1, length=32))
     for _ in builder.make(parse("rtn@8bit,group=32")):
         pass
     card = json.loads((store.folder("weights", builder.key(parse("rtn@8bit,group=32"))) / "card.json").read_text())

@@ -1,0 +1,210 @@
+"""How a question is put to a model: as the task writes it, in the model's chat template, or after worked examples.
+
+LLM-KICK's raw prompts suit the models of its time. An instruction-tuned model answers nothing to them (": France" to
+"What is the capital of France?"), so what they measure on it is the prompt's form. `auto` takes the form that suits the
+model; what it took is recorded with every run and is part of its key, because another form is another measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from kick_core.errors import BadRequest, KickError
+from kick_core.models import chat_template
+from kick_core.models.tokenization import encode_all
+from kick_core.records import Example
+from kick_core.tasks import PromptSpec
+from kick_core.tasks.elicitation import Elicitation
+
+FORMS = "auto, raw, chat or shots:K"
+USUAL_SHOTS = 5
+_MARK = "\u2063QUESTION\u2063"
+"""Stands for the question when a template is read once for all; invisible separators, so that no template has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompting:
+    """One form, and why it was taken.
+
+    Attributes:
+        form: `raw`, `chat` or `shots`.
+        shots: worked examples before the question; 0 but for `shots`.
+        reason: one sentence for people.
+    """
+
+    form: Literal["raw", "chat", "shots"]
+    shots: int = 0
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """As the command line writes it."""
+        return f"shots:{self.shots}" if self.form == "shots" else self.form
+
+
+RAW = Prompting("raw", reason="the task has one form")
+
+
+def parse_prompting(text: str) -> str:
+    """Check a requested form. Raises BadRequest for anything but auto, raw, chat and shots:K."""
+    form, colon, count = text.partition(":")
+    if text in ("auto", "raw", "chat") or (form == "shots" and colon and count.isascii() and count.isdigit()):
+        return text
+    raise BadRequest(f"prompting {text!r} is not understood: {FORMS}, e.g. shots:5")
+
+
+def settle(requested: str, spec: PromptSpec, tokenizer: PreTrainedTokenizerBase) -> Prompting:
+    """The form that a request comes to for one task and one model.
+
+    Args:
+        requested: auto, raw, chat or shots:K.
+        spec: how the task is put under the run's protocol. Without an elicitation (perplexity, dialogues, few-shot
+            prompts, the pocket world, LLM-KICK's own protocol) it has one form, whatever is requested.
+        tokenizer: of the model; it holds the chat template.
+
+    Raises:
+        BadRequest: a form that is unknown, a chat template that is missing, or more worked examples than there are.
+    """
+    requested = parse_prompting(requested)
+    elicitation = spec.elicitation
+    if elicitation is None:
+        return RAW
+    most = len(elicitation.worked())
+    if requested == "raw":
+        return Prompting("raw", reason="it was requested")
+    if requested.startswith("shots:"):
+        count = int(requested.removeprefix("shots:"))
+        if not 1 <= count <= most:
+            raise BadRequest(f"prompting {requested}: there are {most} worked examples, so 1 to {most} can be shown")
+        return Prompting("shots", count, "it was requested")
+    if requested == "chat":
+        if not tokenizer.chat_template:
+            raise BadRequest(
+                f"prompting chat: the tokenizer of {tokenizer.name_or_path} has no chat template; "
+                f"use --prompting shots:{USUAL_SHOTS}, or auto"
+            )
+        return Prompting("chat", reason="it was requested")
+    if elicitation.completes:
+        return Prompting("shots", min(USUAL_SHOTS, most), "options are scored as completions of worked examples")
+    if tokenizer.chat_template:
+        return Prompting("chat", reason="the model has a chat template")
+    return Prompting("shots", min(USUAL_SHOTS, most), "the model has no chat template")
+
+
+def elicited(spec: PromptSpec, prompting: Prompting) -> PromptSpec:
+    """The spec under a settled form: how long an answer may be, and where it ends."""
+    if prompting.form == "raw" or spec.elicitation is None:
+        return spec
+    chat = prompting.form == "chat"
+    return replace(
+        spec,
+        prompting=prompting.text,
+        new_tokens=spec.elicitation.chat_tokens if chat else spec.elicitation.shot_tokens,
+        stop=() if chat else ("\n",),
+    )
+
+
+def frame(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, shots: int | None = None) -> tuple[str, str]:
+    """What stands before and after every question.
+
+    Args:
+        tokenizer: of the model.
+        spec: as `elicited` gives it; not raw.
+        shots: worked examples to show, where fewer than the form's number fit the context.
+
+    Returns:
+        (before, after): a prompt is before + question + after.
+    """
+    assert spec.elicitation is not None
+    if spec.prompting == "chat":
+        return _chat_frame(tokenizer, spec.elicitation)
+    return _shot_frame(spec.elicitation, shots_of(spec) if shots is None else shots)
+
+
+@lru_cache(maxsize=64)
+def _chat_frame(tokenizer: PreTrainedTokenizerBase, elicitation: Elicitation) -> tuple[str, str]:
+    content = elicitation.chat_format.format(question=_MARK)
+    text = chat_template.render(tokenizer, [{"role": "user", "content": content}])
+    before, mark, after = text.partition(_MARK)
+    if not mark:
+        raise KickError(f"the chat template of {tokenizer.name_or_path} does not write the user's message as it is")
+    return before, after
+
+
+@cache
+def _shot_frame(elicitation: Elicitation, shots: int) -> tuple[str, str]:
+    form = elicitation.shot_format
+    worked = "".join(f"{form.format(question=q)} {a}\n\n" for q, a in elicitation.worked()[:shots])
+    head, _, tail = form.format(question=_MARK).partition(_MARK)
+    return worked + head, tail
+
+
+def shots_of(spec: PromptSpec) -> int:
+    """Worked examples of an elicited spec."""
+    return int(spec.prompting.removeprefix("shots:")) if spec.prompting.startswith("shots:") else 0
+
+
+def settings(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec) -> dict[str, Any]:
+    """What a run's settings say of an elicited spec; nothing for a raw one."""
+    if spec.prompting == "raw":
+        return {}
+    before, after = frame(tokenizer, spec)
+    return {"prompting": spec.prompting, "before_question": before, "after_question": after}
+
+
+def text(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, example: Example, shots: int) -> str:
+    """One prompt as text.
+
+    Args:
+        tokenizer: of the model.
+        spec: raw, or as `elicited` gives it.
+        example: the question.
+        shots: worked examples to show; of a raw few-shot prompt the first ones of its own.
+    """
+    if spec.prompting != "raw":
+        assert spec.elicitation is not None
+        before, after = frame(tokenizer, spec, shots)
+        return f"{before}{spec.elicitation.question(example)}{after}"
+    if len(example.prompt) < 3:
+        return "".join(example.prompt)
+    return "".join((*example.prompt[: 1 + shots], example.prompt[-1]))
+
+
+def most_shots(spec: PromptSpec, example: Example) -> int:
+    """Worked examples that a prompt may show: the form's, or those of a raw few-shot prompt that the run keeps."""
+    if spec.prompting != "raw":
+        return shots_of(spec)
+    own = max(0, len(example.prompt) - 2)
+    return own if spec.shots is None else min(own, spec.shots)
+
+
+def prompts(
+    tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, examples: Sequence[Example], room: int
+) -> list[tuple[list[int], int | None]]:
+    """Prompts as token ids, with the number of worked examples that are shown.
+
+    Args:
+        tokenizer: of the model.
+        spec: raw, or as `elicited` gives it.
+        examples: the questions.
+        room: tokens that a prompt may have; worked examples are dropped one by one while it is longer.
+
+    Returns:
+        Per example its ids, and how many worked examples were left (None where the form has none).
+    """
+    left = [most_shots(spec, example) for example in examples]
+    few = [spec.prompting.startswith("shots:") or len(example.prompt) > 2 for example in examples]
+    found: list[tuple[list[int], int | None] | None] = [None] * len(examples)
+    while pending := [i for i, one in enumerate(found) if one is None]:
+        ids = encode_all(tokenizer, [text(tokenizer, spec, examples[i], left[i]) for i in pending])
+        for i, own in zip(pending, ids, strict=True):
+            if len(own) <= room or not left[i]:
+                found[i] = (own, left[i] if few[i] else None)
+            else:
+                left[i] -= 1
+    return [one for one in found if one]

@@ -1,0 +1,79 @@
+"""The world facts as examples: closed book, with options, and with the passage that holds the answer."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from typing import Any
+
+from kick_core import world_facts
+from kick_core.records import Example
+from kick_core.tasks.data.hub import in_random_order
+from kick_core.world_facts import Fact
+
+_PROMPT = "Question: {question}\nAnswer:"
+
+
+def _meta(fact: Fact) -> dict[str, Any]:
+    return {
+        "question": fact.question,
+        "subject": fact.relation.replace("_", " "),
+        "about": fact.subject,
+        "popularity": fact.popularity,
+        "popularity_unit": fact.unit,
+        "tier": fact.tier,
+    }
+
+
+def _examples(form: str) -> tuple[Example, ...]:
+    build = {"closed": _closed, "choice": _choice, "passage": _with_passage}[form]
+    return in_random_order("world facts", map(build, world_facts.rows()))  # one order, so that forms can be paired
+
+
+def _closed(fact: Fact) -> Example:
+    prompt = _PROMPT.format(question=fact.question)
+    return Example(fact.id, (prompt,), answers=(fact.answer, *fact.aliases), meta=_meta(fact))
+
+
+def _with_passage(fact: Fact) -> Example:
+    prompt = f"{fact.passage}\n\n{_PROMPT.format(question=fact.question)}"
+    meta = _meta(fact) | {"passage": fact.passage}
+    return Example(fact.id, (prompt,), answers=(fact.answer, *fact.aliases), meta=meta)
+
+
+def _choice(fact: Fact) -> Example:
+    options = [fact.answer, *fact.distractors]
+    random.Random(f"kick options 1 {fact.id}").shuffle(options)
+    return Example(
+        fact.id,
+        (_PROMPT.format(question=fact.question),),
+        choices=tuple(f" {option}" for option in options),
+        answers=("ABCD"[options.index(fact.answer)],),
+        meta=_meta(fact) | {"options": options},
+    )
+
+
+@cache
+def closed(data: str) -> tuple[Example, ...]:
+    """Every fact without help; the data's name says nothing, for the facts ship with the package."""
+    return _examples("closed")
+
+
+@cache
+def choice(data: str) -> tuple[Example, ...]:
+    """Every fact with three wrong answers of its kind."""
+    return _examples("choice")
+
+
+@cache
+def passage(data: str) -> tuple[Example, ...]:
+    """Every fact after a passage that holds its answer."""
+    return _examples("passage")
+
+
+def tier(example: Example) -> str:
+    """How well known the subject is, for the details of a run."""
+    return f"tier {example.meta['tier']}" if "tier" in example.meta else ""
+
+
+GROUPS = {"tier": tier}

@@ -1,0 +1,203 @@
+"""A user's own questions: one CSV or JSONL file, whose columns say how they are asked.
+
+    question            needed
+    answer / answers    needed; several accepted spellings are separated by `|` (CSV) or are a list (JSONL)
+    options             optional; at least two, separated by `|` or a list: then the options are scored
+    context / passage   optional: then it is asked with this text (open book)
+    subject             optional: groups the results
+    popularity          optional number: how well known the subject is
+
+A fault is named with its line and column.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from kick_core.errors import BadRequest, KickError
+from kick_core.keys import sha256_text
+from kick_core.records import Example
+from kick_core.tasks.data.hub import in_random_order
+from kick_core.tasks.scorers import normalise
+
+SUFFIXES = (".csv", ".jsonl")
+LARGEST = 64 << 20
+"""Bytes of a file of questions: it is read as a whole."""
+
+_ALIASES = {"answers": "answer", "passage": "context", "choices": "options"}
+_COLUMNS = ("question", "answer", "options", "context", "subject", "popularity")
+
+Form = Literal["closed", "choice", "open"]
+
+
+def is_file(data: str) -> bool:
+    """Whether a data name means a file of one's own questions, there or not."""
+    return data.endswith(SUFFIXES)
+
+
+def form_of(data: str) -> Form:
+    """How a file's questions are asked: with options, with a passage, or by themselves. Raises as `load` does."""
+    first = _rows(data)[0]
+    return "choice" if first.choices else "open" if "passage" in first.meta else "closed"
+
+
+def load(data: str, form: Form) -> tuple[Example, ...]:
+    """The questions of a file in one fixed random order.
+
+    Args:
+        data: the file's path.
+        form: the way they are to be asked.
+
+    Raises:
+        BadRequest: a file that is missing, too large or empty, a column or value that is missing or wrong, a question
+            that stands there twice, or a form that the file's columns do not give.
+        KickError: a file that cannot be read as UTF-8 text.
+    """
+    examples = _rows(data)
+    if (own := form_of(data)) != form:
+        raise BadRequest(f"{data}: its columns make {own} questions, not {form} ones: leave --task out")
+    return in_random_order("own questions", examples)
+
+
+def _rows(data: str) -> tuple[Example, ...]:
+    path = Path(data).expanduser()
+    if not path.is_file():
+        raise BadRequest(f"the file of questions {data!r} is not there")
+    stat = path.stat()
+    return _read(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, size: int, changed: int) -> tuple[Example, ...]:
+    if size > LARGEST:
+        raise BadRequest(f"{path} has {size >> 20} MB, at most {LARGEST >> 20} MB are read: ask a part of it")
+    try:
+        text = path.read_text("utf-8-sig")  # Excel begins its files with a byte-order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise KickError(f"{path} cannot be read as UTF-8 text ({error})") from error
+    rows = _csv(path, text) if path.suffix == ".csv" else _jsonl(path, text)
+    examples, lines = [], dict[str, int]()
+    kinds: dict[tuple[bool, bool], int] = {}
+    for line, row in rows:
+        example = _example(f"{path}, line {line}", row)
+        if (before := lines.setdefault(example.id, line)) != line:
+            raise BadRequest(f"{path}, line {line}: the question of line {before} stands here again; remove one")
+        kinds.setdefault((bool(example.choices), "passage" in example.meta), line)
+        examples.append(example)
+    if not examples:
+        raise BadRequest(f"{path} holds no question: a header with question and answer, and a line per question")
+    if len(kinds) > 1:
+        one, other = sorted(kinds.values())[:2]
+        raise BadRequest(
+            f"{path}: lines {one} and {other} differ in whether they have options or a context; "
+            f"put questions of another kind into a file of their own"
+        )
+    return tuple(examples)
+
+
+def _csv(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if not reader.fieldnames:
+        raise BadRequest(f"{path} is empty: its first line names the columns, e.g. question,answer")
+    try:
+        for row in reader:
+            if None in row:
+                raise BadRequest(f"{path}, line {reader.line_num} has more cells than the header names columns")
+            yield reader.line_num, {name: value for name, value in row.items() if value not in (None, "")}
+    except csv.Error as error:
+        raise BadRequest(f"{path}, line {reader.line_num} is no CSV ({error})") from error
+
+
+def _jsonl(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"{path}, line {number} is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise BadRequest(f"{path}, line {number}: a JSON object is expected, not {str(row)[:40]!r}")
+        yield number, {name: value for name, value in row.items() if value is not None}
+
+
+def _example(where: str, row: Mapping[str, Any]) -> Example:
+    cells = {_ALIASES.get(name.strip().lower(), name.strip().lower()): value for name, value in row.items()}
+    if unknown := sorted(set(cells) - {*_COLUMNS, "id"}):
+        raise BadRequest(f"{where}: unknown column {unknown[0]!r}; known are {', '.join(_COLUMNS)}")
+    question = _text(where, cells, "question")
+    answers = _list(where, cells, "answer")
+    if not question or not answers:
+        missing = "answer" if question else "question"
+        raise BadRequest(f"{where}: the column {missing!r} is missing or empty")
+    if not any(map(normalise, answers)):
+        raise BadRequest(f"{where}: answer {answers[0]!r} holds no word that could be compared; spell it out")
+    meta: dict[str, Any] = {"question": question}
+    for name, kept in (("subject", "subject"), ("context", "passage")):
+        if value := _text(where, cells, name):
+            meta[kept] = value
+    if "popularity" in cells:
+        meta["popularity"] = _number(where, cells["popularity"])
+    options = _list(where, cells, "options")
+    if options:
+        return _choice(where, question, answers, options, meta)
+    return Example(_id(question, meta), (f"Question: {question}\nAnswer:",), answers=answers, meta=meta)
+
+
+def _choice(
+    where: str, question: str, answers: tuple[str, ...], options: tuple[str, ...], meta: dict[str, Any]
+) -> Example:
+    plain = [option.casefold() for option in options]  # "-1" and "1" differ, so no normal form here
+    if len(options) < 2 or len(set(plain)) < len(plain):
+        raise BadRequest(f"{where}: options {', '.join(options)!r}: at least two that differ are needed")
+    gold = [i for i, option in enumerate(plain) if option in {answer.casefold() for answer in answers}]
+    if len(gold) != 1:
+        listed = ", ".join(options)
+        raise BadRequest(f"{where}: the answer {answers[0]!r} must be exactly one of the options {listed!r}")
+    shown = meta.get("passage", "")
+    prompt = f"{shown}\n\nQuestion: {question}\nAnswer:" if shown else f"Question: {question}\nAnswer:"
+    return Example(
+        _id(question, meta),
+        (prompt,),
+        choices=tuple(f" {option}" for option in options),
+        answers=(chr(ord("A") + gold[0]),),
+        meta=meta | {"options": list(options)},
+    )
+
+
+def _id(question: str, meta: Mapping[str, Any]) -> str:
+    """By content, so that a file may grow, or be sorted, and its answered questions stay answered."""
+    return f"own-{sha256_text(question + meta.get('passage', ''))[:16]}"
+
+
+def _text(where: str, cells: Mapping[str, Any], name: str) -> str:
+    value = cells.get(name, "")
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise BadRequest(f"{where}, {name}: a text is expected, not {str(value)[:40]!r}")
+    return str(value).strip()
+
+
+def _list(where: str, cells: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = cells.get(name, "")
+    parts = value if isinstance(value, list) else _text(where, cells, name).split("|")
+    for part in parts:
+        if not isinstance(part, str | int | float) or isinstance(part, bool):
+            raise BadRequest(f"{where}, {name}: texts are expected, not {str(part)[:40]!r}")
+    return tuple(dict.fromkeys(text for part in parts if (text := str(part).strip())))
+
+
+def _number(where: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadRequest(f"{where}, popularity: a number is expected, not {str(value)[:40]!r}")
+    return number
