@@ -13,9 +13,6 @@ depend on the shape of the forward and on the place in the row, but not on what 
   rows without a wanted question are not run. So a question has the same prefix, place and row whatever the limit
   was, before and after a resume, for dense and every variant. `plan_hash` names that layout.
 
-On a CPU in half precision Llama-shaped models are asked by `lean`, which computes every distinct token once and gives
-the same bits; all others by the library's forward.
-
 In float32 the promise is 1e-5 and the same text; in half precision it is the same bits for one plan and one machine.
 Out of memory: the rows of that batch are halved until it fits, and `Plan.notes` says so.
 """

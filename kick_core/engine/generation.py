@@ -11,8 +11,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core.engine.batching import Batch, BatchPolicy, Ids, batches, in_parts, round_up, rows_matter
-from kick_core.engine.lean import lean
-from kick_core.engine.lean_steps import DedupSteps
 from kick_core.engine.steps import NOT_FINITE, LibrarySteps, SlotSteps, steps_for
 from kick_core.errors import BadRequest
 
@@ -57,10 +55,7 @@ class Sampling:
 
 Stopper = Callable[[list[int]], bool]
 
-Steps = SlotSteps | LibrarySteps | DedupSteps
-
-_MANY = 4
-"""The lean forward takes so many times the plan's rows at once: in its steps many rows cost little more than few."""
+Steps = SlotSteps | LibrarySteps
 
 _WINDOW = 8
 """A stop string is looked for in the text of so many last tokens."""
@@ -110,8 +105,7 @@ def generate(
         raise BadRequest(f"sampling needs one seed per prompt: {len(seeds or ())} seeds for {len(prompts)} prompts")
     rules = _Rules(new_tokens, ends, stops)
     fixed = rows_matter(model)
-    choose, small = sampling.choose if sampling else None, lean(model)
-    steps = DedupSteps(small, plan, choose) if small else steps_for(model, plan, filler, choose, whole=fixed)
+    steps = steps_for(model, plan, filler, sampling.choose if sampling else None, whole=fixed)
     for batch in _batches([len(p) for p in prompts], new_tokens, plan, steps, fixed):
 
         def ask(items: Sequence[int], rows: int, room: int = batch.length) -> dict[int, Generated]:
@@ -127,12 +121,11 @@ def _batches(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: 
     """Which prompts are decoded together. Where the shape matters it follows from a prompt alone."""
     if isinstance(steps, LibrarySteps):
         return batches(lengths, plan)
-    most = _MANY * plan.rows if isinstance(steps, DedupSteps) else plan.rows
     order = sorted(range(len(lengths)), key=lambda item: (plan.length(lengths[item]), item))
     made: list[Batch] = []
     if not fixed:
         while order:
-            rows = max(1, min(most, plan.tokens // (lengths[order[-1]] + new_tokens)))
+            rows = max(1, min(plan.rows, plan.tokens // (lengths[order[-1]] + new_tokens)))
             room = round_up(max(lengths[i] for i in order[-rows:]) + new_tokens, plan.room)
             made.append(Batch(tuple(order[-rows:]), rows, room))
             del order[-rows:]

@@ -22,8 +22,7 @@ from transformers.cache_utils import DynamicLayer
 
 from kick_core.engine import fused
 from kick_core.engine.batching import BatchPolicy, Ids, batches, in_parts, logits_of, rows_matter
-from kick_core.engine.lean import DedupForward, Rows, attention, lean
-from kick_core.engine.packing import Layout, Row, branches, digest, pack_layout
+from kick_core.engine.packing import Layout, Row, digest, pack_layout
 from kick_core.engine.padded import Options, OptionScores, in_batches, scored
 
 
@@ -89,32 +88,17 @@ def _in_packs(
 ) -> Iterator[dict[int, OptionScores]]:
     layout = pack_layout(prompts, options, plan)
     stand_ins = fused.FusedPatches(model, plan.step) if plan.kernels else None
-    packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins, lean(model))
+    packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins)
     for rows, count in _shapes(layout, plan):
         some = [row for row in rows if asked.intersection(row.items)]
         for start in range(0, len(some), count):
             part = some[start : start + count]
-            if packer.lean is not None:
-                yield from _by_dedup(packer, packer.lean, part, asked)
-                continue
             for found in in_parts(part, count, packer.scores, plan):
                 if sound := {item: score for item, score in found.items() if item in asked and score.finite}:
                     yield sound
                 # one question's NaN reaches its neighbours through the mask (0 x NaN is NaN): these are asked alone
                 spoiled = [item for item, score in found.items() if item in asked and not score.finite]
                 yield from in_batches(model, prompts, options, spoiled, plan, filler)
-
-
-def _by_dedup(
-    packer: _Packer, small: DedupForward, part: Sequence[Row], asked: set[int]
-) -> Iterator[dict[int, OptionScores]]:
-    """The wanted questions of a pack. Those that a neighbour's NaN may have reached are asked again, one at a time in
-    the same place: a neighbour that is not asked has no part in their numbers."""
-    found = packer.dedup_scores(small, part, asked.intersection(item for row in part for item in row.items))
-    if sound := {item: score for item, score in found.items() if score.finite}:
-        yield sound
-    for item in (item for item, score in found.items() if not score.finite):
-        yield packer.dedup_scores(small, [row for row in part if item in row.items], {item})
 
 
 def _shapes(layout: Layout, plan: BatchPolicy) -> Iterator[tuple[list[Row], int]]:
@@ -157,7 +141,6 @@ class _Packer:
     filler: int
     prefixes: dict[int, list[tuple[Tensor, Tensor]]]
     stand_ins: fused.FusedPatches | None
-    lean: DedupForward | None
 
     def scores(self, part: Sequence[Row], count: int) -> dict[int, OptionScores]:
         """Score all questions of these rows in one forward of `count` rows, or of as many as there are."""
@@ -177,33 +160,6 @@ class _Packer:
                 inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
             logits = logits_of(self.model, inputs, kept.to(device))
         return self._read(logits.log_softmax(-1), places.first)
-
-    def dedup_scores(self, small: DedupForward, part: Sequence[Row], asked: Collection[int]) -> dict[int, OptionScores]:
-        """Score the `asked` questions of these rows, at least one in each; only their tokens are computed."""
-        places = self._places(part)
-        mask, before = self._mask(part, places), self._cache(part).layers if part[0].room else None
-        wanted = torch.isin(places.question, torch.tensor(sorted(asked)))
-        number = (wanted.view(-1).cumsum(0) - 1).view_as(wanted)
-        # elsewhere stands the row's first wanted token, which the mask hides
-        cells = torch.where(wanted, number, number.gather(1, wanted.long().argmax(1, keepdim=True)))
-        at = wanted.view(-1).nonzero()[:, 0]
-        rows = Rows(cells, torch.arange(len(at)), at)
-
-        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            own, seen = rows.spread(keys), rows.spread(values)
-            if before is not None:
-                own, seen = before[layer].update(own, seen)
-            return rows.collect(attention(small, layer, rows.spread(queries), own, seen, mask))
-
-        first: dict[int, tuple[int, int]] = {}
-        kept: list[int] = []
-        for item in asked:
-            row, place = places.first[item]
-            first[item] = (0, len(kept))
-            kept += cells[row, places.kept[row, place : place + 1 + sum(branches(self.options[item]))]].tolist()
-        ids, positions = (side.view(-1)[at] for side in (places.ids, places.positions))
-        states = small.states(ids, positions, attend, torch.tensor(kept))
-        return self._read(small.logits(states).log_softmax(-1)[None], first)
 
     def _places(self, rows: Sequence[Row]) -> _Places:
         shape = (len(rows), rows[0].length)

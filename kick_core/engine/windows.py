@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kick_core.engine.batching import BatchPolicy, Ids, batches, in_parts, padded, round_up, rows_matter
-from kick_core.engine.lean import causal, flat, lean
 
 _CHUNK = 2048
 """Positions (over all rows) whose logits are float32 at the same time: 262 MB at a vocabulary of 32,000."""
@@ -58,20 +57,6 @@ class TextScore(NamedTuple):
     until: int
 
 
-def _reader(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
-    """What gives the logits [rows, length, vocabulary], in the model's dtype, of windows [rows, length]."""
-    small = lean(model)
-    if small is None:
-        return lambda ids: model(input_ids=ids, use_cache=False).logits
-
-    def read(ids: Tensor) -> Tensor:
-        laid = flat(ids.tolist(), [ids.shape[1]] * len(ids))
-        states = small.states(laid.ids, laid.positions, causal(small, laid))
-        return small.head(states[laid.rows[0].cells])
-
-    return read
-
-
 def _filled(model: PreTrainedModel, part: Tensor, rows: int) -> Tensor:
     """A last batch of windows filled up with copies, where the number of rows matters."""
     count = rows if rows_matter(model) else len(part)
@@ -83,11 +68,10 @@ def window_logprobs(
     model: PreTrainedModel, windows: Tensor, *, rows: int, plan: BatchPolicy | None = None
 ) -> Iterator[tuple[int, list[float]]]:
     """Summed log-probability of tokens 1 … length-1 of each window [windows, length]; yields (first, sums)."""
-    read = _reader(model)
 
     def ask(part: Sequence[int], count: int) -> list[float]:
         ids = _filled(model, windows[part[0] : part[-1] + 1], count)
-        logits = read(ids)[: len(part), :-1]
+        logits = model(input_ids=ids, use_cache=False).logits[: len(part), :-1]
         return [float(_taken(row, tokens[1:]).sum()) for row, tokens in zip(logits, ids, strict=False)]
 
     first = 0
@@ -142,11 +126,10 @@ def _positions(
 ) -> Iterator[tuple[int, Scores]]:
     """`look` at the log-probabilities [positions, vocabulary] of some positions at a time; their places are counted
     over all windows."""
-    read = _reader(model)
 
     def ask(part: Sequence[int], count: int) -> Scores:
         ids = _filled(model, windows[part[0] : part[-1] + 1], count)
-        logits = read(ids)[: len(part), :-1]
+        logits = model(input_ids=ids, use_cache=False).logits[: len(part), :-1]
         width, came = logits.shape[1], ids[: len(part), 1:].flatten()
         flat, start, found = logits.flatten(0, 1), part[0] * logits.shape[1], []
         for at in range(0, len(flat), _CHUNK):
