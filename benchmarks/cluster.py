@@ -28,13 +28,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kick_core import jobs
-from kick_core.jobs import ray_cluster
+from kick_core.jobs.specs import ClusterJob
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import Calibration
 from kick_core.store import Store, open_store
-from kick_core.sweeps import pool
-from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import driver
+from kick_core.sweeps.request import SweepJob
 
 RECIPES = tuple(f"sparsegpt@{target}" for target in ("0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "2:4", "4:8"))
 VOCABULARY = 4096
@@ -59,28 +58,28 @@ def make_model(folder: Path, hidden: int, layers: int, device: str) -> None:
             shutil.copy(path, folder)
 
 
-def request(folder: Path, recipes: tuple[str, ...], windows: int, length: int, device: str) -> Request:
+def request(folder: Path, recipes: tuple[str, ...], windows: int, length: int, device: str) -> SweepJob:
     """Compress only, calibrated on random tokens."""
     tokens = folder / f"tokens-{windows}-{length}.npy"
     if not tokens.exists():
         np.save(tokens, np.random.default_rng(1).integers(6, VOCABULARY, (windows, length), dtype=np.int64))
-    return Request(str(folder), recipes, calibration=Calibration(str(tokens), windows, length), device=device)
+    return SweepJob(str(folder), recipes, calibration=Calibration(str(tokens), windows, length), device=device)
 
 
 # --- one case, in a process of its own -----------------------------------------------------------------------------
 
 
-def local(asked: Request, store: Store, processes: int | None) -> dict[str, Any]:
+def local(asked: SweepJob, store: Store, processes: int | None) -> dict[str, Any]:
     """By processes of this machine, as `kick sweep` does."""
-    for _ in pool.run(Sweep(asked, store), processes):
+    for _ in driver.run(asked, store, processes):
         pass
     return {}
 
 
-def ray(asked: Request, store: Store, tasks: int) -> dict[str, Any]:
+def ray(asked: SweepJob, store: Store, tasks: int) -> dict[str, Any]:
     """By a detached driver and Ray, as `kick sweep --ray auto` does."""
     began, at_work = time.perf_counter(), None
-    name = jobs.start(store, ray_cluster.Spread(asked, workers=tasks)).id
+    name = jobs.start(store, ClusterJob(asked, workers=tasks)).id
     while (found := jobs.job(store, name)).active:
         if at_work is None and found.cell:
             at_work = time.perf_counter() - began
@@ -91,7 +90,7 @@ def ray(asked: Request, store: Store, tasks: int) -> dict[str, Any]:
 
 
 def child(given: argparse.Namespace) -> None:
-    asked = Request.from_json(json.loads(given.child))
+    asked = SweepJob.from_json(json.loads(given.child))
     store = open_store(given.cache)
     case: Callable[..., dict[str, Any]] = ray if given.case == "ray" else local
     print(json.dumps(case(asked, store, given.tasks)))
@@ -109,7 +108,7 @@ def sums(store: Store) -> dict[str, Any]:
     return found
 
 
-def timed(asked: Request, cache: Path, case: str, tasks: int) -> dict[str, Any]:
+def timed(asked: SweepJob, cache: Path, case: str, tasks: int) -> dict[str, Any]:
     """One case from an empty cache: its seconds, and what it sealed."""
     shutil.rmtree(cache, ignore_errors=True)
     command = [sys.executable, __file__, "--child", json.dumps(asked.to_json()), "--case", case]
@@ -133,7 +132,7 @@ def compare(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     make_model(folder / "model", given.hidden, given.layers, given.device)
     make_model(folder / "warm", given.hidden, 1, given.device)
 
-    def of(device: str, recipes: tuple[str, ...], model: str = "model") -> Request:
+    def of(device: str, recipes: tuple[str, ...], model: str = "model") -> SweepJob:
         return request(folder / model, recipes, given.windows, given.length, device)
 
     recipes = RECIPES[: given.recipes]

@@ -83,14 +83,14 @@ def worker(folder: str, cache: str, recipe: str, limit: float) -> None:
     thread = threading.Thread(target=watch, daemon=True)
     from kick_core.spec import Calibration
     from kick_core.store import open_store
-    from kick_core.sweeps.grid import Sweep
-    from kick_core.sweeps.request import Request
+    from kick_core.sweeps import driver
+    from kick_core.sweeps.request import SweepJob
 
     before = _anonymous()
     thread.start()
     began = time.perf_counter()
-    request = Request(folder, (recipe,), calibration=Calibration("pocket", 8, 128), device="cpu")
-    for _ in Sweep(request, open_store(cache)).run():
+    request = SweepJob(folder, (recipe,), calibration=Calibration("pocket", 8, 128), device="cpu")
+    for _ in driver.run(request, open_store(cache), 1):
         pass
     stop.set()
     seconds = time.perf_counter() - began

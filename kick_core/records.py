@@ -188,7 +188,8 @@ class Progress:
     """Where a sweep is, or an answer to a prompt of one's own (`answer`: the text so far).
 
     `done` and `total` are in units of work; a cell is one recipe or one task of it. `where` names the machines at work
-    when it is not this one alone.
+    when it is not this one alone. `remaining` seconds are None before anything is known of them; `warning` is for
+    whoever waits, and stays on the screen.
     """
 
     cell: str
@@ -200,6 +201,8 @@ class Progress:
     loss: float | None = None
     answer: str | None = None
     where: str = ""
+    remaining: float | None = None
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,19 @@ from kick_core.errors import BadRequest, KickError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command.
+
+    Args:
+        arguments: The words after `kick`; None takes the process's own.
+
+    Returns:
+        The exit status: 0, 1 failed, 2 bad arguments, 130 stopped.
+    """
     from kick_core.cli.arguments import parser
 
-    given = parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     try:
-        status: int = given.command(given)
+        status: int = args.command(args)
         return status
     except BadRequest as error:
         print(f"kick: {error}", file=sys.stderr)

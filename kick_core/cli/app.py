@@ -24,18 +24,18 @@ PACKAGED = Path(__file__).resolve().parents[1] / "explorer" / "site"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def app(given: Namespace) -> int:
+def run(args: Namespace) -> int:
     """`kick app`: the explorer on 127.0.0.1, until Ctrl-C."""
-    command = app_command(given)
+    command = app_command(args)
     environment = dict(os.environ)
     # resolved here: the server runs in the folder of app.py, whose .streamlit/config.toml it reads
-    root = Path(given.cache).expanduser() if given.cache else default_root()
+    root = Path(args.cache).expanduser() if args.cache else default_root()
     environment["KICK_CACHE"] = str(root.resolve())
-    if given.read_only:
+    if args.read_only:
         environment["KICK_READ_ONLY"] = "1"
-    address = f"http://{given.host}:{given.port}"
+    address = f"http://{args.host}:{args.port}"
     print(f"the explorer: {address} (Ctrl-C ends it)", file=sys.stderr)
-    if not given.no_browser:
+    if not args.no_browser:
         threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
     with subprocess.Popen(command, cwd=Path(command[4]).parent, env=environment) as server:
         # Ctrl-C reaches the server by itself; a service manager's SIGTERM reaches only this process
@@ -43,29 +43,29 @@ def app(given: Namespace) -> int:
         return server.wait()
 
 
-def app_command(given: Namespace) -> list[str]:
+def app_command(args: Namespace) -> list[str]:
     """The server's command line. Raises BadRequest for what would open it to others unasked."""
-    if not 1 <= given.port <= 65535:
-        raise BadRequest(f"port {given.port}: a number from 1 to 65535")
-    if given.host not in LOOPBACK and not given.unsafe_no_auth:
+    if not 1 <= args.port <= 65535:
+        raise BadRequest(f"port {args.port}: a number from 1 to 65535")
+    if args.host not in LOOPBACK and not args.unsafe_no_auth:
         raise BadRequest(
-            f"host {given.host}: whoever reaches it could read every result and start jobs, for nobody has to log in. "
+            f"host {args.host}: whoever reaches it could read every result and start jobs, for nobody has to log in. "
             f"Put a proxy with a login before 127.0.0.1 and name it with --allow-host, or add --unsafe-no-auth "
             f"(better with --read-only)"
         )
-    for name in given.allow_hosts:
+    for name in args.allow_hosts:
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", name):
             raise BadRequest(f"allowed host {name!r}: a name or address alone, without http:// and without a port")
     script = (provenance.checkout() or PACKAGED) / "app.py"
     if not script.is_file():
         raise KickError(f"{script} is missing: this installation of llm-kick-explorer is incomplete, install it again")
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", given.host]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.address", args.host]
     # headless also when a browser is opened: otherwise Streamlit's first start stops to ask for an e-mail address
-    command += ["--server.port", str(given.port), "--server.headless", "true"]
+    command += ["--server.port", str(args.port), "--server.headless", "true"]
     # watching every imported file for edits costs several times the app's own work; developers use `streamlit run`
     command += ["--server.fileWatcherType", "none"]
-    beyond = [given.host] if given.host not in LOOPBACK else []
-    if names := [*beyond, *given.allow_hosts]:
+    beyond = [args.host] if args.host not in LOOPBACK else []
+    if names := [*beyond, *args.allow_hosts]:
         # repeated flags: a list in one flag would be taken for one name and refuse everybody
         for name in ("localhost", "127.0.0.1", *names):
             command += ["--server.allowedHosts", name]

@@ -11,22 +11,15 @@ from kick_core import __version__
 from kick_core.spec import DTYPES
 
 
-class _Later:
-    """A file of commands that is imported when one of them is run: help and plans wait for nothing."""
+def _later(file: str, name: str = "run") -> Callable[[Namespace], int]:
+    """A command whose file is imported when it is run: help and plans wait for nothing."""
 
-    def __init__(self, file: str) -> None:
-        self._file = file
+    def command(args: Namespace) -> int:
+        status: int = getattr(import_module(f"kick_core.cli.{file}"), name)(args)
+        return status
 
-    def __getattr__(self, name: str) -> Callable[[Namespace], int]:
-        def command(given: Namespace) -> int:
-            found: int = getattr(import_module(f"kick_core.cli.{self._file}"), name)(given)
-            return found
+    return command
 
-        return command
-
-
-judge, measure, reproduce = _Later("judge"), _Later("measure"), _Later("reproduce")
-app, cache, sweep = _Later("app"), _Later("cache"), _Later("sweep")
 
 _RECIPES = """recipes:
   dense                the uncompressed model
@@ -34,9 +27,9 @@ _RECIPES = """recipes:
   magnitude@2:4        keep 2 of every 4 consecutive inputs of a row
   rtn@4bit,group=64    bits, with options after commas
   wanda@0.5,alloc=search,objective=factoid_qa
-                       a ratio shared out as serves error (default), perplexity or a task best
+                       layer allocation searched for the least error (default), perplexity or task loss
   depth@0.25           whole blocks; width: channels and heads; mop: whichever of the two hurts less
-  mix@4.5bpw           every matrix in its own way, under a budget of bits a weight
+  mix@4.5bpw           every matrix in its own way, under a budget of bits per weight
 """
 
 
@@ -44,7 +37,7 @@ def parser() -> ArgumentParser:
     """The whole command line."""
     top = ArgumentParser(
         prog="kick",
-        description="Compress language models, ask them what they know, keep every answer.",
+        description="Compress language models, evaluate what they still know, keep every answer.",
         epilog=_RECIPES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,13 +56,13 @@ def parser() -> ArgumentParser:
 
 
 def _command(commands: argparse._SubParsersAction[ArgumentParser], name: str, about: str) -> ArgumentParser:
-    made = commands.add_parser(
+    command = commands.add_parser(
         name, help=about, description=about, epilog=_RECIPES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    command.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     place = "the cache (default: KICK_CACHE, else cache/ of a checkout or ~/.cache/kick)"
-    made.add_argument("--cache", metavar="DIR", help=place)
-    return made
+    command.add_argument("--cache", metavar="DIR", help=place)
+    return command
 
 
 def _model(command: ArgumentParser, *, needed: bool = True) -> None:
@@ -81,22 +74,22 @@ def _model(command: ArgumentParser, *, needed: bool = True) -> None:
         "--device",
         "--devices",
         default="auto",
-        help="auto, cpu, cuda, cuda:N, or all: sweeps deal out over GPUs",
+        help="auto, cpu, cuda, cuda:N, or all: a sweep uses every GPU",
     )
     command.add_argument("--dtype", default="auto", help=f"one of {', '.join(DTYPES)}; auto is the model's own")
 
 
 def _calibration(command: ArgumentParser, *, windows: int | None = 128) -> None:
-    group = command.add_argument_group("calibration (methods that look at data)")
+    group = command.add_argument_group("calibration (for methods that need data)")
     group.add_argument("--calibration", metavar="SRC", help="pocket, c4, wikitext2, text, JSONL or token ids")
     group.add_argument("--windows", type=int, help="number of windows" + (f" (default {windows})" if windows else ""))
-    group.add_argument("--length", type=int, help="tokens a window (default: the model's context, at most 2048)")
+    group.add_argument("--length", type=int, help="tokens per window (default: the model's context, at most 2048)")
     group.add_argument("--seed", type=int, help="which windows are drawn (default 0)")
     group.add_argument("--propagate", help="compressed (the papers' procedure) or dense")
 
 
-def _asking(command: ArgumentParser) -> None:
-    command.add_argument("--limit", type=int, metavar="N", help="ask the first N examples of each task")
+def _evaluation(command: ArgumentParser) -> None:
+    command.add_argument("--limit", type=int, metavar="N", help="evaluate the first N examples of each task")
     command.add_argument(
         "--data",
         default="pocket",
@@ -108,20 +101,22 @@ def _asking(command: ArgumentParser) -> None:
     )
 
 
-def _hosts(command: ArgumentParser) -> None:
+def _backend(command: ArgumentParser) -> None:
     command.add_argument(
-        "--engine", default="kick", metavar="E", help="who answers: kick, or vllm[,NAME=VALUE…] (see KICK_VLLM)"
+        "--engine", default="kick", metavar="E", help="inference engine: kick, or vllm[,NAME=VALUE…] (see KICK_VLLM)"
     )
     command.add_argument(
-        "--device-map", metavar="auto", help="ask a model that no GPU holds: over all GPUs, memory and disk"
+        "--device-map", metavar="auto", help="evaluate a model that no GPU holds: spread over all GPUs, memory and disk"
     )
     command.add_argument("--max-memory", default="", metavar="M", help="what a device map may take: 0=20GiB,cpu=60GiB")
 
 
-def _closer(command: ArgumentParser) -> None:
+def _comparison(command: ArgumentParser) -> None:
     command.add_argument("--fidelity", action="store_true", help="compare whole distributions with dense: KL, top-1")
     command.add_argument(
-        "--noise-floor", action="store_true", help="ask dense again in other batches: what the evaluator alone changes"
+        "--noise-floor",
+        action="store_true",
+        help="evaluate dense twice, in other batches: the evaluator's own noise",
     )
 
 
@@ -130,35 +125,40 @@ def _compress(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     _model(command)
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
     _calibration(command)
-    command.set_defaults(command=measure.compress)
+    command.set_defaults(command=_later("compress"))
 
 
 def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
-    command = _command(commands, "evaluate", "Ask recipes of a model tasks, and compare with dense.")
+    command = _command(commands, "evaluate", "Evaluate a model under recipes on tasks, and compare with dense.")
     _model(command)
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
     command.add_argument("--task", action="append", required=True, dest="tasks", metavar="T", help="may be repeated")
-    _asking(command)
-    _hosts(command)
-    _closer(command)
+    _evaluation(command)
+    _backend(command)
+    _comparison(command)
     _calibration(command)
-    command.set_defaults(command=measure.evaluate)
+    command.set_defaults(command=_later("evaluate"))
 
 
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
-    command = _command(commands, "sweep", "Do a whole grid of recipes and tasks; done cells cost nothing.")
+    command = _command(commands, "sweep", "Run a grid of recipes and tasks; finished cells cost nothing.")
     _model(command, needed=False)
     command.add_argument("--preset", help="demo, paper, or what `kick reproduce` knows")
-    command.add_argument("--plan", action="store_true", help="do nothing; say what it would cost")
+    command.add_argument("--plan", action="store_true", help="run nothing; print what it would cost")
     command.add_argument("--recipe", action="append", default=[], dest="recipes", metavar="R", help="may be repeated")
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
-    command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
+    command.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes (default: one per core for small models)",
+    )
     _cluster(command)
-    _asking(command)
-    _hosts(command)
-    _closer(command)
+    _evaluation(command)
+    _backend(command)
+    _comparison(command)
     _calibration(command, windows=None)
-    command.set_defaults(command=sweep.sweep)
+    command.set_defaults(command=_later("sweep"))
 
 
 def _cluster(command: ArgumentParser) -> None:
@@ -170,13 +170,13 @@ def _cluster(command: ArgumentParser) -> None:
         "--ray", metavar="ADDRESS",
         help="HOST:PORT of a Ray cluster, or auto: RAY_ADDRESS if it is set, else all of this machine",
     )  # fmt: skip
-    group.add_argument("--gpus-per-task", type=int, metavar="K", help="GPUs that one recipe gets (default 1)")
-    group.add_argument("--attach", metavar="ID", help="show a job's progress; one whose process is gone goes on")
+    group.add_argument("--gpus-per-task", type=int, metavar="K", help="GPUs per recipe (default 1)")
+    group.add_argument("--attach", metavar="ID", help="show a job's progress; one whose process is gone is resumed")
     group.add_argument("--stop", metavar="ID", help="stop a job; what it finished is kept")
 
 
 def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
-    command = _command(commands, "reproduce", "An experiment of the LLM-KICK paper: its numbers beside those measured.")
+    command = _command(commands, "reproduce", "Run an experiment of the LLM-KICK paper, beside its published numbers.")
     command.add_argument(
         "name",
         metavar="NAME",
@@ -192,34 +192,39 @@ def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--revision", help="of a hub model")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     command.add_argument("--dtype", default="auto", help=f"one of {', '.join(DTYPES)}; auto is the model's own")
-    command.add_argument("--plan", action="store_true", help="do nothing; say what it would cost")
-    command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for small models)")
-    _asking(command)
+    command.add_argument("--plan", action="store_true", help="run nothing; print what it would cost")
+    command.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes (default: one per core for small models)",
+    )
+    _evaluation(command)
     _calibration(command, windows=None)
-    command.set_defaults(command=reproduce.reproduce)
+    command.set_defaults(command=_later("reproduce"))
 
 
 def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
-    command = _command(commands, "export", "Write a compressed model for others; it is reloaded and compared first.")
+    command = _command(commands, "export", "Write a compressed model for other programs; reloaded and compared first.")
     _model(command)
     command.add_argument("recipe", metavar="RECIPE")
     command.add_argument("folder", metavar="DIR")
     command.add_argument("--format", required=True, help="dense, gptq or compressed-tensors")
     _calibration(command)
-    command.set_defaults(command=measure.export)
+    command.set_defaults(command=_later("export"))
 
 
 def _score(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "score", "Derive all verdicts again from the stored outputs; needs no model.")
-    command.set_defaults(command=cache.score)
+    command.set_defaults(command=_later("score"))
 
 
 def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
-    command = _command(commands, "judge", "Have a language model judge stored answers, beside dense; opens no model.")
+    command = _command(commands, "judge", "Have a language model judge stored answers against dense; opens no model.")
     command.epilog = (
         "endpoint: any OpenAI-compatible one. Address and key come from the environment only:\n"
         "  OPENAI_BASE_URL and OPENAI_API_KEY, or KICK_JUDGE_BASE_URL and KICK_JUDGE_API_KEY\n"
-        "  KICK_JUDGE_PRICE_IN and KICK_JUDGE_PRICE_OUT (of a million tokens) add the cost to the forecast"
+        "  KICK_JUDGE_PRICE_IN and KICK_JUDGE_PRICE_OUT (per million tokens) add the cost to the forecast"
     )
     command.add_argument("named", metavar="RUN_OR_MODEL", help="a model as it was evaluated, or a run's key")
     command.add_argument("recipes", nargs="*", metavar="RECIPE", help="which were evaluated (a run alone needs none)")
@@ -229,53 +234,53 @@ def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--repeats", type=int, default=1, metavar="K", help="verdicts on every answer (default 1)")
     command.add_argument("--limit", type=int, metavar="N", help="judge the first N examples")
     command.add_argument("--plan", action="store_true", help="forecast calls, tokens and cost, and stop there")
-    command.add_argument("--concurrency", type=int, default=4, metavar="C", help="calls at once (default 4)")
-    command.add_argument("--timeout", type=float, default=180, metavar="S", help="seconds a reply (default 180)")
+    command.add_argument("--concurrency", type=int, default=4, metavar="C", help="concurrent calls (default 4)")
+    command.add_argument("--timeout", type=float, default=180, metavar="S", help="seconds per reply (default 180)")
     command.add_argument("--temperature", metavar="X", help="default: the style's; 'default' leaves it to the endpoint")
     command.add_argument("--max-tokens", type=int, metavar="N", help="of a verdict (default: the style's)")
     command.add_argument(
         "--as-published", action="store_true", help="bare prompts; LLM-KICK's with the compressed answer second only"
     )
-    command.set_defaults(command=judge.judge)
+    command.set_defaults(command=_later("judge"))
 
 
 def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
-    command = _command(commands, "list", "What the cache holds.")
-    command.set_defaults(command=cache.list_all)
-    command = _command(commands, "show", "One artifact, run or judging by its key.")
+    command = _command(commands, "list", "List what the cache holds.")
+    command.set_defaults(command=_later("list"))
+    command = _command(commands, "show", "Show one artifact, run or judging by its key.")
     command.add_argument("key", metavar="KEY", help="a key, or the beginning of one")
-    command.set_defaults(command=cache.show)
-    command = _command(commands, "verify", "Look for damage; damaged artifacts are set aside and made again.")
+    command.set_defaults(command=_later("show"))
+    command = _command(commands, "verify", "Check for damage; damaged artifacts are set aside and made again.")
     command.add_argument("--deep", action="store_true", help="read every byte")
-    command.set_defaults(command=cache.verify)
+    command.set_defaults(command=_later("verify"))
     command = _command(
         commands,
         "gc",
-        "Make room: leftovers go, nested masks share files, then artifacts go that are cheapest to remake.",
+        "Free space: remove leftovers, share nested masks, then remove what is cheapest to remake.",
     )
-    command.add_argument("--max-size", type=int, metavar="BYTES", help="keep at most so many bytes of weights")
-    command.set_defaults(command=cache.collect)
-    command = _command(commands, "pin", "Let gc never remove an artifact.")
+    command.add_argument("--max-size", type=int, metavar="BYTES", help="keep at most this many bytes of weights")
+    command.set_defaults(command=_later("gc"))
+    command = _command(commands, "pin", "Protect an artifact from gc.")
     command.add_argument("key", metavar="KEY", help="a key, or the beginning of one")
-    command.add_argument("--off", action="store_true", help="no longer")
-    command.set_defaults(command=cache.pin)
-    command = _command(commands, "report", "Write what was found of a model as one HTML file that works offline.")
+    command.add_argument("--off", action="store_true", help="remove the protection")
+    command.set_defaults(command=_later("show", "pin"))
+    command = _command(commands, "report", "Write a model's results as one HTML file that works offline.")
     command.add_argument("file", metavar="FILE.html")
     command.add_argument("--model", help="which model (default: the one measured most)")
     command.add_argument(
-        "--data", metavar="DATA", help="pocket, official or a folder (default: pocket where it was asked)"
+        "--data", metavar="DATA", help="pocket, official or a folder (default: pocket where it was evaluated)"
     )
-    command.add_argument("--protocol", help="strict or paper (default: the one asked under most)")
-    command.set_defaults(command=cache.report)
-    command = _command(commands, "doctor", "What this machine offers, and what is missing.")
-    command.set_defaults(command=cache.doctor)
+    command.add_argument("--protocol", help="strict or paper (default: the most used one)")
+    command.set_defaults(command=_later("report"))
+    command = _command(commands, "doctor", "Show what this machine offers and what is missing.")
+    command.set_defaults(command=_later("doctor"))
 
 
 def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "app", "Open the explorer on 127.0.0.1.")
     command.add_argument("--port", type=int, default=8501)
     command.add_argument("--no-browser", action="store_true", help="do not open a browser window")
-    command.add_argument("--read-only", action="store_true", help="to look at only: no jobs, no prompts")
+    command.add_argument("--read-only", action="store_true", help="view only: no jobs, no prompts")
     command.add_argument(
         "--allow-host", action="append", default=[], dest="allow_hosts", metavar="NAME",
         help="answer under this name too (behind a proxy); may be repeated",
@@ -284,4 +289,4 @@ def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument(
         "--unsafe-no-auth", action="store_true", help="listen beyond this machine though nobody has to log in"
     )
-    command.set_defaults(command=app.app)
+    command.set_defaults(command=_later("app"))

@@ -6,70 +6,73 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any
 
 from kick_core import jobs
 from kick_core.cli import printing
-from kick_core.cli.requests import sweep_request
+from kick_core.cli.requests import preset_job
 from kick_core.errors import BadRequest, KickError
-from kick_core.jobs import ray_cluster
+from kick_core.jobs import specs
+from kick_core.jobs.ray_cluster import driver as cluster
+from kick_core.jobs.ray_cluster import joining
 from kick_core.records import Progress
 from kick_core.store import Store, open_store
-from kick_core.sweeps import grid, known_keys
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import grid, sweep_keys
+from kick_core.sweeps.request import SweepJob
+from kick_core.sweeps.sweep_keys import SweepKeys
 
 _TICK = 0.3
 
 
-def start(given: Namespace) -> int:
+def start(args: Namespace) -> int:
     """`kick sweep MODEL … --ray ADDRESS`: start the job, or join it, and show it until it ends."""
-    ray_cluster.joining.available()
-    store = open_store(given.cache)
-    wanted = ray_cluster.spread(sweep_request(given), given.ray, given.workers, given.gpus_per_task or 1)
-    known = ray_cluster.planned(wanted, store)
-    if known is not None:
+    joining.available()
+    store = open_store(args.cache)
+    job = cluster.cluster_job(preset_job(args), args.ray, args.workers, args.gpus_per_task or 1)
+    keys = cluster.done_already(job, store)
+    if keys is not None:
         print("kick: everything is done already; no cluster was needed", file=sys.stderr)
-        return _report(wanted.request, known, store, given.json)
-    return _follow(store, jobs.start(store, wanted).id, given.json)
+        _report(job.sweep, keys, store, args.json)
+        return 0
+    return _follow(store, jobs.start(store, job).id, args.json)
 
 
-def attach(given: Namespace) -> int:
+def attach(args: Namespace) -> int:
     """`kick sweep --attach ID`: a job's progress, whoever started it. One that lost its process goes on."""
-    store = open_store(given.cache)
-    found = named(store, given.attach)
-    if found.state == "lost":
+    store = open_store(args.cache)
+    job = named(store, args.attach)
+    if job.state == "lost":
         print("kick: its process is gone; started again, it goes on where it was", file=sys.stderr)
-        found = jobs.again(store, found.id)
-    return _follow(store, found.id, given.json)
+        job = jobs.again(store, job.id)
+    return _follow(store, job.id, args.json)
 
 
-def stop(given: Namespace) -> int:
+def stop(args: Namespace) -> int:
     """`kick sweep --stop ID`"""
-    store = open_store(given.cache)
-    found = named(store, given.stop)
-    if found.active:
-        jobs.cancel(store, found.id)
-    while found.active:
+    store = open_store(args.cache)
+    job = named(store, args.stop)
+    if job.active:
+        jobs.cancel(store, job.id)
+    while job.active:
         time.sleep(_TICK)
-        found = jobs.job(store, found.id)
-    if given.json:
-        printing.document({"job": found.id, "state": found.state})
+        job = jobs.job(store, job.id)
+    if args.json:
+        printing.document({"job": job.id, "state": job.state})
     else:
-        print(f"job {found.id}: {found.state}")
+        print(f"job {job.id}: {job.state}")
     return 0
 
 
 def named(store: Store, text: str) -> jobs.Job:
     """The job of an id, or of the beginning or end of one. Raises BadRequest that lists the jobs there are."""
     there = jobs.jobs(store)
-    found = [job for job in there if job.id == text] or [
+    matches = [job for job in there if job.id == text] or [
         job for job in there if job.id.startswith(text) or job.id.endswith(text)
     ]
-    if len(found) != 1:
+    if len(matches) != 1:
         listed = "; ".join(f"{job.id} ({job.state}, {job.spec.get('model', '?')})" for job in there[:10]) or "none"
-        word = "names several jobs" if found else "is no job"
+        word = "names several jobs" if matches else "is no job"
         raise BadRequest(f"{printing.clean(text[:80])!r} {word} of {store.root}. Jobs: {printing.clean(listed)}")
-    return found[0]
+    return matches[0]
 
 
 def _follow(store: Store, name: str, as_json: bool) -> int:
@@ -83,54 +86,54 @@ def _follow(store: Store, name: str, as_json: bool) -> int:
             file=sys.stderr,
         )
         return 130
-    found = jobs.job(store, name)
-    if found.state in ("done", "failed") and "prompt" not in found.spec:
-        _report_of(store, found, as_json)
-    elif found.state == "done":
-        _answers(found, as_json)
-    if found.state == "failed":
-        raise KickError(f"job {name} failed: {found.message}")
-    if found.state != "done":
-        raise KickError(f"job {name} is {found.state} ({found.message})")
+    job = jobs.job(store, name)
+    if job.state in ("done", "failed") and job.kind != "prompt":
+        _report_of(store, job, as_json)
+    elif job.state == "done":
+        _answers(job, as_json)
+    if job.state == "failed":
+        raise KickError(f"job {name} failed: {job.message}")
+    if job.state != "done":
+        raise KickError(f"job {name} is {job.state} ({job.message})")
     return 0
 
 
 def _states(store: Store, name: str) -> Iterator[Progress]:
     while True:
-        found = jobs.job(store, name)
-        done, total = (found.share, 1.0) if found.total == 0 else (found.done, found.total)
-        words = " · ".join(word for word in (found.message, found.where) if word)
-        loss = found.losses[-1] if found.losses and found.active else None
-        yield Progress(found.cell, done, total, words, found.block, found.blocks, loss)
-        if not found.active:
+        job = jobs.job(store, name)
+        done, total = (job.share, 1.0) if job.total == 0 else (job.done, job.total)
+        words = " · ".join(word for word in (job.message, job.where) if word)
+        loss = job.losses[-1] if job.losses and job.active else None
+        yield Progress(job.cell, done, total, words, job.block, job.blocks, loss, remaining=job.remaining())
+        if not job.active:
             return
         time.sleep(_TICK)
 
 
-def _report_of(store: Store, found: jobs.Job, as_json: bool) -> None:
+def _report_of(store: Store, job: jobs.Job, as_json: bool) -> None:
     """What is there of a job's sweep; nothing when it failed before anybody knew its keys."""
-    spec = {name: value for name, value in found.spec.items() if name != "cluster"}
-    request = Request.from_json(spec)
-    known = ray_cluster.keys_of(store, found.id) or known_keys.recall(store, request)
-    if known is None and found.state == "done":
-        known = known_keys.remember(store, grid.Sweep(request, store, plan_only=True))
-    if known is not None:
-        _report(request, known, store, as_json)
+    spec = specs.read(job.spec)
+    assert not isinstance(spec, specs.PromptJob)
+    sweep = spec.sweep if isinstance(spec, specs.ClusterJob) else spec
+    keys = cluster.keys_of(store, job.id) or sweep_keys.recall(store, sweep)
+    if keys is None and job.state == "done":
+        keys = sweep_keys.remember(store, grid.open_sweep(sweep, store, plan_only=True))
+    if keys is not None:
+        _report(sweep, keys, store, as_json)
 
 
-def _report(request: Request, known: dict[str, Any], store: Store, as_json: bool) -> int:
-    from kick_core.cli import measure
+def _report(job: SweepJob, keys: SweepKeys, store: Store, as_json: bool) -> None:
+    from kick_core.cli import compress, evaluate
 
-    if not request.tasks:
-        keys = [known["artifacts"][recipe.text] for recipe in request.parsed() if recipe.target]
-        measure.artifacts_made(store, keys, as_json)
-        return 0
-    return measure.report(request, known, store, tuple(recipe.text for recipe in request.parsed()), as_json)
+    if not job.tasks:
+        compress.print_artifacts(store, compress.artifact_keys(job, keys), as_json)
+    else:
+        evaluate.print_scores(job, keys, store, tuple(recipe.text for recipe in job.parsed()), as_json)
 
 
-def _answers(found: jobs.Job, as_json: bool) -> None:
+def _answers(job: jobs.Job, as_json: bool) -> None:
     if as_json:
-        printing.document({"job": found.id, "answers": found.answers})
+        printing.document({"job": job.id, "answers": job.answers})
         return
-    for recipe, answer in found.answers.items():
+    for recipe, answer in job.answers.items():
         print(f"{recipe}:\n{printing.clean_text(answer)}\n")

@@ -19,15 +19,15 @@ from kick_core.records import Progress, Reply
 from kick_core.store import Store, judgments, open_store, results
 
 
-def judge(given: Namespace) -> int:
+def run(args: Namespace) -> int:
     """`kick judge RUN_OR_MODEL RECIPE... --task T`: the forecast first; exit 1 when a call got no reply."""
     free = tasks.names(kind="dialogue", unlisted=True)
-    if given.task not in free:
-        raise nearest(given.task, free, "task whose answers a judge can read")
-    style = Style(given.style, given.repeats, given.as_published)
-    store, at, price = open_store(given.cache), judging.endpoint(os.environ), Price.of(os.environ)
-    who = _judge(given, at)
-    planned = _planned(store, who, style, given)
+    if args.task not in free:
+        raise nearest(args.task, free, "task whose answers a judge can read")
+    style = Style(args.style, args.repeats, args.as_published)
+    store, at, price = open_store(args.cache), judging.endpoint(os.environ), Price.of(os.environ)
+    who = _judge(args, at)
+    planned = _planned(store, who, style, args)
     asked = [question for one in planned for question in one.questions]
     known = judgments.known(store, who.key)
     plan = judging.forecast(who, asked, known, price)
@@ -35,14 +35,14 @@ def judge(given: Namespace) -> int:
     replies: list[Reply] = []
     failures: list[Failure] = []
     used = None
-    if not given.plan:
-        caller = Caller(who, at, os.environ, given.timeout)
+    if not args.plan:
+        caller = Caller(who, at, os.environ, args.timeout)
         try:
-            replies, failures = _ask(store, planned, caller, given.concurrency, plan.calls)
+            replies, failures = _ask(store, planned, caller, args.concurrency, plan.calls)
         finally:
             caller.close()
         used = judging.spent(replies, price)
-    _report(store, given.json, planned, plan, who, used, failures)
+    _report(store, args.json, planned, plan, who, used, failures)
     if failures:
         reasons = Counter(failure.why for failure in failures).most_common(3)
         said = "; ".join(f"{why} ({count}×)" for why, count in reasons)
@@ -53,25 +53,25 @@ def judge(given: Namespace) -> int:
     return 0
 
 
-def _judge(given: Namespace, at: Endpoint) -> Judge:
-    temperature, tokens = styles.get(given.style).settings(_in_context(given.task))
-    chosen = given.temperature or temperature
+def _judge(args: Namespace, at: Endpoint) -> Judge:
+    temperature, tokens = styles.get(args.style).settings(_in_context(args.task))
+    chosen = args.temperature or temperature
     return Judge(
-        judging.judge_name(given.judge, os.environ),
+        judging.judge_name(args.judge, os.environ),
         at.host,
         None if chosen == "default" else chosen,
-        tokens if given.max_tokens is None else given.max_tokens,
+        tokens if args.max_tokens is None else args.max_tokens,
     )
 
 
-def _planned(store: Store, who: Judge, style: Style, given: Namespace) -> list[Judging]:
+def _planned(store: Store, who: Judge, style: Style, args: Namespace) -> list[Judging]:
     planned = []
-    for run, dense in views.to_judge(store, given.named, given.recipes, given.task):
-        found = _pairs(store, run.key, dense.key, run.card.examples, given.limit)
+    for run, dense in views.to_judge(store, args.named, args.recipes, args.task):
+        found = _pairs(store, run.key, dense.key, run.card.examples, args.limit)
         if not found:
-            raise KickError(f"{run.recipe.text} and dense have no answered example of {given.task} in common")
+            raise KickError(f"{run.recipe.text} and dense have no answered example of {args.task} in common")
         card = judging.judging_card(who, style, run.card, dense.card)
-        planned.append(Judging(card, tuple(judging.questions_of(who, style, _in_context(given.task), found))))
+        planned.append(Judging(card, tuple(judging.questions_of(who, style, _in_context(args.task), found))))
     return planned
 
 

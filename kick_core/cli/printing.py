@@ -5,32 +5,51 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from kick_core.records import Card, Progress
+from kick_core.units import duration_text
+
+Result = TypeVar("Result")
 
 
-def bar(progress: Iterable[Progress]) -> None:
-    """Run a sweep behind a progress bar on standard error, with the cell, the block's loss and the time left."""
+def bar(progress: Generator[Progress, None, Result] | Iterator[Progress]) -> Result:
+    """Run work behind a progress bar on standard error: the cell, the block's loss and the time left.
+
+    Args:
+        progress: The work. Its warnings are printed above the bar.
+
+    Returns:
+        What the generator returns.
+    """
+    steps = iter(progress)
     with tqdm(unit="", file=sys.stderr, dynamic_ncols=True, bar_format=_FORMAT, mininterval=0.2) as shown:
-        for at in progress:
-            shown.total = max(at.total, 1e-9)
-            shown.n = at.done
-            words = [at.cell]
-            if at.block is not None:
-                words.append(f"block {at.block + 1}/{at.blocks}")
-            if at.loss is not None:
-                words.append(f"loss {at.loss:.2g}")
-            if at.message:
-                words.append(at.message)
-            shown.set_postfix_str("  ".join(word for word in words if word), refresh=False)
-            shown.refresh() if at.done == at.total else shown.update(0)
+        while True:
+            try:
+                at = next(steps)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            if at.warning:
+                tqdm.write(f"kick: {clean(at.warning)}", file=sys.stderr)
+                continue
+            shown.total, shown.n = max(at.total, 1e-9), at.done
+            shown.set_postfix_str(_words(at), refresh=False)
+            # the first word and the last at once, in between five times a second
+            shown.refresh() if at.done in (0, at.total) else shown.update(0)
 
 
-_FORMAT = "{percentage:3.0f}% |{bar:24}| {elapsed} < {remaining}  {postfix}"
+_FORMAT = "{percentage:3.0f}% |{bar:24}| {elapsed}  {postfix}"
+
+
+def _words(at: Progress) -> str:
+    block = f"block {at.block + 1}/{at.blocks}" if at.block is not None else ""
+    loss = f"loss {at.loss:.2g}" if at.loss is not None else ""
+    left = f"{duration_text(at.remaining)} left" if at.remaining else ""
+    return "  ".join(word for word in (left, clean(at.cell), block, loss, clean(at.message)) if word)
 
 
 def document(data: Any) -> None:
@@ -51,7 +70,7 @@ def _plain(data: Any) -> Any:
 
 
 def bits(card: Card, stored: Mapping[str, float]) -> float:
-    """Bits that an artifact takes a weight, of the bytes that all artifacts take on disk."""
+    """Bits per weight of an artifact, by the bytes that all artifacts take on disk."""
     return 8 * stored.get(card.key, 0) / card.weights if card.weights else 0.0
 
 
@@ -81,15 +100,6 @@ def clean(text: str) -> str:
 def clean_text(text: str) -> str:
     """The same of what a model wrote, whose lines stay lines."""
     return "\n".join(clean(line) for line in text.split("\n"))
-
-
-def size(count: float) -> str:
-    """Bytes in words."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def blank_as(value: float, form: str, other: str = "–") -> str:

@@ -3,58 +3,75 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from kick_core import views
-from kick_core.cli import lineage, printing
-from kick_core.cli import sweep as planning
-from kick_core.cli.requests import base_request
+from kick_core.cli import families, printing
+from kick_core.cli.plan import print_plans
+from kick_core.cli.requests import experiment_base
+from kick_core.cli.running import run_sweep
 from kick_core.errors import BadRequest
 from kick_core.store import Store, open_store
-from kick_core.sweeps import experiments, pool
-from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import experiments
+from kick_core.sweeps.request import SweepJob
 from kick_core.tasks import paper
 from kick_core.views import reproduced
 from kick_core.views.reproduced import Swept
 
 
-def reproduce(given: Namespace) -> int:
+def run(args: Namespace) -> int:
     """`kick reproduce NAME --model M`"""
-    if given.name == "families":
-        return lineage.compare(given)
-    if len(given.models) > 1 or getattr(given, "tuned_from", None):
-        raise BadRequest(f"{given.name} is about one model: several, and --tuned-from, are for families")
-    store = open_store(given.cache)
-    base = base_request(given, (given.models or ["pocket"])[0])
-    requests = experiments.requests(given.name, base, store, given.small)
-    if given.plan:
-        return planning.tell(requests, store, as_json=given.json)
-    sweeps = [_swept(request, store, given.workers) for request in requests]
-    frame, notes = _beside(given.name, store, sweeps)
-    differs = reproduced.differences(sweeps[-1].model, requests[0].data, requests[0].tasks)
-    about = {"experiment": given.name, "source": paper.SOURCE, "paper": list(paper.CLAIMS[given.name])}
-    if given.json:
-        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        printing.document(about | {"differs": differs, "ours": notes, "rows": rows})
+    if args.name == "families":
+        return families.run(args)
+    if len(args.models) > 1 or args.tuned_from:
+        raise BadRequest(f"{args.name} is about one model: several, and --tuned-from, are for families")
+    store = open_store(args.cache)
+    base = experiment_base(args, (args.models or ["pocket"])[0])
+    jobs = experiments.requests(args.name, base, store, args.small)
+    return experiment(args.name, jobs, store, workers=args.workers, plan=args.plan, as_json=args.json)
+
+
+def experiment(
+    name: str, jobs: Sequence[SweepJob], store: Store, *, workers: int | None, plan: bool, as_json: bool
+) -> int:
+    """Run an experiment's sweeps where they are missing, then print its rows beside the paper's.
+
+    Args:
+        name: One of `experiments.NAMES`.
+        jobs: Its sweeps.
+        store: The cache.
+        workers: Number of processes; None as many as pay.
+        plan: Print what it would cost instead.
+        as_json: One document instead of tables.
+    """
+    if plan:
+        print_plans(jobs, store, as_json=as_json)
         return 0
-    print(f"{given.name}, after {paper.SOURCE}")
-    printing.lines("the paper:", about["paper"])
+    sweeps = [_swept(job, store, workers) for job in jobs]
+    frame, notes = _beside(name, store, sweeps)
+    differs = reproduced.differences(sweeps[-1].model, jobs[0].data, jobs[0].tasks)
+    facts = {"experiment": name, "source": paper.SOURCE, "paper": list(paper.CLAIMS[name])}
+    if as_json:
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        printing.document(facts | {"differs": differs, "ours": notes, "rows": rows})
+        return 0
+    print(f"{name}, after {paper.SOURCE}")
+    printing.lines("the paper:", facts["paper"])
     printing.table(
-        [_HEADERS.get(name, name) for name in _shown(frame)], (_row(row) for row in frame.to_dict("records"))
+        [_HEADERS.get(column, column) for column in _shown(frame)], (_row(row) for row in frame.to_dict("records"))
     )
     printing.lines("here:", notes)
     printing.lines("what differs:", differs)
     return 0
 
 
-def _swept(request: Request, store: Store, processes: int | None) -> Swept:
-    opened = Sweep(request, store)
-    printing.bar(pool.run(opened, processes))
-    runs = {(recipe.text, task): opened.card(recipe, task).key for recipe in opened.recipes for task in opened.data}
-    return Swept(opened.builder.opened.source.name, request.calibration.most_windows, runs, request.shots)
+def _swept(job: SweepJob, store: Store, workers: int | None) -> Swept:
+    keys = run_sweep(job, store, workers)
+    runs = {(recipe.text, task): keys.runs[task][recipe.text] for recipe in job.parsed() for task in job.tasks}
+    return Swept(keys.model.name, job.calibration.most_windows, runs, job.shots)
 
 
 def _beside(name: str, store: Store, sweeps: list[Swept]) -> tuple[pd.DataFrame, list[str]]:
@@ -84,9 +101,9 @@ def _recovery(store: Store, swept: Swept) -> tuple[pd.DataFrame, list[str]]:
     measured = views.scores(store)
     mine = measured[measured["run"].isin(set(swept.runs.values())) & measured["headline"]]
     frame = views.recovered(store, mine)
-    told = [f"{one.label}, on {one.text}: {one.verdict}" for one in views.recovery_answers(frame)]
+    answers = [f"{one.label}, on {one.text}: {one.verdict}" for one in views.recovery_answers(frame)]
     shown = ["label", "text", "task", "n", "dense", "compressed", "recovered", "share", "low", "high", "word"]
-    return frame[shown], [*told, views.RECOVERY_RULE]
+    return frame[shown], [*answers, views.RECOVERY_RULE]
 
 
 _EQUAL = (

@@ -1,4 +1,4 @@
-"""From arguments to what a sweep is asked. Needs neither torch nor pandas, so that a plan waits for neither."""
+"""From arguments to sweeps. Needs neither torch nor pandas, so that a plan waits for neither."""
 
 from __future__ import annotations
 
@@ -9,72 +9,72 @@ from typing import Any
 from kick_core.errors import BadRequest
 from kick_core.spec import Calibration
 from kick_core.sweeps import experiments
-from kick_core.sweeps.request import PRESETS, Request, preset
+from kick_core.sweeps.request import PRESETS, SweepJob, preset
 
 
-def calibration(given: Namespace, default: Calibration) -> Calibration:
-    """The calibration that was asked for; what was not said is the default's."""
-    named = {"source": given.calibration, "windows": given.windows, "length": given.length}
-    named |= {"seed": given.seed, "propagate": given.propagate}
+def calibration(args: Namespace, default: Calibration) -> Calibration:
+    """The calibration that the arguments name; what they leave open is the default's."""
+    named = {"source": args.calibration, "windows": args.windows, "length": args.length}
+    named |= {"seed": args.seed, "propagate": args.propagate}
     return replace(default, **{name: value for name, value in named.items() if value is not None})
 
 
-def request(given: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] = ()) -> Request:
-    """A request for these recipes on these tasks."""
-    asked = {"limit": given.limit, "data": given.data, "protocol": given.protocol} if tasks else {}
-    asked |= {"fidelity": given.fidelity, "noise_floor": given.noise_floor} if tasks else {}
-    asked |= _hosts(given) if tasks else {}
-    return Request(
-        model=given.model,
+def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] = ()) -> SweepJob:
+    """A sweep of these recipes on these tasks."""
+    options = {"limit": args.limit, "data": args.data, "protocol": args.protocol} if tasks else {}
+    options |= {"fidelity": args.fidelity, "noise_floor": args.noise_floor} if tasks else {}
+    options |= _hosts(args) if tasks else {}
+    return SweepJob(
+        model=args.model,
         recipes=recipes,
         tasks=tasks,
-        calibration=calibration(given, Calibration()),
-        device=given.device,
-        dtype=given.dtype,
-        revision=given.revision,
-        **asked,
+        calibration=calibration(args, Calibration()),
+        device=args.device,
+        dtype=args.dtype,
+        revision=args.revision,
+        **options,
     )
 
 
-def sweep_request(given: Namespace) -> Request:
-    """What `kick sweep` is asked: a preset, changed by what else was said, or recipes and tasks."""
-    if not given.preset:
-        if given.recipes and given.tasks:
-            return request(given, tuple(dict.fromkeys(("dense", *given.recipes))), tuple(given.tasks))
+def preset_job(args: Namespace) -> SweepJob:
+    """The sweep of `kick sweep`: a preset, changed by the other arguments, or recipes and tasks."""
+    if not args.preset:
+        if args.recipes and args.tasks:
+            return sweep_job(args, tuple(dict.fromkeys(("dense", *args.recipes))), tuple(args.tasks))
         known = " or ".join(PRESETS)
         raise BadRequest(f"a sweep needs --preset ({known}), or at least one --recipe and one --task")
-    named = preset(given.preset, given.model, given.data)
+    named = preset(args.preset, args.model, args.data)
     return _changed(
         named,
-        given,
-        recipes=tuple(dict.fromkeys((*named.recipes, *given.recipes))),
-        tasks=tuple(given.tasks) or named.tasks,
-        data=given.data,
-        fidelity=given.fidelity,
-        noise_floor=given.noise_floor,
-        **_hosts(given),
+        args,
+        recipes=tuple(dict.fromkeys((*named.recipes, *args.recipes))),
+        tasks=tuple(args.tasks) or named.tasks,
+        data=args.data,
+        fidelity=args.fidelity,
+        noise_floor=args.noise_floor,
+        **_hosts(args),
     )
 
 
-def base_request(given: Namespace, model: str) -> Request:
-    """How `kick reproduce` asks a model: as its experiment does, changed by what else was said."""
-    return _changed(experiments.base(model, given.data), given)
+def experiment_base(args: Namespace, model: str) -> SweepJob:
+    """What the sweeps of an experiment share: how a model is evaluated, changed by the arguments."""
+    return _changed(experiments.base(model, args.data), args)
 
 
-def _changed(named: Request, given: Namespace, **more: Any) -> Request:
-    """A named request, changed by what every command may say of it, and `more`."""
+def _changed(named: SweepJob, args: Namespace, **more: Any) -> SweepJob:
+    """A named sweep, changed by the arguments that every command has, and `more`."""
     return replace(
         named,
-        calibration=calibration(given, named.calibration),
-        limit=given.limit or named.limit,
-        limits={} if given.limit else named.limits,
-        protocol=given.protocol,
-        device=given.device,
-        dtype=given.dtype,
-        revision=given.revision,
+        calibration=calibration(args, named.calibration),
+        limit=args.limit or named.limit,
+        limits={} if args.limit else named.limits,
+        protocol=args.protocol,
+        device=args.device,
+        dtype=args.dtype,
+        revision=args.revision,
         **more,
     )
 
 
-def _hosts(given: Namespace) -> dict[str, Any]:
-    return {"engine": given.engine, "device_map": given.device_map, "max_memory": given.max_memory}
+def _hosts(args: Namespace) -> dict[str, Any]:
+    return {"engine": args.engine, "device_map": args.device_map, "max_memory": args.max_memory}

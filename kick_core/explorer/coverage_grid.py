@@ -46,7 +46,7 @@ def said(frame: pd.DataFrame) -> str:
     return f"{measured} of {len(frame)} cells of {frame['recipe'].nunique()} recipes x {frame['task'].nunique()} tasks"
 
 
-def wanted(model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame) -> jobs.Request:
+def wanted(model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame) -> jobs.JobSpec:
     """A request that fills cells like the rest of the grid: the same calibration, as many examples, this protocol."""
     counts = {task: int(n) for task, n in zip(covered["task"], covered["wanted"], strict=True) if n}
     more = {"protocol": data.protocol(model), "data": data.named(model)}

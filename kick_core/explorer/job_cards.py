@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import streamlit as st
 
@@ -37,12 +36,13 @@ def live(ended: int = SHOWN) -> None:
     cards()
 
 
-def what(spec: dict[str, Any]) -> str:
-    """A request in words."""
+def what(job: Job) -> str:
+    """What a job does, in words."""
+    spec = job.spec
     recipes, tasks = spec.get("recipes", ()), spec.get("tasks", ())
     named = ", ".join(recipes[:3]) + (f" and {len(recipes) - 3} more" if len(recipes) > 3 else "")
     asked = "" if not tasks else f" · {tasks[0]}" if len(tasks) == 1 else f" · {len(tasks)} tasks"
-    return f"{spec.get('model', '?')} · {named}{' · a prompt' if 'prompt' in spec else asked}"
+    return f"{spec.get('model', '?')} · {named}{' · a prompt' if job.kind == 'prompt' else asked}"
 
 
 def _card(job: Job) -> None:
@@ -53,7 +53,7 @@ def _card(job: Job) -> None:
             word = "stopping" if job.cancelling else job.state
             show(
                 tag(
-                    "div", tag("b", what(job.spec)), tag("span", word, cls=f"chip {tone}"),
+                    "div", tag("b", what(job)), tag("span", word, cls=f"chip {tone}"),
                     tag("span", _where(job), cls="quiet"), _sparks(job.losses), cls="answer",
                     **{"data-job": job.id, "data-state": job.state},
                 )
@@ -112,7 +112,7 @@ def _at(job: Job) -> str:
     return job.state if job.block is None else f"{job.state}, block {job.block + 1} of {job.blocks}"
 
 
-def button(label: str, wanted: jobs.Request, *, key: str, primary: bool = False) -> None:
+def button(label: str, wanted: jobs.JobSpec, *, key: str, primary: bool = False) -> None:
     """Start a job, or join the one that is at it; the id is the request's, so nothing runs twice."""
     if jobs.read_only():
         return

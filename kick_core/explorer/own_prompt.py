@@ -35,7 +35,7 @@ def _asked() -> Job | None:
     except KickError:
         note("The answers that this address names are not in this cache any more. Ask again.")
         return None
-    return found if "prompt" in found.spec else None
+    return found if found.kind == "prompt" else None
 
 
 def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:

@@ -1,6 +1,6 @@
 """Work that outlives the page that asked for it: one detached process per request, its state on disk.
 
-    jobs/<id>/  spec.json   what was asked (a request.Request)
+    jobs/<id>/  spec.json   what was asked (jobs.specs)
                 state.json  how far it is, replaced in one step
                 log.txt     whatever the worker printed
                 cancel      present: please stop
@@ -25,14 +25,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from kick_core import keys, provenance
+from kick_core import provenance, tasks
 from kick_core.errors import BadRequest, KickError
+from kick_core.jobs.specs import JobSpec as JobSpec
+from kick_core.jobs.specs import Kind, kind
+from kick_core.jobs.specs import job_id as job_id
 from kick_core.spec import Calibration
 from kick_core.store import Store, is_key
 from kick_core.store.fault_injection import here
 from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, require_space, seal_json
+from kick_core.sweeps.playground import PromptJob
+from kick_core.sweeps.request import SweepJob, preset
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ACTIVE: tuple[State, ...] = ("queued", "running")
@@ -42,22 +47,17 @@ PATIENCE = 10.0
 """Seconds between the polite request to stop and a signal from who asks again."""
 SILENCE = 60.0
 """Seconds after which a job of another machine, whose lock tells nothing here, counts as lost if it says nothing."""
-ROOM = 1 << 20
+SPACE = 1 << 20
 """Bytes that must be free before a job begins; its worker, who knows the model, asks for what artifacts take."""
-
-
-class Request(Protocol):
-    """What a sweep is asked; `kick_core.sweeps.request.Request` is one."""
-
-    def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as it stands now.
 
-    `share` is its progress in [0, 1], `losses` those of the current cell's blocks, `answers` those to a prompt so
-    far, by recipe. `host` is the machine of its process `pid`, `where` names those that work for it, if others do.
+    `share` is its progress in [0, 1], `left` the seconds that it says remain, `losses` those of the current cell's
+    blocks, `answers` those to a prompt so far, by recipe. `host` is the machine of its process `pid`, `where` names
+    those that work for it, if others do.
     """
 
     id: str
@@ -74,6 +74,7 @@ class Job:
     created: float = 0.0
     started: float = 0.0
     updated: float = 0.0
+    left: float | None = None
     pid: int = 0
     host: str = ""
     where: str = ""
@@ -89,15 +90,22 @@ class Job:
             return 1.0
         return min(1.0, self.done / self.total) if self.total > 0 else 0.0
 
+    @property
+    def kind(self) -> Kind:
+        """What it does: a sweep, a prompt, or a sweep on a cluster."""
+        return kind(self.spec)
+
     def remaining(self) -> float | None:
-        """Seconds to go at the speed so far; None before there is one."""
-        spent = self.updated - self.started
-        if self.state != "running" or self.share < 0.02 or spent < 2:
+        """Seconds to go: what the work itself says, else by the speed so far; None before there is one."""
+        if self.state != "running":
             return None
-        return spent * (1 - self.share) / self.share
+        if self.left is not None:
+            return self.left
+        spent = self.updated - self.started
+        return spent * (1 - self.share) / self.share if self.share >= 0.02 and spent >= 2 else None
 
 
-# --- asking ------------------------------------------------------------------------------------------------
+# --- what pages ask for --------------------------------------------------------------------------------------
 
 
 def request(
@@ -107,63 +115,44 @@ def request(
     tasks: Sequence[str] = (),
     counts: Mapping[str, int] | None = None,
     **more: Any,
-) -> Request:
-    """What the pages ask: these recipes on these tasks, all else as in the demo sweep.
+) -> SweepJob:
+    """A sweep of these recipes on these tasks, all else as in the demo sweep.
 
     The same calibration and the same numbers of examples make the results comparable with those of
-    `kick sweep --preset demo`, and an artifact that it made is not made again. `counts` says of single tasks how
-    many examples to ask; `more` overrules single fields.
+    `kick sweep --preset demo`, and an artifact that it made is not made again.
+
+    Args:
+        model: As in `SweepJob`.
+        recipes: Recipe texts.
+        tasks: Names of tasks.
+        counts: Numbers of examples of single tasks.
+        more: Other fields of `SweepJob`.
     """
-    from kick_core.sweeps.request import preset
-
-    usual = preset("demo", model)
-    limits = {name: n for name, n in {**usual.limits, **(counts or {})}.items() if name in tasks}
-    found: Request = replace(usual, recipes=tuple(recipes), tasks=tuple(tasks), limits=limits, **more)
-    return found
+    demo = preset("demo", model)
+    limits = {name: n for name, n in {**demo.limits, **(counts or {})}.items() if name in tasks}
+    return replace(demo, recipes=tuple(recipes), tasks=tuple(tasks), limits=limits, **more)
 
 
-def prompt(model: str, recipes: Sequence[str], text: str, **more: Any) -> Request:
+def prompt(model: str, recipes: Sequence[str], text: str, **more: Any) -> PromptJob:
     """A prompt of one's own to a model under these recipes, compressed as in the demo sweep where it must be.
 
-    Raises BadRequest for what cannot be asked.
+    Raises:
+        BadRequest: For what cannot be asked.
     """
-    from kick_core.sweeps import playground
-
-    found: Request = playground.Prompt(model, tuple(recipes), text, **{"calibration": calibration(model), **more})
-    return found
+    return PromptJob(model, tuple(recipes), text, **{"calibration": calibration(model), **more})
 
 
 def calibration(model: str) -> Calibration:
     """The calibration that `request` uses unless it is overruled."""
-    from kick_core.sweeps.request import preset
-
     return preset("demo", model).calibration
 
 
 def task_names() -> tuple[str, ...]:
     """All tasks that a request may name."""
-    from kick_core import tasks
-
     return tasks.names()
 
 
-def job_id(wanted: Request) -> str:
-    """The content key of a request: the same question is the same job."""
-    return keys.key("job", _texts(wanted.to_json()))
-
-
-def _texts(value: Any) -> Any:
-    """Fractional numbers as text, as keyed payloads want them."""
-    match value:
-        case float():
-            return repr(value)
-        case Mapping():
-            return {name: _texts(one) for name, one in value.items()}
-        case list() | tuple():
-            return [_texts(one) for one in value]
-        case _:
-            return value
-
+# --- starting ------------------------------------------------------------------------------------------------
 
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -180,28 +169,24 @@ def _refuse_if_read_only() -> None:
         raise BadRequest("this explorer is read-only: start it without --read-only to run or stop jobs")
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request as it lies on disk."""
-
-    spec: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        return self.spec
-
-
 def again(store: Store, name: str, *, worker: Sequence[str] = WORKER) -> Job:
-    """Start a job that has ended once more, by the request that it was made of; it goes on where it was."""
-    return start(store, _Asked(job(store, name).spec), worker=worker)
+    """Start a job that has ended once more, by the spec that it was made of; it goes on where it was."""
+    return _start(store, name, job(store, name).spec, worker)
 
 
-def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> Job:
-    """Start a job, or join the one that is queued or running for the same request. Returns at once.
+def start(store: Store, spec: JobSpec, *, worker: Sequence[str] = WORKER) -> Job:
+    """Start a job, or join the one that is queued or running for the same spec. Returns at once.
 
-    `worker` is the command that works it off; it gets the cache, the id and the lock's file descriptor.
+    Args:
+        store: Where it works and leaves its state.
+        spec: What it should do.
+        worker: The command that does it; it gets the cache, the id and the lock's file descriptor.
     """
+    return _start(store, job_id(spec), spec.to_json(), worker)
+
+
+def _start(store: Store, name: str, spec: dict[str, Any], worker: Sequence[str]) -> Job:
     _refuse_if_read_only()
-    name = job_id(wanted)
     folder = place(store, name)
     with no_space_named(folder, 1 << 12):
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,11 +194,11 @@ def start(store: Store, wanted: Request, *, worker: Sequence[str] = WORKER) -> J
     if handle is None:
         return job(store, name)
     try:
-        require_space(store.root, ROOM)
+        require_space(store.root, SPACE)
         for left in ("cancel", "log.txt"):
             (folder / left).unlink(missing_ok=True)
-        replace_file(folder / "spec.json", seal_json(wanted.to_json()))
-        write(folder, Job(name, wanted.to_json(), created=time.time(), message="starting"))
+        replace_file(folder / "spec.json", seal_json(spec))
+        write(folder, Job(name, spec, created=time.time(), message="starting"))
         here("job written")
         with no_space_named(folder, 1 << 12), open(folder / "log.txt", "ab") as log:
             child = subprocess.Popen(

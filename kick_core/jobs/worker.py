@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import sys
@@ -21,10 +22,11 @@ from typing import Any
 
 from kick_core import jobs, provenance
 from kick_core.errors import KickError
-from kick_core.jobs import Job, State
+from kick_core.jobs import Job, State, specs
+from kick_core.jobs.ray_cluster.joining import LOCAL
 from kick_core.records import Progress
 from kick_core.store import Store, open_store
-from kick_core.sweeps.request import Request
+from kick_core.sweeps.playground import PromptJob
 
 _TICK = 0.2
 """Seconds between two looks at a lock, and between two states that are written down."""
@@ -32,6 +34,8 @@ GRACE = 2.0
 """Seconds that a worker gives itself to stop between two steps, and then once more in mid-step, before it just ends."""
 _CANCELLED = "cancelled; what was finished is kept"
 
+
+log = logging.getLogger(__name__)
 
 Run = Callable[[Mapping[str, Any], Store], Iterator[Progress]]
 
@@ -41,29 +45,33 @@ class _Stopped(Exception):
 
 
 def real(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
-    """The real work, a sweep's or a prompt's. Only a worker calls it: this is where torch is loaded, or Ray."""
-    from kick_core.jobs import ray_cluster
-    from kick_core.sweeps import grid, playground
+    """The real work of a job. Only a worker calls it: this is where torch is loaded, or Ray.
 
-    steps: Iterator[Progress]
-    if "prompt" in spec:
-        steps = playground.run(playground.Prompt.from_json(spec), store)
-    elif "cluster" in spec:
-        steps = ray_cluster.run(ray_cluster.Spread.from_json(spec), store)
-    else:
-        steps = grid.run(Request.from_json(spec), store)
-    return steps
+    A sweep runs as `kick sweep` runs it: on all GPUs of the machine, or in several processes where that pays.
+    """
+    from kick_core.jobs.ray_cluster import driver as cluster
+    from kick_core.sweeps import driver, playground
+
+    match specs.read(spec):
+        case PromptJob() as job:
+            yield from playground.run(job, store)
+        case specs.ClusterJob() as job:
+            yield from cluster.run(job, store)
+        case job:
+            yield from driver.run(driver.everywhere(job), store)
 
 
 def _elsewhere(spec: Mapping[str, Any]) -> bool:
-    """Whether the work is done on a cluster that deals out its devices itself."""
-    from kick_core.jobs.ray_cluster.joining import LOCAL
-
-    return bool(spec.get("cluster", {}).get("address", LOCAL) != LOCAL)
+    """Whether the work is done on a cluster of others, which deals out its devices itself."""
+    return specs.kind(spec) == "cluster" and spec["cluster"].get("address", LOCAL) != LOCAL
 
 
 def work(store: Store, name: str, run: Run = real) -> State:
-    """Work a job off in this process, which must hold the job's lock. Every end is written down."""
+    """Do a job in this process, which must hold the job's lock. Every end is written down.
+
+    Returns:
+        How it ended.
+    """
     folder = jobs.place(store, name)
     state = replace(jobs.job(store, name), pid=os.getpid(), host=provenance.host(), cancelling=False)
     try:
@@ -118,11 +126,14 @@ def _steps(folder: Path, state: Job, steps: Iterator[Progress]) -> Iterator[Job]
         losses = () if fresh else state.losses
         if moved and step.loss is not None:
             losses = (*losses, step.loss)
-        said = step.answer
-        answers = state.answers if said is None else {**state.answers, step.cell: said}
+        if step.warning:
+            log.warning("%s", step.warning)
+            continue
+        answers = state.answers if step.answer is None else {**state.answers, step.cell: step.answer}
         state = replace(
             state, cell=step.cell, done=step.done, total=step.total, message=step.message, block=step.block,
-            blocks=step.blocks, losses=losses, answers=answers, where=step.where or state.where, updated=time.time(),
+            blocks=step.blocks, losses=losses, answers=answers, where=step.where or state.where, left=step.remaining,
+            updated=time.time(),
         )  # fmt: skip
         _stop_if_asked(folder)
         if fresh or moved or state.updated - last > _TICK:

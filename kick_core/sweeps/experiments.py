@@ -13,9 +13,10 @@ from kick_core.errors import BadRequest, nearest
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import Calibration
 from kick_core.store import Store
-from kick_core.sweeps import known_keys
-from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import Request, preset
+from kick_core.sweeps import sweep_keys
+from kick_core.sweeps.grid import open_sweep
+from kick_core.sweeps.request import SweepJob, preset
+from kick_core.sweeps.sweep_keys import ModelSizes
 from kick_core.tasks import paper
 
 PRUNERS = ("magnitude", "wanda", "sparsegpt")
@@ -37,7 +38,7 @@ RECOVERED = ("wanda@0.5", "wanda@2:4", "sparsegpt@0.5", "gptq@3bit")
 """What is recovered, as far as the paper's question reaches: sparsity of two sorts, and few bits."""
 
 
-def requests(name: str, base: Request, store: Store, small: str | None = None) -> tuple[Request, ...]:
+def requests(name: str, base: SweepJob, store: Store, small: str | None = None) -> tuple[SweepJob, ...]:
     """The sweeps of an experiment. `base` says the model and how it is asked; `small` is the smaller dense model.
 
     Raises BadRequest for an unknown experiment, and for models that cannot be compared in it.
@@ -58,20 +59,20 @@ def requests(name: str, base: Request, store: Store, small: str | None = None) -
     raise nearest(name, NAMES, "experiment")
 
 
-def base(model: str, data: str = "pocket") -> Request:
+def base(model: str, data: str = "pocket") -> SweepJob:
     """How an experiment asks a model: the pocket ones as the demo does, others as the paper did (all examples, 128
     windows of C4).
     """
     if _is_pocket(model):
         return replace(preset("demo", model), data=data)
-    return Request(model, (), calibration=Calibration("c4", windows=128), data=data)
+    return SweepJob(model, (), calibration=Calibration("c4", windows=128), data=data)
 
 
 def _calibrated() -> tuple[str, ...]:
     return ("dense", *(f"{method}@{level}" for method in ("wanda", "sparsegpt") for level in ("0.5", "0.7")))
 
 
-def _recovery(base: Request) -> Request:
+def _recovery(base: SweepJob) -> SweepJob:
     """The paper's open question. The pocket models are trained on text that tells nothing that is asked, and, being
     small, at a higher rate.
     """
@@ -86,7 +87,7 @@ def _is_pocket(model: str) -> bool:
     return model == "pocket" or model in POCKET_MODELS
 
 
-def _few_shots(base: Request) -> tuple[Request, ...]:
+def _few_shots(base: SweepJob) -> tuple[SweepJob, ...]:
     if base.data == "pocket":
         raise BadRequest(
             "k-shot needs questions with worked examples before them, which the pocket world has not: ask MMLU with "
@@ -100,7 +101,7 @@ def _few_shots(base: Request) -> tuple[Request, ...]:
 # --- small and dense against large and sparse ------------------------------------------------------------------
 
 
-def _small_dense(base: Request, store: Store, small: str | None) -> tuple[Request, ...]:
+def _small_dense(base: SweepJob, store: Store, small: str | None) -> tuple[SweepJob, ...]:
     if small is None:
         if base.model not in ("pocket", "pocket-11m"):
             raise BadRequest("small-dense compares two models: name the smaller one with --small MODEL")
@@ -112,28 +113,26 @@ def _small_dense(base: Request, store: Store, small: str | None) -> tuple[Reques
     return (little, replace(large, recipes=("dense", *recipes)))
 
 
-def _sizes(request: Request, store: Store) -> dict[str, int]:
-    known = known_keys.recall(store, request) or known_keys.remember(store, Sweep(request, store, plan_only=True))
-    model = known["model"]
-    prunable = model["blocks"] * sum(rows * cols for rows, cols in model["matrices"])
-    return {"parameters": model["parameters"], "prunable": prunable, "bits": model["bits"]}
+def _sizes(request: SweepJob, store: Store) -> ModelSizes:
+    known = sweep_keys.recall(store, request) or sweep_keys.remember(store, open_sweep(request, store, plan_only=True))
+    return known.model.sizes
 
 
-def equal_ratios(large: dict[str, int], small: dict[str, int]) -> tuple[str, str]:
+def equal_ratios(large: ModelSizes, small: ModelSizes) -> tuple[str, str]:
     """At which sparsity the large model has as many non-zeros, and at which it takes as many bytes, as the small one.
 
     Everything counts (embeddings too), but only the linears of the blocks can be pruned; a kept weight takes its
     bits, and each prunable one a bit of the mask. Raises BadRequest where pruning cannot do it.
     """
-    surplus = large["parameters"] - small["parameters"] * small["bits"] / large["bits"]
+    surplus = large.parameters - small.parameters * small.bits / large.bits
     ratios = (
-        (large["parameters"] - small["parameters"]) / large["prunable"],
-        (surplus + large["prunable"] / large["bits"]) / large["prunable"],
+        (large.parameters - small.parameters) / large.prunable,
+        (surplus + large.prunable / large.bits) / large.prunable,
     )
     if not all(0 < ratio < 1 for ratio in ratios):
         raise BadRequest(
-            f"a model of {large['parameters']:,} weights ({large['prunable']:,} of them prunable) cannot be pruned to "
-            f"the size of one of {small['parameters']:,}: name two models of one family, the smaller with --small"
+            f"a model of {large.parameters:,} weights ({large.prunable:,} of them prunable) cannot be pruned to "
+            f"the size of one of {small.parameters:,}: name two models of one family, the smaller with --small"
         )
     non_zeros, size = (f"{ratio:.4f}".rstrip("0") for ratio in ratios)
     return non_zeros, size

@@ -1,13 +1,15 @@
 """A prompt of one's own put to a model under several recipes, word by word.
 
-The answers are no measurement: nothing is judged and nothing enters a table. A prompt is read alone, not in the
-evaluation's batches, so in half precision two words that are as good as equally likely may fall the other way.
+The answers are no measurement: nothing is judged and nothing enters a table. But they are the engine's, by the same
+batch shapes and the same sampling as in an evaluation, so that a prompt of a task gets the answer that was measured.
 Only a worker runs this; planning needs no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import queue
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,17 +24,29 @@ if TYPE_CHECKING:
     from kick_core.evaluation import EvalSession
 
 LONGEST = 8000
-"""Characters of a prompt; the model's context is looked at again in tokens."""
+"""Characters of a prompt; its tokens are compared with the model's context when it is open."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """What shall be asked of whom. Temperature 0 is greedy; `chat` puts the text into the model's dialogue form.
+class PromptJob:
+    """A prompt, and who should answer it.
 
-    `weights` names for each recipe the artifact to wear, so that the very weights that were measured answer; where
-    it names none, or one that was removed, the recipe is made with `calibration`.
+    Attributes:
+        model: Hub id, folder or the name of a pocket model.
+        recipes: Recipe texts, each once.
+        prompt: The text.
+        weights: For each recipe the key of the artifact that answers, so that the very weights that were measured do;
+            where it names none, or one that was removed, the recipe is made with `calibration`.
+        chat: Whether the text is put into the model's dialogue form.
+        new_tokens: Tokens to write at most.
+        temperature: 0 is greedy.
+        seed: Of the sampling.
+        calibration: For recipes that must be made.
+        device: As in a sweep.
+        dtype: As in a sweep.
 
-    Raises BadRequest when made of what cannot be asked.
+    Raises:
+        BadRequest: For what cannot be asked.
     """
 
     model: str
@@ -60,72 +74,97 @@ class Prompt:
             methods.resolve(parse(text))
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The job as JSON values, with its tag."""
+        return {"kind": "prompt", **asdict(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        given = {**data, "calibration": Calibration(**data["calibration"])}
-        return cls(**{**given, "recipes": tuple(data["recipes"]), "weights": tuple(data["weights"])})
+        """Read what `to_json` wrote, of this version or an earlier one without a tag."""
+        values = {name: value for name, value in data.items() if name != "kind"}
+        values["calibration"] = Calibration(**values["calibration"])
+        return cls(**{**values, "recipes": tuple(values["recipes"]), "weights": tuple(values["weights"])})
 
 
-def run(asked: Prompt, store: Store) -> Iterator[Progress]:
-    """Answer under every recipe in turn. An artifact that is not there is made first, and kept."""
+def run(job: PromptJob, store: Store) -> Iterator[Progress]:
+    """Answer under every recipe in turn. An artifact that is not there is made first, and kept.
+
+    Yields:
+        Progress in tokens, with the answer so far.
+
+    Raises:
+        BadRequest: For a prompt that does not fit the model's context.
+    """
+    yield Progress("", 0.0, 1.0, f"opening {job.model}")
     from kick_core import evaluation
     from kick_core.artifacts.builder import ArtifactBuilder
     from kick_core.artifacts.loaded_model import open_for
     from kick_core.models.tokenization import dialogue, encode
 
-    reference = ModelRef(asked.model, dtype=asked.dtype)
-    builder = ArtifactBuilder(store, open_for(reference, store, asked.device), asked.calibration)
-    ask = evaluation.open_session(builder.opened.model, builder.opened.tokenizer)
-    text = dialogue(ask.tokenizer, [asked.prompt], []) if asked.chat else asked.prompt
-    ids = encode(ask.tokenizer, text)
-    if len(ids) + asked.new_tokens > ask.context:
+    reference = ModelRef(job.model, dtype=job.dtype)
+    builder = ArtifactBuilder(store, open_for(reference, store, job.device), job.calibration)
+    session = evaluation.open_session(builder.opened.model, builder.opened.tokenizer)
+    text = dialogue(session.tokenizer, [job.prompt], []) if job.chat else job.prompt
+    ids = encode(session.tokenizer, text)
+    if len(ids) + job.new_tokens > session.context:
         raise BadRequest(
-            f"a prompt of {len(ids)} tokens and {asked.new_tokens} new ones: {asked.model} has room for {ask.context}"
+            f"a prompt of {len(ids)} tokens and {job.new_tokens} new ones: {job.model} has room for {session.context}"
         )
-    total = float(len(asked.recipes) * asked.new_tokens)
-    for place, recipe in enumerate(asked.recipes):
-        done = float(place * asked.new_tokens)
-        for report in _put_on(builder, recipe, asked.weights[place : place + 1]):
+    total = float(len(job.recipes) * job.new_tokens)
+    for number, recipe in enumerate(job.recipes):
+        done = float(number * job.new_tokens)
+        for report in _apply(builder, recipe, job.weights[number] if number < len(job.weights) else ""):
             if isinstance(report, PlanProgress):
                 yield Progress(recipe, done, total, report.note)
             else:
                 yield Progress(recipe, done, total, "compressing", report.block, report.blocks, report.loss)
         yield Progress(recipe, done, total, "answering", answer="")
-        written: list[int] = []
-        for token in _tokens(ask, ids, asked):
-            written.append(token)
-            said = str(ask.tokenizer.decode(written, skip_special_tokens=True))
-            yield Progress(recipe, done + len(written), total, "answering", answer=said)
+        for written in _stream(session, ids, job):
+            answer = str(session.tokenizer.decode(written, skip_special_tokens=True))
+            yield Progress(recipe, done + len(written), total, "answering", answer=answer)
     yield Progress("", total, total, "done")
 
 
-def _put_on(builder: ArtifactBuilder, recipe: str, named: Sequence[str]) -> Iterator[BlockReport | PlanProgress]:
-    key = next(iter(named), "")
+def _apply(builder: ArtifactBuilder, recipe: str, key: str) -> Iterator[BlockReport | PlanProgress]:
     if key and weight_artifacts.has(builder.store, key):
         builder.opened.apply_weights(builder.store, key)
     else:
         yield from builder.make(parse(recipe))
 
 
-def _tokens(ask: EvalSession, ids: list[int], asked: Prompt) -> Iterator[int]:
-    """The continuation, token by token, until the model ends it."""
-    import torch
-    from transformers import DynamicCache
+def _stream(session: EvalSession, ids: list[int], job: PromptJob) -> Iterator[list[int]]:
+    """The answer's token ids so far, again after every token.
 
-    chance = torch.Generator().manual_seed(asked.seed)
-    cache = DynamicCache(config=ask.model.config)
-    step = torch.tensor([ids], device=ask.model.device)
-    for _ in range(asked.new_tokens):
-        with torch.inference_mode():
-            logits = ask.model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-        last = logits[0, -1].float().cpu()
-        if asked.temperature:
-            token = int(torch.multinomial((last / asked.temperature).softmax(-1), 1, generator=chance))
-        else:
-            token = int(last.argmax())
-        if token in ask.ends:
-            return
-        yield token
-        step = torch.tensor([[token]], device=ask.model.device)
+    The engine writes in a thread: it looks after every token whether the text should stop there, and is listened to
+    at that place. Who leaves early makes it stop.
+    """
+    from kick_core.engine import Sampling
+
+    news: queue.SimpleQueue[list[int] | BaseException | None] = queue.SimpleQueue()
+    left = threading.Event()
+
+    def listen(written: list[int]) -> bool:
+        news.put(list(written))
+        return left.is_set()
+
+    def write() -> None:
+        try:
+            for batch in session.engine.generate(
+                [ids], new_tokens=job.new_tokens, ends=session.ends, stops=listen, plan=session.plan,
+                filler=session.filler, seeds=[job.seed],
+                sampling=Sampling(job.temperature) if job.temperature else None,
+            ):  # fmt: skip
+                news.put(list(batch[0].ids))
+            news.put(None)
+        except BaseException as error:
+            news.put(error)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        while (heard := news.get()) is not None:
+            if isinstance(heard, BaseException):
+                raise heard
+            yield heard
+    finally:
+        left.set()
+        thread.join()

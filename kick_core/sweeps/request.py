@@ -1,4 +1,4 @@
-"""What a sweep is asked: recipes and tasks of one model as the user wrote them, and named sweeps."""
+"""What a sweep should do: recipes and tasks of one model as the user wrote them, and the named sweeps (presets)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,33 @@ from typing import Any, Self
 
 from kick_core import methods, tasks
 from kick_core.artifacts import planners
-from kick_core.errors import nearest
-from kick_core.spec import Calibration, Recipe, parse
+from kick_core.errors import BadRequest, nearest
+from kick_core.spec import Calibration, ModelRef, Recipe, parse
 from kick_core.tasks import POCKET, paper
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a sweep shall do. Texts, as the user wrote them; `limits` overrules `limit` for single tasks.
+class SweepJob:
+    """A sweep as the user asked for it: recipes and tasks of one model, as texts.
 
-    `fidelity` compares every recipe's distributions with dense's on the perplexity windows; `noise_floor` asks dense
-    a second time in other batches, for what the evaluator alone changes. `engine` answers: `kick`, or `vllm` with its
-    settings after commas; `device_map` "auto" spreads the model that is asked over all devices, memory and disk, of
-    which it takes `max_memory` at most (`0=20GiB,cpu=60GiB`).
+    Attributes:
+        model: Hub id, folder or the name of a pocket model.
+        recipes: Recipe texts; `parsed` checks them.
+        tasks: Names of tasks; empty to compress only.
+        limit: Number of examples of each task; None is all.
+        limits: Overrides `limit` for single tasks.
+        calibration: What methods that need data are calibrated on.
+        data: `pocket`, `official` or a folder with the official files.
+        protocol: `strict` or `paper`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, or `all` GPUs.
+        dtype: `auto` is the model's own.
+        revision: Of a hub model.
+        fidelity: Compare every recipe's distributions with dense's on the perplexity windows.
+        noise_floor: Evaluate dense a second time in other batches, for what the evaluator alone changes.
+        shots: Worked examples before a question; None is the task's own number.
+        engine: `kick`, or `vllm` with its settings after commas.
+        device_map: `auto` spreads the evaluated model over all devices, memory and disk.
+        max_memory: What a device map may take, e.g. `0=20GiB,cpu=60GiB`.
     """
 
     model: str
@@ -42,34 +56,70 @@ class Request:
     max_memory: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The job as JSON values, with its tag."""
+        return {"kind": "sweep", **asdict(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        given = dict(data)
+        """Read what `to_json` wrote, of this version or an earlier one without a tag."""
+        values = {name: value for name, value in data.items() if name != "kind"}
         for name in ("recipes", "tasks"):
-            given[name] = tuple(given.get(name, ()))
-        return cls(**{**given, "calibration": Calibration(**given.get("calibration", {}))})
+            values[name] = tuple(values.get(name, ()))
+        return cls(**{**values, "calibration": Calibration(**values.get("calibration", {}))})
 
     @property
     def hosted(self) -> bool:
-        """Whether somebody else is asked than the open model that wears artifacts."""
+        """Whether another backend than the open model is evaluated (vLLM, a model spread over devices)."""
         return self.engine != "kick" or self.device_map is not None
 
+    @property
+    def reference(self) -> ModelRef:
+        """The model as `models.source.find` wants it."""
+        return ModelRef(self.model, self.revision, self.dtype)  # type: ignore[arg-type]
+
     def limit_of(self, task: str) -> int | None:
+        """The number of examples of one task; None is all."""
         return self.limits.get(task, self.limit)
 
     def parsed(self) -> tuple[Recipe, ...]:
-        """The recipes, checked. Raises BadRequest before anything is opened."""
-        found = tuple(dict.fromkeys(parse(text) for text in self.recipes))
-        for recipe in found:
+        """The recipes, checked, each once.
+
+        Raises:
+            BadRequest: For a recipe that cannot be made, before anything is opened.
+        """
+        recipes = tuple(dict.fromkeys(parse(text) for text in self.recipes))
+        for recipe in recipes:
             methods.resolve(recipe)
             if (name := methods.objective(recipe)) not in (None, methods.ERROR, methods.PERPLEXITY):
                 data = str(dict(methods.resolve(recipe).options)["search_data"])
                 task = tasks.get(str(name), data)
                 if data == POCKET:
                     planners.searched_on(recipe, task, data)
-        return found
+        return recipes
+
+    def check(self) -> tuple[Recipe, ...]:
+        """Refuse what cannot be evaluated, before anything is opened.
+
+        Returns:
+            The recipes, as `parsed`.
+
+        Raises:
+            BadRequest: For an unknown recipe, task, data or protocol, a limit below 1, or options that exclude
+                each other.
+        """
+        recipes = self.parsed()
+        if self.hosted and self.fidelity:
+            raise BadRequest(
+                "--fidelity compares whole distributions, which only the open model gives: leave --engine and "
+                "--device-map out, or --fidelity"
+            )
+        tasks.protocol_of(self.protocol)
+        for name in self.tasks:
+            tasks.get(name, self.data)
+            limit = self.limit_of(name)
+            if limit is not None and limit < 1:
+                raise BadRequest(f"limit {limit} for {name}: at least 1 example is needed")
+        return recipes
 
 
 _DEMO_EXAMPLES = 200
@@ -132,7 +182,7 @@ single tables and figures of it; `kick_core.sweeps.experiments` has those that t
 and `paper` ask is in the tasks' own records (see `preset`)."""
 
 
-def preset(name: str, model: str, data: str = POCKET) -> Request:
+def preset(name: str, model: str, data: str = POCKET) -> SweepJob:
     """A named sweep of one model.
 
     Args:
@@ -145,12 +195,12 @@ def preset(name: str, model: str, data: str = POCKET) -> Request:
     """
     if name not in PRESETS:
         raise nearest(name, PRESETS, "preset")
-    request = Request(model=model, data=data, **PRESETS[name])
+    job = SweepJob(model=model, data=data, **PRESETS[name])
     records = [tasks.get(task, data) for task in sorted(tasks.names(data, unlisted=True))]
     if name == "paper":
-        return replace(request, tasks=tuple(task.name for task in records if task.in_paper))
+        return replace(job, tasks=tuple(task.name for task in records if task.in_paper))
     if name == "demo":
         counts = {task.name: task.demo_examples for task in records if task.demo_examples is not None}
-        limits = {task: count for task, count in counts.items() if count != request.limit}
-        return replace(request, tasks=tuple(counts), limits=limits)
-    return request
+        limits = {task: count for task, count in counts.items() if count != job.limit}
+        return replace(job, tasks=tuple(counts), limits=limits)
+    return job

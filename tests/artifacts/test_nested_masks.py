@@ -14,8 +14,8 @@ from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import open_store, weight_artifacts
 from kick_core.store.nested_masks import bit_planes, sharing
-from kick_core.sweeps.grid import run
-from kick_core.sweeps.request import Request
+from kick_core.sweeps.driver import run
+from kick_core.sweeps.request import SweepJob
 from kick_core.views import matrices as looks
 
 RATIOS = ("0.2", "0.35", "0.5", "0.65")
@@ -24,7 +24,7 @@ MAGNITUDE, WANDA = (tuple(f"{method}@{ratio}" for ratio in RATIOS) for method in
 
 def sweep(folder, store, recipes, propagate="compressed"):
     calibration = Calibration("pocket", 10, 32, propagate=propagate)
-    steps = list(run(Request(str(folder), recipes, calibration=calibration), store))
+    steps = list(run(SweepJob(str(folder), recipes, calibration=calibration), store, 1))
     return ArtifactBuilder(store, open_for(ModelRef(str(folder)), store, "cpu"), calibration), steps
 
 
@@ -60,7 +60,7 @@ def test_a_series_shares_its_files_and_is_worn_the_same(store, tmp_path, tiny_fo
             block, _, name = layer.name.partition(".")
             seen = [looks.kept(s, key, int(block), name, layer.cols) for s in (store, apart)]
             assert seen[0].shape == (layer.rows, layer.cols) and (seen[0] == seen[1]).all()
-    again = list(run(Request(str(tiny_folder), recipes, calibration=builder.calibration), store))
+    again = list(run(SweepJob(str(tiny_folder), recipes, calibration=builder.calibration), store, 1))
     assert again[-1].message == "done" and len({tuple(files(store, key)) for key in keys}) == 1
 
 

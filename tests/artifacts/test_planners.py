@@ -424,12 +424,12 @@ def test_refusals_name_the_fault(text, named):
 
 
 def test_an_unknown_objective_is_refused_before_anything_is_opened():
-    from kick_core.sweeps.request import Request
+    from kick_core.sweeps.request import SweepJob
 
     with pytest.raises(BadRequest, match="Did you mean 'factoid_qa'"):
-        Request("nowhere", (f"{SEARCH},objective=factoid",)).parsed()
+        SweepJob("nowhere", (f"{SEARCH},objective=factoid",)).parsed()
     with pytest.raises(BadRequest, match="or fewer"):
-        Request("nowhere", (f"{SEARCH},objective=instructions",)).parsed()
+        SweepJob("nowhere", (f"{SEARCH},objective=instructions",)).parsed()
 
 
 def test_one_matrix_alone_is_no_model():

@@ -84,7 +84,7 @@ def test_the_command_line_says_so_in_one_line(monkeypatch, capsys, tmp_path, err
     def fails(_given):
         raise error
 
-    monkeypatch.setattr("kick_core.cli.measure.compress", fails)
+    monkeypatch.setattr("kick_core.cli.compress.run", fails)
     assert cli.main(["compress", "pocket", "wanda@0.5", "--cache", str(tmp_path)]) == 1
     assert "out of memory" in capsys.readouterr().err
 

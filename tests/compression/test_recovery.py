@@ -17,9 +17,10 @@ from kick_core.errors import BadRequest, KickError
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import open_store, weight_artifacts
-from kick_core.sweeps import cost, known_keys
-from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import cost, sweep_keys
+from kick_core.sweeps.grid import open_sweep
+from kick_core.sweeps.request import SweepJob
+from kick_core.sweeps.sweep_keys import ModelFacts
 from tests.tiny import save_tiny, tiny_llama, token_ids
 from tools.pocket import unasked
 
@@ -244,14 +245,15 @@ def test_stopped_anywhere_gives_the_same_bytes(peft, store, tmp_path, tiny_folde
 
 def test_the_forecast_knows_what_recovery_adds(peft, store, tiny_folder):
     builder = open_builder(store, tiny_folder)
-    known = known_keys.sizes(builder.opened.model) | {"calibration": 256, "window": 64}
+    sizes = sweep_keys.sizes(builder.opened.model)
+    facts = ModelFacts("m", "f", "float32", "", "cpu", "", window=64, rows=64, calibration=256, sizes=sizes)
     for text in (LORA, GRID):
         recipe = parse(text)
         _, card = made(builder, text)
-        assert cost.artifact_bytes(recipe, known) == pytest.approx(card.bytes, rel=0.1)
-        plain, more = (cost.making(one, known) for one in (methods.unrecovered(recipe), recipe))
+        assert cost.artifact_bytes(recipe, sizes) == pytest.approx(card.bytes, rel=0.1)
+        plain, more = (cost.making(one, facts) for one in (methods.unrecovered(recipe), recipe))
         assert more[0] - plain[0] == 1024
-        assert more[1] - plain[1] == pytest.approx(2 * 6 * 1024 * sum(r * c for r, c in known["matrices"]))
+        assert more[1] - plain[1] == pytest.approx(2 * 6 * 1024 * sum(r * c for r, c in sizes.matrices))
 
 
 def test_seed_text_rank_and_tokens_make_another_artifact(peft, store, tiny_folder):
@@ -291,11 +293,11 @@ def test_what_cannot_be_trained_says_what_to_do(store, tiny_folder, tmp_path, mo
 
 
 def test_a_model_is_opened_as_a_whole_where_it_is_trained_and_fits(store, tiny_folder, monkeypatch):
-    opened = Sweep(Request(str(tiny_folder), (LORA,)), store).builder.opened
+    opened = open_sweep(SweepJob(str(tiny_folder), (LORA,)), store).builder.opened
     assert not opened.streamed
-    assert Sweep(Request(str(tiny_folder), ("wanda@0.5,recover=blocks",)), store).builder.opened.streamed
+    assert open_sweep(SweepJob(str(tiny_folder), ("wanda@0.5,recover=blocks",)), store).builder.opened.streamed
     monkeypatch.setattr("os.sysconf", lambda name: 100)
-    assert Sweep(Request(str(tiny_folder), (LORA,)), store).builder.opened.streamed
+    assert open_sweep(SweepJob(str(tiny_folder), (LORA,)), store).builder.opened.streamed
 
 
 def test_a_rate_that_breaks_the_model_is_told(peft, store, tiny_folder):

@@ -17,8 +17,8 @@ from kick_core.engine import BatchPolicy, Generated, TextScore, server, vllm
 from kick_core.errors import BadRequest, KickError
 from kick_core.spec import parse
 from kick_core.store import open_store, results
-from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import Request
+from kick_core.sweeps.grid import open_sweep
+from kick_core.sweeps.request import SweepJob
 from tests.engine import vllm_recorded
 from tests.engine.vllm_recorded import command, stand_in
 
@@ -102,7 +102,7 @@ def test_other_settings_are_another_run(python, store, monkeypatch):
     monkeypatch.setenv(server.VARIABLE, str(python))
 
     def key(engine):
-        sweep = Sweep(Request("pocket-4m", ("dense",), ("factoid_qa",), 1, engine=engine), store)
+        sweep = open_sweep(SweepJob("pocket-4m", ("dense",), ("factoid_qa",), 1, engine=engine), store)
         return sweep.card(parse("dense"), "factoid_qa").key
 
     assert len({key("kick"), key("vllm"), key("vllm,enforce_eager=true"), key("vllm,tensor_parallel_size=2")}) == 4

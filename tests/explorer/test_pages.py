@@ -25,8 +25,8 @@ from kick_core.errors import BadRequest
 from kick_core.spec import Calibration
 from kick_core.store import Store
 from kick_core.store.files import seal_json
-from kick_core.sweeps import grid as sweep
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import driver
+from kick_core.sweeps.request import SweepJob
 from kick_core.views import search_tables
 from tests import synthetic
 from tests.harness import HOME, ROOT, charts, run
@@ -506,7 +506,7 @@ def test_own_prompt_is_asked_of_the_measured_weights(
 ) -> None:
     asked: list[dict[str, Any]] = []
 
-    def start(store: Store, wanted: jobs.Request) -> jobs.Job:
+    def start(store: Store, wanted: jobs.SweepJob) -> jobs.Job:
         asked.append(wanted.to_json())
         return jobs.Job(jobs.job_id(wanted), wanted.to_json())
 
@@ -592,11 +592,11 @@ def test_whole_run_tables_are_the_views(store: Store, frame: pd.DataFrame) -> No
 
 def test_closeness_of_a_real_sweep(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = views.open_store(tmp_path)
-    asked = Request(
+    asked = SweepJob(
         model=str(tiny_folder), recipes=("dense", "magnitude@0.5"), tasks=("factoid_qa",), limit=4, device="cpu",
         calibration=Calibration(windows=2, length=16), fidelity=True, noise_floor=True,
     )  # fmt: skip
-    for _ in sweep.run(asked, kept):
+    for _ in driver.run(asked, kept, 1):
         pass
     monkeypatch.setenv("KICK_CACHE", str(tmp_path))
     app = run("pages/evaluate.py", b="magnitude@0.5", task="factoid_qa", more="true")

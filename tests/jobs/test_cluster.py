@@ -14,36 +14,39 @@ import pytest
 from kick_core import jobs, provenance
 from kick_core.cli import main
 from kick_core.errors import BadRequest, KickError
-from kick_core.jobs import ray_cluster, worker
+from kick_core.jobs import worker
+from kick_core.jobs.ray_cluster import driver as ray_cluster
 from kick_core.jobs.ray_cluster import joining
+from kick_core.jobs.specs import ClusterJob
 from kick_core.records import Progress
 from kick_core.spec import Calibration
 from kick_core.store import Store, live
-from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import cells, driver, sweep_keys
+from kick_core.sweeps.grid import open_sweep
+from kick_core.sweeps.request import SweepJob
 
-REQUEST = Request("pocket-4m", ("dense", "magnitude@0.5", "wanda@0.5", "gptq@4bit"))
+REQUEST = SweepJob("pocket-4m", ("dense", "magnitude@0.5", "wanda@0.5", "gptq@4bit"))
 
 
 def test_a_spread_is_the_request_and_where_it_runs() -> None:
-    spread = ray_cluster.Spread(REQUEST, "10.0.0.7:6379", workers=3, gpus=2)
-    assert ray_cluster.Spread.from_json(spread.to_json()) == spread
-    assert Request.from_json({n: v for n, v in spread.to_json().items() if n != "cluster"}) == REQUEST
+    spread = ClusterJob(REQUEST, "10.0.0.7:6379", workers=3, gpus=2)
+    assert ClusterJob.from_json(spread.to_json()) == spread
+    assert SweepJob.from_json({n: v for n, v in spread.to_json().items() if n != "cluster"}) == REQUEST
     assert jobs.job_id(spread) != jobs.job_id(REQUEST) != jobs.job_id(replace(spread, gpus=1))
 
 
 @pytest.mark.parametrize("named", ["ray://10.0.0.7:10001", "10.0.0.7", "host:", ":6379", "host:99999", "host/x:1"])
 def test_what_is_no_address_is_refused(named: str) -> None:
     with pytest.raises(BadRequest, match="HOST:PORT"):
-        ray_cluster.spread(REQUEST, named)
+        ray_cluster.cluster_job(REQUEST, named)
 
 
 def test_auto_is_the_environment_or_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert ray_cluster.spread(REQUEST, "auto").address == ray_cluster.LOCAL
+    assert ray_cluster.cluster_job(REQUEST, "auto").address == ray_cluster.LOCAL
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
-    assert ray_cluster.spread(REQUEST, "auto").address == "10.0.0.7:6379"
-    assert ray_cluster.spread(REQUEST, "local").address == ray_cluster.LOCAL
+    assert ray_cluster.cluster_job(REQUEST, "auto").address == "10.0.0.7:6379"
+    assert ray_cluster.cluster_job(REQUEST, "local").address == ray_cluster.LOCAL
 
 
 @pytest.mark.parametrize(
@@ -52,20 +55,29 @@ def test_auto_is_the_environment_or_this_machine(monkeypatch: pytest.MonkeyPatch
 )
 def test_counts_are_at_least_one(more: dict[str, int], message: str) -> None:
     with pytest.raises(BadRequest, match=message):
-        ray_cluster.Spread(REQUEST, **more)
+        ClusterJob(REQUEST, **more)
 
 
 def test_a_single_gpu_cannot_be_named() -> None:
     with pytest.raises(BadRequest, match="Ray deals out"):
-        ray_cluster.Spread(replace(REQUEST, device="cuda:1"))
+        ClusterJob(replace(REQUEST, device="cuda:1"))
 
 
 def test_with_dense_propagation_what_looks_at_data_is_one_task() -> None:
-    each = ray_cluster.together(REQUEST, REQUEST.recipes)
-    assert each == [("dense",), ("magnitude@0.5",), ("wanda@0.5",), ("gptq@4bit",)]
-    dense = replace(REQUEST, calibration=Calibration(propagate="dense"))
-    assert ray_cluster.together(dense, REQUEST.recipes) == [("wanda@0.5", "gptq@4bit"), ("dense",), ("magnitude@0.5",)]
-    assert ray_cluster.together(dense, ("dense",)) == [("dense",)]
+    listed = [(cells.Cell(text, "make", None, 8, 8), 2.0) for text in REQUEST.recipes[1:]]
+    listed += [(cells.Cell(text, "ask", "perplexity", 4, 4), 1.0) for text in REQUEST.recipes]
+
+    def handed_out(job: SweepJob) -> list[list[set[tuple[str, str]]]]:
+        return [
+            [{(cell.recipe, cell.work) for cell in group} for group in phase]
+            for phase in cells.phases(job, listed, (), halves=0)
+        ]
+
+    each = [{("dense", "ask")}, *({(text, "make"), (text, "ask")} for text in REQUEST.recipes[1:])]
+    assert handed_out(REQUEST) == [each]
+    first, second = handed_out(replace(REQUEST, calibration=Calibration(propagate="dense")))
+    assert first == [{("dense", "ask")}, {("wanda@0.5", "make"), ("gptq@4bit", "make")}, each[1]]
+    assert second == [{("wanda@0.5", "ask")}, {("gptq@4bit", "ask")}]
 
 
 def test_a_missing_or_old_ray_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,41 +169,44 @@ def test_cores_are_a_tasks_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert of({"CPU": 2.0}).cores("cpu", 1, 5) == 1
 
 
+def recalled(job: SweepJob, store: Store) -> sweep_keys.SweepKeys:
+    keys = sweep_keys.recall(store, job)
+    assert keys is not None
+    return keys
+
+
 def test_a_done_sweep_starts_no_ray(
     store: Store, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    request = Request(
+    request = SweepJob(
         str(tiny_folder), ("dense", "magnitude@0.5"), ("perplexity",), limit=2,
         calibration=Calibration(windows=2, length=16),
     )  # fmt: skip
-    spread = ray_cluster.spread(request, "auto")
-    assert ray_cluster.planned(spread, store) is None, "nothing is known of it yet"
-    from kick_core.sweeps import known_keys
-
-    opened = Sweep(request, store)
-    known_keys.remember(store, opened)
-    assert ray_cluster.planned(spread, store) is None, "it is known, and not done"
-    assert ray_cluster.left(request, store, known_keys.recall(store, request) or {}) == ["dense", "magnitude@0.5"]
-    for _ in opened.run():
+    spread = ray_cluster.cluster_job(request, "auto")
+    assert ray_cluster.done_already(spread, store) is None, "nothing is known of it yet"
+    sweep_keys.remember(store, open_sweep(request, store, plan_only=True))
+    assert ray_cluster.done_already(spread, store) is None, "it is known, and not done"
+    assert ray_cluster.left(request, recalled(request, store), store) == ["dense", "magnitude@0.5"]
+    for _ in driver.run(request, store, 1):
         pass
-    known = ray_cluster.planned(spread, store)
+    known = ray_cluster.done_already(spread, store)
     assert known is not None
-    assert ray_cluster.planned(replace(spread, address="10.0.0.7:6379"), store) is None, (
+    assert ray_cluster.done_already(replace(spread, address="10.0.0.7:6379"), store) is None, (
         "its devices are not known here"
     )
 
-    run = known["runs"]["perplexity"]["dense"]
+    run = known.runs["perplexity"]["dense"]
     (verdicts,) = store.folder("results", run).glob("verdicts-*")
     whole = verdicts.read_bytes()
     verdicts.unlink()  # as a kill between sealing and scoring leaves it
-    assert ray_cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
+    assert ray_cluster.done_already(spread, store) is not None and verdicts.read_bytes() == whole
     verdicts.unlink()
     (store.folder("results", run) / "run.json").unlink()
-    assert ray_cluster.left(request, store, known) == ["dense"], "only who has the model open can write its card again"
-    for _ in opened.run():
+    assert ray_cluster.left(request, known, store) == ["dense"], "only who has the model open can write its card again"
+    for _ in driver.run(request, store, 1):
         pass
-    assert ray_cluster.planned(spread, store) is not None and verdicts.read_bytes() == whole
+    assert ray_cluster.done_already(spread, store) is not None and verdicts.read_bytes() == whole
 
     def never(*given: Any) -> Any:
         raise AssertionError("a cluster was started for nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -16,8 +17,10 @@ import pytest
 
 from kick_core import jobs
 from kick_core.errors import BadRequest, KickError
+from kick_core.jobs import specs
 from kick_core.jobs import worker as job_worker
 from kick_core.store import Store, open_store
+from kick_core.sweeps.request import SweepJob
 from tests.jobs import slow_worker
 
 WORKER = (sys.executable, "-m", "tests.jobs.slow_worker")
@@ -205,3 +208,18 @@ def test_a_worker_that_is_slow_to_end_is_waited_for(store: Store) -> None:
         second.result()
     until(store, first.id, ended)
     assert (store.root / "starts.txt").read_text() == "one\none\n"
+
+
+def test_a_spec_says_what_kind_of_job_it_is() -> None:
+    """Also one of before there was a tag; and the tag is no part of the id, so that old jobs are found again."""
+    sweep = SweepJob("pocket-4m", ("dense",), ("perplexity",))
+    prompt = jobs.prompt("pocket-4m", ["dense"], "Who?", temperature=0.5)
+    for job, kind in ((sweep, "sweep"), (prompt, "prompt"), (specs.ClusterJob(sweep, "10.0.0.7:1"), "cluster")):
+        tagged = job.to_json()
+        assert tagged["kind"] == kind
+        old = {name: value for name, value in tagged.items() if name != "kind"}
+        for spec in (tagged, old, json.loads(json.dumps(tagged))):
+            assert specs.kind(spec) == kind and specs.read(spec) == job
+    assert jobs.job_id(sweep) == "job1-0c0d706d1055642f3a3ee6c66ea9b4271e95c46e"
+    with pytest.raises(KickError, match="'dream'"):
+        specs.read({"kind": "dream"})

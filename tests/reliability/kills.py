@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kick_core.cli import arguments, cache  # noqa: F401  once here, not in every child
+from kick_core.cli import arguments, verify  # noqa: F401  once here, not in every child
 from kick_core.cli import main as kick
 from kick_core.errors import KickError
 from kick_core.store import fault_injection

@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from kick_core import jobs
-from kick_core.jobs import ray_cluster
+from kick_core.jobs.ray_cluster import driver as ray_cluster
 from kick_core.spec import Calibration
 from kick_core.store import Store, open_store, results, weight_artifacts
-from kick_core.sweeps.grid import run
-from kick_core.sweeps.request import Request
+from kick_core.sweeps.driver import run
+from kick_core.sweeps.request import SweepJob
 from tests.reliability.test_determinism import ROOT, sums
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -33,18 +33,18 @@ PATIENCE = 600.0
 
 
 @pytest.fixture(scope="module")
-def request_(tiny_folder: Path) -> Request:
-    return Request(
+def request_(tiny_folder: Path) -> SweepJob:
+    return SweepJob(
         str(tiny_folder), ("dense", "magnitude@2:4", "sparsegpt@0.5"), ("factoid_qa", "perplexity"), limit=8,
         calibration=Calibration(windows=4, length=32), device="cpu",
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def alone(request_: Request, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def alone(request_: SweepJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """What the sweep seals in one process of this machine."""
     store = open_store(tmp_path_factory.mktemp("alone"))
-    for _ in run(request_, store):
+    for _ in run(request_, store, 1):
         pass
     return sums(store)
 
@@ -98,9 +98,9 @@ def heard(processes: list[psutil.Process]) -> set[str]:
     return found
 
 
-def test_a_cluster_of_this_machine(store: Store, request_: Request, alone: dict[str, object]) -> None:
+def test_a_cluster_of_this_machine(store: Store, request_: SweepJob, alone: dict[str, object]) -> None:
     """Two workers; one recipe cannot be: it is named once, the rest is done, sealed as without a cluster."""
-    spread = ray_cluster.spread(replace(request_, recipes=(*request_.recipes, IMPOSSIBLE)), "auto", workers=2)
+    spread = ray_cluster.cluster_job(replace(request_, recipes=(*request_.recipes, IMPOSSIBLE)), "auto", workers=2)
     name = jobs.start(store, spread).id
     heard_at = set[str]()
 
@@ -121,7 +121,7 @@ def test_a_cluster_of_this_machine(store: Store, request_: Request, alone: dict[
     asked = [sitting for key in store.keys("results") for sitting in results.timings(store, key)]
     assert {card.host for card in made} | {sitting.host for sitting in asked} == {os.uname().nodename}
     assert ray_cluster.keys_of(store, name) is not None
-    assert ray_cluster.planned(ray_cluster.spread(request_, "auto"), store) is not None, (
+    assert ray_cluster.done_already(ray_cluster.cluster_job(request_, "auto"), store) is not None, (
         "the rest starts no Ray any more"
     )
 
@@ -161,20 +161,20 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.soak
 def test_every_worker_is_killed_again_and_again(
-    store: Store, request_: Request, alone: dict[str, object], short: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, request_: SweepJob, alone: dict[str, object], short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each process of the cluster dies at its 50th place between two writes, in a block or a batch; a wrong token does
     not even get in."""
     local = short / "live"
     with head(short, KICK_FAULT="kill:50", KICK_LOCAL_CACHE=str(local)) as (address, token):
         monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        refused = jobs.start(store, ray_cluster.spread(request_, address, workers=2))
+        refused = jobs.start(store, ray_cluster.cluster_job(request_, address, workers=2))
         found = until(store, refused.id, ended)
         assert found.state == "failed" and "does not let us in" in found.message
         assert sums(store) == {}
 
         monkeypatch.setenv("RAY_AUTH_TOKEN", token)
-        name = jobs.start(store, ray_cluster.spread(request_, address, workers=2)).id
+        name = jobs.start(store, ray_cluster.cluster_job(request_, address, workers=2)).id
         assert name == refused.id
         found = until(store, name, ended)
     said = jobs.log(store, name, 500)
@@ -188,9 +188,9 @@ def test_every_worker_is_killed_again_and_again(
 
 
 @pytest.mark.soak
-def test_the_driver_is_killed_and_attached_to(store: Store, request_: Request, alone: dict[str, object]) -> None:
+def test_the_driver_is_killed_and_attached_to(store: Store, request_: SweepJob, alone: dict[str, object]) -> None:
     """Its tasks stop at once; `--attach` starts it again, and it goes on where it was."""
-    name = jobs.start(store, ray_cluster.spread(request_, "auto", workers=2)).id
+    name = jobs.start(store, ray_cluster.cluster_job(request_, "auto", workers=2)).id
     running = until(store, name, lambda job: job.done > 0)
     whole = family(running.pid)
     os.kill(running.pid, signal.SIGKILL)
@@ -210,7 +210,7 @@ def test_the_driver_is_killed_and_attached_to(store: Store, request_: Request, a
 
 
 @pytest.mark.soak
-def test_left_with_control_c_it_goes_on_and_can_be_stopped(store: Store, request_: Request) -> None:
+def test_left_with_control_c_it_goes_on_and_can_be_stopped(store: Store, request_: SweepJob) -> None:
     words = ["--recipe", "sparsegpt@0.5", "--task", "perplexity", "--device", "cpu", "--cache", str(store.root)]
     command = [sys.executable, "-m", "kick_core", "sweep", request_.model, *words, "--ray", "auto", "--workers", "2"]
     shown = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

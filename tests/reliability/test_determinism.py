@@ -15,8 +15,8 @@ import pytest
 
 from kick_core.spec import Calibration
 from kick_core.store import Store, open_store, weight_artifacts
-from kick_core.sweeps.grid import run
-from kick_core.sweeps.request import Request
+from kick_core.sweeps.driver import run
+from kick_core.sweeps.request import SweepJob
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ("dense", "magnitude@0.3", "magnitude@0.4", "magnitude@0.5", "wanda@0.5", "sparsegpt@0.5", "rtn@4bit")
@@ -38,15 +38,15 @@ def sums(store: Store) -> dict[str, object]:
 
 
 def test_stopped_at_every_third_step_and_resumed(tmp_path: Path, tiny_folder: Path) -> None:
-    request = Request(
+    request = SweepJob(
         str(tiny_folder), ("dense", "sparsegpt@0.5"), ("factoid_qa", "multiple_choice"), limit=8,
         calibration=Calibration(windows=4, length=32),
     )  # fmt: skip
     whole, pieces = open_store(tmp_path / "whole"), open_store(tmp_path / "pieces")
-    steps = len(list(run(request, whole)))
+    steps = len(list(run(request, whole, 1)))
     stops = 0
     while True:
-        sweep = run(request, pieces)
+        sweep = run(request, pieces, 1)
         taken = [step for step, _ in zip(sweep, range(5), strict=False)]
         if len(taken) < 5:
             break

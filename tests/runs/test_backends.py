@@ -17,9 +17,9 @@ from kick_core.models.loading import open_model
 from kick_core.models.source import find
 from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import checkpoints, open_store, results
-from kick_core.sweeps import pool
-from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import driver
+from kick_core.sweeps.grid import open_sweep
+from kick_core.sweeps.request import SweepJob
 from tests.tiny import tiny_llama
 
 TASKS = ("multiple_choice", "factoid_qa", "instructions", "perplexity")
@@ -37,14 +37,11 @@ def made(builder, recipe):
 
 
 def request(folder, **more):
-    return Request(str(folder), ("dense", "wanda@0.5", "rtn@4bit"), TASKS, 4, calibration=CALIBRATION, **more)
+    return SweepJob(str(folder), ("dense", "wanda@0.5", "rtn@4bit"), TASKS, 4, calibration=CALIBRATION, **more)
 
 
 def swept(store, asked):
-    sweep = Sweep(asked, store)
-    for _ in sweep.run():
-        pass
-    return sweep
+    return [progress.warning for progress in driver.run(asked, store, 1) if progress.warning]
 
 
 def answers(store):
@@ -55,8 +52,8 @@ def test_a_model_that_memory_does_not_hold_answers_as_one_that_it_does(store, tm
     """On a CPU nothing is computed otherwise, so even the runs' keys are the same."""
     small = open_store(tmp_path / "small")
     swept(store, request(tiny_folder))
-    sweep = swept(small, request(tiny_folder, device_map="auto", max_memory="cpu=1200KB"))
-    assert sweep.host.warning.endswith("slower than a device that holds it all") and "disk" in sweep.host.warning
+    (warning,) = swept(small, request(tiny_folder, device_map="auto", max_memory="cpu=1200KB"))
+    assert warning.endswith("slower than a device that holds it all") and "disk" in warning
     whole, spread = answers(store), answers(small)
     assert len(whole) == 12 and whole.keys() == spread.keys()
     for key, (card, outputs) in whole.items():
@@ -147,14 +144,14 @@ def test_memory_that_is_not_understood(text):
 )
 def test_what_cannot_be_asked_so_is_refused(store, tiny_folder, more, said):
     with pytest.raises(BadRequest, match=said):
-        Sweep(request(tiny_folder, **more), store)
+        open_sweep(request(tiny_folder, **more), store)
 
 
 def test_the_machine_is_not_shared_with_other_workers(store, tiny_folder):
-    sweep = Sweep(request(tiny_folder, device_map="auto"), store)
-    assert pool.count_for(sweep, None) == 1
+    job = request(tiny_folder, device_map="auto")
+    assert driver.processes(job, store) == 1
     with pytest.raises(BadRequest, match="--workers 2"):
-        pool.count_for(sweep, 2)
+        driver.processes(job, store, 2)
 
 
 def test_layers_over_several_devices_are_said_and_decoded_with_the_librarys_cache(store, monkeypatch, tiny_folder):
@@ -169,9 +166,9 @@ def test_layers_over_several_devices_are_said_and_decoded_with_the_librarys_cach
     assert isinstance(steps_for(model, plan, 0, None, whole=False), SlotSteps)
     model.hf_device_map = places
     assert isinstance(steps_for(model, plan, 0, None, whole=False), LibrarySteps)
-    plain = Sweep(request(tiny_folder), store)
+    plain = open_sweep(request(tiny_folder), store)
     monkeypatch.setattr(mapped, "places_for", lambda *_, **__: places)
-    spread = Sweep(request(tiny_folder, device_map="auto"), store)
+    spread = open_sweep(request(tiny_folder, device_map="auto"), store)
     one, other = plain.card(parse("dense"), "factoid_qa"), spread.card(parse("dense"), "factoid_qa")
     assert one.key != other.key and other.settings["layers"] == "over several devices"
     assert other.placed["model.layers.1"] == "1"

@@ -15,12 +15,14 @@ from transformers.utils.logging import disable_progress_bar
 from kick_core.errors import BadRequest
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.spec import DENSE, Calibration, parse
-from kick_core.store import results, weight_artifacts
+from kick_core.store import weight_artifacts
 from kick_core.sweeps import cost as forecasting
-from kick_core.sweeps import grid, known_keys
-from kick_core.sweeps.cost import Line, forecast
-from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import driver, sweep_keys
+from kick_core.sweeps.cells import Cell, Step
+from kick_core.sweeps.cost import forecast
+from kick_core.sweeps.grid import open_sweep
+from kick_core.sweeps.request import SweepJob
+from kick_core.sweeps.tracker import Tracker
 from tests.models.test_families import FAMILIES, make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,52 +37,67 @@ def request(folder, **more):
         "calibration": Calibration(windows=2, length=16),
         "device": "cpu",
     }
-    return Request(model=str(folder), **(asked | more))
+    return SweepJob(model=str(folder), **(asked | more))
 
 
-def lines(found, work):
-    return {(line.recipe, line.task): line for line in found.lines if line.work == work}
+def run(job, store):
+    for _ in driver.run(job, store, 1):
+        pass
+
+
+def lines(plan, work):
+    return {(line.cost.cell.recipe, line.cost.cell.task): line for line in plan.lines if line.cost.cell.work == work}
+
+
+def cells(plan):
+    return [line.cost.cell for line in plan.lines]
 
 
 def test_before_during_and_after(tiny_folder, store):
-    asked = request(tiny_folder, fidelity=True, noise_floor=True)
-    before = forecast(asked, store)
-    assert before.opened and before.unmeasured == len(before.lines) and not any(line.cached for line in before.lines)
-    assert {line.total for line in before.lines if line.work != "make"} == {4}
+    job = request(tiny_folder, fidelity=True, noise_floor=True)
+    before = forecast(job, store)
+    assert before.opened and before.unmeasured == len(before.lines)
+    assert {line.basis for line in before.lines} == {"specification"} and before.left["seconds"] > 0
+    assert {cell.total for cell in cells(before) if cell.work != "make"} == {4}
     assert lines(before, "again").keys() == {("dense", "perplexity"), ("dense", "multiple_choice")}
     assert lines(before, "texts") == {}
     assert lines(before, "fidelity").keys() == {("wanda@0.5", "perplexity"), ("rtn@4bit", "perplexity")}
-    assert not forecast(asked, store).opened, "a plan that was made once is remembered"
+    assert not forecast(job, store).opened, "a plan that was made once is remembered"
 
-    for _ in grid.run(replace(asked, limit=2), store):
-        pass
-    during = forecast(asked, store)
-    assert all(line.left == (0 if line.work == "make" else 2) for line in during.lines)
-    assert during.unmeasured == 0 and during.sum("seconds") > 0
-    for _ in grid.run(asked, store):
-        pass
-    after = forecast(asked, store)
-    assert all(line.cached for line in after.lines)
-    assert after.sum("tokens") == after.sum("seconds") == after.sum("bytes") == 0
+    run(replace(job, limit=2), store)
+    during = forecast(job, store)
+    assert all(cell.left == (0 if cell.work == "make" else 2) for cell in cells(during))
+    assert during.unmeasured == 0 and during.left["seconds"] > 0
+    run(job, store)
+    after = forecast(job, store)
+    assert all(cell.cached for cell in cells(after))
+    assert set(after.left.values()) == {0} and after.demanded == 0
 
 
 def test_texts_are_planned_for_tasks_that_write(tiny_folder, store):
-    asked = request(tiny_folder, recipes=("dense", "rtn@4bit"), tasks=("factoid_qa",), limit=3, fidelity=True)
-    assert lines(forecast(asked, store), "texts")["rtn@4bit", "factoid_qa"].left == 3
-    for _ in grid.run(replace(asked, recipes=("rtn@4bit",)), store):
-        pass
-    found = forecast(asked, store)
-    assert all(line.cached for line in found.lines), "what dense said was asked too, for the variant to read"
+    job = request(tiny_folder, recipes=("dense", "rtn@4bit"), tasks=("factoid_qa",), limit=3, fidelity=True)
+    assert lines(forecast(job, store), "texts")["rtn@4bit", "factoid_qa"].cost.cell.left == 3
+    run(replace(job, recipes=("rtn@4bit",)), store)
+    assert all(cell.cached for cell in cells(forecast(job, store))), "what dense said was asked too, for it to read"
 
 
 def test_the_keys_of_a_plan_are_the_keys_of_the_sweep(tiny_folder, store):
-    asked = request(tiny_folder, fidelity=True)
-    planned = known_keys.remember(store, Sweep(asked, store, plan_only=True))
-    opened = Sweep(asked, store)
-    assert planned["artifacts"] == {recipe.text: opened.builder.key(recipe) for recipe in opened.recipes}
-    for task in asked.tasks:
-        assert planned["runs"][task] == {r.text: opened.card(r, task).key for r in opened.recipes}
-        assert planned["again"][task] == opened.card(DENSE, task, again=True).key != planned["runs"][task]["dense"]
+    job = request(tiny_folder, fidelity=True)
+    planned = sweep_keys.remember(store, open_sweep(job, store, plan_only=True))
+    sweep = open_sweep(job, store)
+    assert planned == sweep.keys == sweep_keys.recall(store, job)
+    assert planned.artifacts == {recipe.text: sweep.builder.key(recipe) for recipe in sweep.recipes}
+    for task in job.tasks:
+        assert planned.runs[task] == {r.text: sweep.card(r, task).key for r in sweep.recipes}
+        assert planned.again[task] == sweep.card(DENSE, task, again=True).key != planned.runs[task]["dense"]
+
+
+def test_keys_of_two_sweeps_are_noted_together(tiny_folder, store):
+    one, other = request(tiny_folder, recipes=("dense",)), request(tiny_folder, recipes=("rtn@4bit",))
+    for job in (one, other):
+        sweep_keys.remember(store, open_sweep(job, store, plan_only=True))
+    both = sweep_keys.recall(store, request(tiny_folder, recipes=("dense", "rtn@4bit")))
+    assert both is not None and both.runs["perplexity"].keys() == {"dense", "rtn@4bit"}
 
 
 def test_whatever_decides_a_key_makes_the_note_unfound(tiny_folder, store, tmp_path):
@@ -88,75 +105,130 @@ def test_whatever_decides_a_key_makes_the_note_unfound(tiny_folder, store, tmp_p
     text.write_text("one two three " * 400)
     asked = request(tiny_folder, calibration=Calibration(str(text), windows=2, length=16))
     forecast(asked, store)
-    assert known_keys.recall(store, asked)
-    assert known_keys.recall(store, replace(asked, recipes=("dense", "wanda@0.6"))) is None
-    assert known_keys.recall(store, replace(asked, calibration=replace(asked.calibration, seed=1))) is None
-    assert known_keys.recall(store, replace(asked, limit=None)), "a limit is in no key"
+    assert sweep_keys.recall(store, asked)
+    assert sweep_keys.recall(store, replace(asked, recipes=("dense", "wanda@0.6"))) is None
+    assert sweep_keys.recall(store, replace(asked, calibration=replace(asked.calibration, seed=1))) is None
+    assert sweep_keys.recall(store, replace(asked, limit=None)), "a limit is in no key"
     text.write_text("three two one " * 400)
-    assert known_keys.recall(store, asked) is None
+    assert sweep_keys.recall(store, asked) is None
 
 
 def test_tokens_and_operations_by_hand(tiny_folder, store):
     found = lines(forecast(request(tiny_folder, tasks=("perplexity",), limit=None), store), "ask")
-    line = found["dense", "perplexity"]
+    cost = found["dense", "perplexity"].cost
     block = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128  # q and o, k and v, gate and up and down
     weights = 2 * block + 64 * 4096
-    assert line.tokens == line.left * 512
-    assert line.flops == line.left * (2 * weights * 512 + 2 * 2 * 64 * 512**2)
+    assert cost.tokens == cost.cell.left * 512
+    assert cost.flops == cost.cell.left * (2 * weights * 512 + 2 * 2 * 64 * 512**2)
 
 
 @pytest.mark.parametrize(
-    "text", ["magnitude@0.5", "wanda@2:4", "sparsegpt@0.5", "rtn@4bit,group=32", "gptq@3bit,group=16", "depth@0.5"]
+    "text",
+    [
+        "magnitude@0.5",
+        "wanda@2:4",
+        "sparsegpt@0.5",
+        "rtn@4bit,group=32",
+        "gptq@3bit,group=16",
+        "depth@0.5",
+        "sparsegpt@2:4+gptq@4bit",
+    ],
 )
 def test_bytes_are_about_those_of_the_artifact(tiny_folder, store, text):
     asked = request(tiny_folder, recipes=(text,), tasks=())
     (line,) = forecast(asked, store).lines
-    for _ in grid.run(asked, store):
-        pass
+    run(asked, store)
     (card,) = weight_artifacts.cards(store)
-    assert line.bytes == pytest.approx(card.bytes, rel=0.1, abs=6000), "safetensors headers are the rest"
+    assert line.cost.bytes == pytest.approx(card.bytes, rel=0.1, abs=6000), "safetensors headers are the rest"
 
 
 def test_methods_that_look_at_more_cost_more(tiny_folder, store):
-    model = known_keys.remember(store, Sweep(request(tiny_folder), store, plan_only=True))["model"]
+    model = open_sweep(request(tiny_folder), store, plan_only=True).keys.model
     work = [forecasting.making(parse(text), model)[1] for text in ("rtn@4bit", "wanda@0.5", "sparsegpt@0.5")]
     assert work[0] == 0 < work[1] < work[2]
     searched = [f"wanda@0.5,alloc=search,objective={name}" for name in ("error", "perplexity", "factoid_qa")]
     (_, least), (some, more), (most, _) = (forecasting.making(parse(text), model) for text in searched)
     assert least == work[1] < more
-    assert some - model["calibration"] == 66 * 16 * model["window"]
-    assert most - model["calibration"] == 66 * 200 * 64
+    assert some - model.calibration == 66 * 16 * model.window
+    assert most - model.calibration == 66 * 200 * 64
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_of_every_family(family):
     model = make(family)
-    found = known_keys.sizes(model)
+    found = sweep_keys.sizes(model)
     prunable = sum(matrix.read().numel() for block in decoder_blocks(model) for matrix in matrices(block))
-    assert found["blocks"] * sum(rows * cols for rows, cols in found["matrices"]) == prunable < found["parameters"]
-    assert found["head"] == 128 * 64 and found["attention"] == 64 and found["bits"] == 32
+    assert found.prunable == prunable < found.parameters
+    assert found.head == 128 * 64 and found.attention == 64 and found.bits == 32
 
 
-def test_a_rate_is_not_made_up(tiny_folder, store):
-    asked = request(tiny_folder, recipes=("dense",), tasks=("multiple_choice",), limit=2)
-    for _ in grid.run(asked, store):
-        pass
-    (run,) = results.runs(store)
-    (sitting,) = results.timings(store, run.key)
-    found = forecast(replace(asked, limit=6, tasks=("multiple_choice", "factoid_qa")), store)
-    choice, facts = found.lines
-    assert choice.seconds == pytest.approx(4 * sitting.seconds / sitting.examples)
-    assert math.isnan(facts.seconds) and found.unmeasured == 1
-    assert found.sum("seconds") == choice.seconds
+def test_what_a_stage_took_forecasts_it_again(tiny_folder, store):
+    job = request(tiny_folder, recipes=("dense",), tasks=("multiple_choice",), limit=2)
+    keys = open_sweep(job, store, plan_only=True).keys
+    cost = forecasting.cost(Cell("dense", "ask", "multiple_choice", 400, 400), keys)
+    rates = forecasting.Rates(store, keys.model)
+    spec = rates.expected(cost)
+    assert rates.seconds(cost) == spec > 0 and rates.basis(cost) == "specification"
+    for _ in range(40):
+        rates.note(cost, 1.0, 3 * spec)
+    assert rates.seconds(cost) == pytest.approx(3 * spec, rel=0.02) and rates.basis(cost) == "measured"
+    other = forecasting.cost(Cell("dense", "ask", "multiple_choice", 400, 100), keys)
+    assert rates.seconds(other) == pytest.approx(3 * rates.expected(other), rel=0.02), "by tokens, not by questions"
+    rates.save()
+    again = forecasting.Rates(store, keys.model)
+    assert again.seconds(cost) == pytest.approx(rates.seconds(cost))
+    other_machine = forecasting.Rates(store, replace(keys.model, device="cuda", device_name="NVIDIA H100"))
+    assert other_machine.seconds(cost) == other_machine.expected(cost), "a CPU's rates say nothing of a GPU"
+
+
+def test_similar_work_stands_in_until_a_stage_is_measured(tiny_folder, store):
+    job = request(tiny_folder, recipes=("dense",), tasks=("factoid_qa", "retrieval_qa_closed"), limit=2)
+    keys = open_sweep(job, store, plan_only=True).keys
+    known, like, make = (
+        forecasting.cost(cell, keys)
+        for cell in (
+            Cell("dense", "ask", "factoid_qa", 9, 9),
+            Cell("dense", "ask", "retrieval_qa_closed", 9, 9),
+            Cell("wanda@0.5", "make", None, 2, 2),
+        )
+    )
+    rates = forecasting.Rates(store, keys.model)
+    for _ in range(40):
+        rates.note(known, 1.0, 5 * rates.expected(known))
+    for cost in (like, make):
+        assert rates.seconds(cost) == pytest.approx(5 * rates.expected(cost), rel=0.05)
+        assert rates.basis(cost) == "similar work"
+
+
+def test_the_remaining_time_is_honest_and_smooth(tiny_folder, store):
+    """Cells that take twice what is expected, by a clock of the test's own: once 5 % is done, within a quarter."""
+    job = request(tiny_folder, recipes=tuple(f"magnitude@0.{n}" for n in range(1, 10)), tasks=("multiple_choice",))
+    keys, now = open_sweep(job, store, plan_only=True).keys, [0.0]
+    left = [cell for recipe in job.recipes for cell in (Cell(recipe, "make", None, 2, 2),
+                                                       Cell(recipe, "ask", "multiple_choice", 400, 400))]  # fmt: skip
+    rates = forecasting.Rates(store, keys.model)
+    truth = {cell.id: 2 * rates.expected(forecasting.cost(cell, keys)) for cell in left}
+    tracker = Tracker(left, keys, rates, 1, clock=lambda: now[0])
+    shares, total, before = [0.0], sum(truth.values()), math.inf
+    for cell in left:
+        for part in range(10):
+            now[0] += truth[cell.id] / 10
+            progress = tracker.take(Step(cell.id, (part + 1) / 10, truth[cell.id] / 10))
+            assert progress.done >= shares[-1]
+            shares.append(progress.done)
+            if progress.done > 0.05 and progress.done < 0.95:
+                assert progress.remaining == pytest.approx(total - now[0], rel=0.25)
+                assert progress.remaining < 1.05 * before
+                before = progress.remaining
+    assert shares[-1] == 1.0 and tracker.finish().remaining == 0.0
 
 
 def test_an_artifact_that_is_not_needed_is_not_planned(tiny_folder, store):
     asked = request(tiny_folder, recipes=("magnitude@0.5",), tasks=("multiple_choice",), limit=2)
-    for _ in grid.run(asked, store):
-        pass
+    run(asked, store)
     weight_artifacts.remove(store, weight_artifacts.cards(store)[0].key)
-    assert [line.left for line in forecast(asked, store).lines] == [0, 0]
-    assert [line.left for line in forecast(replace(asked, limit=3), store).lines] == [2, 1]
+    assert [cell.left for cell in cells(forecast(asked, store))] == [0, 0]
+    assert [cell.left for cell in cells(forecast(replace(asked, limit=3), store))] == [2, 1]
 
 
 def test_bad_requests_are_refused_before_anything_is_opened(tiny_folder, store):
@@ -182,14 +254,10 @@ def test_a_sweep_that_is_done_is_planned_without_torch(tiny_folder, tmp_path):
 
 
 def test_the_device_is_told_without_torch_only_where_that_is_sure(monkeypatch):
-    assert known_keys.device("cuda:1") == "cuda" and known_keys.device("cpu") == "cpu"
+    assert sweep_keys.device("cuda:1") == "cuda" and sweep_keys.device("cpu") == "cpu"
     monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidia0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert known_keys.device("auto") == "cuda"
+    assert sweep_keys.device("auto") == "cuda"
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     monkeypatch.setattr(sys, "platform", "linux")
-    assert known_keys.device("auto") == "cpu"
-
-
-def test_a_line_is_cached_when_nothing_is_left():
-    assert Line("dense", "ask", "perplexity", 4, 0).cached and not Line("dense", "ask", "perplexity", 4, 1).cached
+    assert sweep_keys.device("auto") == "cpu"

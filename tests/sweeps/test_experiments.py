@@ -12,8 +12,8 @@ from kick_core.errors import BadRequest
 from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import open_store, results
 from kick_core.sweeps import experiments
-from kick_core.sweeps import grid as sweep
-from kick_core.sweeps.request import PRESETS, Request
+from kick_core.sweeps.grid import open_sweep
+from kick_core.sweeps.request import PRESETS, SweepJob
 from kick_core.tasks import paper
 from tests import official
 from tests.golden import GOLDEN
@@ -59,7 +59,7 @@ def test_calibration_size_changes_only_the_number_of_windows(store):
     assert len({replace(request, calibration=Calibration()) for request in map(_hashable, found)}) == 1
 
 
-def _hashable(request: Request) -> Request:
+def _hashable(request: SweepJob) -> SweepJob:
     return replace(request, limits=())
 
 
@@ -87,10 +87,10 @@ def test_the_large_model_pruned_to_equal_non_zeros_has_them(store):
     wanted = sum(p.numel() for p in little.parameters())
     request = replace(large, recipes=(large.recipes[1],), tasks=())
     assert parse(request.recipes[0]).method == "magnitude"
-    builder = sweep.Sweep(request, store).builder
+    builder = open_sweep(request, store).builder
     for _ in builder.make(parse(request.recipes[0])):
         pass
-    builder = sweep.Sweep(replace(request, tasks=("factoid_qa",)), store).builder
+    builder = open_sweep(replace(request, tasks=("factoid_qa",)), store).builder
     builder.apply_recipe(parse(request.recipes[0]))
     left = sum(int((p != 0).sum()) for p in builder.opened.model.parameters())
     assert left == pytest.approx(wanted, rel=1e-3)

@@ -34,12 +34,12 @@ MODEL = "pocket-4m"
 )
 def test_what_cannot_be_asked_is_refused(more: dict[str, object], said: str) -> None:
     with pytest.raises(BadRequest, match=said):
-        playground.Prompt(**{"model": MODEL, "recipes": ("dense",), "prompt": "Who?", **more})  # type: ignore[arg-type]
+        playground.PromptJob(**{"model": MODEL, "recipes": ("dense",), "prompt": "Who?", **more})  # type: ignore[arg-type]
 
 
 def test_a_request_survives_its_file() -> None:
     wanted = jobs.prompt(MODEL, ["dense", "wanda@0.5"], "Who?", weights=("", "weights1-0"), temperature=0.7)
-    again = playground.Prompt.from_json(wanted.to_json())
+    again = playground.PromptJob.from_json(wanted.to_json())
     assert again == wanted and jobs.job_id(again) == jobs.job_id(wanted)
 
 
@@ -63,7 +63,7 @@ def test_answers_come_word_by_word_and_are_the_engines(tmp_path: Path) -> None:
             pass
         expected[recipe] = greedy(ask, prompt, 12)
     key = builder.key(parse("magnitude@0.5"))
-    wanted = playground.Prompt(
+    wanted = playground.PromptJob(
         MODEL, tuple(expected), prompt, ("", key), new_tokens=12, calibration=few, dtype="float32"
     )
     steps = list(playground.run(wanted, store))
@@ -79,13 +79,13 @@ def test_a_temperature_follows_its_seed(tmp_path: Path) -> None:
     store = open_store(tmp_path)
 
     def said(seed: int) -> str:
-        asked = playground.Prompt(MODEL, ("dense",), "The river", new_tokens=16, temperature=1.5, seed=seed)
+        asked = playground.PromptJob(MODEL, ("dense",), "The river", new_tokens=16, temperature=1.5, seed=seed)
         return str([step.answer for step in playground.run(asked, store) if step.answer is not None][-1])
 
     assert said(1) == said(1) != said(2)
 
 
 def test_a_prompt_too_long_for_the_model_says_so(tmp_path: Path) -> None:
-    asked = playground.Prompt(MODEL, ("dense",), "word " * 700, new_tokens=64)
+    asked = playground.PromptJob(MODEL, ("dense",), "word " * 700, new_tokens=64)
     with pytest.raises(BadRequest, match="has room for 512"):
         list(playground.run(asked, open_store(tmp_path)))

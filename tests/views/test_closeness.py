@@ -17,8 +17,8 @@ from kick_core.records import Example
 from kick_core.spec import Calibration
 from kick_core.store import Store, open_store, results
 from kick_core.store import fidelity as kept
-from kick_core.sweeps import grid
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import driver
+from kick_core.sweeps.request import SweepJob
 from kick_core.views import clusters, load, sentences
 from tests import synthetic
 
@@ -26,12 +26,12 @@ from tests import synthetic
 @pytest.fixture(scope="module")
 def swept(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = open_store(tmp_path_factory.mktemp("closeness") / "cache")
-    request = Request(
+    request = SweepJob(
         model=str(tiny_folder), recipes=("dense", "magnitude@0.3", "magnitude@0.7"),
         tasks=("perplexity", "multiple_choice", "factoid_qa"), limit=6, calibration=Calibration(windows=2, length=16),
         device="cpu", fidelity=True, noise_floor=True,
     )  # fmt: skip
-    for _ in grid.run(request, store):
+    for _ in driver.run(request, store, 1):
         pass
     return store
 

@@ -19,7 +19,7 @@ import pytest
 from kick_core import views
 from kick_core.cli import main
 from kick_core.cli.arguments import parser
-from kick_core.cli.requests import sweep_request
+from kick_core.cli.requests import preset_job
 from kick_core.store import Store
 from kick_core.views import chart_style, charts, commands, html_report, size_charts
 from kick_core.views.findings import percent
@@ -263,7 +263,7 @@ def test_long_answers_are_cut_and_say_so(store: Store, monkeypatch: pytest.Monke
 
 
 def requested(line: str) -> Any:
-    return sweep_request(parser().parse_args(shlex.split(line)[1:]))
+    return preset_job(parser().parse_args(shlex.split(line)[1:]))
 
 
 def test_every_cell_is_in_one_command_with_its_options(store: Store, frame: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""What runs on a node of a cluster: `kick_core.sweeps.grid.run` on some recipes, told in small pieces.
+"""What runs on a node of a cluster: cells of an open sweep, with news in small pieces.
 
 Everything that goes wrong here and would go wrong again comes back as text, so that nothing but plain JSON values
 crosses between nodes; a process that dies cannot say anything, and its silence is what is tried again.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -20,25 +19,23 @@ from kick_core import provenance
 from kick_core.errors import KickError
 from kick_core.jobs.ray_cluster.joining import own_folder
 from kick_core.store import Store, open_store
-from kick_core.sweeps.request import Request
+from kick_core.sweeps.cells import Cell
+from kick_core.sweeps.request import SweepJob
 
-Said = dict[str, Any]
-
-_PAUSE = 0.5
-"""Seconds between two reports."""
+News = dict[str, Any]
 
 
-def work(order: Mapping[str, Any]) -> Iterator[Said]:
-    """Do all cells of the order's recipes: {"at": …}, {"progress": …} now and then, {"done": True} or {"failed": …}."""
-    yield from _told(order, _swept(order))
+def work(order: Mapping[str, Any]) -> Iterator[News]:
+    """Do the order's cells: {"at": …}, a {"step": …} for all that is done, {"done": True} or {"failed": …}."""
+    yield from _reported(order, _run(order))
 
 
-def plan(order: Mapping[str, Any]) -> Iterator[Said]:
-    """Find the keys of the order's cells, as only a node with its devices can: {"known": …}."""
-    yield from _told(order, _planned(order))
+def plan(order: Mapping[str, Any]) -> Iterator[News]:
+    """Find the keys of the order's sweep, as only a node with its devices can: {"keys": …}."""
+    yield from _reported(order, _planned(order))
 
 
-def _told(order: Mapping[str, Any], steps: Iterator[Said]) -> Iterator[Said]:
+def _reported(order: Mapping[str, Any], steps: Iterator[News]) -> Iterator[News]:
     import ray
 
     context = ray.get_runtime_context()
@@ -54,26 +51,24 @@ def _told(order: Mapping[str, Any], steps: Iterator[Said]) -> Iterator[Said]:
         yield {"failed": f"{type(error).__name__}: {first}", "trace": traceback.format_exc()}
 
 
-def _planned(order: Mapping[str, Any]) -> Iterator[Said]:
+def _planned(order: Mapping[str, Any]) -> Iterator[News]:
     store = _store(order)
-    from kick_core.sweeps import grid, known_keys
+    from kick_core.sweeps import grid, sweep_keys
 
-    opened = grid.Sweep(Request.from_json(order["request"]), store, plan_only=True)
-    yield {"known": known_keys.remember(store, opened)}
+    sweep = grid.open_sweep(SweepJob.from_json(order["sweep"]), store, plan_only=True)
+    yield {"keys": sweep_keys.remember(store, sweep).to_json()}
 
 
-def _swept(order: Mapping[str, Any]) -> Iterator[Said]:
+def _run(order: Mapping[str, Any]) -> Iterator[News]:
     store = _store(order)
     import torch
 
     from kick_core.sweeps import grid
 
     torch.set_num_threads(order["cores"])
-    told = 0.0
-    for progress in grid.run(Request.from_json(order["request"]), store):
-        if time.monotonic() - told > _PAUSE:
-            told = time.monotonic()
-            yield {"progress": asdict(progress)}
+    sweep = grid.open_sweep(SweepJob.from_json(order["sweep"]), store)
+    for step in sweep.run([Cell(**values) for values in order["cells"]]):
+        yield {"step": asdict(step)}
 
 
 def _store(order: Mapping[str, Any]) -> Store:

@@ -1,4 +1,4 @@
-"""The closer comparison with dense that `kick evaluate` and `kick sweep` print beside the scores."""
+"""The comparison with dense beyond scores that `kick evaluate` and `kick sweep` print: fidelity, texts, noise."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pandas as pd
 from kick_core import views
 from kick_core.cli import printing
 from kick_core.store import Store
-from kick_core.sweeps.request import Request
+from kick_core.sweeps.request import SweepJob
 
 
 @dataclass(frozen=True, slots=True)
-class Closer:
+class Fidelity:
     """What was measured beside the scores: distributions, dense's texts, and the evaluator's noise."""
 
     fidelity: pd.DataFrame
@@ -24,55 +24,57 @@ class Closer:
     noise: pd.DataFrame
 
 
-def measured(request: Request, store: Store, fingerprint: str, weights: set[str]) -> Closer:
+def measured(job: SweepJob, store: Store, fingerprint: str, weights: set[str]) -> Fidelity:
     """Rows of these weights, and noise rows of the model, on the tasks asked."""
     close, texts = views.fidelity(store, fingerprint), views.texts(store, fingerprint)
     noise = views.noise(store, fingerprint)
-    texts = texts[texts["weights"].isin(weights) & texts["task"].isin(request.tasks)]
-    return Closer(close[close["weights"].isin(weights)], texts, noise[noise["task"].isin(request.tasks)])
+    texts = texts[texts["weights"].isin(weights) & texts["task"].isin(job.tasks)]
+    return Fidelity(close[close["weights"].isin(weights)], texts, noise[noise["task"].isin(job.tasks)])
 
 
-def documents(found: Closer) -> dict[str, Any]:
+def documents(tables: Fidelity) -> dict[str, Any]:
     """All of it as plain data; lists are empty where nothing was measured."""
     return {
-        "fidelity": [_close(row) for row in found.fidelity.to_dict("records")],
+        "fidelity": [_close(row) for row in tables.fidelity.to_dict("records")],
         "fidelity_bounds": views.BOUNDS,
-        "dense_texts": [_text(row) for row in found.texts.to_dict("records")],
-        "noise_floor": [_noise(row) for row in found.noise.to_dict("records")],
+        "dense_texts": [_text(row) for row in tables.texts.to_dict("records")],
+        "noise_floor": [_noise(row) for row in tables.noise.to_dict("records")],
     }
 
 
 def _text(row: Mapping[Any, Any]) -> dict[str, Any]:
-    found = {name: row[name] for name in ("recipe", "task", "n", "faithful", "weights")}
+    document = {name: row[name] for name in ("recipe", "task", "n", "faithful", "weights")}
     for name in ("lost", "until", "never"):
-        found |= {name: row[name], f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]]}
-    return found
+        document |= {name: row[name], f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]]}
+    return document
 
 
 def _close(row: Mapping[Any, Any]) -> dict[str, Any]:
-    found = {name: row[name] for name in ("recipe", "n", "unjudged", "tokens", "kl_median", "kl_99", "top", "weights")}
+    document = {
+        name: row[name] for name in ("recipe", "n", "unjudged", "tokens", "kl_median", "kl_99", "top", "weights")
+    }
     for name in ("kl", "same", "overlap"):
-        found |= {name: row[name], f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]]}
-    return found
+        document |= {name: row[name], f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]]}
+    return document
 
 
 def _noise(row: Mapping[Any, Any]) -> dict[str, Any]:
     names = ("task", "scorer", "broke", "fixed", "flips", "flips_high", "changed", "changed_high", "difference")
-    found = {name: row[name] for name in (*names, "words", "plan", "plan_again", "dtype", "device", "run")}
-    return {"recipe": "noise floor", "n": row["paired"], **found, "interval": [row["diff_low"], row["diff_high"]]}
+    document = {name: row[name] for name in (*names, "words", "plan", "plan_again", "dtype", "device", "run")}
+    return {"recipe": "noise floor", "n": row["paired"], **document, "interval": [row["diff_low"], row["diff_high"]]}
 
 
-def tables(found: Closer) -> None:
+def print_tables(measured: Fidelity) -> None:
     """All of it for people; nothing where nothing was measured."""
-    close, noise = found.fidelity, found.noise
+    close, noise = measured.fidelity, measured.noise
     if len(close):
         print(f"\nfidelity to dense, over windows of running text. {views.BOUNDS}")
         header = ("recipe", "windows", "KL ≥", "95 % interval", "KL 99 %", "same top-1", "95 % interval", "overlap ≤")
         printing.table(header, (_close_row(row) for row in close.itertuples()))
-    if len(found.texts):
-        print("\ndense's own answers, read by the variant: nats a token lost; tokens until its first choice is another")
+    if len(measured.texts):
+        print("\ndense's own answers, read by the variant: nats lost per token; tokens until its first choice differs")
         header = ("recipe", "task", "texts", "lost", "95 % interval", "tokens until", "95 % interval", "to the end")
-        printing.table(header, (_text_row(row) for row in found.texts.itertuples()))
+        printing.table(header, (_text_row(row) for row in measured.texts.itertuples()))
     shown = noise[noise["headline"]]
     if len(shown):
         print("\nnoise floor: dense against dense, asked again in other batches")

@@ -10,45 +10,46 @@ import pandas as pd
 
 from kick_core import views
 from kick_core.cli import printing
-from kick_core.cli import sweep as planning
-from kick_core.cli.requests import base_request
+from kick_core.cli.plan import print_plans
+from kick_core.cli.requests import experiment_base
+from kick_core.cli.running import run_sweep
 from kick_core.errors import BadRequest
 from kick_core.models.source import Source, find
 from kick_core.spec import ModelRef
 from kick_core.store import Store, lineage, open_store
-from kick_core.sweeps import experiments, pool
-from kick_core.sweeps.grid import Sweep
-from kick_core.sweeps.request import Request
+from kick_core.sweeps import experiments
+from kick_core.sweeps.request import SweepJob
 from kick_core.tasks import paper
 
 
-def compare(given: Namespace) -> int:
+def run(args: Namespace) -> int:
     """The families experiment: its sweeps where they are missing, then what `views.families` says of these models."""
-    store, names = open_store(given.cache), _named(given)
-    requests = [
-        request
+    store, names = open_store(args.cache), _named(args)
+    jobs = [
+        job
         for name in names
-        for request in experiments.requests("families", base_request(given, name), store, given.small)
+        for job in experiments.requests("families", experiment_base(args, name), store, args.small)
     ]
-    sources = [find(ModelRef(name, given.revision), store) for name in names]
+    sources = [find(ModelRef(name, args.revision), store) for name in names]
     _distinct(names, sources)
-    if given.plan:
-        return planning.tell(requests, store, as_json=given.json)
-    if given.tuned_from:
+    if args.plan:
+        print_plans(jobs, store, as_json=args.json)
+        return 0
+    if args.tuned_from:
         lineage.set_base_model(store, sources[0].fingerprint, sources[1].fingerprint)
-    for request in requests:
-        printing.bar(pool.run(Sweep(request, store), given.workers))
-    frame = _measured(store, requests[0], sources)
-    return _document(store, frame) if given.json else _tables(store, frame)
+    for job in jobs:
+        run_sweep(job, store, args.workers)
+    frame = _measured(store, jobs[0], sources)
+    return _document(store, frame) if args.json else _tables(store, frame)
 
 
-def _named(given: Namespace) -> list[str]:
+def _named(args: Namespace) -> list[str]:
     """The models to compare: those that were named, or the two that ship with the tool."""
-    if given.tuned_from:
-        if len(given.models) != 1:
+    if args.tuned_from:
+        if len(args.models) != 1:
             raise BadRequest("--tuned-from BASE says of one model where it comes from: name it with one --model TUNED")
-        return [given.models[0], given.tuned_from]
-    names = given.models or list(experiments.FAMILY)
+        return [args.models[0], args.tuned_from]
+    names = args.models or list(experiments.FAMILY)
     if len(names) < 2:
         raise BadRequest("families compares models: name several, --model A --model B")
     return list(names)
@@ -63,12 +64,12 @@ def _distinct(names: Sequence[str], sources: Sequence[Source]) -> None:
         seen[source.fingerprint] = name
 
 
-def _measured(store: Store, request: Request, sources: Sequence[Source]) -> pd.DataFrame:
+def _measured(store: Store, job: SweepJob, sources: Sequence[Source]) -> pd.DataFrame:
     """The rows of these models on the data that was asked, of the experiment's recipes and tasks."""
-    frame = views.families(store, views.kind_of_data(request.data), request.protocol)
+    frame = views.families(store, views.kind_of_data(job.data), job.protocol)
     mine = frame["fingerprint"].isin([source.fingerprint for source in sources])
-    asked = frame["recipe"].isin(request.recipes) & frame["task"].isin(request.tasks)
-    return frame[mine & asked].reset_index(drop=True)
+    requested = frame["recipe"].isin(job.recipes) & frame["task"].isin(job.tasks)
+    return frame[mine & requested].reset_index(drop=True)
 
 
 def _document(store: Store, frame: pd.DataFrame) -> int:

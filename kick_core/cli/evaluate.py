@@ -1,0 +1,138 @@
+"""`kick evaluate MODEL RECIPE... --task T...`, and the tables of scores that it shares with `kick sweep`."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from kick_core import tasks, views
+from kick_core.cli import fidelity_tables, printing
+from kick_core.cli.requests import sweep_job
+from kick_core.cli.running import run_sweep
+from kick_core.spec import parse
+from kick_core.store import Store, open_store, results
+from kick_core.sweeps.request import SweepJob
+from kick_core.sweeps.sweep_keys import SweepKeys
+from kick_core.tasks.verdicts import details
+from kick_core.views import load
+
+
+def run(args: Namespace) -> int:
+    """`kick evaluate MODEL RECIPE... --task T...`: dense is evaluated too, for the comparison."""
+    store = open_store(args.cache)
+    recipes = tuple(parse(text).text for text in args.recipes)
+    job = sweep_job(args, tuple(dict.fromkeys(("dense", *recipes))), tuple(dict.fromkeys(args.tasks)))
+    print_scores(job, run_sweep(job, store), store, recipes, args.json)
+    return 0
+
+
+def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[str, ...], as_json: bool) -> None:
+    """Print what is measured of a sweep's recipes; opens no model."""
+    runs = {keys.runs[task][recipe] for task in job.tasks for recipe in recipes}
+    frame = views.scores(store)
+    frame = frame[frame["run"].isin(runs)]
+    headlines = {name: tasks.get(name, job.data).headline_of(job.protocol) for name in job.tasks}
+    frame = frame.assign(headline=frame["scorer"] == frame["task"].map(headlines))
+    model = keys.model
+    weights = set(frame["weights"]) | {keys.artifacts[recipe] for recipe in recipes}
+    fidelity = fidelity_tables.measured(job, store, model.fingerprint, weights)
+    if as_json:
+        facts = {"model": model.name, "fingerprint": model.fingerprint, "decoder": model.decoder or None}
+        documents = [one | {"protocol": job.protocol} for one in _results(frame, store)]
+        printing.document(facts | {"results": documents} | fidelity_tables.documents(fidelity))
+        return
+    shown = frame[frame["headline"]]
+    printing.table(_HEADER, (_score_row(row) for row in shown.itertuples()))
+    for row in shown.itertuples():
+        _print_unjudged(row)
+    print("\nagainst dense, on the same examples")
+    printing.table(
+        ("recipe", "task", "in words"),
+        (tuple(map(str, row)) for row in shown.loc[shown["kind"] != "dense", ["recipe", "task", "words"]].to_numpy()),
+    )
+    fidelity_tables.print_tables(fidelity)
+
+
+_HEADER = ("recipe", "task", "n", "score", "95 % interval", "of dense", "broke", "fixed", "p", "matching (5 %)")
+
+
+def _print_unjudged(row: Any) -> None:
+    if row.unjudged:
+        what = f"{row.recipe}, {row.task}: {row.unjudged} of {row.n + row.unjudged} not judged"
+        print(f"kick: {what} (no room in the context, or logits that are not finite)", file=sys.stderr)
+
+
+def _score_row(row: Any) -> tuple[str, ...]:
+    return (
+        row.recipe,
+        row.task,
+        str(row.n),
+        f"{row.score:.3f}",
+        f"{row.low:.3f} … {row.high:.3f}",
+        printing.blank_as(row.share_kept, ".1%"),
+        printing.blank_as(row.broke, ".0f"),
+        printing.blank_as(row.fixed, ".0f"),
+        printing.blank_as(row.p, ".2g"),
+        row.verdict,
+    )
+
+
+def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
+    """One object per recipe and task, with every scorer of the task."""
+    documents = []
+    for key, rows in frame.groupby("run", sort=False):
+        first = rows.iloc[0]
+        sittings = results.timings(store, str(key))
+        seconds = sum(sitting.seconds for sitting in sittings)
+        tokens = sum(sitting.tokens for sitting in sittings)
+        documents.append(
+            {
+                "recipe": first["recipe"],
+                "task": first["task"],
+                "n": int(rows[rows["headline"]]["n"].iloc[0]),
+                "total": int(first["total"]),
+                "headline": str(rows[rows["headline"]]["scorer"].iloc[0]),
+                "scorers": {str(row["scorer"]): _scorer(row, store) for row in rows.to_dict("records")},
+                "words_until_divergence": fidelity_tables.divergence(store, first.to_dict()),
+                "artifact": first["weights"],
+                "run": key,
+                "asked": first["protocol"],
+                "details": details(store, str(key), views.context_partner(store, load.one(store, str(key)))),
+                "tokens_per_second": tokens / seconds if seconds else None,
+                "seconds": seconds,
+            }
+        )
+    return documents
+
+
+def _scorer(row: Mapping[Any, Any], store: Store) -> dict[str, Any]:
+    against = {
+        "n": row["paired"],
+        "dense": row["dense_score"],
+        "share_kept": row["share_kept"],
+        "share_kept_interval": [row["share_low"], row["share_high"]],
+        "difference": row["difference"],
+        "interval": [row["diff_low"], row["diff_high"]],
+        "broke": row["broke"],
+        "fixed": row["fixed"],
+        "p": row["p"],
+        "p_holm": row["p_holm"],
+        "matching": row["verdict"],
+        "words": row["words"],
+        "changed": row["changed"],
+        "changed_interval": [row["changed_low"], row["changed_high"]],
+        "needed": row["needed"],
+        "detectable": row["detectable"],
+    } | fidelity_tables.bootstrap(store, row)
+    return {
+        "n": row["n"],
+        "unjudged": row["unjudged"],
+        "clusters": row["clusters"],
+        "mean": row["score"],
+        "interval": [row["low"], row["high"]],
+        "against_dense": None if row["recipe"] == "dense" else against,
+    }
