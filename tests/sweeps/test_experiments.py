@@ -14,6 +14,7 @@ from kick_core.store import open_store, results
 from kick_core.sweeps import experiments
 from kick_core.sweeps.grid import open_sweep
 from kick_core.sweeps.request import PRESETS, SweepJob
+from kick_core.sweeps.sweep_keys import ModelSizes
 from kick_core.tasks import paper
 from tests import official
 from tests.golden import GOLDEN
@@ -70,14 +71,15 @@ def test_other_models_are_asked_as_in_the_paper():
 
 def test_parity_of_the_papers_models_is_what_its_readers_computed():
     """LLaMA 13B and 7B: 49.48 % of the prunable weights for equal non-zeros, not the paper's 46.16 %."""
-    large = {"parameters": 13_015_864_320, "prunable": 40 * (4 * 5120**2 + 3 * 5120 * 13824), "bits": 16}
-    small = {"parameters": 6_738_415_616, "prunable": 0, "bits": 16}
+    linears = ((5120, 5120),) * 4 + ((13824, 5120),) * 3
+    large = ModelSizes(parameters=13_015_864_320, blocks=40, matrices=linears, head=0, attention=5120, bits=16)
+    small = replace(large, parameters=6_738_415_616)
     non_zeros, size = map(float, experiments.equal_ratios(large, small))
     assert non_zeros == pytest.approx(0.4948, abs=2e-4)
-    kept = large["parameters"] - size * large["prunable"]
-    assert 2 * kept + large["prunable"] / 8 == pytest.approx(2 * small["parameters"], rel=1e-3)
+    kept = large.parameters - size * large.prunable
+    assert 2 * kept + large.prunable / 8 == pytest.approx(2 * small.parameters, rel=1e-3)
     with pytest.raises(BadRequest, match="cannot be pruned"):
-        experiments.equal_ratios(small | {"prunable": 6_000_000_000}, large)
+        experiments.equal_ratios(small, large)
 
 
 def test_the_large_model_pruned_to_equal_non_zeros_has_them(store):
