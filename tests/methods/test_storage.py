@@ -14,7 +14,8 @@ from kick_core.methods import storage
 from kick_core.records import Card
 from kick_core.spec import BitBudget, Calibration, IntGrid, KeepNofM, ModelRef, Recipe, Unstructured, parse
 from kick_core.store import Store, weight_artifacts
-from kick_core.sweeps import cost, known_keys
+from kick_core.sweeps import cost, sweep_keys
+from kick_core.sweeps.sweep_keys import ModelSizes
 from tests.tiny import save_tiny
 
 HEADER = 176
@@ -64,13 +65,13 @@ def folder(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def sealed(store: Store, folder, recipe: Recipe) -> tuple[Card, dict[str, object]]:
+def sealed(store: Store, folder, recipe: Recipe) -> tuple[Card, ModelSizes]:
     """The card of an artifact made now, and what a plan knows of its model."""
     calibration = Calibration("pocket", windows=8, length=32)
     builder = ArtifactBuilder(store, open_for(ModelRef(str(folder)), store, "cpu"), calibration)
     for _ in builder.make(recipe):
         pass
-    return weight_artifacts.card(store, builder.key(recipe)), known_keys.sizes(builder.opened.model)
+    return weight_artifacts.card(store, builder.key(recipe)), sweep_keys.sizes(builder.opened.model)
 
 
 def on_disk(store: Store, card: Card) -> list[dict[str, np.ndarray]]:
@@ -117,7 +118,7 @@ def test_plan_page_card_and_disk_agree(store: Store, folder, text: str) -> None:
     planned = cost.artifact_bytes(recipe, known)
     if text in EXACT:
         assert planned == pytest.approx(size.stored, rel=0.01)
-        bits = storage.bits_per_weight(recipe, 32, [storage.Shape(*shape) for shape in known["matrices"]])
+        bits = storage.bits_per_weight(recipe, 32, [storage.Shape(*shape) for shape in known.matrices])
         assert bits == pytest.approx(row["bits_per_weight"], rel=0.01)
     elif isinstance(recipe.target, BitBudget):
         assert methods.recovery(recipe) or size.alone <= planned * 1.001
