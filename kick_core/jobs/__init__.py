@@ -34,7 +34,7 @@ from kick_core.jobs.specs import Kind, kind
 from kick_core.jobs.specs import job_id as job_id
 from kick_core.spec import Calibration
 from kick_core.store import Store, is_key
-from kick_core.store.fault_injection import here
+from kick_core.store.fault_injection import point
 from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, require_space, seal_json
 from kick_core.sweeps.playground import PromptJob
 from kick_core.sweeps.request import SweepJob, preset
@@ -199,7 +199,7 @@ def _start(store: Store, name: str, spec: dict[str, Any], worker: Sequence[str])
             (folder / left).unlink(missing_ok=True)
         replace_file(folder / "spec.json", seal_json(spec))
         write(folder, Job(name, spec, created=time.time(), message="starting"))
-        here("job written")
+        point("job written")
         with no_space_named(folder, 1 << 12), open(folder / "log.txt", "ab") as log:
             child = subprocess.Popen(
                 [*worker, str(store.root.resolve()), name, str(handle)],
@@ -211,7 +211,7 @@ def _start(store: Store, name: str, spec: dict[str, Any], worker: Sequence[str])
                 start_new_session=True,
             )
         _children.append(child)
-        here("worker started")
+        point("worker started")
     finally:
         os.close(handle)
     return job(store, name)

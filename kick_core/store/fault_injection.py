@@ -1,8 +1,11 @@
-"""Places at which a test lets this process die, or the disk be full, to show that nothing is lost there.
+"""Fault-injection points: tests end this process there, or fill the disk, to show that nothing is lost.
 
-Everything that writes calls `here` between its steps. `KICK_FAULT` in the environment, read once at import, says what
-happens: `kill:17` ends the process with SIGKILL at the 17th place that it comes to, `full:17` lets the disk be full
-there, `log:FILE` writes down every place. Without it a place costs one comparison.
+Everything that writes calls `point` between its steps. A plan says what happens: `kill:17` ends the process with
+SIGKILL at its 17th point, `full:17` raises "no space left" there, `log:FILE` writes down every point. Without a plan a
+point costs one comparison.
+
+A test that starts processes of its own hands them a plan in `KICK_FAULT`. It counts only beside
+`KICK_FAULT_INJECTION=on`, which nothing but tests sets: one stray variable must not kill a user's program.
 """
 
 from __future__ import annotations
@@ -16,29 +19,38 @@ _passed = 0
 
 
 def arm(plan: str) -> None:
-    """Follow a plan from here on; an empty one does nothing."""
+    """Follow a plan from now on, counting points from 1; an empty plan does nothing."""
     global _plan, _passed
     _plan, _passed = plan, 0
 
 
-def here(place: str, *, writes: bool = False) -> None:
-    """One place between two steps; `writes` where bytes go to the disk, which may be full there."""
+def point(name: str, *, writes: bool = False) -> None:
+    """A point between two steps.
+
+    Args:
+        name: What `log:FILE` writes down.
+        writes: Whether bytes go to the disk here, which may then be full.
+
+    Raises:
+        OSError: ENOSPC, where the plan says so.
+    """
     if _plan:
-        _follow(place, writes)
+        _follow(name, writes)
 
 
-def _follow(place: str, writes: bool) -> None:
+def _follow(name: str, writes: bool) -> None:
     global _passed
     _passed += 1
-    what, _, where = _plan.partition(":")
-    if what == "log":
-        with open(where, "a") as file:
-            file.write(f"{place}\n")
-    elif where == str(_passed):
-        if what == "kill":
+    fault, _, argument = _plan.partition(":")
+    if fault == "log":
+        with open(argument, "a") as file:
+            file.write(f"{name}\n")
+    elif argument == str(_passed):
+        if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if writes:
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
-arm(os.environ.get("KICK_FAULT", ""))
+if os.environ.get("KICK_FAULT_INJECTION") == "on":
+    arm(os.environ.get("KICK_FAULT", ""))

@@ -17,7 +17,7 @@ import xxhash
 from filelock import FileLock
 
 from kick_core.errors import KickError
-from kick_core.store.fault_injection import here
+from kick_core.store import fault_injection
 
 _STAGED = re.compile(r"\..+\.[0-9a-f]{32}")
 _SEAL = re.compile(rb', "sum": "([0-9a-f]{16})"}')
@@ -46,16 +46,16 @@ def replace_file(path: Path, data: bytes) -> None:
             with open(staged, "xb") as file:
                 file.write(data[: len(data) // 2])
                 file.flush()
-                here(f"{path.name}: half written", writes=True)
+                fault_injection.point(f"{path.name}: half written", writes=True)
                 file.write(data[len(data) // 2 :])
                 file.flush()
                 os.fsync(file.fileno())
-            here(f"{path.name}: written", writes=True)
+            fault_injection.point(f"{path.name}: written", writes=True)
             os.replace(staged, path)
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
-        here(f"{path.name}: renamed", writes=True)
+        fault_injection.point(f"{path.name}: renamed", writes=True)
         sync_folder(path.parent)
 
 

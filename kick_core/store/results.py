@@ -28,8 +28,7 @@ import pyarrow as pa
 
 from kick_core.errors import KickError
 from kick_core.records import Example, Output, RunCard, Verdict
-from kick_core.store import Store, checks
-from kick_core.store.fault_injection import here
+from kick_core.store import Store, checks, fault_injection
 from kick_core.store.files import Damaged, joined, locked, read_sealed_json, replace_file, seal_json
 from kick_core.store.live import not_written, open_live
 from kick_core.store.plaindisk import DamagedRow
@@ -208,11 +207,11 @@ class Recorder:
             with self.cache.transact():
                 for output in found:
                     self.cache.set(output.example, output.to_json())
-                    here("output set", writes=True)
+                    fault_injection.point("output set", writes=True)
         except (sqlite3.DatabaseError, OSError) as error:
             size = sum(len(json.dumps(output.to_json())) for output in found)
             raise not_written(Path(self.cache.directory), size, error) from error
-        here("batch kept")
+        fault_injection.point("batch kept")
 
     def seal(self, order: Sequence[str]) -> None:
         """Write the outputs of examples `order` (those after the sealed ones) as one part."""
@@ -234,7 +233,7 @@ def recorder(store: Store, card: RunCard) -> Iterator[Recorder]:
             yield Recorder(store, card.key, cache, measured(store, card.key))
         finally:
             cache.close()
-        here("run left")
+        fault_injection.point("run left")
         shutil.rmtree(store.live(card.key), ignore_errors=True)
 
 

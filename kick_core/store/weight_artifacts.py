@@ -37,8 +37,7 @@ from filelock import Timeout
 from kick_core.errors import KickError
 from kick_core.keys import canonical
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport
-from kick_core.store import Store
-from kick_core.store.fault_injection import here
+from kick_core.store import Store, fault_injection
 from kick_core.store.files import (
     Damaged,
     locked,
@@ -180,7 +179,7 @@ class Stage:
     def keep_plan(self, plan: LayerPlan) -> None:
         """Keep what was planned: a make that is stopped goes on by the same plan."""
         replace_file(self.folder / "plan.json", seal_json(plan.to_json()))
-        here("plan kept")
+        fault_injection.point("plan kept")
 
     def add(self, report: BlockReport, tensors: bytes, next_input: bytes | None) -> None:
         """Keep one finished block. Its report is written last: that is what makes the block whole."""
@@ -191,7 +190,7 @@ class Stage:
             replace_file(self.folder / name, data)
         sums = {name: _facts_of(data) for name, data in files.items()}
         replace_file(self.folder / f"block-{block:04d}.json", seal_json({"report": report.to_json(), "sums": sums}))
-        here("block kept")
+        fault_injection.point("block kept")
         (self.folder / _input_name(block)).unlink(missing_ok=True)
 
     def keep_state(self, step: int, state: bytes) -> None:
@@ -199,7 +198,7 @@ class Stage:
         name = f"state-{step:06d}"
         replace_file(self.folder / f"{name}.safetensors", state)
         replace_file(self.folder / f"{name}.json", seal_json({"sums": _facts_of(state)}))
-        here("state kept")
+        fault_injection.point("state kept")
         for path in sorted(self.folder.glob("state-*")):
             if path.stem != name:
                 path.unlink()
@@ -237,18 +236,18 @@ class Stage:
         for path in sorted(self.folder.iterdir()):
             if path.name not in kept:
                 path.unlink()
-                here("scratch removed")
+                fault_injection.point("scratch removed")
         final = self.store.folder("weights", self.key)
         final.parent.mkdir(parents=True, exist_ok=True)
         sync_folder(final.parent.parent)
-        here("before the commit")
+        fault_injection.point("before the commit")
         try:
             os.rename(self.folder, final)
         except OSError:
             if not has(self.store, self.key):
                 raise
             shutil.rmtree(self.folder)
-        here("after the commit")
+        fault_injection.point("after the commit")
         sync_folder(final.parent)
 
     def finish(self) -> bool:
@@ -403,7 +402,7 @@ def remove(store: Store, key: str) -> bool:
                 return False
             doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
             os.rename(folder, doomed)
-            here("artifact gone")
+            fault_injection.point("artifact gone")
             shutil.rmtree(doomed)
             return True
     except (BlockingIOError, Timeout):

@@ -166,7 +166,7 @@ def test_every_worker_is_killed_again_and_again(
     """Each process of the cluster dies at its 50th place between two writes, in a block or a batch; a wrong token does
     not even get in."""
     local = short / "live"
-    with head(short, KICK_FAULT="kill:50", KICK_LOCAL_CACHE=str(local)) as (address, token):
+    with head(short, KICK_FAULT_INJECTION="on", KICK_FAULT="kill:50", KICK_LOCAL_CACHE=str(local)) as (address, token):
         monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         refused = jobs.start(store, ray_cluster.cluster_job(request_, address, workers=2))
         found = until(store, refused.id, ended)

@@ -21,8 +21,7 @@ from pathlib import Path
 from kick_core.errors import KickError
 from kick_core.records import Card
 from kick_core.spec import Unstructured, parse
-from kick_core.store import Store, weight_artifacts
-from kick_core.store.fault_injection import here
+from kick_core.store import Store, fault_injection, weight_artifacts
 from kick_core.store.files import free_bytes, locked, replace_file, sync_folder
 from kick_core.store.nested_masks import bit_planes
 
@@ -130,8 +129,8 @@ def _link(shared: Path, path: Path) -> None:
     staged = _beside(path)
     try:
         os.link(shared, staged)
-        here(f"{path.name}: linked")
+        fault_injection.point(f"{path.name}: linked")
         os.replace(staged, path)
     finally:
         staged.unlink(missing_ok=True)
-    here(f"{path.name}: shared")
+    fault_injection.point(f"{path.name}: shared")
