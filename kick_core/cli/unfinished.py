@@ -9,7 +9,7 @@ from typing import TypeVar
 from filelock import Timeout
 
 from kick_core.store import Store
-from kick_core.store.files import locked
+from kick_core.store.locks import locked
 
 Result = TypeVar("Result")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kick_core.engine.batching import BatchPolicy, Ids, round_up
+from kick_core.stats import common_prefix
 
 _OPEN = 16
 """A question goes into the first of so many rows, those begun last, that has room for it."""
@@ -105,7 +106,7 @@ def shared_prefixes(prompts: Sequence[Ids], toll: int) -> list[tuple[int, list[i
     found: list[_Node] = []
     open_ones: list[_Node] = []
     for place, item in enumerate(order):
-        shared = _common(prompts[order[place - 1]], prompts[item]) if place else 0
+        shared = common_prefix(prompts[order[place - 1]][:-1], prompts[item][:-1]) if place else 0
         leaf = _Node(len(prompts[item]) - 1, 0, [(0, [item])])
         while open_ones and open_ones[-1].depth > shared:
             closed = open_ones.pop().settled(toll)
@@ -148,12 +149,3 @@ class _Node:
         elif self.depth and joined > self.saved:
             self.saved, self.groups = joined, [*rest, (self.depth, alone)]
         return self
-
-
-def _common(one: Ids, other: Ids) -> int:
-    """Length of the common prefix, at most all but the last token of either."""
-    most = min(len(one), len(other)) - 1
-    low = 0
-    while low < most and one[low] == other[low]:
-        low += 1
-    return low

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kick_core.errors import BadRequest
 from kick_core.models import chat_template as templates
+from kick_core.stats import common_prefix
 
 PLAIN_DIALOGUE = "vicuna_v1.1"
 """Used for chat tasks when a tokenizer brings no template: the one LLM-KICK used (FastChat, vicuna_v1.1)."""
@@ -100,7 +101,7 @@ def _option_ids(
         raise BadRequest(f"options {list(options)} give the same tokens with this tokenizer")
     start = len(plain)
     for ids in whole:
-        start = min(start, len(ids) - 1, _common(plain, ids))
+        start = min(start, len(ids) - 1, common_prefix(plain, ids))
     return whole, start
 
 
@@ -130,10 +131,3 @@ def all_option_ids(
             exact, start = option_ids(tokenizer, prompt, own)
             found.append((exact[0][:start], [ids[start:] for ids in exact]))
     return found
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    for at, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return at
-    return min(len(one), len(other))

@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from filelock import FileLock
-
 from kick_core import engine, keys
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.engine import TextScore
@@ -25,6 +23,7 @@ from kick_core.runs.measure import TaskData, run_card, wanted
 from kick_core.spec import DENSE, Recipe
 from kick_core.store import Store, results
 from kick_core.store import fidelity as kept
+from kick_core.store.locks import locked
 
 KINDS = ("generate", "dialogue")
 """Kinds of task whose answers are texts."""
@@ -76,9 +75,7 @@ def _read_dense(
     loaded: TaskData,
     said: Sequence[Output],
 ) -> None:
-    lock = store.lock_path(reference.key)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with locked(store.lock_path(reference.key)):
         for _ in _read(store, builder, DENSE, reference, ask, loaded, said):
             pass
 

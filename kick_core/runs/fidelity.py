@@ -17,7 +17,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -33,6 +32,7 @@ from kick_core.spec import DENSE, Recipe
 from kick_core.store import Store
 from kick_core.store import fidelity as kept
 from kick_core.store.files import require_space
+from kick_core.store.locks import locked
 
 TOP = 64
 """Tokens of which dense's log-probability is kept at every position."""
@@ -98,9 +98,7 @@ def _shape(ask: EvalSession) -> tuple[int, int]:
 def _read_dense(store: Store, builder: ArtifactBuilder, reference: RunCard, windows: Tensor, ask: EvalSession) -> None:
     if kept.windows(kept.tops(store, reference.key)) >= len(windows):
         return
-    lock = store.lock_path(reference.key)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with locked(store.lock_path(reference.key)):
         done = kept.windows(kept.tops(store, reference.key))
         require_space(store.root, bytes_for(len(windows) - done, windows.shape[1]))
         builder.apply_recipe(DENSE)

@@ -22,7 +22,8 @@ import platformdirs
 from kick_core import provenance
 from kick_core.errors import BadRequest, KickError
 from kick_core.store import migrations
-from kick_core.store.files import locked, replace_file
+from kick_core.store.files import replace_file
+from kick_core.store.locks import locked
 
 VERSION = 3
 """Of the layout on disk. A newer cache is refused, an older one is migrated when it is opened (see `layout`)."""

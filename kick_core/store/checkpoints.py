@@ -17,7 +17,8 @@ from pathlib import Path
 from filelock import Timeout
 
 from kick_core.store import Store
-from kick_core.store.files import locked, no_space_named
+from kick_core.store.files import no_space_named
+from kick_core.store.locks import locked
 
 _ROOM = "checkpoints"
 

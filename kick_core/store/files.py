@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
-from filelock import FileLock
 
 from kick_core.errors import KickError
 from kick_core.store import fault_injection
@@ -94,19 +93,6 @@ def no_space_named(path: Path, needed: int) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise no_space(path, needed) from error
-
-
-@contextmanager
-def locked(path: Path, *, timeout: float = -1) -> Iterator[None]:
-    """Hold the lock file `path`; the kernel lets go when the process ends. Raises filelock.Timeout."""
-    lock = FileLock(path, timeout=timeout)
-    with no_space_named(path, 0):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def no_space(path: Path, needed: int) -> KickError:

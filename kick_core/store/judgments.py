@@ -25,8 +25,9 @@ import pyarrow as pa
 from kick_core.errors import KickError
 from kick_core.records import JudgingCard, Question, Reply
 from kick_core.store import Store
-from kick_core.store.files import Damaged, locked, read_sealed_json, replace_file, seal_json
+from kick_core.store.files import Damaged, read_sealed_json, replace_file, seal_json
 from kick_core.store.live import not_written, open_live
+from kick_core.store.locks import locked
 from kick_core.store.plaindisk import DamagedRow, open_cache
 from kick_core.store.tables import checksum, parquet, read
 

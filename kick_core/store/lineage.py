@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from kick_core.errors import BadRequest, KickError
 from kick_core.store import Store
-from kick_core.store.files import Damaged, locked, read_sealed_json, replace_file, seal_json
+from kick_core.store.files import Damaged, read_sealed_json, replace_file, seal_json
+from kick_core.store.locks import locked
 
 FILE = "tuned.json"
 

@@ -29,8 +29,9 @@ import pyarrow as pa
 from kick_core.errors import KickError
 from kick_core.records import Example, Output, RunCard, Verdict
 from kick_core.store import Store, checks, fault_injection
-from kick_core.store.files import Damaged, joined, locked, read_sealed_json, replace_file, seal_json
+from kick_core.store.files import Damaged, joined, read_sealed_json, replace_file, seal_json
 from kick_core.store.live import not_written, open_live
+from kick_core.store.locks import locked
 from kick_core.store.plaindisk import DamagedRow
 from kick_core.store.tables import checksum, parquet, read
 

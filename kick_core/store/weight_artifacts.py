@@ -19,7 +19,6 @@ beside the card keeps it too. `remove` respects both.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -40,13 +39,13 @@ from kick_core.records import BlockReport, Card, LayerPlan, LayerReport
 from kick_core.store import Store, fault_injection
 from kick_core.store.files import (
     Damaged,
-    locked,
     no_space_named,
     read_sealed_json,
     replace_file,
     seal_json,
     sync_folder,
 )
+from kick_core.store.locks import acquire, locked
 from kick_core.store.nested_masks import bit_planes
 
 
@@ -357,14 +356,10 @@ def quarantine(store: Store, key: str) -> Path:
 def hold(store: Store, key: str) -> int | None:
     """Tell that this process needs an artifact: until the descriptor is closed, `remove` refuses. None where no lock
     can be made (a cache that is only read)."""
-    path = _use(store, key)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError:
+        return acquire(_use(store, key), shared=True, wait=True)
+    except (OSError, KickError):
         return None
-    fcntl.flock(handle, fcntl.LOCK_SH)
-    return handle
 
 
 def _use(store: Store, key: str) -> Path:
@@ -392,11 +387,9 @@ def remove(store: Store, key: str) -> bool:
     if pinned(store, key):
         return False
     folder = store.folder("weights", key)
-    path = _use(store, key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    if (handle := acquire(_use(store, key))) is None:
+        return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with locked(store.lock_path(key), timeout=0):
             if not folder.exists():
                 return False
@@ -405,7 +398,7 @@ def remove(store: Store, key: str) -> bool:
             fault_injection.point("artifact gone")
             shutil.rmtree(doomed)
             return True
-    except (BlockingIOError, Timeout):
+    except Timeout:
         return False
     finally:
         os.close(handle)

@@ -7,9 +7,7 @@ another name or fused with others is not guessed at: the answer is None, and the
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +22,7 @@ from kick_core.errors import KickError
 from kick_core.models import source
 from kick_core.spec import KeepNofM, Target, Unstructured, parse
 from kick_core.store import Store, weight_artifacts
+from kick_core.store.tensor_header import read_header
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -74,14 +73,13 @@ def places(path: Path) -> dict[str, Place]:
 def _places(path: Path, changed: int) -> dict[str, Place]:
     try:
         with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, 100 << 20)))
+            header, start = read_header(file), file.tell()
         return {
-            name: Place(path, 8 + length + fact["data_offsets"][0], fact["dtype"], tuple(fact["shape"]))
+            name: Place(path, start + fact["data_offsets"][0], fact["dtype"], tuple(fact["shape"]))
             for name, fact in header.items()
             if name != "__metadata__" and fact["dtype"] in _TYPES
         }
-    except (ValueError, struct.error, KeyError, TypeError) as error:
+    except (KickError, KeyError, IndexError, TypeError) as error:
         raise KickError(f"{path} is no whole safetensors file ({error}): copy or make it again") from error
 
 

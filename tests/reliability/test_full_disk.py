@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -107,3 +109,11 @@ def test_the_space_that_is_asked_for_is_the_space_that_is_taken(store: Store, ti
     taken = weight_artifacts.card(store, builder.key(recipe)).bytes
     inputs = 2 * builder.ids().numel() * builder.opened.model.config.hidden_size * 4 if needs_data(recipe) else 0
     assert 0.4 * taken < builder._expected_bytes(recipe) - inputs < 2 * taken
+
+
+@pytest.mark.parametrize(("flag", "status"), [({}, 0), ({"KICK_FAULT_INJECTION": "on"}, -signal.SIGKILL)])
+def test_a_stray_plan_of_faults_kills_nothing(flag: dict[str, str], status: int) -> None:
+    """Faults are injected into a user's program only with the flag that tests set."""
+    code = "from kick_core.store import fault_injection; fault_injection.point('here')"
+    environment = {**os.environ, "KICK_FAULT": "kill:1", **flag}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == status

@@ -16,6 +16,7 @@ import pytest
 
 from kick_core.cli import main
 from kick_core.store import Store, weight_artifacts
+from kick_core.store.locks import locked
 from kick_core.store.nested_masks import bit_planes, sharing
 from tests.reliability import scenarios
 from tests.reliability.scenarios import BLOCKS, SERIES, mask_file
@@ -239,7 +240,7 @@ def test_another_artifacts_shared_file_is_damage(five: Store) -> None:
 
 def test_what_is_busy_is_left_for_another_time(store: Store) -> None:
     scenarios.series(store)
-    with weight_artifacts.locked(store.lock_path(SERIES[4])):
+    with locked(store.lock_path(SERIES[4])):
         assert [*sharing.share(store)] == []
     assert len([*sharing.share(store)]) == BLOCKS
 

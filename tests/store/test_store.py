@@ -14,7 +14,7 @@ import pytest
 from kick_core.errors import BadRequest, KickError
 from kick_core.provenance import now
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
-from kick_core.store import files, open_store, results, weight_artifacts
+from kick_core.store import files, locks, open_store, results, weight_artifacts
 from kick_core.store.plaindisk import DamagedRow, open_cache
 
 KEY = "weights1-" + "ab" * 20
@@ -270,3 +270,16 @@ def test_a_live_file_that_is_no_database_is_started_anew(store):
         recorder.record(outputs(0))
         recorder.seal(["e0"])
     assert results.measured(store, RUN) == 1
+
+
+def test_locks_of_the_kernel(tmp_path):
+    path = tmp_path / "locks" / "one.lock"
+    first, second = locks.acquire(path, shared=True), locks.acquire(path, shared=True)
+    assert first is not None and second is not None
+    assert locks.acquire(path) is None
+    os.close(first)
+    assert locks.acquire(path) is None, "one still holds it"
+    os.close(second)
+    alone = locks.acquire(path)
+    assert alone is not None and locks.acquire(path, shared=True) is None
+    os.close(alone)

@@ -22,15 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kick_core.store.files import Damaged
+from kick_core.store.tensor_header import read_header
 
 _LADDER = "ladder"
 """The metadata of a shared file: its artifacts, the one that keeps most first, and the header of their mask files."""
 
 _CHUNK = 1 << 16
 """Bytes counted at a time: small enough to stay in the CPU's cache."""
-
-_LONGEST = 100 << 20
-"""Bytes of a header at most, as in the format's own library."""
 
 
 def above(levels: Any, level: int) -> Any:
@@ -111,14 +109,9 @@ def _keys(header: Mapping[str, Any]) -> list[str]:
 def _header(file: BinaryIO) -> dict[str, Any]:
     """The header of an open safetensors file, which is then at its data; {} where there is none."""
     try:
-        return dict(json.loads(_head(file)))
-    except (ValueError, TypeError, struct.error, RecursionError):
+        return read_header(file)
+    except Damaged:
         return {}
-
-
-def _head(file: BinaryIO) -> bytes:
-    (length,) = struct.unpack("<Q", file.read(8))
-    return file.read(min(length, _LONGEST))
 
 
 def pack(files: Mapping[str, bytes]) -> bytes | None:

@@ -22,7 +22,8 @@ from kick_core.errors import KickError
 from kick_core.records import Card
 from kick_core.spec import Unstructured, parse
 from kick_core.store import Store, fault_injection, weight_artifacts
-from kick_core.store.files import free_bytes, locked, replace_file, sync_folder
+from kick_core.store.files import free_bytes, replace_file, sync_folder
+from kick_core.store.locks import locked
 from kick_core.store.nested_masks import bit_planes
 
 
