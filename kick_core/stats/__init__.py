@@ -4,14 +4,16 @@ Everything here is paired where it can be. Two models that answer the same quest
 the interval of their difference is two to three times narrower than two separate intervals suggest, and a
 test on the answers that changed sides sees what a difference of accuracies hides. Where nothing changed at
 all the formulas still give an interval of honest width: 0 flips in 20 questions prove little. Examples that
-share a passage are not independent; intervals that are told so are never narrower than without.
+share a passage are not independent; intervals that know their clusters are never narrower than without.
 
-Standard library and numpy only; scipy and statsmodels are the oracles of the tests.
+How often each interval and verdict is right is simulated by benchmarks/coverage.py and written to docs/coverage.md.
+Needs numpy and scipy.special; scipy.stats and statsmodels are the references of the tests.
 """
 
 from kick_core.stats.bootstrap import bootstrap_difference, bootstrap_recovered
 from kick_core.stats.clusters import clustered_difference, clustered_p, clustered_ratio, clustered_score
-from kick_core.stats.distributions import incomplete_beta, normal_quantile, student_p, student_quantile
+from kick_core.stats.distributions import normal_quantile, student_p, student_quantile
+from kick_core.stats.floors import anything_to_lose, share_above_chance
 from kick_core.stats.gaps import Ratio, ratio_correlation, share_gap
 from kick_core.stats.pairs import (
     Flips,
@@ -23,10 +25,22 @@ from kick_core.stats.pairs import (
     paired_p,
     ratio_of_means,
 )
-from kick_core.stats.perplexity import perplexity, perplexity_kept
+from kick_core.stats.perplexity import perplexity, perplexity_kept, perplexity_p, rate_of_windows
 from kick_core.stats.repetition import Loop, Repetition, distinct, find_loop, repeats, repetition
 from kick_core.stats.samples import CONFIDENCE, Interval, is_binary, is_share, mean, ratio_of_sums, score, wilson
-from kick_core.stats.verdicts import MARGIN, Match, examples_needed, holm, matching, smallest_detectable
+from kick_core.stats.verdicts import (
+    MARGIN,
+    MarginTest,
+    Match,
+    examples_needed,
+    false_matching,
+    holm,
+    margin_test,
+    match_together,
+    matching,
+    perplexity_margin_test,
+    smallest_detectable,
+)
 
 __all__ = [
     "CONFIDENCE",
@@ -34,9 +48,11 @@ __all__ = [
     "Flips",
     "Interval",
     "Loop",
+    "MarginTest",
     "Match",
     "Ratio",
     "Repetition",
+    "anything_to_lose",
     "bootstrap_difference",
     "bootstrap_recovered",
     "changed",
@@ -47,12 +63,14 @@ __all__ = [
     "common_prefix",
     "distinct",
     "examples_needed",
+    "false_matching",
     "find_loop",
     "flips",
     "holm",
-    "incomplete_beta",
     "is_binary",
     "is_share",
+    "margin_test",
+    "match_together",
     "matching",
     "mcnemar",
     "mean",
@@ -61,12 +79,16 @@ __all__ = [
     "paired_p",
     "perplexity",
     "perplexity_kept",
+    "perplexity_margin_test",
+    "perplexity_p",
+    "rate_of_windows",
     "ratio_correlation",
     "ratio_of_means",
     "ratio_of_sums",
     "repeats",
     "repetition",
     "score",
+    "share_above_chance",
     "share_gap",
     "smallest_detectable",
     "student_p",

@@ -7,10 +7,11 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from kick_core.stats.distributions import normal_quantile, student_p, student_quantile
-from kick_core.stats.samples import CONFIDENCE, UNKNOWN, Interval, is_binary, mean, wilson, wilson_bounds
+from kick_core.stats.distributions import fair_coin, normal_quantile, student_p
+from kick_core.stats.samples import CONFIDENCE, UNKNOWN, Interval, is_binary, mean, wilson
+from kick_core.stats.score_test import Floats, Units, bounds, typical, units
 
 
 class Flips(NamedTuple):
@@ -45,14 +46,7 @@ def flips(dense: ArrayLike, compressed: ArrayLike, threshold: float = 0.5) -> Fl
 
 def mcnemar(broke: int, fixed: int) -> float:
     """Exact two-sided McNemar p: how often a fair coin splits broke + fixed at least this unevenly."""
-    n, k = broke + fixed, min(broke, fixed)
-    if n == 0:
-        return 1.0
-    log_half = n * math.log(2)
-    tail = sum(
-        math.exp(math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - log_half) for i in range(k + 1)
-    )
-    return min(1.0, 2 * tail)
+    return min(1.0, 2 * fair_coin(min(broke, fixed), broke + fixed))
 
 
 def paired_difference(dense: ArrayLike, compressed: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
@@ -87,54 +81,39 @@ def paired_p(dense: ArrayLike, compressed: ArrayLike) -> float:
 
 
 def ratio_of_means(dense: ArrayLike, compressed: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The share of the dense score that is kept: mean(compressed) / mean(dense), paired.
+    """The share of the dense score that is kept, mean(compressed) / mean(dense), paired.
 
-    Right and wrong: Bonett and Price (2006), which stays honest at 0 flips and at 0 right. Graded scores:
-    Fieller's interval. nan when dense scores nothing.
+    The score interval of `kick_core.stats.score_test`: Nam and Blackwelder's (2002) for right and wrong answers. Where
+    nothing was lost in n examples its lower bound is n / (n + z²), so 73 must be kept before 95 % is shown.
+
+    Args:
+        dense: Scores of the dense model [n], not negative.
+        compressed: Scores of the compressed model on the same examples [n].
+        confidence: Of the interval.
+
+    Returns:
+        The share and its interval; nan where dense scores nothing.
+
+    Raises:
+        ValueError: The two differ in length.
     """
     before, after = paired(dense, compressed)
-    total = float(before.sum())
-    if before.size == 0 or total <= 0:
-        return Interval(UNKNOWN, UNKNOWN, UNKNOWN, int(before.size))
-    ratio = float(after.sum()) / total
-    if is_binary(before) and is_binary(after):
-        low, high = _ratio_bounds(flips(before, after), normal_quantile((1 + confidence) / 2))
-        return Interval(ratio, low, high, int(before.size))
-    if before.size < 2:
-        return Interval(ratio, UNKNOWN, UNKNOWN, 1)
-    low, high = fieller(before, after, confidence)
-    return Interval(ratio, low, high, int(before.size))
+    return ratio_of_unit_sums(before, after, int(before.size), confidence)
 
 
-def fieller(
-    before: NDArray[np.float64], after: NDArray[np.float64], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """Fieller's (1954) bounds of sum(after) / sum(before) over at least two units, both sums not negative.
-
-    They hold exactly those ratios r which a t test of after - r x before does not refuse, so they leave 1 out when
-    the paired t test sees a difference, however few the units. Where `before` may well be 0 nothing is ruled out.
-    """
-    t = student_quantile(confidence, before.size - 1)
-    ((spread_before, both), (_, spread_after)) = np.cov(before, after) * t * t / before.size
-    mean_before, mean_after = float(before.mean()), float(after.mean())
-    square = mean_before**2 - spread_before
-    if square <= 0:
-        return 0.0, math.inf
-    middle = mean_before * mean_after - both
-    root = math.sqrt(max(middle**2 - square * (mean_after**2 - spread_after), 0.0))
-    return max(float(middle - root) / square, 0.0), float(middle + root) / square
+def ratio_of_unit_sums(before: Floats, after: Floats, n: int, confidence: float) -> Interval:
+    """`ratio_of_means` over the sums of independent units of `n` examples together."""
+    if not before.size or before.sum() <= 0:
+        return Interval(UNKNOWN, UNKNOWN, UNKNOWN, n)
+    sample = share_units(before, after)
+    least = 0.0 if min(before.min(), after.min()) >= 0 else -math.inf
+    return Interval(sample.value, *bounds(sample, normal_quantile((1 + confidence) / 2), least), n)
 
 
-def _ratio_bounds(table: Flips, z: float) -> tuple[float, float]:
-    """Bonett and Price's interval of (right after) / (right before); both-wrong examples say nothing."""
-    before, after = table.both_right + table.broke, table.both_right + table.fixed
-    n = table.both_right + table.broke + table.fixed
-    joint = math.sqrt((table.broke + table.fixed + 2) / ((before + 1) * (after + 1)))
-    apart = sum(math.sqrt((1 - (count + 1) / (n + 2)) / (count + 1)) for count in (before, after))
-    shrunk = z * joint / apart
-    low_after, high_after = wilson_bounds(after, n, shrunk)
-    low_before, high_before = wilson_bounds(before, n, shrunk)
-    return low_after / high_before, (high_after / low_before if low_before else math.inf)
+def share_units(before: Floats, after: Floats) -> Units:
+    """The units of a share kept. One not in the sample may lose all that a unit has, or win as much from nothing."""
+    size = typical(np.maximum(np.abs(before), np.abs(after)))
+    return units(after, before, worst=(0.0, size), best=(size, 0.0))
 
 
 def changed(before: Sequence[Hashable], after: Sequence[Hashable], confidence: float = CONFIDENCE) -> Interval:
@@ -155,7 +134,7 @@ def common_prefix(before: Sequence[Hashable], after: Sequence[Hashable]) -> int:
     return min(len(before), len(after))
 
 
-def paired(dense: ArrayLike, compressed: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def paired(dense: ArrayLike, compressed: ArrayLike) -> tuple[Floats, Floats]:
     before, after = np.asarray(dense, dtype=float), np.asarray(compressed, dtype=float)
     if before.shape != after.shape:
         raise ValueError(f"{before.size} dense and {after.size} compressed scores: pair them by example first")

@@ -1,0 +1,150 @@
+"""The score test of a ratio under the restricted hypothesis, for bounded scores of any distribution.
+
+A ratio of sums θ = Σu / Σv (a share of the dense score, a mean, a difference) over n independent units is tested by
+the terms d_i = u_i - θ v_i, whose mean is 0 where θ is true. A Wald or t test takes the variance that the sample
+shows, and that fails near a ceiling: where a rare but whole loss has not occurred yet, there is no variance to see
+and the test is certain of what it cannot know. A score test takes the variance under the hypothesis instead, from
+the most likely distribution that has mean 0: the empirical likelihood's (Owen 2001, Empirical Likelihood, chapter 2)
+with weights w_i = 1 / (n (1 + λ d_i)) and, where no reweighting of the observed terms brings their mean to 0, mass on
+the worst term that a unit can have (which bounds λ: Honda and Takemura 2010, COLT). Under these weights
+Σ w d² = mean(d) / λ, so that the statistic is
+
+    z(θ)² = n · mean(d) · λ,    λ = min(the root of Σ d_i / (1 + λ d_i) = 0, 1 / |worst term|).
+
+For right and wrong answers this is the score test of the literature: Wilson's (1927) for one proportion, and Nam and
+Blackwelder's (2002, Statistics in Medicine 21:689) for the ratio of two paired proportions. For graded scores and
+clusters it is the same test with the data's own values in place of 0 and 1. docs/coverage.md shows what it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_HALVINGS = 60
+"""Of a bracket: after these it is narrower than a double can tell."""
+
+_FARTHEST = 1e12
+"""A bound beyond this is called infinite."""
+
+
+class Units(NamedTuple):
+    """The sample that a ratio of sums is made of, one entry per distinct unit.
+
+    Attributes:
+        numerators: u of each distinct unit [k].
+        denominators: v of each distinct unit [k].
+        counts: How often it occurs [k]; they sum to n.
+        worst: (u, v) of a unit not in the sample that would lower the ratio most.
+        best: (u, v) of one that would raise it most.
+    """
+
+    numerators: Floats
+    denominators: Floats
+    counts: Floats
+    worst: tuple[float, float]
+    best: tuple[float, float]
+
+    @property
+    def value(self) -> float:
+        """The ratio in the sample, Σu / Σv."""
+        return float(self.counts @ self.numerators) / float(self.counts @ self.denominators)
+
+    def terms(self, theta: float, side: int) -> tuple[Floats, float]:
+        """side · d of each distinct unit, and how far below 0 the term of an unobserved unit can lie."""
+        u, v = self.worst if side > 0 else self.best
+        return side * (self.numerators - theta * self.denominators), -side * (u - theta * v)
+
+
+def units(numerators: Floats, denominators: Floats, worst: tuple[float, float], best: tuple[float, float]) -> Units:
+    """Equal units merged: right and wrong answers have at most four different ones, however many there are."""
+    rows, counts = np.unique(np.stack([numerators, denominators], axis=1), axis=0, return_counts=True)
+    return Units(rows[:, 0], rows[:, 1], counts.astype(float), worst, best)
+
+
+def typical(sizes: Floats) -> float:
+    """The mean size of the unit that an example falls into, Σs² / Σs; 1 where there is none.
+
+    It stands for the unit not in the sample: losses that fall on whole units at random have this ratio of variance
+    to mean (a compound Poisson's). For right and wrong answers it is 1, the only size there is.
+    """
+    total = float(sizes.sum())
+    return float((sizes**2).sum()) / total if total > 0 else 1.0
+
+
+def statistic(sample: Units, theta: float) -> float:
+    """z(θ) of the module's formula: standard normal where θ is true, positive where the ratio appears larger.
+
+    Args:
+        sample: At least one unit, with a positive sum of denominators.
+        theta: The hypothetical ratio.
+
+    Returns:
+        The statistic; ±inf where the hypothesis cannot be true.
+    """
+    total = float(sample.counts @ (sample.numerators - theta * sample.denominators))
+    if total == 0:
+        return 0.0
+    side = 1 if total > 0 else -1
+    terms, bound = sample.terms(theta, side)
+    # λ may reach 1 / bound, but must stay below 1 / |term| of every observed unit: its weight must be positive
+    bound = max(bound, 0.0)
+    least = max(-float(terms.min()), 0.0)
+    if bound == least == 0:
+        return side * math.inf
+    high = 1 / max(bound, least)
+    if bound > least and _slope(sample, terms, high) >= 0:
+        return side * math.sqrt(abs(total) * high)
+    low = 0.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _slope(sample, terms, middle) >= 0 else (low, middle)
+    return side * math.sqrt(abs(total) * low)
+
+
+def bounds(sample: Units, z: float, least: float = -math.inf) -> tuple[float, float]:
+    """The interval of all ratios that the two-sided test with critical value `z` does not reject.
+
+    Args:
+        sample: At least one unit, with a positive sum of denominators.
+        z: The normal quantile of the confidence, 1.96 for 95 %.
+        least: The smallest ratio that is possible.
+
+    Returns:
+        Lower and upper bound; infinite where nothing is rejected on that side.
+    """
+    return _bound(sample, z, 1, least), _bound(sample, z, -1, least)
+
+
+def _bound(sample: Units, z: float, side: int, least: float) -> float:
+    accepted = sample.value
+    reach = max(abs(accepted), 1.0) / 16
+    while not _rejects(sample, rejected := max(accepted - side * reach, least), z, side):
+        if side > 0 and rejected == least:
+            return least
+        if reach > _FARTHEST:
+            return -side * math.inf
+        reach *= 2
+    for _ in range(_HALVINGS):
+        middle = (accepted + rejected) / 2
+        accepted, rejected = (accepted, middle) if _rejects(sample, middle, z, side) else (middle, rejected)
+    return accepted
+
+
+def _rejects(sample: Units, theta: float, z: float, side: int) -> bool:
+    """Whether side · z(θ) > z. The λ at which z(θ) = z is known, so it is enough to see if λ can be that large."""
+    terms, bound = sample.terms(theta, side)
+    total = float(sample.counts @ terms)
+    if total <= 0 or (needed := z * z / total) * bound >= 1:
+        return False
+    return bool(1 + needed * terms.min() > 0) and _slope(sample, terms, needed) > 0
+
+
+def _slope(sample: Units, terms: Floats, multiplier: float) -> float:
+    """Σ d / (1 + λ d), which falls with λ: positive below the root, negative above."""
+    return float(sample.counts @ (terms / (1 + multiplier * terms)))
