@@ -2,8 +2,8 @@
 
     python -m benchmarks.coverage [--draws 2000] [--processes 2]     writes docs/coverage.md (minutes, two cores)
 
-Before: the methods of version 0.1 on the same draws (Bonett and Price's and Fieller's ratio, the CR1 sandwich, Student's
-t over windows). A short version is a test: tests/stats/test_coverage.py.
+Before: the methods of version 0.1 on the same draws (Bonett and Price's and Fieller's ratio, the CR1 sandwich,
+Student's t over windows). A short version is a test: tests/stats/test_coverage.py.
 """
 
 from __future__ import annotations
@@ -422,9 +422,9 @@ _HEAD = """# What intervals and verdicts hold
 Written by `python -m benchmarks.coverage`: {draws:,} simulated experiments a row with a known truth and fixed seeds.
 Coverage is the share of 95 % intervals that hold the truth; a false “matching” is a recipe whose true share is 95 %
 but whose interval lies above it (2.5 % by the nominal level). *Before* is version 0.1 on the same draws. With this
-many draws a rate of 5 % is known to about ±1 percentage point. Where data are few, intervals are wide and the verdict is
-“cannot tell”: nothing lost shows 95 % kept from 73 right answers on, or clusters, on, and six windows
-are the fewest that have an interval.
+many draws a rate of 5 % is known to about ±1 percentage point. Where data are few, intervals are wide and the verdict
+is “cannot tell”: nothing lost shows that 95 % is kept from 73 right answers (or clusters of them) on, and six
+neighbouring windows are the fewest that have an interval.
 
 Methods, with their sources, are described in `kick_core/stats/score_test.py` (right and wrong, graded scores,
 clusters), `perplexity.py` (windows), `floors.py` (chance) and `verdicts.py` (many recipes)."""

@@ -63,7 +63,9 @@ def poster(frame: pd.DataFrame, method: str, percent: int) -> None:
 
 def claims(model: str) -> None:
     heading("The paper's claims, put to this data")
-    for place, found in zip(st.columns(3, border=True), data.claims(model), strict=True):
+    words = views.multiplicity(data.current(model))
+    together = bool(words) and st.toggle("Verdicts that hold together over all recipes of a task", help=words)
+    for place, found in zip(st.columns(3, border=True), data.claims(model, together=together), strict=True):
         with place:
             show(cards.claim(found))
             with st.expander("Evidence"):
@@ -108,6 +110,7 @@ def others(frame: pd.DataFrame, here: str) -> None:
             "recipe of the slider. Green surely keeps 95 %, red surely does not, amber cannot tell.",
         )
         show(cards.kept_table(frame, list(dict.fromkeys([here, *rest["recipe"]])), here))
+        note(views.multiplicity(frame))
 
 
 def sized(frame: pd.DataFrame) -> None:

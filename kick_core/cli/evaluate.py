@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from kick_core import tasks, views
+from kick_core import stats, tasks, views
 from kick_core.cli import fidelity_tables, printing
 from kick_core.cli.requests import sweep_job
 from kick_core.cli.running import run_sweep
@@ -43,6 +43,7 @@ def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[st
     if as_json:
         facts = {"model": model.name, "fingerprint": model.fingerprint, "decoder": model.decoder or None}
         documents = [one | {"protocol": job.protocol} for one in _results(frame, store)]
+        facts["multiplicity"] = views.multiplicity(frame[frame["headline"]])
         printing.document(facts | {"results": documents} | fidelity_tables.documents(fidelity))
         return
     shown = frame[frame["headline"]]
@@ -54,6 +55,8 @@ def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[st
         ("recipe", "task", "in words"),
         (tuple(map(str, row)) for row in shown.loc[shown["kind"] != "dense", ["recipe", "task", "words"]].to_numpy()),
     )
+    if note := views.multiplicity(shown):
+        print(f"\n{note}")
     fidelity_tables.print_tables(fidelity)
 
 
@@ -122,6 +125,11 @@ def _scorer(row: Mapping[Any, Any], store: Store) -> dict[str, Any]:
         "p": row["p"],
         "p_holm": row["p_holm"],
         "matching": row["verdict"],
+        "matching_together": row["together"],
+        "recipes_compared": row["compared"],
+        "false_matching_at_most": stats.false_matching(row["compared"]),
+        "p_matching": row["p_matching"],
+        "p_not_matching": row["p_not_matching"],
         "words": row["words"],
         "changed": row["changed"],
         "changed_interval": [row["changed_low"], row["changed_high"]],

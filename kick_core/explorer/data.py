@@ -96,12 +96,13 @@ def current(model: str, under: str | None = None) -> pd.DataFrame:
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
-def _claims(root: str, stamp: str, model: str, protocol: str, kind: str) -> list[views.Claim]:
-    return views.claims(_current(root, stamp, model, protocol, kind))
+def _claims(root: str, stamp: str, model: str, protocol: str, kind: str, together: bool) -> list[views.Claim]:
+    frame = _current(root, stamp, model, protocol, kind)
+    return views.claims(views.verdicts_together(frame) if together else frame)
 
 
-def claims(model: str) -> list[views.Claim]:
-    return _claims(place(), stamp(), model, protocol(model), kind(model))
+def claims(model: str, *, together: bool = False) -> list[views.Claim]:
+    return _claims(place(), stamp(), model, protocol(model), kind(model), together)
 
 
 @st.cache_data(show_spinner=False, max_entries=16)

@@ -10,7 +10,7 @@ How often each interval and verdict is right is simulated by benchmarks/coverage
 Needs numpy and scipy.special; scipy.stats and statsmodels are the references of the tests.
 """
 
-from kick_core.stats.bootstrap import bootstrap_difference, bootstrap_recovered
+from kick_core.stats.bootstrap import blocks, bootstrap_difference, bootstrap_recovered
 from kick_core.stats.clusters import clustered_difference, clustered_p, clustered_ratio, clustered_score
 from kick_core.stats.distributions import normal_quantile, student_p, student_quantile
 from kick_core.stats.floors import anything_to_lose, share_above_chance
@@ -53,6 +53,7 @@ __all__ = [
     "Ratio",
     "Repetition",
     "anything_to_lose",
+    "blocks",
     "bootstrap_difference",
     "bootstrap_recovered",
     "changed",

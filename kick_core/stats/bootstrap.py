@@ -83,6 +83,18 @@ def bootstrap_recovered(
     return Interval(float(gained.sum() / lost.sum()), float(low), float(high), n)
 
 
+def blocks(n: int) -> NDArray[np.intp]:
+    """Clusters of neighbours for the block bootstrap of a series (Künsch 1989, Annals of Statistics 17:1217).
+
+    Args:
+        n: Length of the series.
+
+    Returns:
+        The block of each place [n], of n^(1/3) places each, rounded up.
+    """
+    return np.arange(n) // max(1, math.ceil(n ** (1 / 3)))
+
+
 def _resampled(
     values: NDArray[np.float64], counts: NDArray[np.intp], replicates: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:

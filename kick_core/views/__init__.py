@@ -62,7 +62,16 @@ from kick_core.views.recovery import Answer as RecoveryAnswer
 from kick_core.views.recovery import answers as recovery_answers
 from kick_core.views.recovery import recovered
 from kick_core.views.run_details import context_partner, details
-from kick_core.views.scores import DENSE, NOT_MEASURED, current, data_kinds, protocols, scores
+from kick_core.views.scores import (
+    DENSE,
+    NOT_MEASURED,
+    current,
+    data_kinds,
+    multiplicity,
+    protocols,
+    scores,
+    verdicts_together,
+)
 from kick_core.views.sentences import shown
 from kick_core.views.text_diff import Piece, Warm, difference, heat, repetition
 
@@ -120,6 +129,7 @@ __all__ = [
     "layers",
     "methods_known",
     "models",
+    "multiplicity",
     "noise",
     "open_store",
     "pairs",
@@ -149,6 +159,7 @@ __all__ = [
     "to_judge",
     "unread",
     "until_divergence",
+    "verdicts_together",
     "versus",
     "weights",
     "words_between",

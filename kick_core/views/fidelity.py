@@ -104,7 +104,7 @@ def _measured(store: Store, key: str) -> dict[str, Any]:
     found: dict[str, Any] = {"n": int(whole.sum()), "unjudged": int((~whole).sum()), "tokens": int(tokens.sum())}
     for name, column in (("kl", kl), ("same", same), ("overlap", overlap)):
         sums = np.bincount(window, np.where(judged, column, 0).astype(float))[whole]
-        value, low, high, _ = stats.ratio_of_sums(sums, tokens)
+        value, low, high, _ = stats.rate_of_windows(sums, tokens)
         most = math.inf if name == "kl" else 1.0
         found |= {name: value, f"{name}_low": max(low, 0.0), f"{name}_high": min(high, most)}
     quantiles = np.quantile(kl[judged], (0.5, 0.99)) if judged.any() else (math.nan, math.nan)

@@ -26,7 +26,7 @@ RIGHT = 1.0
 
 _SIDES = (
     "share_kept", "share_low", "share_high", "both_right", "broke", "fixed", "both_wrong", "detectable",
-    "changed", "changed_low", "changed_high", "needed",
+    "changed", "changed_low", "changed_high", "needed", "p_matching", "p_not_matching",
 )  # fmt: skip
 
 
@@ -84,6 +84,7 @@ def against(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns
         **dict(zip(("both_right", "broke", "fixed", "both_wrong"), table, strict=True)),
         **_named(("changed", "changed_low", "changed_high"), answers_changed(run.task, base, mine)),
         "p": stats.clustered_p(before, after, groups) if ids.size else math.nan,
+        **_margin(before, after, groups),
         "detectable": stats.smallest_detectable(table.share, table.n),
         "needed": stats.examples_needed(kept),
         "verdict": _verdict(kept),
@@ -108,28 +109,44 @@ def exponential(store: Store, run: Asked, mine: VerdictColumns, base: VerdictCol
     """The numbers of perplexity: the exponential of the mean negative log-probability per token."""
     tokens = load.tokens(store, run)
     lengths = np.array([tokens[name] for name in mine.ids], dtype=float)
-    judged = ~np.isnan(mine.score)
-    value, low, high, n = stats.perplexity((mine.score * lengths)[judged], lengths[judged])
+    judged = np.flatnonzero(~np.isnan(mine.score))
+    order, neighbours = text_order(mine.ids[judged])
+    judged = judged[order]
+    value, low, high, n = stats.perplexity((mine.score * lengths)[judged], lengths[judged], neighbours=neighbours)
     row: dict[str, Any] = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n}
     row |= {"unit": "ratio", "clusters": n}
     if base is None:
         return row | nothing()
     ids, at_base, at_mine = pair(base, mine)
+    order, _ = text_order(ids)
+    at_base, at_mine = at_base[order], at_mine[order]
     weights = lengths[at_mine]
     before, after = base.score[at_base] * weights, mine.score[at_mine] * weights
-    kept = stats.perplexity_kept(before, after, weights)
-    reference, found = stats.perplexity(before, weights).value, stats.perplexity(after, weights).value
+    kept = stats.perplexity_kept(before, after, weights, neighbours=neighbours)
+    test = stats.perplexity_margin_test(before, after, weights, neighbours=neighbours)
+    reference, perplexity = (stats.perplexity(each, weights).value for each in (before, after))
     return row | nothing() | {
         "paired": ids.size,
         "dense_score": reference,
         **_named(("share_kept", "share_low", "share_high"), kept),
-        "difference": found - reference,
+        "difference": perplexity - reference,
         "diff_low": reference / kept.high - reference if kept.high else math.inf,
         "diff_high": reference / kept.low - reference if kept.low else math.inf,
-        "p": stats.paired_p(before / weights, after / weights),
+        "p": stats.perplexity_p(before, after, weights, neighbours=neighbours),
+        "p_matching": test.loses,
+        "p_not_matching": test.keeps,
         "needed": stats.examples_needed(kept),
         "verdict": _verdict(kept),
     }  # fmt: skip
+
+
+def text_order(ids: NDArray[np.object_]) -> tuple[NDArray[np.intp], bool]:
+    """Windows or pages in the order of their text, and whether they are neighbours there.
+
+    Windows are cut from one text side by side, so their numbers are their places; pages are asked each alone.
+    """
+    names = ids.astype(str)
+    return np.argsort(names, kind="stable"), bool(names.size) and names[0].startswith("window-")
 
 
 def nothing() -> dict[str, Any]:
@@ -140,6 +157,11 @@ def nothing() -> dict[str, Any]:
 
 def _named(names: Sequence[str], found: stats.Interval) -> dict[str, float]:
     return dict(zip(names, found[:3], strict=True))
+
+
+def _margin(before: NDArray[np.float64], after: NDArray[np.float64], groups: NDArray[np.intp]) -> dict[str, float]:
+    test = stats.margin_test(before, after, groups)
+    return {"p_matching": test.loses, "p_not_matching": test.keeps}
 
 
 def _verdict(kept: stats.Interval) -> str:

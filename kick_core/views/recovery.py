@@ -20,7 +20,7 @@ from kick_core.store import Store, weight_artifacts
 from kick_core.views import clusters, load
 from kick_core.views.findings import percent
 from kick_core.views.load import VerdictColumns
-from kick_core.views.paired import pair
+from kick_core.views.paired import pair, text_order
 
 BACK, NOT_BACK, PART, OPEN, NO_LOSS, UNKNOWN = (
     "came back", "did not come back", "came back in part", "cannot tell", "no loss shown", "not measured"
@@ -85,8 +85,10 @@ def _share(
         tokens = load.tokens(store, asked[0])
         lengths = np.array([tokens[name] for name in ids], dtype=float)
         told = [float(np.exp((score * lengths).sum() / lengths.sum())) if ids.size else math.nan for score in scores]
-        scores = [score * lengths for score in scores]
-        scores = [-score for score in scores]
+        scores = [-score * lengths for score in scores]
+        order, neighbours = text_order(ids)
+        if neighbours:
+            groups[order] = stats.blocks(ids.size)
     else:
         told = [float(score.mean()) if ids.size else math.nan for score in scores]
     at_dense, at_before, at_after = scores

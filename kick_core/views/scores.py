@@ -7,7 +7,7 @@ cannot be compared says so: nan in the numbers, "not measured" in the verdict.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -70,9 +70,13 @@ COLUMNS = {
     "changed_high": "float",
     "p": "float",
     "p_holm": "float",
+    "p_matching": "float",
+    "p_not_matching": "float",
     "detectable": "float",
     "needed": "float",
     "verdict": "str",
+    "together": "str",
+    "compared": "int",
     "words": "str",
     "run": "str",
     "dense_run": "str",
@@ -97,7 +101,9 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
     Sorted by model, task in reading order, method, from mild to harsh. Perplexity's score is the exponential
     of the mean negative log-probability per token, its share kept is dense / compressed, its difference is
     compressed - dense. `clusters` are the independent groups that the n examples form; `changed` is the share of
-    answers that are another answer now; `needed` the examples that a verdict would take; `words` says it all.
+    answers that are another answer now; `p_matching` and `p_not_matching` are one-sided at the margin, and `together`
+    is the verdict that holds over all `compared` recipes of the task; `needed` the examples that a verdict would
+    take; `words` says it all.
     `recovered` says what came after compression, `without` the recipe that it started from, `base` its method.
     `headline` marks the scorer that the strict protocol reports, `published` the paper's; `shared` a run that both
     ask alike.
@@ -111,7 +117,7 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
         for row in _rows(store, run, load.dense_of(run, among), names[run.card.fingerprint])
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    frame["p_holm"] = _holm(frame)
+    frame["p_holm"], frame["together"], frame["compared"] = _families(frame)
     frame["words"] = pd.Series([sentences.sentence(row) for row in frame.to_dict("records")], dtype="str")
     order = {name: at for at, name in enumerate(load.task_titles(frame["task"].unique()))}
     frame["_task"], frame["_dense"] = frame["task"].map(order), frame["kind"] != "dense"
@@ -156,13 +162,42 @@ def protocols(frame: pd.DataFrame, model: str) -> list[str]:
     return list(dict.fromkeys([*found, *(["paper"] if mine["shared"].any() else [])]))
 
 
-def _holm(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Adjusted within one model, task and scorer: "which of these recipes differs from dense?"."""
-    adjusted = np.full(len(frame), math.nan)
+def verdicts_together(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame of scores whose verdicts hold together: with 95 % confidence no "matching" of a task is false.
+
+    Claims, matrices and reports made of it follow from these verdicts.
+    """
+    return frame.assign(verdict=frame["together"])
+
+
+def multiplicity(frame: pd.DataFrame) -> str:
+    """What to know beside verdicts that each stand alone; empty where no task has two of them."""
+    most = int(frame["compared"].max()) if len(frame) else 0
+    if most < 2:
+        return ""
+    lost = sum(frame["verdict"].eq("matching") & frame["together"].ne("matching"))
+    return (
+        f"Each verdict stands alone, with an error of {100 * (1 - stats.CONFIDENCE) / 2:.1f} %: of {most} recipes that "
+        f"all stood on the margin, one or more would be called matching falsely with a probability of up to "
+        f"{100 * stats.false_matching(most):.0f} %. Taken together over the recipes of a task (Holm 1979), {lost} of "
+        f"{sum(frame['verdict'].eq('matching'))} “matching” become “cannot tell”."
+    )
+
+
+def _families(frame: pd.DataFrame) -> tuple[NDArray[np.float64], list[str], NDArray[np.intp]]:
+    """Per row, over the recipes of one model, task and scorer: the adjusted p of "differs from dense", the verdict at
+    the margin that holds together with the others, and how many recipes were compared."""
+    adjusted, compared = np.full(len(frame), math.nan), np.zeros(len(frame), dtype=np.intp)
+    together, margins = frame["verdict"].tolist(), frame[["p_matching", "p_not_matching"]].to_numpy()
     by = ["fingerprint", "task", "scorer", "protocol", "engine", frame["data"].map(load.kind_of_data)]
     for places in frame.groupby(by, sort=False).indices.values():
         adjusted[places] = stats.holm(frame["p"].iloc[places].tolist())
-    return adjusted
+        tests = [stats.MarginTest(*margins[at]) for at in places]
+        words = stats.match_together(tests)
+        compared[places] = sum(not math.isnan(test.loses) for test in tests)
+        for at, word in zip(places, words, strict=True):
+            together[at] = word if together[at] in get_args(stats.Match) else together[at]
+    return adjusted, together, compared
 
 
 def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dict[str, Any]]:
@@ -179,7 +214,7 @@ def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dic
         row |= paired.numbers(store, run, scorer, mine, other)
         if run.recipe.target is None:
             row |= {"dense_score": row["score"], "share_kept": 1.0, "verdict": DENSE}
-        rows.append(row)
+        rows.append(row | {"together": row["verdict"], "compared": 0})  # until `_families` knows the others
     return rows
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import special
+from scipy import fft
 from scipy import stats as oracle
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -22,11 +22,6 @@ from kick_core import stats
 def test_student_is_scipys(freedom: int, confidence: float) -> None:
     expected = oracle.t.ppf((1 + confidence) / 2, freedom)
     assert stats.student_quantile(confidence, freedom) == pytest.approx(expected, rel=1e-9)
-
-
-@given(st.floats(0.05, 500), st.floats(0.05, 500), st.floats(0, 1))
-def test_incomplete_beta_is_scipys(a: float, b: float, x: float) -> None:
-    assert stats.incomplete_beta(a, b, x) == pytest.approx(special.betainc(a, b, x), rel=1e-7, abs=1e-12)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -119,23 +114,57 @@ def test_graded_ratio_is_the_bootstraps() -> None:
 
 
 def test_perplexity_by_hand() -> None:
-    tokens = np.array([100, 100, 50])
-    nlls = np.array([120.0, 90.0, 60.0])
-    found = stats.perplexity(nlls, tokens)
-    assert found.value == pytest.approx(math.exp(270 / 250))
-    assert found.low < found.value < found.high
+    tokens = np.array([100, 100, 50, 100, 100, 50])
+    nlls = np.array([120.0, 90.0, 60.0, 120.0, 90.0, 60.0])
+    interval = stats.perplexity(nlls, tokens)
+    assert interval.value == pytest.approx(math.exp(270 / 250))
+    assert interval.low < interval.value < interval.high
     assert stats.perplexity_kept(nlls, nlls, tokens)[:3] == (1.0, 1.0, 1.0)
     worse = stats.perplexity_kept(nlls, nlls + tokens * 0.1, tokens)
     assert worse.value == pytest.approx(math.exp(-0.1))
     assert (worse.low, worse.high) == pytest.approx((worse.value, worse.value))
 
 
-def test_perplexity_of_equal_windows_is_the_t_interval_of_their_means() -> None:
+def test_perplexity_of_pages_is_the_t_interval_of_their_means() -> None:
     nlls = np.random.default_rng(0).normal(200, 20, 30)
     rates = nlls / 128
     bounds = oracle.t.interval(0.95, 29, loc=rates.mean(), scale=oracle.sem(rates))
-    found = stats.perplexity(nlls, np.full(30, 128))
-    assert (found.low, found.high) == pytest.approx(tuple(np.exp(bounds)))
+    interval = stats.perplexity(nlls, np.full(30, 128), neighbours=False)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.exp(bounds)))
+
+
+@pytest.mark.parametrize("n", [6, 50, 166])
+def test_neighbouring_windows_take_the_long_run_variance_of_the_cosine_transform(n: int) -> None:
+    rng = np.random.default_rng(n)
+    nlls, tokens = rng.normal(200, 20, n).cumsum(), rng.integers(50, 128, n)
+    rate = nlls.sum() / tokens.sum()
+    freedom = max(1, int(0.4 * n ** (2 / 3)))
+    variance = n * (fft.dct(nlls - rate * tokens, norm="ortho")[1 : freedom + 1] ** 2).mean()
+    half = oracle.t.ppf(0.975, freedom) * math.sqrt(variance) / tokens.sum()
+    interval = stats.rate_of_windows(nlls, tokens)
+    assert (interval.low, interval.high) == pytest.approx((rate - half, rate + half))
+
+
+def test_too_few_neighbours_have_no_interval() -> None:
+    interval = stats.perplexity_kept([5.0] * 5, [5.0, 5.1, 5.0, 5.2, 5.3], [10] * 5)
+    assert interval.value < 1 and math.isnan(interval.low) and stats.matching(*interval[1:3]) == "cannot tell"
+    assert math.isnan(stats.perplexity_p([5.0] * 5, [6.0] * 5, [10] * 5))
+
+
+@pytest.mark.parametrize("neighbours", [True, False])
+def test_the_p_of_perplexity_and_of_the_margin_agree_with_the_interval(neighbours: bool) -> None:
+    """A p of 5 % is where the interval ends on 1, a one-sided 2.5 % where it ends on the margin."""
+    rng = np.random.default_rng(4)
+    tokens = rng.integers(50, 128, 40)
+    dense = tokens * rng.normal(3, 0.3, 40)
+    gone = tokens * rng.normal(0.05, 0.1, 40)
+    kept = stats.perplexity_kept(dense, dense + gone, tokens, neighbours=neighbours)
+    for end in (kept.low, kept.high):
+        shifted = gone + math.log(end) * tokens
+        p = stats.perplexity_p(dense, dense + shifted, tokens, neighbours=neighbours)
+        assert p == pytest.approx(0.05, rel=1e-9)
+        margin = stats.perplexity_margin_test(dense, dense + gone, tokens, neighbours=neighbours, margin=1 - end)
+        assert min(margin) == pytest.approx(0.025, rel=1e-9) and sum(margin) == pytest.approx(1)
 
 
 def test_perplexity_of_a_broken_model_is_infinite_and_not_an_error() -> None:

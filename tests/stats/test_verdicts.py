@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kick_core import stats
-from kick_core.stats import pairs
 
 
 @given(
@@ -25,7 +24,10 @@ def test_with_the_examples_needed_the_interval_leaves_the_margin_out(ratio: floa
 
 
 def test_the_examples_needed_have_the_power_they_claim() -> None:
-    """Simulated: from what 200 examples say, the n that is named tells "not matching" about four times of five."""
+    """Simulated: from what 200 examples say, the n that is named tells "not matching" at least four times of five.
+
+    Somewhat more often, because the test at the margin expects fewer flips than a model that keeps 88 % shows.
+    """
     truth, rng = 0.88, np.random.default_rng(11)
 
     def ask(n: int) -> stats.Interval:
@@ -38,7 +40,7 @@ def test_the_examples_needed_have_the_power_they_claim() -> None:
     )
     needed = round(stats.examples_needed(typical))
     told = np.mean([stats.matching(*ask(needed)[1:3]) == "not matching" for _ in range(600)])
-    assert 0.74 <= told <= 0.88, (needed, told)
+    assert 0.76 <= told <= 0.95, (needed, told)
 
 
 def test_nothing_known_and_on_the_margin() -> None:
@@ -77,22 +79,30 @@ def test_ratio_of_sums_of_equal_units_is_the_mean() -> None:
     assert math.isnan(stats.ratio_of_sums([1.0], [2.0]).low)
 
 
-@given(st.lists(st.tuples(st.floats(0.05, 1), st.floats(0, 1)), min_size=4, max_size=40))
-def test_the_graded_ratio_leaves_one_out_when_the_t_test_does(rows: list[tuple[float, float]]) -> None:
-    dense, after = (np.array(side) for side in zip(*rows, strict=True))
-    if np.std(after - dense) < 1e-6 or (stats.is_binary(dense) and stats.is_binary(after)):
-        return
-    p, kept = stats.paired_p(dense, after), stats.ratio_of_means(dense, after)
-    assert kept.low <= kept.value * (1 + 1e-9) and kept.value <= kept.high * (1 + 1e-9)
-    if abs(p - 0.05) > 1e-6 and kept.high < math.inf:
-        assert (p < 0.05) == (kept.low > 1 or kept.high < 1)
+def test_the_margin_test_is_the_interval() -> None:
+    """One-sided 2.5 % is where the interval ends on the margin, with and without clusters."""
+    rng = np.random.default_rng(5)
+    dense = (rng.random(120) < 0.8).astype(float)
+    after = np.where(rng.random(120) < 0.1, 0.0, dense)
+    for clusters in (None, np.arange(120) // 3):
+        names = np.arange(120) if clusters is None else clusters
+        kept = stats.clustered_ratio(dense, after, names)
+        low = stats.margin_test(dense, after, clusters, margin=1 - kept.low)
+        high = stats.margin_test(dense, after, clusters, margin=1 - kept.high)
+        assert low.loses == pytest.approx(0.025, rel=1e-6) and high.keeps == pytest.approx(0.025, rel=1e-6)
 
 
-def test_fieller_covers_the_truth_with_six_examples() -> None:
-    rng, hits = np.random.default_rng(2), 0
-    for _ in range(1500):
-        dense = rng.normal(0.5, 0.15, 6)
-        after = 0.8 * dense + rng.normal(0, 0.1, 6)
-        found = pairs.fieller(dense, after)
-        hits += found[0] <= 0.8 <= found[1]
-    assert 0.93 <= hits / 1500 <= 0.97, hits / 1500
+def test_together_means_holm_on_either_side() -> None:
+    tests = [stats.MarginTest(p, 1 - p) for p in (0.004, 0.011, 0.02, 0.5, 0.999)]
+    alone = ["matching" if test.loses <= 0.025 else "open" for test in tests]
+    assert alone.count("matching") == 3
+    assert stats.match_together(tests) == ["matching", "cannot tell", "cannot tell", "cannot tell", "not matching"]
+    assert stats.match_together(tests[:1]) == ["matching"]
+    unknown = stats.MarginTest(math.nan, math.nan)
+    assert stats.match_together([unknown, *tests[:1]]) == ["cannot tell", "matching"]
+
+
+def test_many_recipes_on_the_margin_bound() -> None:
+    assert stats.false_matching(1) == pytest.approx(0.025)
+    assert stats.false_matching(17) == pytest.approx(0.425)
+    assert stats.false_matching(100) == 1.0

@@ -19,7 +19,7 @@ from kick_core.views.findings import percent
 from kick_core.views.html_report.facts import Story, bullets, kept, quiet, said, score, short, table
 from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
-from kick_core.views.scores import NOT_MEASURED
+from kick_core.views.scores import NOT_MEASURED, multiplicity
 
 
 def subject(story: Story) -> list[Safe]:
@@ -95,13 +95,15 @@ def procedures(story: Story) -> list[Safe]:
                 f"What is asked and what is claimed follows {paper.SOURCE}.",
                 "Dense and every recipe answer the same questions, in the same batches; a comparison is over the "
                 "examples that both have answered and never over more.",
-                "Shares of right answers have Wilson's intervals. Shares of dense kept: Bonett and Price (2006) for "
-                "right and wrong, Fieller (1954) for graded answers, paired; differences: Bonett and Price (2012) or "
-                "Student's t. Perplexity: over windows, linearised (Cochran 1977). Questions on one passage count as a "
-                "cluster (Miller 2024), which never makes an interval narrower.",
+                "Shares of right answers have Wilson's intervals. Shares of dense kept have score intervals under the "
+                "restricted hypothesis, paired: Nam and Blackwelder (2002) for right and wrong, with empirical "
+                "likelihood (Owen 2001) for graded answers. Differences: Bonett and Price (2012) or Student's t. "
+                "Perplexity: over windows, with the long-run variance of neighbours (Lazarus et al. 2018). Questions "
+                "on one passage count as a cluster (Miller 2024), which never makes an interval narrower.",
                 "p: exact McNemar for right and wrong, else paired t; after Holm (1979) over the recipes of one task.",
                 f"Matching: the interval of the share kept lies above {share}. Not matching: it lies below. All else "
                 "cannot be told at this n.",
+                *([note] if (note := multiplicity(story.frame)) else []),
             ]
         ),
     ]
