@@ -74,7 +74,7 @@ class Result(NamedTuple):
     def rate(self, row: Row, *, before: bool = False) -> float:
         """What the bar is about: false "matching" (the interval lies above the margin), or coverage."""
         above, below, _ = self.before if before else self.after
-        return above if row.margin else 1 - above - below
+        return above if row.margin else round(1 - above - below, 9)
 
 
 def measure(row: Row, draws: int) -> Result:
@@ -94,7 +94,7 @@ def measure(row: Row, draws: int) -> Result:
 def _rates(method: Method, samples: Sequence[Sample], truth: float) -> tuple[float, float, float]:
     lows, highs = np.array([method(sample)[1:3] for sample in samples]).T
     # equal up to rounding is no error: an interval may end on the truth itself
-    return float((lows >= truth + 1e-12).mean()), float((highs < truth - 1e-12).mean()), float(np.median(highs - lows))
+    return float((lows >= truth + 1e-12).mean()), float((highs < truth - 1e-12).mean()), float(np.nanmedian(highs - lows))
 
 
 # --- samples with a known truth -------------------------------------------------------------------------------
@@ -424,7 +424,8 @@ Coverage is the share of 95 % intervals that hold the truth; a false “matching
 but whose interval lies above it (2.5 % by the nominal level). *Before* is version 0.1 on the same draws. With this
 many draws a rate of 5 % is known to about ±1 percentage point. Where data are few, intervals are wide and the verdict
 is “cannot tell”: nothing lost shows that 95 % is kept from 73 right answers (or clusters of them) on, and six
-neighbouring windows are the fewest that have an interval.
+neighbouring windows are the fewest that have an interval. Where dense is not above chance in a sample, there is no
+interval, which counts as no error.
 
 Methods, with their sources, are described in `kick_core/stats/score_test.py` (right and wrong, graded scores,
 clusters), `perplexity.py` (windows), `floors.py` (chance) and `verdicts.py` (many recipes)."""
