@@ -94,7 +94,11 @@ def measure(row: Row, draws: int) -> Result:
 def _rates(method: Method, samples: Sequence[Sample], truth: float) -> tuple[float, float, float]:
     lows, highs = np.array([method(sample)[1:3] for sample in samples]).T
     # equal up to rounding is no error: an interval may end on the truth itself
-    return float((lows >= truth + 1e-12).mean()), float((highs < truth - 1e-12).mean()), float(np.nanmedian(highs - lows))
+    return (
+        float((lows >= truth + 1e-12).mean()),
+        float((highs < truth - 1e-12).mean()),
+        float(np.nanmedian(highs - lows)),
+    )
 
 
 # --- samples with a known truth -------------------------------------------------------------------------------
