@@ -41,6 +41,7 @@ def parser() -> ArgumentParser:
         epilog=_RECIPES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.set_defaults(opens=False, model=None)
     top.add_argument("--version", action="version", version=f"kick {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _compress(commands)
@@ -125,7 +126,7 @@ def _compress(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     _model(command)
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
     _calibration(command)
-    command.set_defaults(command=_later("compress"))
+    command.set_defaults(command=_later("compress"), opens=True)
 
 
 def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -137,7 +138,7 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     _backend(command)
     _comparison(command)
     _calibration(command)
-    command.set_defaults(command=_later("evaluate"))
+    command.set_defaults(command=_later("evaluate"), opens=True)
 
 
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -158,7 +159,7 @@ def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     _backend(command)
     _comparison(command)
     _calibration(command, windows=None)
-    command.set_defaults(command=_later("sweep"))
+    command.set_defaults(command=_later("sweep"), opens=True)
 
 
 def _cluster(command: ArgumentParser) -> None:
@@ -201,7 +202,7 @@ def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     )
     _evaluation(command)
     _calibration(command, windows=None)
-    command.set_defaults(command=_later("reproduce"))
+    command.set_defaults(command=_later("reproduce"), opens=True)
 
 
 def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -211,7 +212,7 @@ def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("folder", metavar="DIR")
     command.add_argument("--format", required=True, help="dense, gptq or compressed-tensors")
     _calibration(command)
-    command.set_defaults(command=_later("export"))
+    command.set_defaults(command=_later("export"), opens=True)
 
 
 def _score(commands: argparse._SubParsersAction[ArgumentParser]) -> None:

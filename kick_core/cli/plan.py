@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from kick_core.cli import printing
@@ -15,7 +14,6 @@ from kick_core.units import bytes_text, duration_text
 
 def print_plans(jobs: Sequence[SweepJob], store: Store, *, as_json: bool) -> None:
     """Print what sweeps would cost: as one document, or a table each."""
-    print(f"kick: planning {', '.join(dict.fromkeys(job.model for job in jobs))}", file=sys.stderr)
     plans = [cost.forecast(job, store) for job in jobs]
     if as_json:
         documents = [cost.document(plan) for plan in plans]
