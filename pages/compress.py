@@ -14,6 +14,7 @@ from kick_core.explorer import artifacts, data, job_cards  # noqa: E402
 from kick_core.explorer.frame import FILL, facts, heading, moved, note, store, title  # noqa: E402
 from kick_core.explorer.safe import show, tag  # noqa: E402
 from kick_core.spec import Calibration, Unstructured  # noqa: E402
+from kick_core.units import duration_text  # noqa: E402
 
 KINDS = {"ratio": "unstructured", "pattern": "N:M pattern", "bits": "fewer bits", "budget": "bits per weight"}
 PATTERNS = ("2:4", "4:8", "1:4", "1:2")
@@ -131,7 +132,7 @@ def press(model: str, recipe: str, made: views.Preview, calibration: Calibration
                 query_params={"b": recipe},
             )  # fmt: skip
         else:
-            time = "" if isnan(made.seconds) else f" (about {job_cards.span(made.seconds)})"
+            time = "" if isnan(made.seconds) else f" (about {duration_text(made.seconds)})"
             wanted = jobs.request(model, [recipe], calibration=calibration)
             job_cards.button(f"Compress{time}", wanted, key="go", primary=True)
         wanted = jobs.request(model, ["dense", recipe], tasks=tasks, calibration=calibration)

@@ -35,6 +35,9 @@ from kick_core.store import Store, open_store, weight_artifacts
 from kick_core.store.files import require_space
 from kick_core.store.weight_artifacts import Stage
 
+_SPACE_MARGIN = 1.1
+"""Space demanded on disk over what will be written."""
+
 
 @dataclass
 class ArtifactBuilder:
@@ -231,7 +234,7 @@ class ArtifactBuilder:
                 return
             reports = {recipe: stage.reports() for recipe, stage in ours}
             start = min(len(found) for found in reports.values())
-            require_space(self.store.root, sum(self._expected_bytes(recipe) for recipe, _ in ours))
+            require_space(self.store.root, sum(self._expected_bytes(recipe, hidden=False) for recipe, _ in ours))
             plans = {}
             for recipe, stage in ours:
                 for told in (planning := _Told(self._planned(recipe, stage))):
@@ -304,13 +307,21 @@ class ArtifactBuilder:
             self.opened.apply_block(report.block, load_file(stage.block_file(report.block)))
         return reports, inputs
 
-    def _expected_bytes(self, recipe: Recipe) -> int:
-        """Bytes of an artifact in the cache, with the inputs of the next block beside it while it is made."""
+    def _expected_bytes(self, recipe: Recipe, *, hidden: bool = True) -> int:
+        """Bytes that making an artifact writes, and a tenth more.
+
+        Args:
+            recipe: The recipe.
+            hidden: Whether the inputs of this and of the next block lie beside it while it is made; with many recipes
+                in one pass they are not kept.
+        """
         model, matrices = self.opened.model, [matrix.read() for matrix in self.opened.block_matrices(0)]
         itemsize = matrices[0].element_size()
         block = storage.size(methods.resolve(recipe), [storage.Shape(*m.shape) for m in matrices], itemsize).stored
-        hidden = self.ids().numel() * model.config.get_text_config().hidden_size * itemsize
-        return int(len(decoder_blocks(model)) * block) + 2 * hidden * needs_data(recipe)
+        written = len(decoder_blocks(model)) * block
+        if hidden and needs_data(recipe):
+            written += 2 * self.ids().numel() * model.config.get_text_config().hidden_size * itemsize
+        return int(_SPACE_MARGIN * written)
 
     def _warnings(self, recipe: Recipe, layers: list[LayerReport]) -> tuple[str, ...]:
         warnings = []

@@ -12,18 +12,8 @@ from kick_core.explorer import data, matrix_view
 from kick_core.explorer.charts import draw
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import Safe, tag
+from kick_core.units import bytes_text
 from kick_core.views import matrices
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    if math.isnan(count):
-        return "not known yet"
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
 
 
 def preview(recipe: str, made: views.Preview) -> Safe:
@@ -36,11 +26,11 @@ def preview(recipe: str, made: views.Preview) -> Safe:
             tag("p", "This model is not on this machine: how large it is becomes known when it is.", cls="quiet"),
         )
     rows = [
-        ("dense", 1.0, size(made.dense_bytes), "#7f8c8d"),
-        (recipe, share, f"{size(made.bytes)} · {100 * share:.0f} %", "#3366cc"),
+        ("dense", 1.0, bytes_text(made.dense_bytes), "#7f8c8d"),
+        (recipe, share, f"{bytes_text(made.bytes)} · {100 * share:.0f} %", "#3366cc"),
     ]
     if made.card:
-        rows.append(("in this cache", made.stored / made.dense_bytes, size(made.stored), "#1b9e77"))
+        rows.append(("in this cache", made.stored / made.dense_bytes, bytes_text(made.stored), "#1b9e77"))
     bars = (
         cell
         for name, width, words, colour in rows

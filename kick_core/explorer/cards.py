@@ -8,18 +8,14 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kick_core.explorer.safe import TONE, Safe, chip, many, tag
+from kick_core.units import score_text
 from kick_core.views import NOT_MEASURED, Claim, percent, shown
 from kick_core.views.chart_style import Row, each, task_colour
 
 
 def number(row: Row | pd.Series, column: str = "score") -> str:
     """A score as people read it: shares in percent, perplexity as it is."""
-    value = float(row[column])
-    if math.isnan(value):
-        return "–"
-    if row["higher_is_better"]:
-        return percent(value, 1 if value < 0.9995 else 0)
-    return f"{value:.2f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
+    return score_text(float(row[column]), bool(row["higher_is_better"]))
 
 
 def metric(row: Row) -> Safe:

@@ -10,6 +10,7 @@ from kick_core import jobs
 from kick_core.explorer.frame import heading, note, store
 from kick_core.explorer.safe import TONE, Safe, many, show, tag
 from kick_core.jobs import Job
+from kick_core.units import duration_text
 
 SHOWN = 6
 """Ended jobs listed."""
@@ -74,13 +75,8 @@ def _where(job: Job) -> str:
         return f"{told} · {job.where}" if job.where else told
     block = f"block {job.block + 1} of {job.blocks}" if job.block is not None and job.blocks else ""
     left = job.remaining()
-    eta = f"about {span(left)} to go" if left is not None else ""
+    eta = f"about {duration_text(left)} to go" if left is not None else ""
     return " · ".join(word for word in (job.cell, block, job.message, job.where, eta) if word)
-
-
-def span(seconds: float) -> str:
-    """A duration in words."""
-    return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _sparks(losses: tuple[float, ...]) -> Safe:

@@ -260,6 +260,11 @@ class Rates:
             return "measured"
         return "similar work" if any(self._all.values()) else "specification"
 
+    @property
+    def measured(self) -> bool:
+        """Whether anything of this model was measured on this machine."""
+        return bool(self._own)
+
     def note(self, cost: CellCost, share: float, seconds: float) -> None:
         """Take in that a share of a cell took some seconds."""
         if share <= 0 or seconds <= 0:

@@ -76,6 +76,8 @@ class Tracker:
         done = sum(seconds * self._shares.get(name, 0.0) for name, seconds in expected.items())
         total = sum(expected.values())
         self._share = max(self._share, min(done / total, 1.0) if total > 0 else 1.0)
+        if not self._rates.measured:
+            message = ", ".join(word for word in (message, "time estimated from the device's specification") if word)
         return Progress(cell, self._share, 1.0, message, block, blocks, loss, remaining=self._smooth(expected))
 
     def _smooth(self, expected: dict[CellId, float]) -> float:

@@ -45,7 +45,7 @@ def test_what_a_process_wears_stays(filled: Store, kick: Kick) -> None:
     held = weight_artifacts.hold(filled, KEYS[1])
     assert held is not None
     said = kick("gc", "--max-size", "0")
-    assert len(said["removed"]) == 2 and said["kept"] == ["magnitude@0.5 of m (5.9 KiB) is in use"]
+    assert len(said["removed"]) == 2 and said["kept"] == ["magnitude@0.5 of m (6.0 kB) is in use"]
     assert weight_artifacts.verify(filled, KEYS[1], deep=True) == []
     os.close(held)
     assert len(kick("gc", "--max-size", "0")["removed"]) == 1
@@ -81,7 +81,7 @@ def test_a_model_holds_what_it_wears(store: Store, tiny_folder: Path, kick: Kick
 def test_what_is_pinned_stays(filled: Store, kick: Kick) -> None:
     assert kick("pin", KEYS[2]) == {"key": KEYS[2], "pinned": True}
     assert [row["pinned"] for row in kick("list")["artifacts"]] == [False, False, True]
-    assert kick("gc", "--max-size", "0")["kept"] == ["magnitude@0.5 of m (5.9 KiB) is pinned"]
+    assert kick("gc", "--max-size", "0")["kept"] == ["magnitude@0.5 of m (6.0 kB) is pinned"]
     assert kick("verify", "--deep")["faults"] == []
     kick("pin", KEYS[2], "--off")
     assert len(kick("gc", "--max-size", "0")["removed"]) == 1

@@ -11,6 +11,7 @@ import pandas as pd
 from kick_core import tasks
 from kick_core.records import Card, RunCard
 from kick_core.store import Store
+from kick_core.units import score_text
 from kick_core.views import artifact_tables, load
 from kick_core.views.chart_style import Chart, Row, each
 from kick_core.views.findings import Claim, claims, percent
@@ -135,10 +136,7 @@ def bullets(lines: Iterable[Child]) -> Safe:
 
 def score(row: Row, name: str = "score") -> str:
     """A score as people read it: shares in percent, perplexity as it is."""
-    value = float(row[name])
-    if value != value:
-        return "–"
-    return percent(value, 1) if row["higher_is_better"] else f"{value:.2f}" if value < 1e4 else f"{value:.3g}"
+    return score_text(float(row[name]), bool(row["higher_is_better"]))
 
 
 def between(row: Row, low: str, high: str, form: Callable[[float], str] = percent) -> str:
