@@ -66,7 +66,7 @@ def make(
     that a page may show.
     """
     store = open_store(root)
-    for name in task_names or tasks.names():
+    for name in task_names or tasks.names("pocket"):
         task = tasks.get(name, data)
         asked = _examples(task, (limit or {}).get(name, n), hostile)
         named = {"task": name, "ids": [e.id for e in asked], "hostile": hostile}

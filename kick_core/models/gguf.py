@@ -134,9 +134,17 @@ def _save(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place = {"gguf_file": path.name, "trust_remote_code": False, "local_files_only": True}
     model = AutoModelForCausalLM.from_pretrained(
-        path.parent, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True), **place
+        path.parent,
+        gguf_file=path.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
     )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(path.parent, **place).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(
+        path.parent, gguf_file=path.name, trust_remote_code=False, local_files_only=True
+    )
+    tokenizer.save_pretrained(folder)

@@ -142,7 +142,7 @@ def test_verdicts_are_derived_when_absent(tmp_path: Path) -> None:
 def test_current_is_one_row_a_cell(frame: pd.DataFrame) -> None:
     found = views.current(frame, synthetic.MODEL)
     assert not found.duplicated(["recipe", "task"]).any()
-    assert len(found) == len(synthetic.FEW) * len(tasks.names())
+    assert len(found) == len(synthetic.FEW) * len(tasks.names("pocket"))
 
 
 # --- findings ----------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_percent() -> None:
 
 
 def test_examples_agree_with_scores(store: Store, frame: pd.DataFrame) -> None:
-    for task in tasks.names():
+    for task in tasks.names("pocket"):
         found = row(frame, "magnitude@0.5", task)
         table = views.examples(store, found["run"], found["dense_run"])
         assert len(table) == found["paired"]
