@@ -21,7 +21,7 @@ from kick_core import methods
 from kick_core.artifacts import planners
 from kick_core.artifacts.loaded_model import OpenModel, artifact_key, calibration_facts, dense_key, open_for
 from kick_core.compression import codec
-from kick_core.compression.calibration import settled, token_windows, window_length
+from kick_core.compression.calibration import token_windows, window_length
 from kick_core.compression.recovery import adapters
 from kick_core.compression.walk import Walked, make_card, needs_data, walk, walk_many
 from kick_core.errors import BadRequest, KickError
@@ -29,6 +29,7 @@ from kick_core.methods import storage
 from kick_core.methods.recovery_options import Recovery
 from kick_core.models import gguf
 from kick_core.models.blocks import decoder_blocks
+from kick_core.models.source import settled
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport, PlanProgress
 from kick_core.spec import DENSE, Calibration, IntGrid, ModelRef, Recipe, parse
 from kick_core.store import Store, open_store, weight_artifacts

@@ -11,7 +11,6 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core.english import calibration_documents
 from kick_core.errors import BadRequest, KickError
+from kick_core.models.source import settled
 from kick_core.models.tokenization import document_ids
 from kick_core.pocket import POCKET_MODELS, data_path, split_documents, unasked_documents
 from kick_core.spec import Calibration
@@ -44,18 +44,6 @@ _STREAM = 8
 
 FEWEST = 8
 """Windows below which a text is refused where no number was named: nobody calibrates on less unawares."""
-
-
-def settled(calibration: Calibration, model: str) -> Calibration:
-    """The calibration with the source that suits a model in place of `auto`.
-
-    Args:
-        calibration: as it was requested.
-        model: the model's name, with aliases resolved (`Source.name`).
-    """
-    if calibration.source != "auto":
-        return calibration
-    return replace(calibration, source="pocket" if model in POCKET_MODELS else "english")
 
 
 def window_length(calibration: Calibration, context: int) -> int:

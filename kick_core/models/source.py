@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from kick_core.errors import BadRequest, KickError, nearest
 from kick_core.keys import fingerprint
 from kick_core.models import gguf
 from kick_core.pocket import POCKET_MODELS
-from kick_core.spec import ModelRef
+from kick_core.spec import Calibration, ModelRef
 from kick_core.store import Store, default_root
 from kick_core.store.files import Damaged, read_sealed_json, replace_file, seal_json
 
@@ -73,6 +73,18 @@ def find(ref: ModelRef, store: Store | None = None) -> Source:
     weights = _weight_files(folder)
     _check_sizes(folder, weights)
     return Source(name, folder, weights, _identity(folder, weights, store))
+
+
+def settled(calibration: Calibration, model: str) -> Calibration:
+    """The calibration with the source that suits a model in place of `auto`.
+
+    Args:
+        calibration: as it was requested.
+        model: the model's name, with aliases resolved (`Source.name`).
+    """
+    if calibration.source != "auto":
+        return calibration
+    return replace(calibration, source="pocket" if model in POCKET_MODELS else "english")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kick_core import methods
+from kick_core import methods, tasks
 from kick_core.errors import KickError
 from kick_core.methods import storage
 from kick_core.models import source
@@ -273,7 +273,7 @@ def _calibration_flags(store: Store, model: str, recipe: str) -> list[str]:
     used = calibration_used(store, model, [recipe]) if looks else None
     if used is None:
         return []
-    usual, flags = asdict(Calibration()), {"source": "--calibration"}
+    usual, flags = asdict(source.settled(Calibration(), model)), {"source": "--calibration"}
     told = {name: value for name, value in asdict(used).items() if value != usual[name]}
     return [word for name, value in told.items() for word in (flags.get(name, f"--{name}"), str(value))]
 
@@ -320,7 +320,8 @@ def coverage(
         best[cell] = max(best.get(cell, (0, "")), (results.measured(store, run.key), run.key))
     totals = {run.card.task: max(run.card.total, 0) for run in among}
     rows = []
-    for task, title in load.task_titles().items():
+    listed = load.task_titles((*tasks.names(data), *totals))
+    for task, title in listed.items():
         wanted = max((n for (_, of), (n, _) in best.items() if of == task), default=0)
         for text, recipe in recipes.items():
             n, key = best.get((text, task), (0, ""))

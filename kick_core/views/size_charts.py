@@ -37,7 +37,10 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
         "height": 360 + 18 * max(0, len(traces) - 6), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": axis(title={"text": "Bits per weight, dense 16"}, range=[0, 16.5], showgrid=False),
+        "xaxis": axis(
+            title={"text": "Bits per weight of the compressed linears"},
+            range=[0, max(16.5, 1.03 * float(rows["bits_per_weight"].max()))], showgrid=False,
+        ),
         "yaxis": axis(
             title={"text": f"Share of dense kept (n {said_n(rows)})"}, tickformat=".0%", rangemode="tozero", dtick=0.25
         ),
