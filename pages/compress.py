@@ -120,7 +120,7 @@ def calibrate(model: str) -> Calibration:
 
 def press(model: str, recipe: str, made: views.Preview, calibration: Calibration) -> None:
     """What can be done now: open it or make it, ask it, or make and ask the method's whole ladder."""
-    new, tasks = made.card is None, jobs.task_names()
+    new, tasks = made.card is None, jobs.task_names(model)
     if made.card:
         show(tag("p", tag("span", "made", cls="chip good"), f" on {made.card.created[:10]} in {made.seconds:.1f} s"))
     elif isnan(made.seconds):

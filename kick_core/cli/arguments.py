@@ -82,7 +82,7 @@ def _model(command: ArgumentParser, *, needed: bool = True) -> None:
 
 def _calibration(command: ArgumentParser, *, windows: int | None = 128) -> None:
     group = command.add_argument_group("calibration (for methods that need data)")
-    group.add_argument("--calibration", metavar="SRC", help="pocket, c4, wikitext2, text, JSONL or token ids")
+    group.add_argument("--calibration", metavar="SRC", help="english, pocket, c4, wikitext2, text, JSONL or token ids")
     group.add_argument("--windows", type=int, help="number of windows" + (f" (default {windows})" if windows else ""))
     group.add_argument("--length", type=int, help="tokens per window (default: the model's context, at most 2048)")
     group.add_argument("--seed", type=int, help="which windows are drawn (default 0)")
@@ -93,9 +93,16 @@ def _evaluation(command: ArgumentParser) -> None:
     command.add_argument("--limit", type=int, metavar="N", help="evaluate the first N examples of each task")
     command.add_argument(
         "--data",
-        default="pocket",
+        default="auto",
         metavar="DATA",
-        help="pocket (the pocket models' world), official (the benchmarks, from the hub), or a folder with their files",
+        help="pocket (the pocket models' world), official (shipped facts; the benchmarks from the hub), a folder with "
+        "the benchmarks' files, or a .csv or .jsonl file of your own questions; auto: pocket for pocket models",
+    )
+    command.add_argument(
+        "--prompting",
+        default="auto",
+        metavar="FORM",
+        help="auto (chat template, or worked examples), raw, chat or shots:K",
     )
     command.add_argument(
         "--protocol", default="strict", help="strict, or paper: LLM-KICK's released code, fault for fault"
@@ -133,7 +140,7 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "evaluate", "Evaluate a model under recipes on tasks, and compare with dense.")
     _model(command)
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
-    command.add_argument("--task", action="append", required=True, dest="tasks", metavar="T", help="may be repeated")
+    command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
     _evaluation(command)
     _backend(command)
     _comparison(command)
@@ -144,7 +151,9 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "sweep", "Run a grid of recipes and tasks; finished cells cost nothing.")
     _model(command, needed=False)
-    command.add_argument("--preset", help="demo, paper, or what `kick reproduce` knows")
+    command.add_argument(
+        "--preset", help="demo, facts (real models, no network), paper, or an experiment of `kick reproduce`"
+    )
     command.add_argument("--plan", action="store_true", help="run nothing; print what it would cost")
     command.add_argument("--recipe", action="append", default=[], dest="recipes", metavar="R", help="may be repeated")
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")

@@ -11,8 +11,9 @@ import pandas as pd
 
 from kick_core import stats, tasks, views
 from kick_core.cli import fidelity_tables, printing
-from kick_core.cli.requests import sweep_job
+from kick_core.cli.requests import sweep_job, task_names
 from kick_core.cli.running import run_sweep
+from kick_core.errors import BadRequest
 from kick_core.spec import parse
 from kick_core.store import Store, open_store, results
 from kick_core.sweeps.request import SweepJob
@@ -25,7 +26,9 @@ def run(args: Namespace) -> int:
     """`kick evaluate MODEL RECIPE... --task T...`: dense is evaluated too, for the comparison."""
     store = open_store(args.cache)
     recipes = tuple(parse(text).text for text in args.recipes)
-    job = sweep_job(args, tuple(dict.fromkeys(("dense", *recipes))), tuple(dict.fromkeys(args.tasks)))
+    if not (names := task_names(args)):
+        raise BadRequest("nothing to evaluate on: name --task, or give a file of your own questions with --data")
+    job = sweep_job(args, tuple(dict.fromkeys(("dense", *recipes))), names)
     print_scores(job, run_sweep(job, store), store, recipes, args.json)
     return 0
 

@@ -9,7 +9,8 @@ from typing import Any
 from kick_core.errors import BadRequest
 from kick_core.spec import Calibration
 from kick_core.sweeps import experiments
-from kick_core.sweeps.request import PRESETS, SweepJob, preset
+from kick_core.sweeps.request import PRESETS, SweepJob, data_for, preset
+from kick_core.tasks.data import questions
 
 
 def calibration(args: Namespace, default: Calibration) -> Calibration:
@@ -21,7 +22,8 @@ def calibration(args: Namespace, default: Calibration) -> Calibration:
 
 def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] = ()) -> SweepJob:
     """A sweep of these recipes on these tasks."""
-    options = {"limit": args.limit, "data": args.data, "protocol": args.protocol} if tasks else {}
+    options = {"limit": args.limit, "protocol": args.protocol, "prompting": args.prompting} if tasks else {}
+    options |= {"data": data_for(args.model, tasks, args.data)} if tasks else {}
     options |= {"fidelity": args.fidelity, "noise_floor": args.noise_floor} if tasks else {}
     options |= _hosts(args) if tasks else {}
     return SweepJob(
@@ -36,20 +38,30 @@ def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] 
     )
 
 
+def task_names(args: Namespace) -> tuple[str, ...]:
+    """The tasks that are named; of a file of one's own questions the task that its columns make, where none is.
+
+    Raises:
+        BadRequest: a file of questions that cannot be asked.
+    """
+    if args.tasks or not questions.is_file(args.data):
+        return tuple(dict.fromkeys(args.tasks))
+    return (questions.TASKS[questions.form_of(args.data)],)
+
+
 def preset_job(args: Namespace) -> SweepJob:
     """The sweep of `kick sweep`: a preset, changed by the other arguments, or recipes and tasks."""
     if not args.preset:
-        if args.recipes and args.tasks:
-            return sweep_job(args, tuple(dict.fromkeys(("dense", *args.recipes))), tuple(args.tasks))
+        if args.recipes and (names := task_names(args)):
+            return sweep_job(args, tuple(dict.fromkeys(("dense", *args.recipes))), names)
         known = " or ".join(PRESETS)
         raise BadRequest(f"a sweep needs --preset ({known}), or at least one --recipe and one --task")
-    named = preset(args.preset, args.model, args.data)
+    named = preset(args.preset, args.model, data_for(args.model, args.tasks, args.data) if args.tasks else args.data)
     return _changed(
         named,
         args,
         recipes=tuple(dict.fromkeys((*named.recipes, *args.recipes))),
         tasks=tuple(args.tasks) or named.tasks,
-        data=args.data,
         fidelity=args.fidelity,
         noise_floor=args.noise_floor,
         **_hosts(args),
@@ -69,6 +81,7 @@ def _changed(named: SweepJob, args: Namespace, **more: Any) -> SweepJob:
         limit=args.limit or named.limit,
         limits={} if args.limit else named.limits,
         protocol=args.protocol,
+        prompting=args.prompting,
         device=args.device,
         dtype=args.dtype,
         revision=args.revision,

@@ -32,12 +32,13 @@ from kick_core.errors import BadRequest, KickError
 from kick_core.jobs.specs import JobSpec as JobSpec
 from kick_core.jobs.specs import Kind, kind
 from kick_core.jobs.specs import job_id as job_id
+from kick_core.models.source import ALIASES, settled
 from kick_core.spec import Calibration
 from kick_core.store import Store, is_key
 from kick_core.store.fault_injection import point
 from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, require_space, seal_json
 from kick_core.sweeps.playground import PromptJob
-from kick_core.sweeps.request import SweepJob, preset
+from kick_core.sweeps.request import SweepJob, data_for, preset
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ACTIVE: tuple[State, ...] = ("queued", "running")
@@ -128,7 +129,7 @@ def request(
         counts: Numbers of examples of single tasks.
         more: Other fields of `SweepJob`.
     """
-    demo = preset("demo", model)
+    demo = preset("demo", model, data_for(model, tasks))
     limits = {name: n for name, n in {**demo.limits, **(counts or {})}.items() if name in tasks}
     return replace(demo, recipes=tuple(recipes), tasks=tuple(tasks), limits=limits, **more)
 
@@ -144,12 +145,16 @@ def prompt(model: str, recipes: Sequence[str], text: str, **more: Any) -> Prompt
 
 def calibration(model: str) -> Calibration:
     """The calibration that `request` uses unless it is overruled."""
-    return preset("demo", model).calibration
+    return settled(preset("demo", model).calibration, ALIASES.get(model, model))
 
 
-def task_names() -> tuple[str, ...]:
-    """All tasks that a request may name."""
-    return tasks.names()
+def task_names(model: str) -> tuple[str, ...]:
+    """All tasks that a model is evaluated on where nothing else is said.
+
+    Args:
+        model: As in `SweepJob`.
+    """
+    return tasks.names(data_for(model))
 
 
 # --- starting ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from kick_core.spec import Calibration
 from kick_core.store import Store
 from kick_core.sweeps import sweep_keys
 from kick_core.sweeps.grid import open_sweep
-from kick_core.sweeps.request import SweepJob, preset
+from kick_core.sweeps.request import AUTO, SweepJob, data_for, preset
 from kick_core.sweeps.sweep_keys import ModelSizes
 from kick_core.tasks import paper
 
@@ -59,10 +59,11 @@ def requests(name: str, base: SweepJob, store: Store, small: str | None = None) 
     raise nearest(name, NAMES, "experiment")
 
 
-def base(model: str, data: str = "pocket") -> SweepJob:
+def base(model: str, data: str = AUTO) -> SweepJob:
     """How an experiment asks a model: the pocket ones as the demo does, others as the paper did (all examples, 128
     windows of C4).
     """
+    data = data_for(model, (), data)
     if _is_pocket(model):
         return replace(preset("demo", model), data=data)
     return SweepJob(model, (), calibration=Calibration("c4", windows=128), data=data)

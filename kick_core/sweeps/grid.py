@@ -216,7 +216,8 @@ def open_sweep(job: SweepJob, store: Store, *, plan_only: bool = False) -> Sweep
         session = replace(session, other=backend.engine)
     names = dict.fromkeys([*job.tasks, *([tasks.running_text()] if job.fidelity else [])])
     loaded = {
-        name: runs.task_data(tasks.get(name, job.data), session, job.data, job.protocol, job.shots) for name in names
+        name: runs.task_data(tasks.get(name, job.data), session, job.data, job.protocol, job.shots, job.prompting)
+        for name in names
     }
     return Sweep(
         job, store, recipes, builder, session, backend,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from kick_core import methods, tasks
 from kick_core.artifacts import planners
 from kick_core.errors import BadRequest, nearest
+from kick_core.models.source import ALIASES
+from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import Calibration, ModelRef, Recipe, parse
-from kick_core.tasks import POCKET, paper
+from kick_core.tasks import OFFICIAL, POCKET, paper
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class SweepJob:
         engine: `kick`, or `vllm` with its settings after commas.
         device_map: `auto` spreads the evaluated model over all devices, memory and disk.
         max_memory: What a device map may take, e.g. `0=20GiB,cpu=60GiB`.
+        prompting: The form of a question: `auto`, `raw`, `chat` or `shots:K`; the paper's protocol is always raw.
     """
 
     model: str
@@ -54,6 +57,7 @@ class SweepJob:
     engine: str = "kick"
     device_map: str | None = None
     max_memory: str = ""
+    prompting: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """The job as JSON values, with its tag."""
@@ -122,6 +126,31 @@ class SweepJob:
         return recipes
 
 
+AUTO = "auto"
+"""The data that suits the model and the tasks."""
+
+
+def data_for(model: str, names: Iterable[str] = (), requested: str = AUTO) -> str:
+    """The data that suits a model where none is named.
+
+    Args:
+        model: as the user names it.
+        names: the tasks that are to be asked; empty: all that the data has.
+        requested: a data name, which is returned as it is, or `auto`.
+
+    Returns:
+        `pocket` for a pocket model, as far as that world has the tasks; else `official`. Any other model knows nothing
+        of the pocket world: its scores there would measure only how it fails.
+    """
+    if requested != AUTO:
+        return requested
+    pocket = ALIASES.get(model, model) in POCKET_MODELS and set(names) <= set(tasks.names(POCKET, unlisted=True))
+    return POCKET if pocket else OFFICIAL
+
+
+_FACTS_WINDOWS = 4
+"""Windows of up to 2,048 tokens for perplexity in the preset `facts`: enough to see it move, on two cores too."""
+
 _DEMO_EXAMPLES = 200
 """Examples per task in the demo, but for tasks whose record says another number."""
 
@@ -139,7 +168,25 @@ PRESETS: dict[str, dict[str, Any]] = {
             *(f"{m}@{bits}bit" for m in _ROUNDERS for bits in (8, 4, 3, 2)),
         ),
         "limit": _DEMO_EXAMPLES,
-        "calibration": Calibration("pocket", windows=32, length=256),
+        "calibration": Calibration(windows=32, length=256),
+    },
+    "facts": {
+        "recipes": (
+            "dense",
+            "magnitude@0.3",
+            "magnitude@0.5",
+            "wanda@0.2",
+            "wanda@0.3",
+            "wanda@0.4",
+            "wanda@0.5",
+            "wanda@2:4",
+            "sparsegpt@0.5",
+            "sparsegpt@2:4",
+            "gptq@4bit,group=64",
+            "gptq@3bit,group=64",
+        ),
+        "limit": 100,
+        "calibration": Calibration(windows=16, length=512, propagate="dense"),
     },
     "paper": {
         "recipes": (
@@ -178,23 +225,26 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Named sweeps. `paper` is LLM-KICK's grid (section 3 and its scripts): 5 to 80 % by 5, 1:2, 2:4, 4:8. The others are
-single tables and figures of it; `kick_core.sweeps.experiments` has those that take several sweeps. Which tasks `demo`
-and `paper` ask is in the tasks' own records (see `preset`)."""
+single tables and figures of it; `kick_core.sweeps.experiments` has those that take several sweeps. `facts` needs no
+network: it is what a real model is asked first. Which tasks `demo`, `facts` and `paper` ask is in the tasks' own
+records (see `preset`)."""
 
 
-def preset(name: str, model: str, data: str = POCKET) -> SweepJob:
+def preset(name: str, model: str, data: str = AUTO) -> SweepJob:
     """A named sweep of one model.
 
     Args:
         name: one of `PRESETS`.
         model: what is compressed and asked.
-        data: the data it will be asked on; tasks without such data are left out of `demo` and `paper`.
+        data: the data it will be asked on (`auto`: what suits the model); tasks without such data are left out of
+            `demo` and `paper`.
 
     Raises:
         BadRequest: no preset of this name.
     """
     if name not in PRESETS:
         raise nearest(name, PRESETS, "preset")
+    data = data_for(model, PRESETS[name].get("tasks", ()), data)
     job = SweepJob(model=model, data=data, **PRESETS[name])
     records = [tasks.get(task, data) for task in sorted(tasks.names(data, unlisted=True))]
     if name == "paper":
@@ -203,4 +253,8 @@ def preset(name: str, model: str, data: str = POCKET) -> SweepJob:
         counts = {task.name: task.demo_examples for task in records if task.demo_examples is not None}
         limits = {task: count for task, count in counts.items() if count != job.limit}
         return replace(job, tasks=tuple(counts), limits=limits)
+    if name == "facts":
+        shipped = [task for task in records if task.shipped and task.listed]
+        limits = {task.name: _FACTS_WINDOWS for task in shipped if task.kind == "perplexity"}
+        return replace(job, tasks=tuple(task.name for task in shipped), limits=limits)
     return job

@@ -312,6 +312,7 @@ def _path(store: Store, job: SweepJob) -> Path:
         "data": job.data,
         "files": _states(Path(job.data)),
         "protocol": job.protocol,
+        "prompting": job.prompting,
         "shots": job.shots,
         "host": [job.engine, job.device_map, job.max_memory],
         "program": _program(),

@@ -112,6 +112,7 @@ class Task:
         in_paper: whether it belongs to LLM-KICK's grid (`--preset paper`).
         demo_examples: how many examples `--preset demo` asks; None: the demo leaves it out.
         listed: whether pickers, coverage and `tasks.names()` show it; if not, it is only asked when named.
+        shipped: whether its examples ship with the package, so that any model can be asked without a network.
         strict: how the strict protocol asks.
         paper: how LLM-KICK's code asked; None: as `strict`.
         scorers: name -> function of an example and an output. A function's docstring is what people read about it.
@@ -137,6 +138,7 @@ class Task:
     in_paper: bool = False
     demo_examples: int | None = None
     listed: bool = True
+    shipped: bool = False
     paper: PromptSpec | None = None
     published: str = ""
     aggregate: Literal["mean", "exp"] = "mean"

@@ -25,6 +25,7 @@ OFFICIAL = replace(
     about="exp of the mean negative log-likelihood per token of shipped English prose (GPTQ/Wanda definition)",
     order=11,
     colour="#52606d",
+    shipped=True,
     in_paper=False,
     demo_examples=None,
     strict=PromptSpec("perplexity", _load),

@@ -15,6 +15,7 @@ OFFICIAL = Task(
     measures="knowledge",
     order=16,
     colour="#b8560f",
+    shipped=True,
     noun="facts about the world",
     context_partner="",
     strict=PromptSpec("generate", facts.closed, new_tokens=32, stop=("\n",), elicitation=SHORT_ANSWER),

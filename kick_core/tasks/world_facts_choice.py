@@ -15,6 +15,7 @@ OFFICIAL = Task(
     measures="knowledge",
     order=17,
     colour="#6a3d9a",
+    shipped=True,
     noun="facts about the world",
     strict=PromptSpec("choose", facts.choice, elicitation=OPTIONS),
     scorers={"accuracy": accuracy, "accuracy_per_byte": accuracy_per_byte, "gold_probability": gold_probability},

@@ -15,6 +15,7 @@ OFFICIAL = Task(
     measures="in_context",
     order=18,
     colour="#2a7f62",
+    shipped=True,
     context_partner="world_facts",
     strict=PromptSpec("generate", facts.passage, new_tokens=32, stop=("\n",), elicitation=FROM_PASSAGE),
     scorers={"stated": stated, "contains": contains, "exact_match": exact_match, "f1": f1},

@@ -36,6 +36,9 @@ _COLUMNS = ("question", "answer", "options", "context", "subject", "popularity")
 
 Form = Literal["closed", "choice", "open"]
 
+TASKS: dict[Form, str] = {"closed": "own_questions", "choice": "own_choice", "open": "own_open"}
+"""The task that asks a file's questions, by the form that its columns make."""
+
 
 def is_file(data: str) -> bool:
     """Whether a data name means a file of one's own questions, there or not."""
