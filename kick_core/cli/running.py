@@ -7,7 +7,7 @@ import sys
 from kick_core.cli import printing
 from kick_core.store import Store
 from kick_core.sweeps import driver
-from kick_core.sweeps.request import SweepJob
+from kick_core.sweeps.request import SweepJob, foreign
 from kick_core.sweeps.sweep_keys import SweepKeys
 
 
@@ -23,6 +23,8 @@ def run_sweep(job: SweepJob, store: Store, workers: int | None = 1) -> SweepKeys
         The keys of all its cells.
     """
     keys: SweepKeys = printing.bar(driver.run(job, store, workers))
+    if warning := foreign(job):
+        print(f"kick: {warning}", file=sys.stderr)
     if keys.model.decoder:
         print(f"kick: {job.model} holds codes, not plain weights; decoder: {keys.model.decoder}", file=sys.stderr)
     return keys

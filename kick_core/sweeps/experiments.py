@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kick_core.errors import BadRequest, nearest
-from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import Calibration
 from kick_core.store import Store
 from kick_core.sweeps import sweep_keys
 from kick_core.sweeps.grid import open_sweep
-from kick_core.sweeps.request import AUTO, SweepJob, data_for, preset
+from kick_core.sweeps.request import AUTO, SweepJob, of_pocket, preset
 from kick_core.sweeps.sweep_keys import ModelSizes
-from kick_core.tasks import paper
+from kick_core.tasks import POCKET, paper
 
 PRUNERS = ("magnitude", "wanda", "sparsegpt")
 WINDOWS = (1, 4, 16, 64, 128)
@@ -63,7 +62,7 @@ def base(model: str, data: str = AUTO) -> SweepJob:
     """How an experiment asks a model: the pocket ones as the demo does, others as the paper did (all examples, 128
     windows of C4).
     """
-    data = data_for(model, (), data)
+    data = POCKET if data == AUTO else data
     if _is_pocket(model):
         return replace(preset("demo", model), data=data)
     return SweepJob(model, (), calibration=Calibration("c4", windows=128), data=data)
@@ -85,7 +84,7 @@ def _recovery(base: SweepJob) -> SweepJob:
 
 
 def _is_pocket(model: str) -> bool:
-    return model == "pocket" or model in POCKET_MODELS
+    return of_pocket(model)
 
 
 def _few_shots(base: SweepJob) -> tuple[SweepJob, ...]:

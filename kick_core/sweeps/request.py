@@ -131,21 +131,39 @@ AUTO = "auto"
 
 
 def data_for(model: str, names: Iterable[str] = (), requested: str = AUTO) -> str:
-    """The data that suits a model where none is named.
+    """The data that tasks are asked on where none is named.
 
     Args:
         model: as the user names it.
-        names: the tasks that are to be asked; empty: all that the data has.
+        names: the tasks that are to be asked; empty: all that suit the model.
         requested: a data name, which is returned as it is, or `auto`.
 
     Returns:
-        `pocket` for a pocket model, as far as that world has the tasks; else `official`. Any other model knows nothing
-        of the pocket world: its scores there would measure only how it fails.
+        `pocket` where the pocket world has every named task, or the model comes from there; else `official`. A command
+        says so where another model is asked about that world (`foreign`).
     """
     if requested != AUTO:
         return requested
-    pocket = ALIASES.get(model, model) in POCKET_MODELS and set(names) <= set(tasks.names(POCKET, unlisted=True))
-    return POCKET if pocket else OFFICIAL
+    names = set(names)
+    if names:
+        return POCKET if names <= set(tasks.names(POCKET, unlisted=True)) else OFFICIAL
+    return POCKET if of_pocket(model) else OFFICIAL
+
+
+def of_pocket(model: str) -> bool:
+    """Whether a model was trained on the pocket world."""
+    return ALIASES.get(model, model) in POCKET_MODELS
+
+
+def foreign(job: SweepJob) -> str:
+    """What to say of a sweep that asks a model about a world it has never read; "" for every other one."""
+    knowledge = {name for name in job.tasks if tasks.get(name, job.data).measures == "knowledge"}
+    if job.data != POCKET or of_pocket(job.model) or not knowledge:
+        return ""
+    return (
+        f"{job.model} has never read the pocket models' fictional world, which {', '.join(sorted(knowledge))} ask "
+        f"about on data pocket: the scores mean nothing; use --preset facts, a world_facts task, or --data"
+    )
 
 
 _FACTS_WINDOWS = 4
@@ -236,15 +254,16 @@ def preset(name: str, model: str, data: str = AUTO) -> SweepJob:
     Args:
         name: one of `PRESETS`.
         model: what is compressed and asked.
-        data: the data it will be asked on (`auto`: what suits the model); tasks without such data are left out of
-            `demo` and `paper`.
+        data: the data it will be asked on; `auto` is the pocket world, and what ships for real models in `facts`. Tasks
+            without such data are left out of `demo` and `paper`.
 
     Raises:
         BadRequest: no preset of this name.
     """
     if name not in PRESETS:
         raise nearest(name, PRESETS, "preset")
-    data = data_for(model, PRESETS[name].get("tasks", ()), data)
+    if data == AUTO:
+        data = OFFICIAL if name == "facts" else POCKET
     job = SweepJob(model=model, data=data, **PRESETS[name])
     records = [tasks.get(task, data) for task in sorted(tasks.names(data, unlisted=True))]
     if name == "paper":

@@ -1,17 +1,26 @@
 """What a model is asked where nothing is said: the pocket world for its models, shipped facts for every other one."""
 
+from dataclasses import replace
+
 import pytest
 
 from kick_core import tasks
 from kick_core.errors import BadRequest
-from kick_core.sweeps.request import data_for, preset
+from kick_core.sweeps.request import SweepJob, data_for, foreign, preset
 
 
-def test_the_pocket_world_is_for_its_models_only():
+def test_data_follow_the_tasks_and_where_none_is_named_the_model():
     assert data_for("pocket") == data_for("pocket-4m", ("factoid_qa",)) == "pocket"
-    assert data_for("/models/llama") == data_for("owner/name", ("factoid_qa",)) == "official"
-    assert data_for("pocket", ("world_facts",)) == "official"
+    assert data_for("/models/llama") == data_for("pocket", ("world_facts",)) == "official"
+    assert data_for("/models/llama", ("factoid_qa",)) == "pocket"
     assert data_for("/models/llama", (), "pocket") == "pocket"
+
+
+def test_a_model_that_never_read_the_pocket_world_is_named():
+    job = SweepJob("/models/llama", ("dense",), tasks=("factoid_qa", "perplexity"))
+    assert "never read" in foreign(job) and "factoid_qa ask" in foreign(job)
+    assert not foreign(replace(job, model="pocket")) and not foreign(replace(job, tasks=("perplexity",)))
+    assert not foreign(replace(job, data="official"))
 
 
 def test_the_facts_preset_needs_no_network():
