@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from streamlit.testing.v1 import AppTest
 
@@ -28,3 +29,9 @@ def run(page: str = HOME, *, timeout: int = 60, **query: str) -> AppTest:
 def charts(app: AppTest) -> dict[str, Any]:
     """What every chart draws, by its key."""
     return {chart.proto.id.split("-")[-1]: json.loads(chart.proto.spec) for chart in app.get("plotly_chart")}
+
+
+def address(app: AppTest) -> dict[str, str]:
+    """What the page writes into the address bar."""
+    written = [json.loads(one.proto.json) for one in app.get("bidi_component") if "query" in one.proto.json]
+    return dict(parse_qsl(written[-1]["query"]))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import exp
 
 import pandas as pd
 import streamlit as st
 
 from kick_core import views
+from kick_core.explorer import address
 from kick_core.explorer.safe import Safe, chip, many, show, tag
+from kick_core.explorer.steps import each
 from kick_core.views import Answer, Claim, Detail, percent
 from kick_core.views.example_text import gold, prompt, question, said
 
@@ -34,16 +37,23 @@ def box(*children: Safe | str) -> Safe:
     return tag("div", *children, cls="text long")
 
 
-def short(detail: Detail, run: str, dense: str) -> None:
-    """The landing page's example: question, gold, the two answers."""
-    before, after = detail.of(dense), detail.of(run)
-    if before is None or after is None:
+def along(detail: Detail, runs: Mapping[int, str], here: int) -> None:
+    """One example at every step: question, gold, dense's answer, and the answer of the step that the slider shows."""
+    given = {step: answer for step, run in runs.items() if (answer := detail.of(run))}
+    dense = given.get(0)
+    if dense is None:
         return
+    pieces = {
+        step: many([head(answer.label, answer), box(warm(said(detail, answer)))])
+        for step, answer in given.items()
+        if step
+    }
+    pieces[0] = tag("p", "The dense model itself.", cls="quiet")
     show(
         box(question(detail)),
         tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem"),
-        head("dense", before), box(said(detail, before)),
-        head(after.label, after), box(warm(said(detail, after))),
+        head("dense", dense), box(said(detail, dense)),
+        each(dict(sorted(pieces.items())), here),
     )  # fmt: skip
 
 
@@ -59,10 +69,17 @@ def warm(text: str) -> Safe:
 
 def changed(before: str, after: str) -> Safe:
     """The second text with what it took away struck through and what it brought underlined."""
-    return many(
-        tag("span", piece.text, cls="" if piece.kind == "same" else piece.kind)
-        for piece in views.difference(before, after)
-    )
+    return _pieces(views.difference(before, after))
+
+
+def _pieces(pieces: list[views.Piece]) -> Safe:
+    return many(tag("span", piece.text, cls="" if piece.kind == "same" else piece.kind) for piece in pieces)
+
+
+def both(before: str, after: str) -> tuple[Safe, Safe]:
+    """Two texts as they are, what both share marked."""
+    first, second = views.shared_words(before, after)
+    return _pieces(first), _pieces(second)
 
 
 def probabilities(detail: Detail, before: Answer, after: Answer, names: tuple[str, str]) -> Safe:
@@ -89,7 +106,7 @@ def probabilities(detail: Detail, before: Answer, after: Answer, names: tuple[st
 
 def repetition_note(answer: Answer) -> str:
     found = answer.repetition
-    if not found.tokens:
+    if found.tokens < 2:
         return ""
     loop = f", from word {found.loop.onset + 1} on a loop of {_words(found.loop.period)}" if found.loop else ""
     said = f"{_words(found.tokens)}, {found.unique} different, {percent(found.repeated)} of 4-grams repeated"
@@ -132,16 +149,43 @@ def windows(before: Answer, after: Answer) -> Safe:
     return tag("p", tag("b", said), f": {times}.", style="margin-top:.45rem")
 
 
+READINGS = ("as written", "shared words", "repeated words", "difference")
+"""Ways of reading two answers side by side. The difference is on offer where it is one of like texts."""
+LIKE = 0.5
+"""Share of words in common from which a difference can be read; below it is a heap of replaced words."""
+
+
 def side_by_side(detail: Detail, before: Answer, after: Answer) -> None:
-    """Three columns: the first answer, the second as a difference from it, the second with its repetition."""
+    """Both answers as they were given; what they share, what repeats and what changed can be marked."""
     first, second = said(detail, before), said(detail, after)
-    left, middle, right = st.columns(3)
+    several = min(len(first.split()), len(second.split())) > 1
+    readings = READINGS if several and LIKE <= views.likeness(first, second) < 1 else READINGS[:3]
+    reading = READINGS[0]
+    if several:
+        reading = address.choice("read", readings, READINGS[1], lambda key: st.segmented_control(
+            "Mark", readings, required=True, key=key, persist_state="session"
+        ), noun="reading", why="does not help with these two texts")  # fmt: skip
+    left, right = st.columns(2)
     with left:
-        show(head(before.label, before), box(first), tag("p", repetition_note(before), cls="quiet"))
-    with middle:
-        show(head(after.label, after, "what changed"), box(changed(first, second)))
+        show(head(before.label, before), box(_marked(reading, first, second, first)), _repetition(before))
     with right:
-        show(head(after.label, after, "what repeats"), box(warm(second)), tag("p", repetition_note(after), cls="quiet"))
+        show(head(after.label, after), box(_marked(reading, first, second, second)), _repetition(after))
+
+
+def _marked(reading: str, first: str, second: str, text: str) -> Safe:
+    match reading:
+        case "shared words":
+            return both(first, second)[text is second]
+        case "repeated words":
+            return warm(text)
+        case "difference" if text is second:
+            return changed(first, second)
+        case _:
+            return many([tag("span", text)])
+
+
+def _repetition(answer: Answer) -> Safe:
+    return tag("p", repetition_note(answer), cls="quiet")
 
 
 def strip(steps: list[Answer], here: str, detail: Detail) -> Safe:

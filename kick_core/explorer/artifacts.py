@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import data, matrix_view
+from kick_core.explorer import address, data, matrix_view
 from kick_core.explorer.charts import draw
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import Safe, tag
@@ -97,13 +97,16 @@ def opened(model: str, recipe: str, made: views.Preview) -> None:
     if found.empty:
         return
     names = [matrix_view.place(row) for row in found.to_dict("records")]
-    chosen = str(st.query_params.get("matrix", ""))
+    chosen = address.value("matrix")
+    if chosen and chosen not in names and address.was_brought("matrix"):
+        address.unknown(f"This address names the matrix {chosen[:60]}, which this model does not have.")
     chosen = chosen if chosen in names else names[len(names) // 2]
+    address.say("matrix", chosen)
 
     def take() -> None:
         points = st.session_state["layers"]["selection"]["points"]
         if points:
-            st.query_params["matrix"] = points[0]["customdata"][0]
+            address.say("matrix", points[0]["customdata"][0])
 
     said = "Every linear of every block. Click one to look inside."
     if made.card and found["loss"].notna().any():

@@ -1,50 +1,82 @@
-"""The examples of one recipe against dense: filters, a light table, arrow keys, and the open one.
+"""The examples of one recipe against another: filters, a table with the texts, arrow keys, and the open one.
 
-The table holds ids and numbers only; at 14,042 rows it costs two kilobytes a rerun. Filters and the open
-example are in the URL (kind, why, slice, ex), so a reload or a link shows the same.
+All of it is one fragment: a filter, a row or a step redraws it alone. Filters and the open example are in the address
+(kind, why, slice, q, sort, ex), so a reload or a link shows the same.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import answers, controls, data
-from kick_core.explorer.frame import note
+from kick_core.explorer import address, answers, data
+from kick_core.explorer.frame import note, store
+from kick_core.explorer.stepper import stepper
 
 WHYS = ("wrong", "no answer", "empty", "loop", "cut off", "rejected")
+EVERY = "all"
+MOST = 500
+"""Rows that travel to the browser at most; at MMLU's 14,042 the texts alone would be three megabytes."""
+
+SORTS = {
+    "task order": ("", True),
+    "breaks first": ("breaks_at", True),
+    "most repeated": ("repetition", False),
+    "question": ("question", True),
+    "answer": ("after", True),
+}
+"""Orders of the table: the column, and whether small comes first."""
+
+
+class Pair(NamedTuple):
+    """What is compared: the `scores` row whose examples are listed, the other recipe and its run, and their names."""
+
+    row: pd.Series
+    recipe: str
+    run: str
+    names: tuple[str, str] = ("dense", "compressed")
 
 
 def browse(row: pd.Series) -> None:
-    """Filters, table and the open example of one `scores` row."""
-    frame = data.examples(row, row["dense_run"])
-    if frame.empty:
-        note("Dense and this recipe have no judged example in common.")
-        return
-    shown = filtered(frame) if frame["flip"].ne("").any() else _worst(frame)
-    graded = frame["flip"].ne("").any() and not frame[["dense_score", "score"]].isin((0, 1)).all(axis=None)
-    more = " Scores are graded here: right means that nothing is missing." if graded else ""
-    note(f"{len(shown):,} of {len(frame):,} examples that both have answered.{more}")
-    if shown.empty:
-        return
-    name = pick(shown, row, "dense")
-    answers.opened(data.detail(row, name), row["run"], row["dense_run"])
+    """The examples of one `scores` row against dense."""
+    section(Pair(row, "dense", str(row["dense_run"])))
 
 
-def pick(shown: pd.DataFrame, row: pd.Series, against: str, names: tuple[str, str] = ("dense", "compressed")) -> str:
-    """The table and its arrow keys; returns the id of the open example, which is in the URL too."""
-    filters = "-".join(str(st.session_state.get(name)) for name in ("kind", "why", "slice"))
-    key = f"table-{row['run']}-{against}-{filters}"
-    name = str(shown["id"].iloc[_table(shown, key, row, against, names)])
-    st.query_params["ex"] = name
-    return name
+def section(pair: Pair, under: Callable[[views.Detail], None] | None = None) -> None:
+    """Filters, table and the open example.
+
+    Args:
+        pair: what is compared.
+        under: draws more about the open example, above its answers.
+    """
+
+    @st.fragment
+    def examples() -> None:
+        frame = data.examples(pair.row, pair.run)
+        if frame.empty:
+            note("These two have no judged example in common.")
+            return
+        frame = frame.merge(data.example_texts(pair.row, pair.run), on="id", how="left")
+        shown = _filtered(frame) if frame["flip"].ne("").any() else _worst(frame)
+        if shown.empty:
+            note("No example has these words.")
+        else:
+            name = _pick(shown, pair)
+            detail = data.detail(pair.row, name)
+            if under:
+                under(detail)
+            answers.opened(detail, str(pair.row["run"]), pair.run)
+        address.write_fragment("address-examples")
+
+    examples()
 
 
-EVERY = "all"
+# --- filters -----------------------------------------------------------------------------------------------
 
 
 def slicing(frame: pd.DataFrame) -> str:
@@ -52,15 +84,16 @@ def slicing(frame: pd.DataFrame) -> str:
     return "discipline" if frame["discipline"].nunique() > 1 else "subject"
 
 
-def filtered(frame: pd.DataFrame) -> pd.DataFrame:
-    """The examples of one discipline, one kind of flip, one reason: three filters in a row, all in the URL."""
+def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
+    """The examples of one kind of flip, one reason, one group, with some words; each filter is in the address."""
     left, middle, right = st.columns([5, 5, 3], vertical_alignment="bottom")
     with right:
         frame = _sliced(frame)
     with left:
         frame = _flipped(frame)
     with middle:
-        return _because(frame)
+        frame = _because(frame)
+    return _sorted(_searched(frame))
 
 
 def _sliced(frame: pd.DataFrame) -> pd.DataFrame:
@@ -69,19 +102,21 @@ def _sliced(frame: pd.DataFrame) -> pd.DataFrame:
     names = sorted(name for name in frame[column].unique() if name)
     if len(names) < 2:
         return frame
-    chosen = controls.linked("slice", [EVERY, *names], EVERY, lambda key, words: st.selectbox(
-        "Discipline" if column == "discipline" else "Subject", words, key=key, persist_state="session"
-    ))  # fmt: skip
+    chosen = address.choice("slice", [EVERY, *names], EVERY, lambda key: st.selectbox(
+        "Group", [EVERY, *names], key=key, persist_state="session"
+    ), noun="group", why="has no example here")  # fmt: skip
     return frame if chosen == EVERY else frame[frame[column] == chosen]
 
 
 def _flipped(frame: pd.DataFrame) -> pd.DataFrame:
+    """One kind of flip. Only kinds that have an example are on offer, so that no choice leads to nothing."""
     counts = frame["flip"].value_counts()
-    first = next((kind for kind in views.FLIPS if counts.get(kind)), views.FLIPS[0])
-    kind = controls.linked("kind", views.FLIPS, first, lambda key, words: st.pills(
-        "Show", words, required=True, key=key, persist_state="session",
-        format_func=lambda word: f"{word} {counts.get(word, 0):,}",
-    ))  # fmt: skip
+    kinds = [kind for kind in views.FLIPS if counts.get(kind)]
+    first = next((kind for kind in views.FLIPS[:2] if counts.get(kind)), str(counts.index[0]))
+    kind = address.choice("kind", kinds, first, lambda key: st.pills(
+        "Show", kinds, required=True, key=key, persist_state="session",
+        format_func=lambda word: f"{word} {counts[word]:,}",
+    ), noun="kind", why="has no example here")  # fmt: skip
     return frame[frame["flip"] == kind]
 
 
@@ -90,11 +125,36 @@ def _because(frame: pd.DataFrame) -> pd.DataFrame:
     named = [why for why in WHYS if reasons.get(why)]
     if len(named) < 2:
         return frame
-    why = controls.linked("why", [EVERY, *named], EVERY, lambda key, words: st.pills(
-        "Why", words, required=True, key=key, persist_state="session",
+    why = address.choice("why", [EVERY, *named], EVERY, lambda key: st.pills(
+        "Why", [EVERY, *named], required=True, key=key, persist_state="session",
         format_func=lambda word: f"{word} {len(frame) if word == EVERY else reasons[word]:,}",
-    ))  # fmt: skip
+    ), noun="reason", why="has no example here")  # fmt: skip
     return frame if why == EVERY else frame[frame["why"] == why]
+
+
+def _searched(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows one of whose texts has the words that were typed."""
+    brought = address.brings("q")
+    if brought is not None:
+        st.session_state["q"] = address.value("q")
+    words = st.text_input(
+        "Search", key="q", persist_state="session", placeholder="Search questions and answers", max_chars=200,
+        label_visibility="collapsed", icon=":material/search:",
+    )  # fmt: skip
+    address.say("q", words or "")
+    if not words:
+        return frame
+    texts = frame[["id", "question", "gold", "before", "after"]].fillna("").agg("\n".join, axis=1)
+    return frame[texts.str.contains(words, case=False, regex=False)]
+
+
+def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
+    names = [name for name, (column, _) in SORTS.items() if not column or _says_something(frame[column])]
+    chosen = address.choice("sort", names, names[0], lambda key: st.segmented_control(
+        "Sort", names, required=True, key=key, persist_state="session", label_visibility="collapsed",
+    ), noun="order", why="makes no difference here")  # fmt: skip
+    column, rising = SORTS[chosen]
+    return frame.sort_values(column, ascending=rising, kind="stable", na_position="last") if column else frame
 
 
 def _worst(frame: pd.DataFrame) -> pd.DataFrame:
@@ -103,60 +163,73 @@ def _worst(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[(frame["score"] - frame["dense_score"]).sort_values(ascending=False).index]
 
 
-def _table(shown: pd.DataFrame, key: str, row: pd.Series, against: str, names: tuple[str, str]) -> int:
-    """The table; returns the place of the open row. Left and right arrow keys step."""
-    ids = shown["id"].tolist()
-    if key not in st.session_state:
-        wanted = st.query_params.get("ex", "")
-        st.session_state[key] = _selection(ids.index(wanted) if wanted in ids else 0)
-    columns = [name for name in _COLUMNS if name in shown and _says_something(shown[name])]
-    scores = {
-        column: st.column_config.NumberColumn(name, format="%.2f")
-        for column, name in zip(("dense_score", "score"), names, strict=True)
-    }
+# --- the table ---------------------------------------------------------------------------------------------
+
+
+def _pick(shown: pd.DataFrame, pair: Pair) -> str:
+    """The table, its keys and its files; returns the id of the open example, which is in the address too."""
+    rows = shown.head(MOST)
+    ids: list[str] = rows["id"].tolist()
+    wanted = address.value("ex")
+    if wanted and wanted not in ids and address.was_brought("ex"):
+        address.unknown(f"This address opens the example {wanted[:60]}, which is not among those that are shown.")
+    at = ids.index(wanted) if wanted in ids else 0
+    key = f"table-{pair.row['run']}-{pair.run}-{len(ids)}-{ids[0]}"
+
+    def open_row() -> None:
+        chosen = st.session_state[key]["selection"]
+        places = [*chosen["rows"], *(row for row, _ in chosen["cells"])]
+        if places and places[0] < len(ids):
+            address.say("ex", ids[places[0]])
+
+    st.session_state[key] = {"selection": {"rows": [at], "columns": [], "cells": []}}
     st.dataframe(
-        _narrow(shown)[columns],
-        hide_index=True, height=min(330, 38 + 35 * len(shown)), column_config={**_COLUMNS, **scores}, key=key,
-        on_select="rerun", selection_mode="single-row", alt="Examples; select a row to open it below",
+        _narrow(rows), hide_index=True, height=min(330, 38 + 35 * len(rows)), column_config=_columns(rows, pair.names),
+        key=key, on_select=open_row, selection_mode=["single-row", "single-cell"],
+        alt="Examples; select a row to open it below",
     )  # fmt: skip
-    rows = st.session_state[key]["selection"]["rows"]
-    at = min(rows[0], len(ids) - 1) if rows else 0
-    with st.container(horizontal=True):
-        st.button("Previous", shortcut="Left", on_click=_step(key, at - 1), disabled=at == 0)
-        st.button("Next", shortcut="Right", on_click=_step(key, at + 1), disabled=at + 1 >= len(ids))
-        _exports(shown, row, against)
-    return at
+    if len(shown) > len(rows):
+        note(f"The first {len(rows):,} of {len(shown):,}: search or filter to see others. The files hold all.")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        stepper("stepper", len(ids), at, lambda place: address.say("ex", ids[place]))
+        _exports(shown, pair)
+    address.say("ex", ids[at])
+    return str(ids[at])
 
 
-def _exports(shown: pd.DataFrame, row: pd.Series, against: str) -> None:
-    """These rows as files; on every line stands which model, recipes, task, protocol and runs they come from."""
-    file = re.sub(r"[^\w.-]+", "-", f"{row['task']}-{row['recipe']}-against-{against}")
+def _exports(shown: pd.DataFrame, pair: Pair) -> None:
+    """These rows as files, with full texts; on every line stands which model, recipes and runs it comes from."""
+    file = re.sub(r"[^\w.-]+", "-", f"{pair.row['task']}-{pair.row['recipe']}-against-{pair.recipe}")
+    bare = shown.drop(columns=["question", "gold", "before", "after"])
     st.download_button(
-        "CSV of these rows", data=lambda: views.csv(views.provided(shown, row, against)), file_name=f"{file}.csv",
-        mime="text/csv", on_click="ignore", type="tertiary", icon=":material/download:",
+        "CSV of these rows", data=lambda: views.csv(views.exported(store(), bare, pair.row, pair.recipe)),
+        file_name=f"{file}.csv", mime="text/csv", on_click="ignore", type="tertiary", icon=":material/download:",
     )  # fmt: skip
     st.download_button(
-        "Parquet", data=lambda: views.parquet(views.provided(shown, row, against)), file_name=f"{file}.parquet",
-        mime="application/vnd.apache.parquet", on_click="ignore", type="tertiary", icon=":material/download:",
+        "Parquet", data=lambda: views.parquet(views.exported(store(), bare, pair.row, pair.recipe)),
+        file_name=f"{file}.parquet", mime="application/vnd.apache.parquet", on_click="ignore", type="tertiary",
+        icon=":material/download:",
     )  # fmt: skip
 
 
-def _narrow(shown: pd.DataFrame) -> pd.DataFrame:
-    """The table as it travels to the browser, again whenever another row is opened: words as codes, short numbers."""
-    narrow = shown.assign(repetition=100 * shown["repetition"]).reset_index(drop=True)
-    words = {name: "category" for name in ("why", "discipline", "subject", "breaks")}
-    return narrow.astype({**words, "dense_score": "float32", "score": "float32", "repetition": "float32"})
+_SHOWN = (
+    "id", "question", "gold", "before", "after", "why", "dense_score", "score", "breaks", "repetition", "discipline",
+    "subject",
+)  # fmt: skip
 
 
-def _step(key: str, to: int) -> Callable[[], None]:
-    def move() -> None:
-        st.session_state[key] = _selection(to)
-
-    return move
-
-
-def _selection(row: int) -> dict[str, object]:
-    return {"selection": {"rows": [row], "columns": [], "cells": []}}
+def _narrow(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table as it travels to the browser: columns that differ anywhere, words as codes, short numbers."""
+    narrow = rows.assign(repetition=100 * rows["repetition"]).reset_index(drop=True)
+    graded = not rows[["dense_score", "score"]].isin((0, 1)).all(axis=None)
+    names = [
+        name for name in _SHOWN
+        if _says_something(rows[name]) and (graded or name not in ("dense_score", "score"))
+        and (name not in ("why", "discipline", "subject") or rows[name].nunique() > 1)
+    ]  # fmt: skip
+    kinds = {"why": "category", "discipline": "category", "subject": "category", "breaks": "category",
+             "dense_score": "float32", "score": "float32", "repetition": "float32"}  # fmt: skip
+    return narrow[names].astype({name: kind for name, kind in kinds.items() if name in names})
 
 
 def _says_something(column: pd.Series) -> bool:
@@ -166,17 +239,19 @@ def _says_something(column: pd.Series) -> bool:
     )
 
 
-_COLUMNS: dict[str, object] = {
-    "id": "example",
-    "why": "why",
-    "dense_score": None,
-    "score": None,
-    "discipline": "discipline",
-    "subject": "subject",
-    "repetition": st.column_config.ProgressColumn(
-        "repetition", format="%.0f %%", min_value=0, max_value=100, help="Share of 4-grams said before"
-    ),
-    "breaks": st.column_config.TextColumn(
-        "breaks at", help="The mildest recipe of this method whose answer is wrong where dense was right"
-    ),
-}
+def _columns(rows: pd.DataFrame, names: tuple[str, str]) -> dict[str, object]:
+    texts = {"question": "question", "gold": "gold", "before": f"{names[0]} answered", "after": f"{names[1]} answered"}
+    number, column = st.column_config.NumberColumn, st.column_config.TextColumn
+    return {
+        "id": column("example", width=80),
+        **{name: column(words, width="large" if name == "question" else "medium") for name, words in texts.items()},
+        "why": "why",
+        "dense_score": number(names[0], format="%.2f"),
+        "score": number(names[1], format="%.2f"),
+        "breaks": column(
+            "breaks at", help="The mildest recipe of this method whose answer is wrong where dense was right"
+        ),
+        "repetition": st.column_config.ProgressColumn(
+            "repetition", format="%.0f %%", min_value=0, max_value=100, help="Share of 4-grams said before"
+        ),
+    }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from urllib.parse import urlencode
 
 import pandas as pd
 
-from kick_core.explorer.safe import TONE, Safe, chip, many, tag
+from kick_core.explorer.safe import Safe, chip, tag
 from kick_core.units import score_text
 from kick_core.views import NOT_MEASURED, Claim, percent, shown
-from kick_core.views.chart_style import Row, each, task_colour
+from kick_core.views.chart_style import Row, each
 
 
 def number(row: Row | pd.Series, column: str = "score") -> str:
@@ -19,17 +19,21 @@ def number(row: Row | pd.Series, column: str = "score") -> str:
 
 
 def metric(row: Row) -> Safe:
-    """One task under one recipe: score, interval, change against dense. Perplexity is red when it rises."""
+    """One task under one recipe: dense → this, and the share kept. It opens the failures where there are any."""
     dense = row["kind"] == "dense"
+    before = "" if dense or row["verdict"] == NOT_MEASURED else f"{number(row, 'dense_score')} → "
+    query = {"model": row["model"], "protocol": row["protocol"], "task": row["task"], "b": row["recipe"]}
+    query |= {"kind": "broke"} if row["broke"] > 0 else {}
     return tag(
-        "div",
-        tag("div", tag("span", cls="dot", style=f"background:{task_colour(row['task'])}"), row["title"], cls="name"),
-        tag("div", number(row), cls="value"),
+        "a",
+        tag("div", row["title"], cls="name"),
+        tag("div", tag("span", before, cls="quiet"), number(row), cls="value"),
         tag("div", "dense" if dense else _change(row), cls=f"change {_tone(row)}", title=words(row["words"])),
         tag("div", f"{number(row, 'low')} to {number(row, 'high')} · n {row['n']}", cls="quiet"),
-        cls="card",
-        **{"data-task": str(row["task"]), "data-score": f"{row['score']:.6f}", "data-recipe": str(row["recipe"])},
-    )
+        cls="card", href=f"evaluate?{urlencode(query)}", target="_self",
+        **{"data-task": str(row["task"]), "data-score": f"{row['score']:.6f}", "data-recipe": str(row["recipe"]),
+           "data-inside": ""},
+    )  # fmt: skip
 
 
 def missing(title: str) -> Safe:
@@ -44,11 +48,12 @@ def _change(row: Row) -> str:
         return "dense scores nothing"
     if not shown(row):
         return "no difference shown"
+    if row["higher_is_better"]:
+        return f"▼ keeps {percent(row['share_kept'])}" if row["share_kept"] < 1 else f"▲ {percent(row['share_kept'])}"
     relative = row["score"] / row["dense_score"] - 1
     if math.isinf(relative) or relative > 99:
         return "▲ beyond measure"
-    arrow = "▲" if relative > 0.0005 else "▼" if relative < -0.0005 else "="
-    return f"{arrow} {abs(100 * relative):.1f} % vs dense"
+    return f"{'▲' if relative > 0 else '▼'} {abs(100 * relative):.0f} %"
 
 
 def _tone(row: Row) -> str:
@@ -68,40 +73,12 @@ def metrics(frame: pd.DataFrame, recipe: str, titles: dict[str, str]) -> Safe:
 
 
 def claim(found: Claim) -> Safe:
-    return tag(
-        "div",
-        chip(found.verdict),
-        tag("h3", found.text, style="margin-top:.45rem"),
-        *(tag("p", line, cls="quiet", style="margin-top:.3rem") for line in found.because),
-    )
-
-
-def kept_table(frame: pd.DataFrame, recipes: Sequence[str], here: str = "") -> Safe:
-    """Recipes by tasks, the share of the dense score kept, coloured by verdict; intervals on hover."""
-    titles = dict(zip(frame["task"], frame["title"], strict=True))
-    heads = many(tag("th", title) for title in titles.values())
-    rows = {(row["recipe"], row["task"]): row for row in each(frame[frame["recipe"].isin(recipes)])}
-    labels = dict(zip(frame["recipe"], frame["label"], strict=True))
-    body = many(
-        tag(
-            "tr",
-            tag("td", labels[recipe]),
-            *(_kept(rows.get((recipe, task))) for task in titles),
-            cls="here" if recipe == here else "",
-        )
-        for recipe in recipes
-    )
-    table = tag("table", tag("thead", tag("tr", tag("th", "Recipe"), heads)), tag("tbody", body))
-    return tag("div", table, cls="scroll")
-
-
-def _kept(row: Row | None) -> Safe:
-    if row is None or row["verdict"] == NOT_MEASURED:
-        return tag("td", "not measured", cls="calm")
-    text = f"{percent(row['share_low'])} to {percent(row['share_high'])}, n {row['paired']}, {row['verdict']}"
-    if math.isnan(row["share_kept"]):
-        return tag("td", "dense scores 0", cls="calm")
-    return tag("td", percent(row["share_kept"]), cls=TONE.get(row["verdict"], ""), title=text)
+    """One claim, its verdict, and its parts with theirs; the votes on hover."""
+    parts = [
+        tag("li", tag("span", part.text), chip(part.verdict), title=f"{part.because[:1].upper()}{part.because[1:]}.")
+        for part in found.parts
+    ]
+    return tag("div", tag("h3", found.text), tag("ul", *parts, cls="parts"), cls="claim")
 
 
 def sentence(row: pd.Series) -> Safe:

@@ -48,10 +48,24 @@ class _Checked(BaseFigure):
         return self._chart
 
 
-def draw(chart: Chart, *, key: str, alt: str, marker: float | None = None, **options: Any) -> Any:
-    """Show a chart, with the slider's line when there is one."""
+def draw(
+    chart: Chart, *, key: str, alt: str, marker: float | None = None, follows: bool = False, **options: Any
+) -> Any:
+    """Show a chart.
+
+    Args:
+        chart: what is drawn.
+        key: the element's key.
+        alt: what is to be seen, for those who cannot.
+        marker: a sparsity in percent at which a line is drawn.
+        follows: a line follows the page's slider, in the browser (see `steps`).
+        options: more for Streamlit.
+    """
     if not chart["data"]:
         show(tag("p", "Nothing to draw has been measured here.", cls="quiet"))
         return None
     shown = chart if marker is None else charts.marked(chart, marker)
+    if follows:
+        axes = [name.removeprefix("xaxis") for name in charts.sparsity_axes(chart["layout"])]
+        shown = {"data": chart["data"], "layout": {**chart["layout"], "meta": {"follows": axes}}}
     return st.plotly_chart(_Checked(shown), key=key, alt=alt, config={"displayModeBar": False}, **options)

@@ -28,7 +28,9 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
     with middle:
         column = slicing(examples)
         slices = views.by(examples, column)
-        heading(f"Flips by {column}", "Click a bar to see its examples only." if len(slices) > 1 else "")
+        heading(
+            f"Flips by {_group(examples, column)}", "Click a bar to see its examples only." if len(slices) > 1 else ""
+        )
         if len(slices):
             draw(_diverging(slices.head(SLICES), column), key="slices", on_select=_take, selection_mode="points",
                  alt=f"Share of answers that flipped by {column}")  # fmt: skip
@@ -37,8 +39,37 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
             heading("Repeated 4-grams")
             draw(_repetition(examples), key="repetition", alt="How repetitive the answers of A and B are")
         else:
-            _survival(examples, a if b["kind"] == "dense" else b)
+            _survival(a if b["kind"] == "dense" else b)
         show(_rests(found))
+
+
+def windows(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
+    """Perplexity: nothing is right or wrong, so window by window how much less likely the text has become."""
+    gap = examples["score"] - examples["dense_score"]
+    worse = int((gap > 0).sum())
+    left, right = st.columns([4, 5], gap="large")
+    with left:
+        show(
+            tag("h2", f"{a['score']:.2f} → {b['score']:.2f}"),
+            tag("p", f"B against A: {data.between(b, a, 'A')}.", style="margin:.3rem 0 0"),
+            tag("p", f"A {a['label']}, B {b['label']}. Less likely under B: {worse} of {len(gap)} windows.",
+                cls="quiet"),
+        )  # fmt: skip
+    with right:
+        heading("Window by window", "Nats per token that B loses against A, each window a bar.")
+        ordered = gap.sort_values(ascending=False)
+        bars = {
+            "type": "bar", "x": list(range(1, len(gap) + 1)), "y": ordered.round(5).tolist(), "hoverinfo": "text",
+            "marker": {"color": "#3366cc"}, "hovertext": [
+                f"{plain(str(examples.at[at, 'id']))}: {value:+.3f} nats per token" for at, value in ordered.items()
+            ],
+        }  # fmt: skip
+        layout = {
+            "height": 240, "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest", "showlegend": False,
+            "xaxis": {"title": {"text": "windows, most harmed first"}, "fixedrange": True, "showgrid": False},
+            "yaxis": {"title": {"text": "nats per token"}, "fixedrange": True, "automargin": True},
+        }  # fmt: skip
+        draw({"data": [bars], "layout": layout}, key="windows", alt="Loss of every window, B against A")
 
 
 def _take() -> None:
@@ -68,12 +99,15 @@ def _rests(found: views.Versus) -> Safe:
     )
 
 
-def _survival(examples: pd.DataFrame, row: pd.Series) -> None:
-    """What is left, step by step, of the answers that were right at first."""
-    lasting = views.survival(examples)
-    if len(lasting) < 2:
+def _survival(row: pd.Series) -> None:
+    """What is left, step by step, of the answers that are right under dense, whatever A and B are."""
+    lasting = data.survival(row, "")
+    if len(lasting) < 3:
         return
-    heading("Still right", f"Of {row['method']}'s {KINDS.get(row['kind'], 'steps')}, n {lasting['n'].iloc[0]}.")
+    heading(
+        f"Still right along {row['method']}",
+        f"Of the {lasting['n'].iloc[0]} answers that are right under dense, those that no step so far has broken.",
+    )
     line = {
         "type": "scatter", "mode": "lines+markers", "x": [plain(name) for name in lasting["target_label"]],
         "y": lasting["share"].tolist(), "line": {"shape": "hv", "color": "#3366cc"}, "hoverinfo": "text",
@@ -90,7 +124,18 @@ def _survival(examples: pd.DataFrame, row: pd.Series) -> None:
     draw({"data": [line], "layout": layout}, key="survival", alt="Share of the right answers that no step has broken")
 
 
+def _group(examples: pd.DataFrame, column: str) -> str:
+    """What the groups of a task are: disciplines and subjects of questions, else what its data calls a bucket."""
+    names = set(examples[column])
+    if column == "discipline" and not names & {"STEM", "humanities", "social sciences", "other"}:
+        return "length" if names <= {"small", "medium", "large", ""} else "kind"
+    return column
+
+
 def _diverging(slices: pd.DataFrame, column: str) -> Chart:
+    most = 100 * float(slices[["broke_share", "fixed_share"]].max().max())
+    step = 25 if most > 25 else 10 if most > 10 else 5
+    reach = step * (most // step + 1)
     names = [f"{plain(str(name))[:28]} (n {n})" for name, n in zip(slices[column], slices["n"], strict=True)]
     bars = [
         {
@@ -105,8 +150,8 @@ def _diverging(slices: pd.DataFrame, column: str) -> Chart:
         "barmode": "relative", "height": 60 + 26 * max(4, len(names)), "bargap": 0.25, "hovermode": "closest",
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {"tickvals": list(range(-100, 101, 25)), "ticktext": [f"{abs(v)} %" for v in range(-100, 101, 25)],
-                  "zeroline": True, "fixedrange": True, "automargin": True},
+        "xaxis": {"tickvals": list(range(-100, 101, step)), "ticktext": [f"{abs(v)} %" for v in range(-100, 101, step)],
+                  "range": [-reach, reach], "zeroline": True, "fixedrange": True, "automargin": True},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "showgrid": False},
     }  # fmt: skip
     return {"data": bars, "layout": layout}

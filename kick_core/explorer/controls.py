@@ -1,31 +1,23 @@
-"""The controls that pages share.
-
-Their keys are the names in the URL: model, protocol, data, method, s, task, kind, a, b.
-
-Where an option's label is its value, `bind="query-params"` keeps the URL: it writes a moved widget at once, reads
-it back on a deep link and refuses what is no option; what it lets through is put right here (s between two
-steps). Where labels are words for people, `linked` does the same by plain values.
-"""
+"""The controls that pages share; a key is a name in the address: model, protocol, data, method, s, task, a, b."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from functools import reduce
-from math import gcd
 
 import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import data
+from kick_core.errors import BadRequest
+from kick_core.explorer import address, data
 from kick_core.explorer.safe import unmarked
 
 
-def model(frame_models: list[str]) -> str:
-    """Which model; asked only when there are several."""
-    if len(frame_models) == 1:
-        return frame_models[0]
-    return st.selectbox("Model", frame_models, key="model", bind="query-params", persist_state="session")
+def model(names: list[str]) -> str:
+    """Which model; a choice only when there are several."""
+    if len(names) == 1:
+        return address.choice("model", names, names[0], lambda key: st.session_state[key])
+    return address.choice("model", names, names[0], lambda key: st.selectbox(
+        "Model", names, key=key, persist_state="session"
+    ))  # fmt: skip
 
 
 PROTOCOLS = ("strict", "paper")
@@ -34,36 +26,39 @@ PROTOCOLS = ("strict", "paper")
 def protocol(model: str) -> str:
     """Strict or as the paper did it. What nothing was measured under can be chosen: a gap is an answer too."""
     known = list(dict.fromkeys([*PROTOCOLS, *data.protocols(model)]))
-    start = data.protocols(model)[0]
-    return str(linked("protocol", known, start, lambda key, names: st.segmented_control(
-        "Protocol", names, required=True, format_func=unmarked, key=key, persist_state="session",
+    return address.choice("protocol", known, data.protocols(model)[0], lambda key: st.segmented_control(
+        "Protocol", known, required=True, format_func=unmarked, key=key, persist_state="session",
         help="strict: a fixed rule judges every answer. paper: prompts and scoring as in LLM-KICK's own code.",
-    )))  # fmt: skip
+    ))  # fmt: skip
 
 
 def kind_of_data(model: str) -> str:
-    """The pocket world's data or the benchmarks' own; asked only of a model that was asked on both."""
+    """The pocket world's data or the benchmarks' own; a choice only for a model that was evaluated on both."""
     known = data.kinds(model)
     if len(known) < 2:
         return data.kind(model)
-    return str(linked("data", known, known[0], lambda key, names: st.segmented_control(
-        "Data", names, required=True, format_func=unmarked, key=key, persist_state="session",
+    return address.choice("data", known, known[0], lambda key: st.segmented_control(
+        "Data", known, required=True, format_func=unmarked, key=key, persist_state="session",
         help="pocket: the pocket models' own world. official: the benchmarks that LLM-KICK is made of.",
-    )))  # fmt: skip
+    ))  # fmt: skip
 
 
 def pruners(frame: pd.DataFrame) -> list[str]:
-    """Methods measured at plain sparsities, those with most first; recovered ones stand beside their method."""
-    plain = frame[(frame["kind"] == "ratio") & (frame["recovered"] == "")]
-    return [str(name) for name in plain["method"].value_counts().index]
+    """Methods measured at plain sparsities, in one fixed order; recovered ones stand beside their method."""
+    plain = frame.loc[(frame["kind"] == "ratio") & (frame["recovered"] == ""), "method"]
+    order = [card.name for card in views.methods_known()]
+    return sorted(map(str, plain.unique()), key=lambda name: (_first(order, name), name))
 
 
-def method(names: list[str]) -> str:
-    chosen = st.segmented_control(
-        "Method", names, default=names[0], required=True, format_func=unmarked, key="method", bind="query-params",
-        persist_state="session", wrap=True,
-    )  # fmt: skip
-    return chosen or names[0]
+def _first(order: list[str], name: str) -> int:
+    """The place of a method, or of the method that one with options begins with."""
+    return next((at for at, one in enumerate(order) if name.partition(" ")[0] == one), len(order))
+
+
+def method(names: list[str], start: str) -> str:
+    return address.choice("method", names, start, lambda key: st.segmented_control(
+        "Method", names, required=True, format_func=unmarked, key=key, persist_state="session", wrap=True
+    ))  # fmt: skip
 
 
 def percents(frame: pd.DataFrame, method: str) -> list[int]:
@@ -72,15 +67,14 @@ def percents(frame: pd.DataFrame, method: str) -> list[int]:
     return sorted({0, *(round(100 * ratio) for ratio in mine["sparsity"])})
 
 
-def sparsity(steps: list[int]) -> int:
-    """The slider. Between two measured sparsities the nearer one counts: numbers are never interpolated."""
-    stride = reduce(gcd, steps) or 1
-    start = min(steps, key=lambda step: abs(step - 50))
-    value = st.slider(
-        "Sparsity", 0, max(steps), value=start, step=stride, format="%d%%", key="s", bind="query-params",
-        persist_state="session",
-    )  # fmt: skip
-    return min(steps, key=lambda step: abs(step - value))
+def sparsity(steps: list[int], start: int, method: str) -> int:
+    """The slider. It stands on measured sparsities only: numbers are never interpolated."""
+    here = st.session_state.get("s", start)
+    if here not in steps:
+        st.session_state["s"] = min(steps, key=lambda step: abs(step - here))
+    return address.choice("s", steps, start, lambda key: st.select_slider(
+        "Sparsity", steps, format_func=lambda step: f"{step} %", key=key, persist_state="session"
+    ), noun="sparsity", why=f"{method} was not measured at (in percent)")  # fmt: skip
 
 
 def recipe_at(frame: pd.DataFrame, method: str, percent: int) -> str:
@@ -95,32 +89,39 @@ def task(frame: pd.DataFrame) -> str:
     """Which task, in the order in which people read them; the knowledge tasks come first to mind."""
     titles = views.task_titles(frame["task"].unique())
     start = next((name for name in views.task_names(measures="knowledge") if name in titles), next(iter(titles)))
-    return str(linked("task", list(titles), start, lambda key, names: st.selectbox(
-        "Task", names, format_func=lambda name: titles[name], key=key, persist_state="session"
-    )))  # fmt: skip
+    return address.choice("task", list(titles), start, lambda key: st.selectbox(
+        "Task", list(titles), format_func=lambda name: titles[name], key=key, persist_state="session"
+    ))  # fmt: skip
 
 
-def recipe(frame: pd.DataFrame, label: str, key: str, start: str) -> str:
-    """Which recipe, mild to harsh within a method; in the URL by its text form."""
-    names = dict(zip(frame["recipe"], frame["label"], strict=True))
-    return str(linked(key, list(names), start if start in names else next(iter(names)), lambda key, texts: st.selectbox(
-        label, texts, format_func=lambda text: names[text], key=key, persist_state="session"
-    )))  # fmt: skip
+def recipe(frame: pd.DataFrame, label: str, key: str, start: str, *, measured: bool = False) -> str:
+    """Which recipe, mild to harsh within a method; in the address by its text form.
 
-
-def linked(key: str, options: Sequence[str], start: str, widget: Callable[[str, Sequence[str]], object]) -> object:
-    """A widget whose value is in the URL under its key, by its plain value.
-
-    Streamlit's own binding writes the *label* of an option into the URL and accepts nothing else, so a widget
-    that shows "wanda 50 %" could not be linked to as wanda@0.5. A value in the URL that this did not write
-    came with a link and wins; else the widget's own state does.
+    Args:
+        frame: what can be chosen, as `recipe` and `label`.
+        label: the control's name, a literal of this program.
+        key: its name in the address.
+        start: the recipe that it opens with.
+        measured: whether only those of the frame can be chosen. Else any recipe that the address names can: where
+            nothing was measured the page says so and offers to measure it.
     """
-    asked, seen = st.query_params.get(key), st.session_state.get(f"url:{key}")
-    value = asked if asked in options and asked != seen else st.session_state.get(key, start)
-    st.session_state[key] = value if value in options else start
-    chosen = widget(key, options)
-    st.query_params[key] = st.session_state[f"url:{key}"] = str(chosen)
-    return chosen
+    names = dict(zip(frame["recipe"], frame["label"], strict=True))
+    for text in (address.brings(key), st.session_state.get(key)):
+        if text and not measured and text not in names and (label_ := _label(text)):
+            names[text] = label_
+    why = "is not measured here" if measured else "is no recipe of this program and has not been measured"
+    first = start if start in names else next(iter(names))
+    return address.choice(key, list(names), first, lambda key: st.selectbox(
+        label, list(names), format_func=lambda text: names[text], key=key, persist_state="session"
+    ), noun="recipe", why=why)  # fmt: skip
+
+
+def _label(text: str) -> str:
+    """A recipe in words; "" for what is none."""
+    try:
+        return views.label_of(text)
+    except BadRequest:
+        return ""
 
 
 def start_recipe(frame: pd.DataFrame) -> str:

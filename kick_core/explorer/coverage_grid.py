@@ -1,20 +1,14 @@
-"""The coverage grid: every task under every recipe, measured, running, partly measured or missing.
-
-A click on a hole queues it, a click on a measured cell opens it.
-"""
+"""The coverage grid: every task under every recipe, measured, running, partly measured or missing."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import NoReturn
 
 import pandas as pd
 import streamlit as st
 
 from kick_core import jobs, views
-from kick_core.explorer import data, job_cards
+from kick_core.explorer import data
 from kick_core.explorer.charts import draw
-from kick_core.explorer.frame import empty, note, store
+from kick_core.explorer.frame import note, store
 from kick_core.explorer.safe import Safe, show, tag
 from kick_core.views.chart_style import Chart, Row, each, plain
 
@@ -46,61 +40,18 @@ def said(frame: pd.DataFrame) -> str:
     return f"{measured} of {len(frame)} cells of {frame['recipe'].nunique()} recipes x {frame['task'].nunique()} tasks"
 
 
-def wanted(model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame) -> jobs.JobSpec:
-    """A request that fills cells like the rest of the grid: the same calibration, as many examples, this protocol."""
-    counts = {task: int(n) for task, n in zip(covered["task"], covered["wanted"], strict=True) if n}
-    more = {"protocol": data.protocol(model), "data": data.named(model)}
-    name = views.asked_name(model)
-    calibration = views.calibration_used(store(), name, recipes)
-    return jobs.request(
-        name, list(dict.fromkeys(["dense", *recipes])), tasks=tasks, counts=counts,
-        **more, **({"calibration": calibration} if calibration else {}),
-    )  # fmt: skip
-
-
-def gap(model: str, recipe: str, task: str) -> NoReturn:
-    """A cell that a page would show is empty: what is missing, and the button and the command that fill it."""
-    job_cards.button("Measure it now", wanted(model, [recipe], [task], coverage(model)), key="gap", primary=True)
-    job_cards.live(ended=0)
-    empty(f"{recipe} has not been asked this task.", command(model, recipe, task))
-
-
-def command(model: str, recipe: str, task: str, *more: str) -> str:
-    """The command that measures a cell, or `more` of it, like the rest of the page."""
-    asked = {"protocol": data.protocol(model), "data": data.named(model)}
-    return views.command(store(), views.asked_name(model), recipe, task, *more, **asked)
-
-
-def nothing(model: str, protocol: str) -> NoReturn:
-    """A model that was asked nothing in the chosen way."""
-    told, named = "", data.named(model)
-    if len(data.kinds(model)) > 1:
-        told = f" on {data.kind(model)} data"
-    more = "" if named == views.POCKET else f" --data {named}"
-    empty(
-        f"{model} has not been asked anything under the protocol {protocol}{told}.",
-        f"kick sweep {views.asked_name(model)} --preset demo --protocol {protocol}{more}",
-    )
-
-
-def clickable(model: str, covered: pd.DataFrame) -> None:
-    """The grid itself."""
+def clickable(covered: pd.DataFrame) -> None:
+    """The grid itself. A click opens a cell; an empty one says what it would take to measure it, and offers to."""
 
     def take() -> None:
         points = st.session_state["grid"]["selection"]["points"]
-        if not points:
-            return
-        recipe, task, state = points[0]["customdata"]
-        if state in ("missing", "partial") and not jobs.read_only():
-            jobs.start(store(), wanted(model, [recipe], [task], covered))
-        else:
-            st.session_state["task"], st.session_state["b"] = task, recipe
+        if points:
+            st.session_state["b"], st.session_state["task"], _ = points[0]["customdata"]
 
     draw(squares(covered), key="grid", alt="Tasks by recipes: what is measured", on_select=take,
          selection_mode="points")  # fmt: skip
     show(_legend(covered))
-    hole = "" if jobs.read_only() else ", on an empty one to measure it"
-    note(f"Click on a filled cell to open it{hole}.")
+    note("Click a cell to open it. An empty one says what measuring it would take, and asks before it starts.")
 
 
 def squares(frame: pd.DataFrame) -> Chart:

@@ -1,68 +1,294 @@
 """Tables for the pages, remembered until something in the cache changes.
 
 The key of every table is the cache's stamp and plain words, never a frame: Streamlit hashes large frames by a
-sample, so two that differ elsewhere would be taken for one.
+sample, so two that differ elsewhere would be taken for one. `remembered` says by which words.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 import streamlit as st
 
 from kick_core import views
+from kick_core.errors import KickError
 from kick_core.explorer.frame import stamp, store
 from kick_core.views import matrices, search_tables
 
-
-@st.cache_data(show_spinner=False, max_entries=4)
-def _scores(root: str, stamp: str) -> pd.DataFrame:
-    return views.scores(store())
-
-
-@st.cache_data(show_spinner=False, max_entries=16)
-def _current(root: str, stamp: str, model: str, protocol: str, kind: str) -> pd.DataFrame:
-    return views.current(_scores(root, stamp), model, protocol, kind)
+Asks = ParamSpec("Asks")
+Table = TypeVar("Table")
+Words = tuple[Any, ...]
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
-def _examples(root: str, stamp: str, run: str, dense: str, scorer: str) -> pd.DataFrame:
-    return views.examples(store(), run, dense, scorer)
+def remembered(entries: int, by: Callable[Asks, Words]) -> Callable[[Callable[..., Table]], Callable[Asks, Table]]:
+    """Keep what a function returns until the cache changes.
 
+    Args:
+        entries: how many results are kept at most.
+        by: turns the caller's arguments into the words that the function takes and that name its result.
 
-@st.cache_data(show_spinner=False, max_entries=16)
-def _coverage(root: str, stamp: str, model: str, protocol: str, kind: str) -> pd.DataFrame:
-    return views.coverage(store(), model, protocol=protocol, data=kind)
+    Returns:
+        A decorator. The decorated function takes the arguments of `by`.
+    """
 
+    def decorate(function: Callable[..., Table]) -> Callable[Asks, Table]:
+        def result(root: str, stamp: str, *words: Any) -> Table:
+            return function(*words)
 
-@st.cache_data(show_spinner=False, max_entries=16)
-def _weights(root: str, stamp: str) -> pd.DataFrame:
-    return views.weights(store())
+        # Streamlit names a cache by qualified name and source, and the source of all of these is one.
+        result.__qualname__ = function.__qualname__
+        kept = st.cache_data(show_spinner=False, max_entries=entries)(result)
 
+        @wraps(function)
+        def look(*args: Asks.args, **more: Asks.kwargs) -> Table:
+            found: Table = kept(place(), stamp(), *by(*args, **more))
+            return found
 
-@st.cache_data(show_spinner=False, max_entries=16)
-def _searched(
-    root: str, stamp: str, model: str, protocol: str, kind: str, _frame: pd.DataFrame
-) -> list[tuple[search_tables.Family, pd.DataFrame, pd.DataFrame]]:
-    found = search_tables.families(_frame)
-    return [
-        (one, search_tables.allocation(store(), _frame, one), search_tables.looked(store(), _frame, one))
-        for one in found
-    ]
+        return look
 
-
-def searches(frame: pd.DataFrame) -> list[tuple[search_tables.Family, pd.DataFrame, pd.DataFrame]]:
-    """Families of recipes that differ in what was searched for: how they share out, and what the searches saw."""
-    about = (str(frame[name].iloc[0]) for name in ("model", "protocol", "data"))
-    return _searched(place(), stamp(), *about, frame)
+    return decorate
 
 
 def place() -> str:
     return str(store().root)
 
 
+# --- by which words a table is kept ------------------------------------------------------------------------
+
+
+def _nothing() -> Words:
+    return ()
+
+
+def _shown(model: str, under: str | None = None) -> Words:
+    """What the pages show of a model: protocol and kind of data."""
+    return model, under or protocol(model), kind(model)
+
+
+def _kind(model: str) -> Words:
+    return kind(model), protocol(model)
+
+
+def _text(text: str) -> Words:
+    return (text,)
+
+
+def _matrix(asked: matrices.Asked) -> Words:
+    return (asked,)
+
+
+def _against(row: pd.Series, other: str) -> Words:
+    return row["run"], other, row["scorer"]
+
+
+def _dense(row: pd.Series) -> Words:
+    return row["run"], row["dense_run"] or row["run"], row["scorer"]
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+
+
+@remembered(4, _nothing)
+def scores() -> pd.DataFrame:
+    return views.scores(store())
+
+
+@remembered(16, _shown)
+def current(model: str, protocol: str, kind: str) -> pd.DataFrame:
+    """What the pages draw of a model, under the chosen protocol or another."""
+    return views.current(scores(), model, protocol, kind)
+
+
+@remembered(16, _shown)
+def coverage(model: str, protocol: str, kind: str) -> pd.DataFrame:
+    return views.coverage(store(), model, protocol=protocol, data=kind)
+
+
+def _claimed(model: str, together: bool = False) -> Words:
+    return model, protocol(model), kind(model), together
+
+
+@remembered(16, _claimed)
+def claims(model: str, protocol: str, kind: str, together: bool) -> list[views.Claim]:
+    """The paper's claims; `together`: by verdicts that hold over all recipes of a task at once."""
+    frame = views.current(scores(), model, protocol, kind)
+    return views.claims(views.verdicts_together(frame) if together else frame)
+
+
+@remembered(16, _shown)
+def recovered(model: str, protocol: str, kind: str) -> pd.DataFrame:
+    """What every recovery brought back, task by task."""
+    return views.recovered(store(), views.current(scores(), model, protocol, kind))
+
+
+@remembered(16, _shown)
+def searches(model: str, protocol: str, kind: str) -> list[tuple[search_tables.Family, pd.DataFrame, pd.DataFrame]]:
+    """Families of recipes that differ in what was searched for: their layer allocation, and what searches measured."""
+    frame = views.current(scores(), model, protocol, kind)
+    return [
+        (one, search_tables.allocation(store(), frame, one), search_tables.looked(store(), frame, one))
+        for one in search_tables.families(frame)
+    ]
+
+
+@remembered(16, _nothing)
+def weights() -> pd.DataFrame:
+    return views.weights(store())
+
+
+@remembered(64, _matrix)
+def look(asked: matrices.Asked) -> matrices.Look | None:
+    """One matrix under a recipe: its mask and its weights."""
+    return matrices.look(store(), asked)
+
+
+@remembered(512, _matrix)
+def mask(asked: matrices.Asked) -> bytes | None:
+    """A corner of a mask as a picture; None where there is none, or where the artifact is damaged (Compress tells)."""
+    try:
+        found = matrices.look(store(), asked)
+    except KickError:
+        return None
+    return found.png() if found else None
+
+
+@remembered(16, _text)
+def layers(key: str) -> pd.DataFrame:
+    """The linears of an artifact; none where it was removed."""
+    try:
+        return views.layers(store(), key)
+    except OSError:
+        return pd.DataFrame()
+
+
+@remembered(64, _against)
+def examples(run: str, other: str, scorer: str) -> pd.DataFrame:
+    """The examples of a `scores` row against another run, judged by the row's scorer."""
+    return views.examples(store(), run, other, scorer)
+
+
+def _runs(row: pd.Series, other: str) -> Words:
+    return row["run"], other
+
+
+@remembered(32, _runs)
+def example_texts(run: str, other: str) -> pd.DataFrame:
+    """Question, gold and both answers of every example, each on one short line."""
+    return views.example_texts(store(), run, other)
+
+
+@remembered(32, _dense)
+def forgetting(run: str, _: str, scorer: str) -> views.Forgetting:
+    """Twenty questions of a row's task along its method."""
+    return views.forgetting(store(), run, scorer)
+
+
+@remembered(32, _dense)
+def by_popularity(run: str, _: str, scorer: str) -> pd.DataFrame:
+    """The share of facts kept along a row's method, by how well known their subject is."""
+    return views.by_popularity(store(), run, scorer)
+
+
+@remembered(64, _against)
+def survival(run: str, _: str, scorer: str) -> pd.DataFrame:
+    """Of the answers right under dense, how many each step of a row's method has left unbroken."""
+    return views.survival(store(), run, scorer)
+
+
+@remembered(256, _dense)
+def broken(run: str, dense: str, scorer: str) -> str | None:
+    """One example of a `scores` row that broke, by the stated rule."""
+    table = views.examples(store(), run, dense, scorer)
+    return views.pick(table.loc[table["flip"] == "broke", "id"].tolist())
+
+
+@remembered(64, _against)
+def detail(run: str, example: str, scorer: str) -> views.Detail:
+    """One example in full, judged by the row's scorer."""
+    return views.example(store(), run, example, scorer)
+
+
+@remembered(64, _dense)
+def details(run: str, dense: str, scorer: str) -> dict[str, pd.DataFrame]:
+    """The whole-run tables of a row beside dense's."""
+    return views.details(store(), run, "" if dense == run else dense)
+
+
+@remembered(64, _dense)
+def divergence(run: str, dense: str, scorer: str) -> views.Interval:
+    """How many words a row's texts share with dense's from the start; over 0 texts where nothing is written."""
+    return views.until_divergence(store(), run, dense)
+
+
+def _between(row: pd.Series, other: pd.Series, name: str) -> Words:
+    return row["run"], other["run"], row["scorer"], name
+
+
+@remembered(64, _between)
+def _words(run: str, other: str, scorer: str, name: str) -> str:
+    return views.words_between(store(), run, other, scorer, name)
+
+
+def between(row: pd.Series, other: pd.Series, name: str) -> str:
+    """How a row differs from another one, in words; against dense they are the row's own, with Holm's correction."""
+    return str(row["words"]) if other["run"] == row["dense_run"] else _words(row, other, name)
+
+
+@remembered(4, _nothing)
+def _fidelity() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    return views.fidelity(store()), views.texts(store()), views.noise(store())
+
+
+def fidelity(row: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """What was measured of a row's weights beside scores: fidelity, dense's texts of the task, the noise floor."""
+    tables, kind = _fidelity(), views.kind_of_data(row["data"])
+    close, read = (
+        frame[(frame["weights"] == row["weights"]) & (frame["data"].map(views.kind_of_data) == kind)]
+        for frame in tables[:2]
+    )
+    dense, noise = row["dense_run"] or row["run"], tables[2]
+    floor = noise[(noise["dense_run"] == dense) & (noise["scorer"] == row["scorer"])]
+    return close, read[read["task"] == row["task"]], floor
+
+
+@remembered(4, _nothing)
+def _judgings() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return views.judgings(store()), views.judge_controls(store())
+
+
+def judgings(row: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The judgings of a row's run, and their controls."""
+    table, controls = _judgings()
+    mine = table[table["run"] == row["run"]]
+    return mine, controls[controls["judging"].isin(mine["judging"])]
+
+
+@remembered(8, _kind)
+def families(kind: str, protocol: str) -> pd.DataFrame:
+    """What several models share, on the kind of data and under the protocol that are shown of this one."""
+    return views.families(store(), kind, protocol, measured=scores())
+
+
+@remembered(8, _kind)
+def lineage(kind: str, protocol: str) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:
+    """The pairs of base and tuned among them, cell by cell and in one word."""
+    return views.pairs(store(), views.families(store(), kind, protocol, measured=scores()))
+
+
+# --- what is chosen, and rows of the tables ----------------------------------------------------------------
+
+
+def models() -> list[str]:
+    """Models with results, those with most first."""
+    return [str(name) for name in scores()["model"].value_counts().index]
+
+
 def protocols(model: str) -> list[str]:
-    """The protocols that a model was asked under, the one asked most first."""
-    return views.protocols(_scores(place(), stamp()), model)
+    """The protocols that a model was evaluated under, the most frequent one first."""
+    return views.protocols(scores(), model)
 
 
 def protocol(model: str) -> str:
@@ -72,8 +298,8 @@ def protocol(model: str) -> str:
 
 
 def kinds(model: str) -> list[str]:
-    """The kinds of data that a model was asked on: the pocket world's, the benchmarks' own."""
-    return views.data_kinds(_scores(place(), stamp()), model)
+    """The kinds of data that a model was evaluated on: the pocket world's, the benchmarks' own."""
+    return views.data_kinds(scores(), model)
 
 
 def kind(model: str) -> str:
@@ -86,186 +312,18 @@ def named(model: str) -> str:
     """The name that the shown data have for commands and jobs: pocket, official, or the newest run's folder."""
     if kind(model) == views.POCKET:
         return views.POCKET
-    frame = _scores(place(), stamp())
+    frame = scores()
     mine = frame[(frame["model"] == model) & (frame["data"] != views.POCKET)]
-    return str(mine.loc[mine["created"].idxmax(), "data"])
-
-
-def current(model: str, under: str | None = None) -> pd.DataFrame:
-    return _current(place(), stamp(), model, under or protocol(model), kind(model))
-
-
-@st.cache_data(show_spinner=False, max_entries=16)
-def _claims(root: str, stamp: str, model: str, protocol: str, kind: str, together: bool) -> list[views.Claim]:
-    frame = _current(root, stamp, model, protocol, kind)
-    return views.claims(views.verdicts_together(frame) if together else frame)
-
-
-def claims(model: str, *, together: bool = False) -> list[views.Claim]:
-    return _claims(place(), stamp(), model, protocol(model), kind(model), together)
-
-
-@st.cache_data(show_spinner=False, max_entries=16)
-def _recovered(root: str, stamp: str, model: str, protocol: str, kind: str) -> pd.DataFrame:
-    return views.recovered(store(), _current(root, stamp, model, protocol, kind))
-
-
-def recovered(model: str) -> pd.DataFrame:
-    """What every recovery brought back, task by task."""
-    return _recovered(place(), stamp(), model, protocol(model), kind(model))
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def _look(root: str, stamp: str, asked: matrices.Asked) -> matrices.Look | None:
-    return matrices.look(store(), asked)
-
-
-def look(asked: matrices.Asked) -> matrices.Look | None:
-    """One matrix under a recipe: its mask and its weights."""
-    return _look(place(), stamp(), asked)
-
-
-@st.cache_data(show_spinner=False, max_entries=16)
-def _layers(root: str, stamp: str, key: str) -> pd.DataFrame:
-    try:
-        return views.layers(store(), key)
-    except OSError:
-        return pd.DataFrame()
-
-
-def layers(key: str) -> pd.DataFrame:
-    """The linears of an artifact; none where it was removed."""
-    return _layers(place(), stamp(), key)
-
-
-@st.cache_data(show_spinner=False, max_entries=256)
-def _broken(root: str, stamp: str, run: str, dense: str, scorer: str) -> str | None:
-    table = _examples(root, stamp, run, dense, scorer)
-    return views.pick(table.loc[table["flip"] == "broke", "id"].tolist())
-
-
-def broken(row: pd.Series) -> str | None:
-    """One example of a `scores` row that broke, by the stated rule."""
-    return _broken(place(), stamp(), row["run"], row["dense_run"], row["scorer"])
+    return str(mine.sort_values("created", kind="stable")["data"].iloc[-1])
 
 
 def scorers(run: str) -> pd.DataFrame:
     """All scorers' rows of one run."""
-    frame = _scores(place(), stamp())
+    frame = scores()
     return frame[frame["run"] == run]
-
-
-def examples(row: pd.Series, against: str) -> pd.DataFrame:
-    """The examples of a `scores` row against another run, judged by the row's scorer."""
-    return _examples(place(), stamp(), row["run"], against, row["scorer"])
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def _between(root: str, stamp: str, run: str, other: str, scorer: str, name: str) -> str:
-    return views.words_between(store(), run, other, scorer, name)
-
-
-def between(row: pd.Series, other: pd.Series, name: str) -> str:
-    """How a row differs from another one, in words; against dense they are the row's own, with Holm's correction."""
-    if other["run"] == row["dense_run"]:
-        return str(row["words"])
-    return _between(place(), stamp(), row["run"], other["run"], row["scorer"], name)
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def _details(root: str, stamp: str, run: str, dense: str) -> dict[str, pd.DataFrame]:
-    return views.details(store(), run, dense)
-
-
-def details(row: pd.Series) -> dict[str, pd.DataFrame]:
-    """The whole-run tables of a row beside dense's."""
-    return _details(place(), stamp(), row["run"], row["dense_run"])
-
-
-@st.cache_data(show_spinner=False, max_entries=4)
-def _closer(root: str, stamp: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    return views.fidelity(store()), views.texts(store()), views.noise(store())
-
-
-def closer(row: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """What was measured of a row's weights beside scores: fidelity, dense's texts of the task, the noise floor."""
-    fidelity, texts, noise = _closer(place(), stamp())
-    kind = views.kind_of_data(row["data"])
-    close, read = (
-        frame[(frame["weights"] == row["weights"]) & (frame["data"].map(views.kind_of_data) == kind)]
-        for frame in (fidelity, texts)
-    )
-    dense = row["dense_run"] or row["run"]
-    floor = noise[(noise["dense_run"] == dense) & (noise["scorer"] == row["scorer"])]
-    return close, read[read["task"] == row["task"]], floor
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def _divergence(root: str, stamp: str, run: str, dense: str) -> views.Interval:
-    return views.until_divergence(store(), run, dense)
-
-
-def divergence(row: pd.Series) -> views.Interval:
-    """How many words a row's texts share with dense's from the start; over 0 texts where nothing is written."""
-    return _divergence(place(), stamp(), row["run"], row["dense_run"] or row["run"])
-
-
-@st.cache_data(show_spinner=False, max_entries=4)
-def _judged(root: str, stamp: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return views.judgings(store()), views.judge_controls(store())
-
-
-def judged(row: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The judgings of a row's run, and their controls."""
-    judgings, controls = _judged(place(), stamp())
-    mine = judgings[judgings["run"] == row["run"]]
-    return mine, controls[controls["judging"].isin(mine["judging"])]
-
-
-def coverage(model: str) -> pd.DataFrame:
-    return _coverage(place(), stamp(), model, protocol(model), kind(model))
-
-
-def weights() -> pd.DataFrame:
-    return _weights(place(), stamp())
-
-
-def models() -> list[str]:
-    """Models with results, those with most first."""
-    return [str(name) for name in _scores(place(), stamp())["model"].value_counts().index]
 
 
 def cell(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series | None:
     """One recipe's row of one task in a `current` frame."""
     rows = frame[(frame["recipe"] == recipe) & (frame["task"] == task)]
     return None if rows.empty else rows.iloc[0]
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def _detail(root: str, stamp: str, run: str, example: str, scorer: str) -> views.Detail:
-    return views.example(store(), run, example, scorer)
-
-
-def detail(row: pd.Series, example: str) -> views.Detail:
-    """One example in full, judged by the row's scorer."""
-    return _detail(place(), stamp(), row["run"], example, row["scorer"])
-
-
-@st.cache_data(show_spinner=False, max_entries=8)
-def _families(root: str, stamp: str, kind: str, protocol: str) -> pd.DataFrame:
-    return views.families(store(), kind, protocol, measured=_scores(root, stamp))
-
-
-def families(model: str) -> pd.DataFrame:
-    """What several models share, on the kind of data and under the protocol that are shown of this one."""
-    return _families(place(), stamp(), kind(model), protocol(model))
-
-
-@st.cache_data(show_spinner=False, max_entries=8)
-def _kin(root: str, stamp: str, kind: str, protocol: str) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:
-    return views.pairs(store(), _families(root, stamp, kind, protocol))
-
-
-def kin(model: str) -> list[tuple[views.Kin, pd.DataFrame, views.Robustness]]:
-    """The pairs of base and tuned among them, cell by cell and in one word."""
-    return _kin(place(), stamp(), kind(model), protocol(model))

@@ -1,23 +1,26 @@
 """The frame around every page: menu, style, the open cache, title, provenance, and what to do when it is empty.
 
 `pages/` beside app.py is a trap: on a fresh server Streamlit runs pages/evaluate.py for a deep link to
-/evaluate *without* app.py, with the wrong menu for every visitor. So each page calls `ensure` first: run from
-the menu it returns, run alone it hands over to `main`, and the visitor sees the right page at once.
+/evaluate *without* app.py, with the wrong menu for every visitor. So each page is drawn by `page`: run from the menu
+it draws, run alone it hands over to `main`, and the visitor sees the right page at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import NoReturn
-from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from kick_core import jobs, views
 from kick_core.errors import KickError
-from kick_core.explorer.safe import Safe, many, show, style, tag
+from kick_core.explorer import address
+from kick_core.explorer.safe import Child, Safe, many, show, style, tag
 
 _inside = ContextVar("inside_the_menu", default=False)
 _stamp: ContextVar[str | None] = ContextVar("stamp_of_this_run", default=None)
@@ -26,24 +29,44 @@ FILL = "kick sweep pocket --preset demo"
 """The command that fills an empty cache."""
 
 
+PAGES = (
+    ("pages/home.py", "Findings", ":material/insights:"),
+    ("pages/compress.py", "Compress", ":material/compress:"),
+    ("pages/evaluate.py", "Evaluate", ":material/fact_check:"),
+    ("pages/compare.py", "Compare", ":material/compare:"),
+)
+
+
+class Ended(Exception):
+    """A page has nothing more to show: `empty` said why."""
+
+
 def main() -> None:
-    """The app: settings, menu, and the page that was asked for."""
+    """The app: settings, menu, and the page that was opened."""
     st.set_page_config(page_title="LLM-KICK Explorer", page_icon="🗜️", layout="wide")
-    page = st.navigation(
-        [
-            st.Page("pages/home.py", title="Findings", icon=":material/insights:", default=True),
-            st.Page("pages/compress.py", title="Compress", icon=":material/compress:"),
-            st.Page("pages/evaluate.py", title="Evaluate", icon=":material/fact_check:"),
-            st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
-        ],
-        position="top",
-    )
+    pages = [st.Page(path, title=name, icon=icon, default=at == 0) for at, (path, name, icon) in enumerate(PAGES)]
+    page = st.navigation(pages, position="top")
     token, stamped = _inside.set(True), _stamp.set(None)
+    address.begin(page.url_path)
     try:
         style()
         _stamp.set(views.stamp(store()))
-        page.run()
+        head, actions = st.columns([6, 1.4], vertical_alignment="top")
+        slots = _Slots(head, st.container())
+        slotted = _slots.set(slots)
+        try:
+            with contextlib.suppress(Ended):
+                page.run()
+        finally:
+            _slots.reset(slotted)
         _unread()
+        if slots.shared:
+            with actions:
+                _share(*slots.shared)
+        with slots.under:
+            for sentence in address.unknowns():
+                show(tag("p", sentence, cls="open", role="status"))
+        address.write(other.url_path for other in pages if other is not page)
     except KickError as error:
         show(tag("p", str(error), cls="bad"))
     finally:
@@ -51,9 +74,11 @@ def main() -> None:
         _stamp.reset(stamped)
 
 
-def ensure() -> None:
-    """The first line of every page."""
-    if not _inside.get():
+def page(draw: Callable[[], None]) -> None:
+    """What every file of `pages/` does: draw its page inside the menu, whichever way Streamlit came to run it."""
+    if _inside.get():
+        draw()
+    else:
         main()
         st.stop()
 
@@ -88,9 +113,34 @@ def stamp() -> str:
     return _stamp.get() or views.stamp(store())
 
 
-def title(text: str, *lines: Safe | str) -> None:
-    """A page's headline, with lines of provenance under it."""
-    show(tag("h1", text), *(tag("p", line, cls="provenance") for line in lines if line))
+@dataclass(slots=True)
+class _Slots:
+    """Places above what a page draws, so that they can be filled when it is known what it shows.
+
+    `shared`: model, protocol and kind of data of the page, once it has said so; it can then be shared.
+    """
+
+    head: DeltaGenerator
+    under: DeltaGenerator
+    shared: tuple[str, str, str] | None = None
+
+
+_slots: ContextVar[_Slots | None] = ContextVar("slots_of_this_run", default=None)
+
+
+def title(text: Child, *lines: Safe | str, shared: tuple[str, str, str] | None = None) -> None:
+    """A page's headline, with lines of provenance under it.
+
+    Args:
+        text: the headline.
+        lines: what stands under it, small.
+        shared: model, protocol and kind of data, which make the page one that can be shared.
+    """
+    slots = _slots.get()
+    with slots.head if slots else st.container():
+        show(tag("h1", text), *(tag("p", line, cls="provenance") for line in lines if line))
+    if slots:
+        slots.shared = shared
 
 
 def heading(text: str, note: str = "") -> None:
@@ -101,13 +151,9 @@ def note(text: str) -> None:
     show(tag("p", text, cls="quiet"))
 
 
-def empty(missing: str, command: str = FILL) -> NoReturn:
-    """Say in one sentence what is missing and what fills it, and end the page."""
-    show(tag("p", missing, " This command fills the gap:"))
-    st.code(command, language=None)  # highlighted options are too pale to read
-    _unread()
-    st.stop()
-    raise AssertionError("st.stop does not return")
+def end() -> NoReturn:
+    """Nothing more on this page."""
+    raise Ended
 
 
 def provenance(rows: pd.DataFrame) -> Safe:
@@ -148,21 +194,22 @@ def moved(model: str) -> None:
         note(f"{model} is not on this machine: a job fetches it from the hub when it needs it.")
 
 
-def share(model: str, protocol: str, kind: str) -> None:
+def _share(model: str, protocol: str, kind: str) -> None:
     """What to take along: the address of what is on the page, and a report that works offline."""
-    with st.popover("Share", icon=":material/link:"):
-        note("Whoever runs this explorer over the same cache sees with this address what you see.")
-        place = (st.context.url or "").partition("?")[0]
-        st.code(f"{place}?{urlencode(st.query_params.to_dict())}", language=None, wrap_lines=True)
-    st.download_button(
-        "Report",
-        data=lambda: views.report(store(), model, protocol, kind).encode(),
-        file_name="llm-kick-report.html",
-        mime="text/html",
-        on_click="ignore",
-        icon=":material/download:",
-        help="One file that works offline, slider included",
-    )
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        with st.popover("Share", icon=":material/link:"):
+            note("Whoever runs this explorer over the same cache sees with this address what you see.")
+            place = (st.context.url or "").partition("?")[0]
+            st.code(f"{place}?{address.query()}", language=None, wrap_lines=True)
+        st.download_button(
+            "Report",
+            data=lambda: views.report(store(), model, protocol, kind).encode(),
+            file_name="llm-kick-report.html",
+            mime="text/html",
+            on_click="ignore",
+            icon=":material/download:",
+            help="One file that works offline, slider included",
+        )
 
 
 def facts(words: Iterable[str]) -> Safe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import streamlit as st
@@ -108,15 +109,30 @@ def _at(job: Job) -> str:
     return job.state if job.block is None else f"{job.state}, block {job.block + 1} of {job.blocks}"
 
 
-def button(label: str, wanted: jobs.JobSpec, *, key: str, primary: bool = False) -> None:
-    """Start a job, or join the one that is at it; the id is the request's, so nothing runs twice."""
+def about(seconds: float) -> str:
+    """A cost for a button's label; nothing where it is not known."""
+    return "" if math.isnan(seconds) else f"about {duration_text(seconds)}"
+
+
+def button(label: str, request: jobs.JobSpec, *, key: str, primary: bool = False, cost: str = "") -> None:
+    """Start a job, or join the one that is at it; the id is the request's, so nothing runs twice.
+
+    Args:
+        label: a literal of this program.
+        request: what the job does.
+        key: the button's.
+        primary: the one that most people want.
+        cost: what it takes, in words of this program; part of the label.
+    """
     if jobs.read_only():
         return
-    name = jobs.job_id(wanted)
+    name = jobs.job_id(request)
     running = next((job for job in jobs.jobs(store()) if job.id == name and job.active), None)
-    shown = label if running is None else f"Join ({_at(running)})"
+    shown = f"{label} ({cost})" if cost else label
+    if running is not None:
+        shown = f"Join ({_at(running)})"
     if st.button(shown, key=key, type="primary" if primary else "secondary"):
-        jobs.start(store(), wanted)
+        jobs.start(store(), request)
         st.rerun()
     if running is not None:
-        note("This very request is running, whoever asked for it: its card is below.")
+        note("This job is running already: its card is on this page.")

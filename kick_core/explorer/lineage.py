@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from kick_core import views
-from kick_core.explorer import charts, controls, data
+from kick_core import jobs, views
+from kick_core.explorer import charts, controls, data, gaps, job_cards
 from kick_core.explorer.cards import number
-from kick_core.explorer.frame import empty, heading, note, provenance, store, title
+from kick_core.explorer.frame import end, heading, note, provenance, store, title
 from kick_core.explorer.measures import table
 from kick_core.explorer.safe import chip, show, tag
 from kick_core.views import commands, lineage_charts, percent
@@ -21,8 +21,8 @@ OTHER = "OTHER_MODEL"
 """Stands in a command where a model is to be named."""
 
 
-def page(known: list[str], head: DeltaGenerator, row: DeltaGenerator) -> None:
-    """The view; its controls go into `row`, its title into `head`, which both lie above it."""
+def page(known: list[str], row: DeltaGenerator) -> None:
+    """The view; its controls go into `row`, which lies above it."""
     with row:
         places = st.columns([3, 3, 3], vertical_alignment="bottom")
     with places[2]:
@@ -30,17 +30,15 @@ def page(known: list[str], head: DeltaGenerator, row: DeltaGenerator) -> None:
         controls.kind_of_data(known[0])
     frame = data.families(known[0])
     if frame.empty:
-        with head:
-            title("Compare")
+        title("Compare")
         _missing(known)
     with places[0]:
-        recipe = controls.recipe(frame, "Recipe", "b", controls.start_recipe(frame))
+        recipe = controls.recipe(frame, "Recipe", "b", controls.start_recipe(frame), measured=True)
     with places[1]:
         task = controls.task(frame)
     same = str(frame.loc[frame["recipe"] == recipe, "same"].iloc[0])
     mine = frame[frame["same"] == same]
-    with head:
-        title("Compare", provenance(mine))
+    title("Compare", provenance(mine), shared=(known[0], data.protocol(known[0]), data.kind(known[0])))
     _pictures(frame, same, task)
     _tuned(known[0])
     heading("All that they share")
@@ -48,21 +46,28 @@ def page(known: list[str], head: DeltaGenerator, row: DeltaGenerator) -> None:
 
 
 def _missing(known: list[str]) -> NoReturn:
-    """Fewer than two models share a recipe: what that takes, in commands."""
+    """Fewer than two models share a recipe: what that takes, as buttons and in commands."""
     model = known[0]
     note("This view sets models side by side that were measured under the same recipe on the same task.")
     mine = data.current(model)
-    if len(mine):
-        told = "The same sweep on another model, and nothing else differs:"
-        others = [name for name in (*known[1:], *views.POCKETS) if name != model]
-        other = views.asked_name(others[0]) if others else OTHER
-        show(tag("p", told))
-        for line in commands.sweeps(store(), mine, other):
-            st.code(line, language=None, wrap_lines=True)
-    empty(
-        f"Only {model} has been measured so far." if len(known) == 1 else "These models share no recipe yet.",
-        "kick reproduce families --model A --model B",
+    show(
+        tag("p", f"Only {model} has been measured so far." if len(known) == 1 else "These models share no recipe yet.")
     )
+    others = [name for name in (*known[1:], *views.POCKETS) if name != model]
+    lines = ["kick reproduce families --model A --model B"]
+    if len(mine):
+        other = views.asked_name(others[0]) if others else OTHER
+        show(tag("p", "The same sweep on another model, and nothing else differs:"))
+        lines = [*commands.sweeps(store(), mine, other), *lines]
+        if others:
+            job_cards.button(
+                "Run it on the other pocket model" if other in views.POCKETS else "Run it on the next model",
+                jobs.demo(other, protocol=data.protocol(model)), key="families", primary=True,
+                cost=f"about {gaps.DEMO_MINUTES} min on two cores" if other in views.POCKETS else "",
+            )  # fmt: skip
+            job_cards.live(ended=1)
+    gaps.command(*lines)
+    end()
 
 
 def _pictures(frame: pd.DataFrame, same: str, task: str) -> None:
@@ -90,18 +95,18 @@ def _take() -> None:
 def _tuned(model: str) -> None:
     """Base beside tuned, where it is known or hinted at which is which."""
     heading("Base and tuned")
-    pairs = data.kin(model)
+    pairs = data.lineage(model)
     if not pairs:
         note("Which of these models was tuned from which is not known. This says it, once for all:")
         st.code("kick reproduce families --model TUNED --tuned-from BASE", language=None)
-    for pair, gaps, word in pairs:
+    for pair, cells, word in pairs:
         show(
             tag("p", pair.told),
             tag("h3", chip(word.verdict), " ", word.sentence, style="margin:.4rem 0 .2rem"),
             tag("p", f"{word.because} {word.rule}", cls="quiet"),
         )
         with st.expander("Recipe by recipe"):
-            rows = [_gap(row) for row in each(gaps)]
+            rows = [_gap(row) for row in each(cells)]
             show(table(("Recipe and task", "tuned", "base", "tuned beside base"), rows, said=3))
 
 

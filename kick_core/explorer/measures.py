@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import cards, coverage_grid, data
+from kick_core.explorer import address, cards, data, gaps
 from kick_core.explorer.browser import EVERY
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import Child, Safe, many, show, tag
@@ -28,10 +27,10 @@ Form = Callable[[Any], str]
 
 def more(row: pd.Series) -> None:
     """Every scorer, closeness to dense, the noise floor, and judges."""
-    fold = st.expander("More measures", key="more", on_change="rerun", bind="query-params")
-    if not fold.open:
-        return
-    with fold:
+    opened = address.fold("more")
+    with st.expander("More measures", key="more", on_change="rerun"):
+        if not opened:
+            return
         if scorers := cards.scorers(data.scorers(row["run"]), row["scorer"]):
             show(scorers)
         _closer(row)
@@ -41,7 +40,7 @@ def more(row: pd.Series) -> None:
 
 def _closer(row: pd.Series) -> None:
     """Fidelity, dense's texts and the noise floor as rows of one table, and one command for what is missing."""
-    close, read, floor = data.closer(row)
+    close, read, floor = data.fidelity(row)
     dense = row["kind"] == "dense"
     rows, missing = [], []
     if not dense:
@@ -60,7 +59,7 @@ def _closer(row: pd.Series) -> None:
         note("This command fills what is not measured:")
         recipe, limit = ("dense" if dense else row["recipe"]), ["--limit", str(row["n"] + row["unjudged"])]
         st.code(
-            coverage_grid.command(row["model"], recipe, row["task"], *limit, *missing), language="bash", wrap_lines=True
+            gaps.sweep_command(row["model"], recipe, row["task"], *limit, *missing), language="bash", wrap_lines=True
         )
 
 
@@ -123,7 +122,7 @@ def _number(value: float, share: bool) -> str:
 
 def _judges(row: pd.Series) -> None:
     """What judges said of this run beside dense, and whether the judge passed its controls."""
-    judgings, controls = data.judged(row)
+    judgings, controls = data.judgings(row)
     heading("Judges", "" if judgings.empty else "1 to 10; pairwise the share of wins. A judge counts if controls hold.")
     if judgings.empty:
         note("No judge has been shown these answers. With OPENAI_BASE_URL and OPENAI_API_KEY set, this asks one:")
@@ -158,10 +157,10 @@ def _judged(one: dict[Hashable, Any]) -> str:
 
 def whole(row: pd.Series) -> None:
     """The run's own tables beside dense's."""
-    fold = st.expander("What else the answers say", key="whole", on_change="rerun", bind="query-params")
-    if not fold.open:
-        return
-    with fold:
+    opened = address.fold("whole")
+    with st.expander("What else the answers say", key="whole", on_change="rerun"):
+        if not opened:
+            return
         found = data.details(row)
         if row["protocol"] == "paper" and not row["headline"]:
             note("Reasons, groups and use of the context are by the strict scorer; the last table has both.")
@@ -254,8 +253,8 @@ def _link(row: pd.Series, name: str, flip: str) -> Safe:
     """An example's address on this page; one that dense was not asked, or that did not move, is only named."""
     if not flip or row["kind"] == "dense":
         return tag("span", name)
-    here = dict(st.query_params.to_dict()) | {"kind": flip, "why": EVERY, "slice": EVERY, "ex": name}
-    return tag("a", name, href="?" + urlencode(here), target="_self")
+    here = address.query(kind=flip, why=EVERY, slice=EVERY, q="", ex=name)
+    return tag("a", name, href=f"?{here}", target="_self")
 
 
 # --- tables --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import streamlit as st
 
 from kick_core import jobs, views
 from kick_core.errors import BadRequest, KickError
-from kick_core.explorer import answers, data
+from kick_core.explorer import address, answers, data
 from kick_core.explorer.frame import heading, note, store
 from kick_core.explorer.safe import TONE, Safe, show, tag
 from kick_core.jobs import Job
@@ -27,7 +27,7 @@ def page(a: pd.Series, b: pd.Series) -> None:
 
 
 def _asked() -> Job | None:
-    name = st.query_params.get("ask")
+    name = address.value("ask")
     if not name:
         return None
     try:
@@ -35,7 +35,10 @@ def _asked() -> Job | None:
     except KickError:
         note("The answers that this address names are not in this cache any more. Ask again.")
         return None
-    return found if found.kind == "prompt" else None
+    if found.kind != "prompt":
+        return None
+    address.say("ask", name)
+    return found
 
 
 def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
@@ -69,14 +72,14 @@ def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
     except BadRequest as error:
         show(tag("p", str(error), cls="bad"))
         return
-    st.query_params["ask"] = jobs.start(store(), wanted).id
+    address.say("ask", jobs.start(store(), wanted).id)
     st.rerun()
 
 
 def _open_example(row: pd.Series) -> str:
     """The prompt of the example that was open, to begin with; a word of it changed shows more than a blank page."""
     try:
-        return example_text.prompt(data.detail(row, st.query_params.get("ex", "")))
+        return example_text.prompt(data.detail(row, address.value("ex")))
     except KickError:
         return ""
 
@@ -91,11 +94,15 @@ def _answers(found: Job) -> None:
         if active and not job.active:
             st.rerun()
         _state(job)
-        told = {recipe: text.lstrip() for recipe, text in job.answers.items()}
-        texts = [(recipe, told.get(recipe)) for recipe in job.spec["recipes"]]
-        for place, (recipe, text) in zip(st.columns(len(texts)), texts, strict=True):
+        given = {recipe: text.lstrip() for recipe, text in job.answers.items()}
+        texts = [(recipe, given.get(recipe)) for recipe in job.spec["recipes"]]
+        marked: tuple[Safe | None, ...] = (None,) * len(texts)
+        if not job.active and len(texts) == 2 and all(text for _, text in texts):
+            marked = answers.both(str(texts[0][1]), str(texts[1][1]))
+            show(tag("p", tag("span", "Marked", cls="shared"), ": what both say.", cls="quiet"))
+        for place, (recipe, text), words in zip(st.columns(len(texts)), texts, marked, strict=True):
             with place:
-                _one(recipe, text, texts[0][1] if recipe != texts[0][0] else None, job)
+                _one(recipe, text, words, job)
 
     written()
 
@@ -120,15 +127,16 @@ def _state(job: Job) -> None:
         st.rerun()
 
 
-def _one(recipe: str, text: str | None, first: str | None, job: Job) -> None:
+def _one(recipe: str, text: str | None, marked: Safe | None, job: Job) -> None:
+    """One model's answer as it is written; what both share is marked when both are done."""
     if text is None:
         waiting = "waits for its turn" if job.active else "was not answered"
         show(tag("div", tag("b", recipe), tag("span", waiting, cls="quiet"), cls="answer"))
         return
     found = views.repetition(text)
-    share = "" if not found.tokens else f"{found.tokens} words, {views.percent(found.repeated)} of 4-grams repeated"
-    changed: Safe = answers.warm(text) if first is None or job.active else answers.changed(first, text)
+    share = "" if found.tokens < 2 else f"{found.tokens} words, {views.percent(found.repeated)} of 4-grams repeated"
+    nothing = "…" if job.active else "(empty answer)"
     show(
         tag("div", tag("b", recipe), tag("span", share, cls="quiet"), cls="answer"),
-        answers.box(changed if text else "(empty answer)"),
+        answers.box(nothing if not text else text if marked is None else marked),
     )

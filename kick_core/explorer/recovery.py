@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import data
+from kick_core.explorer import address, data
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.measures import table
 from kick_core.explorer.safe import Child, chip, show, tag
@@ -28,8 +28,9 @@ def section(model: str) -> None:
         lines.append([tag("span", one.label, text), *told, one.verdict])
     show(table(("recipe", *ANSWER, "in words"), lines, said=len(ANSWER) + 1))
     note(views.RECOVERY_RULE)
-    with st.expander("Task by task", key="recovered", on_change="rerun", bind="query-params") as fold:
-        if fold.open:
+    opened = address.fold("recovered")
+    with st.expander("Task by task", key="recovered", on_change="rerun"):
+        if opened:
             show(table(_HEADS, (_row(row) for _, row in found.iterrows())))
 
 

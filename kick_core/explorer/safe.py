@@ -43,6 +43,7 @@ TONE = {
     "not matching": "bad",
     "cannot tell": "open",
     "holds": "good",
+    "holds in part": "open",
     "came back": "good",
     "did not come back": "bad",
     "came back in part": "open",

@@ -29,7 +29,7 @@ def page(frame: pd.DataFrame, task: str) -> None:
     )  # fmt: skip
     note("The dotted line joins the best at each size. Click a point to make it B.")
     _table(rows, weights)
-    for number, found in enumerate(data.searches(frame)):
+    for number, found in enumerate(data.searches(str(frame["model"].iloc[0]))):
         _searched(frame, number, *found)
 
 

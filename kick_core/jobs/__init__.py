@@ -134,6 +134,11 @@ def request(
     return replace(demo, recipes=tuple(recipes), tasks=tuple(tasks), limits=limits, **more)
 
 
+def demo(model: str, **more: Any) -> SweepJob:
+    """The demo sweep of a model; `more` overrules single fields."""
+    return replace(preset("demo", model), **more)
+
+
 def prompt(model: str, recipes: Sequence[str], text: str, **more: Any) -> PromptJob:
     """A prompt of one's own to a model under these recipes, compressed as in the demo sweep where it must be.
 

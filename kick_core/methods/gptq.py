@@ -26,7 +26,7 @@ from kick_core.spec import IntGrid, KeepNofM, Target
 CARD = {
     "title": "GPTQ",
     "order": 50,
-    "colour": "#d6336c",
+    "colour": "#b0402f",
     "symbol": "x",
     "version": 2,
     "targets": ("bits",),

@@ -19,7 +19,7 @@ from kick_core.spec import Target
 CARD = {
     "title": "Magnitude",
     "order": 20,
-    "colour": "#e07b00",
+    "colour": "#cf7500",
     "symbol": "circle",
     "version": 1,
     "targets": ("ratio", "pattern"),

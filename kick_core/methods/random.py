@@ -20,7 +20,7 @@ from kick_core.spec import Target
 CARD = {
     "title": "Random",
     "order": 90,
-    "colour": "#7f8c8d",
+    "colour": "#76808d",
     "symbol": "circle",
     "version": 1,
     "targets": ("ratio", "pattern"),

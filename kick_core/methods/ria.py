@@ -19,7 +19,7 @@ from kick_core.spec import Target
 CARD = {
     "title": "RIA",
     "order": 40,
-    "colour": "#0aa2c0",
+    "colour": "#0e86a8",
     "symbol": "circle",
     "version": 1,
     "targets": ("ratio", "pattern"),

@@ -18,7 +18,7 @@ from kick_core.spec import IntGrid, Target
 CARD = {
     "title": "Round to nearest",
     "order": 60,
-    "colour": "#8e44ad",
+    "colour": "#b05cc8",
     "symbol": "cross",
     "version": 1,
     "targets": ("bits",),

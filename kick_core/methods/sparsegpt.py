@@ -24,7 +24,7 @@ from kick_core.spec import KeepNofM, Target
 CARD = {
     "title": "SparseGPT",
     "order": 30,
-    "colour": "#1b9e77",
+    "colour": "#0b8a70",
     "symbol": "square",
     "version": 1,
     "targets": ("ratio", "pattern"),

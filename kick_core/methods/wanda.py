@@ -19,7 +19,7 @@ from kick_core.spec import Target
 CARD = {
     "title": "Wanda",
     "order": 10,
-    "colour": "#3366cc",
+    "colour": "#3a6fe0",
     "symbol": "diamond",
     "version": 1,
     "targets": ("ratio", "pattern"),

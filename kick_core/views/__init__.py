@@ -26,6 +26,9 @@ from kick_core.views.artifact_tables import (
     preview,
     weights,
 )
+from kick_core.views.claims import Claim, Part, claims
+from kick_core.views.cost import START, seconds
+from kick_core.views.example_table import example_texts, exported
 from kick_core.views.examples import (
     FLIPS,
     RULE,
@@ -38,7 +41,6 @@ from kick_core.views.examples import (
     examples,
     parquet,
     pick,
-    provided,
     strip,
     survival,
     versus,
@@ -46,17 +48,13 @@ from kick_core.views.examples import (
 )
 from kick_core.views.families import Kin, Robustness, calibrations, families, gaps, pairs, related, robustness
 from kick_core.views.fidelity import BOUNDS, bootstrap, fidelity, texts, until_divergence
-from kick_core.views.findings import (
-    Claim,
-    claims,
-    headline,
-    percent,
-)
+from kick_core.views.findings import headline, percent, widest_gap
+from kick_core.views.forgetting import Forgetting, by_popularity, forgetting
 from kick_core.views.html_report import report
 from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
 from kick_core.views.load import OFFICIAL, POCKET, asked_name, kind_of_data, sparsity_series, stamp, task_titles, unread
 from kick_core.views.noise import noise
-from kick_core.views.recipe_labels import label, target_label
+from kick_core.views.recipe_labels import label, label_of, target_label
 from kick_core.views.recovery import RULE as RECOVERY_RULE
 from kick_core.views.recovery import Answer as RecoveryAnswer
 from kick_core.views.recovery import answers as recovery_answers
@@ -73,7 +71,8 @@ from kick_core.views.scores import (
     verdicts_together,
 )
 from kick_core.views.sentences import shown
-from kick_core.views.text_diff import Piece, Warm, difference, heat, repetition
+from kick_core.views.text_diff import Piece, Warm, difference, heat, likeness, repetition
+from kick_core.views.text_diff import shared as shared_words
 
 __all__ = [
     "BOUNDS",
@@ -85,11 +84,14 @@ __all__ = [
     "POCKETS",
     "RECOVERY_RULE",
     "RULE",
+    "START",
     "Answer",
     "Claim",
     "Detail",
+    "Forgetting",
     "Interval",
     "Kin",
+    "Part",
     "Piece",
     "Preview",
     "RecoveryAnswer",
@@ -102,6 +104,7 @@ __all__ = [
     "at_home",
     "bootstrap",
     "by",
+    "by_popularity",
     "calibration_of",
     "calibration_used",
     "calibrations",
@@ -116,9 +119,12 @@ __all__ = [
     "details",
     "difference",
     "example",
+    "example_texts",
     "examples",
+    "exported",
     "families",
     "fidelity",
+    "forgetting",
     "gaps",
     "headline",
     "heat",
@@ -126,7 +132,9 @@ __all__ = [
     "judgings",
     "kind_of_data",
     "label",
+    "label_of",
     "layers",
+    "likeness",
     "methods_known",
     "models",
     "multiplicity",
@@ -138,7 +146,6 @@ __all__ = [
     "pick",
     "preview",
     "protocols",
-    "provided",
     "recovered",
     "recovery_answers",
     "related",
@@ -147,6 +154,8 @@ __all__ = [
     "robustness",
     "said",
     "scores",
+    "seconds",
+    "shared_words",
     "shown",
     "sparsity_series",
     "stamp",
@@ -162,5 +171,6 @@ __all__ = [
     "verdicts_together",
     "versus",
     "weights",
+    "widest_gap",
     "words_between",
 ]

@@ -21,8 +21,12 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-OTHERS = ("#b8860b", "#495057", "#0aa2c0", "#c0392b")
+OTHERS = ("#9a7a10", "#6b7280", "#0e86a8", "#c04a86")
 """For what has no card: joint recipes, options of their own, methods that are gone."""
+
+
+FLUENCY = "#76808d"
+"""The dotted line of perplexity, which belongs to no method: a colour means a method, on every page."""
 
 
 MARKER = "#d6453d"
@@ -33,9 +37,10 @@ def task_colour(name: str) -> str:
     return tasks.record(name).colour
 
 
-def leads(name: str) -> bool:
-    """Whether a task is the first of those that measure fluency or knowledge: its line is drawn strong."""
-    return any(name == next(iter(tasks.names(measures=role)), "") for role in ("fluency", "knowledge"))
+def task_symbol(name: str) -> str:
+    """A task's mark where a chart shows one method on many tasks: by its place among the tasks."""
+    marks = ("circle", "circle", "square", "diamond", "triangle-down", "cross", "x", "star")
+    return marks[tasks.names().index(name) % len(marks)] if name in tasks.names() else marks[0]
 
 
 def method_colour(name: str) -> str:

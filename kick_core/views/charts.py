@@ -14,29 +14,34 @@ import pandas as pd
 
 from kick_core import tasks
 from kick_core.views.chart_style import (
+    FLUENCY,
     MARKER,
     Chart,
     axis,
     bars,
     each,
     hollow,
-    leads,
     look,
+    method_colour,
     numbers,
     plain,
     said_n,
-    task_colour,
+    task_symbol,
     tip,
 )
-from kick_core.views.findings import percent
+from kick_core.views.findings import leading, percent
 
 
 def marked(chart: Chart, x: float) -> Chart:
     """A chart with the slider's line on every axis of sparsity."""
     layout = chart["layout"]
-    axes = sorted(name for name, axis in layout.items() if name.startswith("xaxis") and "ticksuffix" in axis)
-    lines = [_marker(x, name.removeprefix("xaxis")) for name in axes]
+    lines = [_marker(x, name.removeprefix("xaxis")) for name in sparsity_axes(layout)]
     return {"data": chart["data"], "layout": {**layout, "shapes": [*layout.get("shapes", ()), *lines]}}
+
+
+def sparsity_axes(layout: Chart) -> list[str]:
+    """The names of a layout's axes of sparsity."""
+    return sorted(name for name, axis in layout.items() if name.startswith("xaxis") and "ticksuffix" in axis)
 
 
 def _marker(x: float, number: str) -> Chart:
@@ -49,37 +54,42 @@ def _marker(x: float, number: str) -> Chart:
 # --- the poster --------------------------------------------------------------------------------------------
 
 
+DASHES = {"fluency": "dot", "knowledge": "solid", "in_context": "longdash", "skill": "dashdot"}
+"""What a task measures, by the line: colour says the method alone."""
+
+
 def overlay(frame: pd.DataFrame, method: str) -> Chart:
     """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted; dashed what
     recovery made of the same recipes.
     """
     mine = frame[((frame["method"] == method) & (frame["kind"] == "ratio")) | (frame["kind"] == "dense")]
     mine = mine[mine["share_kept"].notna()]
-    traces, ends = _brought_back(frame, method), []
+    traces, ends, lead = _brought_back(frame, method), [], leading(set(mine["task"]))
     for task, rows in mine.groupby("task", sort=False):
         if len(rows) < 2:
             continue
-        name, colour = str(task), task_colour(str(task))
-        dash = "dot" if tasks.record(name).measures == "fluency" else "solid"
-        traces.append(_kept(rows, colour, strong=leads(name), dash=dash))
-        last = rows.iloc[-1]
-        ends.append((float(last["share_kept"]), str(last["title"]), colour, leads(name)))
+        name = str(task)
+        role = tasks.record(name).measures
+        colour = FLUENCY if role == "fluency" else method_colour(str(rows["base"].iloc[-1]))
+        traces.append(_kept(rows, colour, strong=name in lead, dash=DASHES[role]))
+        ends.append((float(rows["share_kept"].iloc[-1]), str(rows["title"].iloc[-1]), name in lead))
     top = max([1.06, *(float(v) + 0.02 for v in mine["share_high"].dropna().clip(upper=1.3))])
     last_x = 100 * float(mine["sparsity"].max()) if len(mine) else 100
     layout = {
         "height": 430,
-        "margin": {"l": 8, "r": 150, "t": 8, "b": 8},
+        "margin": {"l": 8, "r": 130, "t": 8, "b": 8},
         "hovermode": "closest",
         "showlegend": False,
-        "xaxis": axis(title={"text": "Sparsity"}, ticksuffix=" %", range=[-1.5, last_x + 1.5], showgrid=False),
+        "xaxis": axis(title={"text": "Sparsity"}, ticksuffix=" %", range=[-1.5, last_x + 3], showgrid=False),
         "yaxis": axis(
             title={"text": f"Share of the dense score kept (n {said_n(mine)})" if len(mine) else ""}, tickformat=".0%",
             range=[0, top], dtick=0.2,
         ),
-        "annotations": _labels(ends, last_x, top),
+        "annotations": [_label(last_x, end) for end in _spread(ends, top)],
         "shapes": [
             {"type": "line", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "xref": "x domain", "yref": "y", "layer": "below",
              "line": {"width": 1, "color": "#7f8c8d"}},
+            *(_leader(last_x, end) for end in _spread(ends, top)),
         ],
     }  # fmt: skip
     return {"data": traces, "layout": layout}
@@ -97,9 +107,13 @@ def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dash: str) -> Chart:
         "x": numbers(100 * rows["sparsity"]),
         "y": numbers(rows["share_kept"]),
         "error_y": bars(rows, "share_kept", "share_low", "share_high", colour),
-        "line": {"color": colour, "width": 4 if strong else 2, "dash": dash},
-        "marker": {"color": colour, "size": 8 if strong else 6, "symbol": hollow("circle", dash == "dash")},
-        "opacity": 1 if strong else 0.75,
+        "line": {"color": colour, "width": 4.5 if strong else 1.6, "dash": dash},
+        "marker": {
+            "color": colour,
+            "size": 9 if strong else 7,
+            "symbol": hollow(task_symbol(str(rows["task"].iloc[-1])), dash == "dash"),
+        },
+        "opacity": 1 if strong else 0.65,
         "hovertext": said,
         "hoverinfo": "text",
         "customdata": [[row["recipe"], row["task"]] for row in each(rows)],
@@ -113,27 +127,40 @@ def _brought_back(frame: pd.DataFrame, method: str) -> list[Chart]:
     again = known[(known["base"] == method) & (known["recovered"] != "") & (known["kind"] == "ratio")]
     dense = known[known["kind"] == "dense"]
     return [
-        _kept(pd.concat([dense[dense["task"] == task], rows]), task_colour(str(task)), strong=False, dash="dash")
+        _kept(pd.concat([dense[dense["task"] == task], rows]), method_colour(method), strong=False, dash="dash")
         for (task, _), rows in again.groupby(["task", "method"], sort=False)
     ]
 
 
-def _labels(ends: list[tuple[float, str, str, bool]], x: float, top: float) -> list[Chart]:
-    """Names at the ends of the lines, pushed apart so that none covers another."""
+def _spread(ends: list[tuple[float, str, bool]], top: float) -> list[tuple[float, float, str, bool]]:
+    """The ends of the lines, lowest first, each with a place for its name, pushed apart so that none covers another."""
     gap = 0.052 * top
-    placed: list[tuple[float, str, str, bool]] = []
-    for y, name, colour, strong in sorted(ends):
-        at = max(y, placed[-1][0] + gap) if placed else max(y, 0.01)
-        placed.append((at, name, colour, strong))
-    over = max(0.0, (placed[-1][0] if placed else 0) - (top - 0.02))
+    places: list[float] = []
+    for y, _, _ in sorted(ends):
+        places.append(max(y, places[-1] + gap) if places else max(y, 0.01))
+    over = max(0.0, (places[-1] if places else 0) - (top - 0.02))
     return [
-        {
-            "x": x, "y": max(at - over, i * gap), "xref": "x", "yref": "y", "xanchor": "left", "xshift": 10,
-            "showarrow": False, "text": f"<b>{plain(name)}</b>" if strong else plain(name),
-            "font": {"color": colour, "size": 13},
-        }
-        for i, (at, name, colour, strong) in enumerate(placed)
-    ]  # fmt: skip
+        (y, max(at - over, i * gap), name, strong)
+        for i, (at, (y, name, strong)) in enumerate(zip(places, sorted(ends), strict=True))
+    ]
+
+
+def _label(x: float, end: tuple[float, float, str, bool]) -> Chart:
+    """A line's name, in the theme's own text colour."""
+    _, at, name, strong = end
+    return {
+        "x": x + 3, "y": at, "xref": "x", "yref": "y", "xanchor": "left", "xshift": 4, "showarrow": False,
+        "text": f"<b>{plain(name)}</b>" if strong else plain(name), "font": {"size": 13},
+    }  # fmt: skip
+
+
+def _leader(x: float, end: tuple[float, float, str, bool]) -> Chart:
+    """From the end of a line to its name."""
+    y, at, _, _ = end
+    return {
+        "type": "line", "x0": x + 0.8, "x1": x + 3, "y0": y, "y1": at, "xref": "x", "yref": "y", "layer": "below",
+        "line": {"width": 1, "color": "#7f8c8d"},
+    }  # fmt: skip
 
 
 # --- all methods, task by task -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kick_core.views.example_table import gold_words, lettered
 from kick_core.views.examples import Answer, Detail
 
 TAIL = 600
@@ -22,18 +23,11 @@ def question(detail: Detail) -> str:
 
 def gold(detail: Detail) -> str:
     """The accepted answers; for a choice the letter with its words."""
-    return " · ".join(_lettered(detail, answer) if len(answer) == 1 else answer for answer in detail.example.answers)
+    return gold_words(detail.example)
 
 
 def said(detail: Detail, answer: Answer) -> str:
     """What a model answered; for a choice the letter with its words; an empty answer is named."""
     if detail.example.choices and answer.extracted:
-        return _lettered(detail, answer.extracted)
+        return lettered(detail.example, answer.extracted)
     return answer.text or "(empty answer)"
-
-
-def _lettered(detail: Detail, answer: str) -> str:
-    """A letter with the words of its option, where there is such an option."""
-    options = detail.example.meta.get("options") or detail.example.choices
-    at = ord(answer[0]) - ord("A")
-    return f"{answer}. {str(options[at]).strip()}" if 0 <= at < len(options) else answer

@@ -217,30 +217,32 @@ def words_between(store: Store, run_key: str, other_key: str, scorer: str, name:
     return sentences.sentence(row | about, name)
 
 
-def survival(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of the answers that were right under dense, how many no recipe of the method up to each step has broken.
+def survival(store: Store, run_key: str, scorer: str | None = None) -> pd.DataFrame:
+    """Of the answers that are right under dense, how many no recipe of a run's method up to each step has broken.
 
-    From an `examples` frame against dense: one row a step that breaks any, mild to harsh; `share` of `n` left.
+    Args:
+        store: the cache.
+        run_key: any run of the method; the series is compared with its own dense run, whatever else is on the page.
+        scorer: whose verdicts count; the task's headline scorer unless it is given.
+
+    Returns:
+        One row per step of the series, dense first, mild to harsh, also where a step breaks nothing: target_label,
+        left, n (right under dense), share. Empty where the series has no dense run.
     """
-    right = frame[frame["dense_score"] >= RIGHT]
-    steps = right[right["breaks"] != ""].groupby(["breaks_at", "breaks"]).size().sort_index()
-    left = len(right) - steps.cumsum()
-    names = [str(name) for _, name in steps.index]
-    return pd.DataFrame(
-        {
-            "target_label": ["dense", *names],
-            "left": [len(right), *left.tolist()],
-            "n": len(right),
-            "share": [1.0, *(left / max(len(right), 1)).tolist()],
-        }
-    )
-
-
-def provided(frame: pd.DataFrame, row: pd.Series, against: str) -> pd.DataFrame:
-    """An `examples` frame for export: on every line stands where it came from, `row` being its `scores` row."""
-    names = ("model", "recipe", "task", "scorer", "protocol", "data", "dtype", "device", "created", "run", "dense_run")
-    facts = {name: str(row[name]) for name in names}
-    return frame.assign(against=against, n=len(frame), **facts)
+    run = load.one(store, run_key)
+    scorer = scorer or run.task.headline
+    series = load.sparsity_series(run, load.asked(store))
+    columns = ["target_label", "left", "n", "share"]
+    if not series or series[0].recipe.target is not None:
+        return pd.DataFrame(columns=columns)
+    dense = _scored(store, series[0], scorer)
+    alive = dense.score >= RIGHT
+    n, rows = int(alive.sum()), []
+    for step in series:
+        alive &= ~(_on(dense.ids, _scored(store, step, scorer)) < RIGHT)
+        left = int(alive.sum())
+        rows.append((recipe_labels.target_label(step.recipe), left, n, left / max(n, 1)))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def csv(frame: pd.DataFrame) -> bytes:

@@ -1,41 +1,16 @@
-"""The finding in a sentence, and LLM-KICK's three claims put to the loaded data.
-
-Nothing here is a slogan: each claim is a rule over measured cells, says how many cells it had, and says "does
-not hold" as readily as "holds". A cell is one recipe on one task, and votes by its non-inferiority verdict
-(at least 95 % of the dense score is surely kept, surely not, or the interval cannot tell).
-"""
+"""The finding in a sentence, and where the pages open: where perplexity and knowledge are furthest apart."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
 from typing import Any, Literal
 
 import pandas as pd
 
 from kick_core import tasks
-from kick_core.stats import MARGIN
-from kick_core.views.scores import DENSE, NOT_MEASURED
 
-Word = Literal["holds", "does not hold", "cannot tell", "not measured"]
-
-SIZE = 16
-"""Bits of a dense weight, for "equal nominal size"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One claim of the paper, what the data say, why in words, and the rows that say it.
-
-    `evidence` has the columns of `scores` and `vote`: "for", "against" or "open".
-    """
-
-    text: str
-    verdict: Word
-    because: tuple[str, ...]
-    rule: str
-    evidence: pd.DataFrame
+Row = Mapping[Any, Any]
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -46,9 +21,10 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def headline(frame: pd.DataFrame, recipe: str) -> str:
-    """The landing page's sentence for one recipe of a `current` frame, from the first task of fluency and of knowledge.
+    """The landing page's sentence for one recipe of a `current` frame: raw numbers, in plain words.
 
-    "but" is only said when the intervals of the two shares do not touch.
+    It speaks of the first task that measures fluency and the first that measures knowledge. "but" is only said when
+    the intervals of the two shares kept do not touch.
     """
     rows = {row["task"]: row for row in frame[frame["recipe"] == recipe].to_dict("records")}
     if not rows:
@@ -58,141 +34,70 @@ def headline(frame: pd.DataFrame, recipe: str) -> str:
         return "Dense: nothing is compressed, so everything is kept."
     name = _subject(first)
     measured = {task: row for task, row in rows.items() if not math.isnan(row["share_kept"])}
-    fluent, known = (
-        next((task for task in tasks.names(measures=role) if task in measured), "") for role in ("fluency", "knowledge")
-    )
-    if not known and not fluent:
+    text, facts = (measured.get(name) for name in (_first(measured, "fluency"), _first(measured, "knowledge")))
+    if text is None and facts is None:
         return f"{name}: neither perplexity nor knowledge has been measured."
-    if not known:
-        return f"{name} keeps {_kept(measured[fluent])} of {_noun(fluent)}; knowledge is not measured."
-    if not fluent:
-        return f"{name} keeps {_kept(measured[known])} of {_noun(known)}; perplexity is not measured."
-    text, facts = measured[fluent], measured[known]
+    if facts is None:
+        return f"{name}: {_fluency(text or {})}; knowledge is not measured."
+    if text is None:
+        return f"{name}: {_knowledge(facts)}; perplexity is not measured."
     apart = facts["share_high"] < text["share_low"] or facts["share_low"] > text["share_high"]
-    joined = "but" if apart else "and"
-    return f"{name} keeps {_kept(text)} of {_noun(fluent)} {joined} {_kept(facts)} of {_noun(known)}."
+    return f"{name}: {_fluency(text)}{', but' if apart else ' and'} {_knowledge(facts)}."
 
 
-def _kept(row: dict[Any, Any]) -> str:
-    return percent(row["share_kept"])
+def widest_gap(frame: pd.DataFrame) -> str:
+    """The recipe under which perplexity keeps most more than knowledge does: what the pages open with.
+
+    Of the plain sparsities of a `current` frame; "" where none has both.
+    """
+    plain = frame[(frame["kind"] == "ratio") & (frame["recovered"] == "") & frame["share_kept"].notna()]
+    measured = set(plain["task"])
+    kept = [plain[plain["task"] == task].set_index("recipe")["share_kept"] for task in leading(measured)]
+    gap = (kept[0] - kept[1]).dropna() if len(kept) == 2 else pd.Series(dtype=float)
+    return str(gap.idxmax()) if len(gap) else ""
 
 
-def _subject(row: dict[Any, Any]) -> str:
+def leading(measured: Container[str]) -> tuple[str, ...]:
+    """The first task that measures fluency and the first that measures knowledge, of those measured."""
+    names = (_first(measured, "fluency"), _first(measured, "knowledge"))
+    return tuple(name for name in names if name)
+
+
+def _first(measured: Container[str], role: Literal["fluency", "knowledge"]) -> str:
+    return next((task for task in tasks.names(measures=role) if task in measured), "")
+
+
+def _subject(row: Row) -> str:
+    """What was done to the weights."""
+    method, target = row["method"], row["target_label"]
     match row["kind"]:
         case "ratio":
-            return f"At {row['target_label']} sparsity {row['method']}"
+            part = {"25 %": "A quarter", "50 %": "Half", "75 %": "Three quarters"}.get(target, target)
+            return f"{part} of the weights pruned by {method}"
         case "pattern":
-            return f"At {row['target_label']} {row['method']}"
-        case "joint":
-            return str(row["label"])
+            keep, _, every = target.partition(":")
+            return f"{keep} of every {every} weights kept by {method}"
+        case "bits":
+            return f"Weights in {target}s by {method}"
         case _:
-            return f"At {row['target_label']}s {row['method']}"
+            return str(row["label"])
 
 
-def _noun(task: str) -> str:
-    """What a task finds kept or lost, in a sentence."""
-    found = tasks.record(task)
-    return found.noun or found.title
+def _fluency(row: Row) -> str:
+    """What happened to perplexity: how far it moved, and the two numbers."""
+    ratio = 1 / row["share_kept"] if row["share_kept"] else math.inf
+    before, after = (f"{value:.2f}" if value < 100 else f"{value:,.0f}" for value in (row["dense_score"], row["score"]))
+    if ratio < 1.02:
+        moved = "does not move"
+    elif ratio < 1.25:
+        moved = "barely moves"
+    else:
+        moved = f"rises by {100 * (ratio - 1):.0f} %" if ratio < 2 else f"rises {ratio:,.0f}-fold"
+    return f"perplexity {moved} ({before} → {after})"
 
 
-# --- claims ------------------------------------------------------------------------------------------------
-
-
-def claims(frame: pd.DataFrame) -> list[Claim]:
-    """The three claims of LLM-KICK over a `current` frame; the paper recovers nothing, so recovered recipes are out."""
-    frame = frame[frame["recovered"] == ""]
-    return [_knowledge_goes_first(frame), _bits_beat_sparsity(frame), _context_survives(frame)]
-
-
-def _knowledge_goes_first(frame: pd.DataFrame) -> Claim:
-    knowledge = tasks.names(measures="knowledge")
-    facts = frame[frame["task"].isin(knowledge)]
-    early = facts[(facts["kind"] == "ratio") & facts["sparsity"].between(0.25, 0.30)]
-    patterns = facts[facts["kind"] == "pattern"]
-    early, patterns = (_vote(cells, "not matching", "matching") for cells in (early, patterns))
-    parts = [
-        (_weigh(early), _count(early, "pruned 25 to 30 %", "lose knowledge", "keep it")),
-        (_weigh(patterns), _count(patterns, "N:M", "lose knowledge", "keep it")),
-    ]
-    return Claim(
-        "Pruning loses knowledge already at 25 to 30 % sparsity, and N:M patterns fail on it.",
-        _both([word for word, _ in parts]),
-        tuple(f"{because} → {word}." for word, because in parts),
-        f"Cells: every pruned recipe on {', '.join(knowledge)}. A cell loses when its interval lies below "
-        f"{percent(1 - MARGIN)} of dense. A part holds when more than half of its cells lose, and does not hold "
-        f"when more than half surely keep; the claim needs both parts.",
-        pd.concat([early, patterns]),
-    )
-
-
-def _bits_beat_sparsity(frame: pd.DataFrame) -> Claim:
-    answers = frame[~frame["task"].isin(tasks.names(measures="fluency", unlisted=True))]
-    pruned = answers[answers["kind"].isin(("ratio", "pattern")) & answers["sparsity"].between(0.5, 0.75)]
-    grids = answers[answers["kind"] == "bits"]
-    rows = [row for cell in pruned.to_dict("records") if (row := _duel(cell, grids))]
-    cells = pd.DataFrame(rows) if rows else pruned.iloc[:0].assign(vote="")
-    return Claim(
-        "Quantization does better than pruning.",
-        _weigh(cells),
-        (_count(cells, "pruned recipes against the quantized one of equal size", "do worse", "do better") + ".",),
-        f"Cells: every recipe pruned 50 to 75 % on every task but perplexity, against the widest quantized recipe "
-        f"that takes no more bits than its remaining {SIZE}-bit weights (positions not counted). A cell "
-        f"votes when the two shares differ by more than their intervals, taken as independent, allow.",
-        cells,
-    )
-
-
-def _duel(cell: dict[Any, Any], grids: pd.DataFrame) -> dict[Any, Any] | None:
-    fits = grids[(grids["task"] == cell["task"]) & (grids["bits"] <= SIZE * (1 - cell["sparsity"]) + 1e-9)]
-    fits = fits[fits["verdict"] != NOT_MEASURED]
-    if fits.empty or cell["verdict"] == NOT_MEASURED:
-        return None
-    widest = fits[fits["bits"] == fits["bits"].max()].sort_values("share_kept").to_dict("records")[-1]
-    gap = widest["share_kept"] - cell["share_kept"]
-    noise = math.hypot(*((row["share_high"] - row["share_low"]) / 2 for row in (cell, widest)))
-    vote = "open" if math.isnan(noise) or abs(gap) <= noise else ("for" if gap > 0 else "against")
-    return {**cell, "vote": vote, "rival": widest["label"], "rival_kept": widest["share_kept"]}
-
-
-def _context_survives(frame: pd.DataFrame) -> Claim:
-    in_context = tasks.names(measures="in_context")
-    half = frame[(frame["kind"] == "ratio") & (frame["sparsity"] >= 0.5) & frame["task"].isin(in_context)]
-    first = half.groupby("method")["sparsity"].transform("min") if len(half) else half["sparsity"]
-    cells = _vote(half[half["sparsity"] == first], "matching", "not matching")
-    at = ", ".join(sorted(cells["target_label"].unique())) or "50 %"
-    return Claim(
-        "Models pruned by half or more still retrieve from their context and summarize.",
-        _weigh(cells),
-        (_count(cells, f"pruned {at}", "still match dense", "do not") + ".",),
-        f"Cells: per method its first sparsity from 50 % on, on {', '.join(in_context)}. A cell matches when its "
-        f"interval lies above {percent(1 - MARGIN)} of dense. Holds when more than half match.",
-        cells,
-    )
-
-
-def _vote(cells: pd.DataFrame, yes: str, no: str) -> pd.DataFrame:
-    cells = cells[cells["verdict"].ne(NOT_MEASURED) & cells["verdict"].ne(DENSE)]
-    return cells.assign(vote=cells["verdict"].map({yes: "for", no: "against"}).fillna("open").astype(str))
-
-
-def _weigh(cells: pd.DataFrame) -> Word:
-    if cells.empty:
-        return "not measured"
-    shares = cells["vote"].value_counts(normalize=True)
-    if shares.get("for", 0) > 0.5:
-        return "holds"
-    return "does not hold" if shares.get("against", 0) > 0.5 else "cannot tell"
-
-
-def _count(cells: pd.DataFrame, who: str, yes: str, no: str) -> str:
-    if cells.empty:
-        return f"{who[0].upper()}{who[1:]}: no cell"
-    votes = cells["vote"].value_counts()
-    said = [f"{votes.get('for', 0)} {yes}", f"{votes.get('against', 0)} {no}", f"{votes.get('open', 0)} cannot tell"]
-    return f"{who[0].upper()}{who[1:]}: of {len(cells)} cells {', '.join(said)}"
-
-
-def _both(words: Sequence[Word]) -> Word:
-    """Both parts are needed: the worst word of what is measured."""
-    worst: tuple[Word, ...] = ("does not hold", "cannot tell", "holds")
-    return next((word for word in worst if word in words), "not measured")
+def _knowledge(row: Row) -> str:
+    """How many of ten right answers are gone, and the two scores."""
+    lost = round(10 * (1 - row["share_kept"]))
+    much = "next to nothing" if lost <= 0 else "nearly everything" if lost >= 10 else f"{lost} of 10 answers"
+    return f"it forgets {much} ({row['title']} {percent(row['dense_score'])} → {percent(row['score'])})"

@@ -7,6 +7,7 @@ another name or fused with others is not guessed at: the answer is None, and the
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from kick_core import bits
 from kick_core.errors import KickError
@@ -240,6 +242,14 @@ class Look:
             return picture(self.corner)
         low, high = float(self.fields.min()), float(self.fields.max())
         return picture((self.fields - low) / ((high - low) or 1))
+
+    def png(self) -> bytes | None:
+        """The corner as a small picture file, one pixel a weight; None where there is no mask."""
+        if self.corner is None:
+            return None
+        file = io.BytesIO()
+        Image.fromarray(picture(self.corner, 1)).save(file, format="PNG", optimize=True)
+        return file.getvalue()
 
 
 CORNER = 64

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kick_core import methods
 from kick_core.methods import storage
-from kick_core.spec import BitBudget, IntGrid, KeepNofM, Recipe, Unstructured
+from kick_core.spec import BitBudget, IntGrid, KeepNofM, Recipe, Unstructured, parse
 
 
 def parts(recipe: Recipe) -> list[Recipe]:
@@ -87,6 +87,13 @@ def _label(recipe: Recipe) -> str:
 def label(recipe: Recipe) -> str:
     """A recipe in words, with whatever options were written."""
     return " + ".join(_label(part) for part in parts(methods.unrecovered(recipe))) + _with_recovery(recipe)
+
+
+def label_of(text: str) -> str:
+    """A recipe's text in words. Raises BadRequest for what is no recipe, or one that no method takes."""
+    recipe = parse(text)
+    methods.resolve(recipe)
+    return label(recipe)
 
 
 KINDS = ("dense", "ratio", "pattern", "bits", "joint")

@@ -29,8 +29,15 @@ def cell(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series:
 
 
 def cards(tab: Tab) -> dict[str, float]:
-    found = tab.page.eval_on_selector_all("[data-task]", "all => all.map(e => [e.dataset.task, +e.dataset.score])")
+    found = tab.page.eval_on_selector_all(
+        "[data-step]:not([hidden]) [data-task]", "all => all.map(e => [e.dataset.task, +e.dataset.score])"
+    )
     return {name: score for name, score in found}
+
+
+def headline(tab: Tab, text: str) -> None:
+    """Until the page's headline is this one."""
+    tab.page.locator("h1").filter(has_text=text).get_by_text(text, exact=True).wait_for()
 
 
 LINKS = {
@@ -59,37 +66,100 @@ def test_deep_link_on_a_fresh_server(chrome: Any, filled: Store, path: str) -> N
 
 
 def test_numbers_are_the_views(tab: Tab, frame: pd.DataFrame) -> None:
-    tab.open("/?s=50&method=wanda").page.get_by_text("At 50 % sparsity wanda").first.wait_for()
+    headline(tab.open("/?s=50&method=wanda"), views.headline(frame, "wanda@0.5"))
     shown = cards(tab)
     assert set(shown) == set(frame["task"])
     for task, score in shown.items():
         assert math.isclose(score, cell(frame, "wanda@0.5", task)["score"], abs_tol=1e-6)
-    assert views.headline(frame, "wanda@0.5") in tab.text()
+
+
+def marker(tab: Tab) -> list[float]:
+    """Where the charts' lines stand, in percent, read off the axis."""
+    found: list[float] = tab.page.evaluate(
+        """() => [...document.querySelectorAll('.js-plotly-plot [data-line]')].map(line => {
+        const l = line.parentElement._fullLayout, x = l['xaxis' + line.dataset.line.slice(6)]
+        return Math.round(x.p2d(parseFloat(line.style.left) + 1 - x._offset)) })"""
+    )
+    return found
 
 
 def test_the_slider_moves_url_and_cards(tab: Tab, frame: pd.DataFrame) -> None:
-    tab.open("/?method=magnitude").page.get_by_text("At 50 % sparsity magnitude").first.wait_for()
+    headline(tab.open("/?method=magnitude&s=50"), views.headline(frame, "magnitude@0.5"))
     slider = tab.page.get_by_role("slider")
     slider.focus()
     slider.press("ArrowRight")
-    slider.press("ArrowRight")
-    tab.page.get_by_text("At 70 % sparsity magnitude").first.wait_for()
+    headline(tab, views.headline(frame, "magnitude@0.7"))
     tab.ready()
-    assert re.search(r"[?&]s=70\b", tab.page.url)
+    tab.page.wait_for_function("location.search.includes('s=70')")
     assert math.isclose(cards(tab)["factoid_qa"], cell(frame, "magnitude@0.7", "factoid_qa")["score"], abs_tol=1e-6)
-    marker = tab.page.evaluate(
-        "[...document.querySelectorAll('.js-plotly-plot')][0].layout.shapes.filter(s => s.line.dash == 'dash')[0].x0"
-    )
-    assert marker == 70
+    tab.page.wait_for_selector(".st-key-panels [data-line]", state="attached")
+    assert set(marker(tab)) == {70}
     tab.page.reload()
-    tab.ready().page.get_by_text("At 70 % sparsity magnitude").first.wait_for()
+    headline(tab.ready(), views.headline(frame, "magnitude@0.7"))
+
+
+def test_play_degrades_everything_together(tab: Tab, frame: pd.DataFrame) -> None:
+    headline(tab.open("/?method=magnitude&s=0"), "Dense: nothing is compressed, so everything is kept.")
+    tab.page.get_by_role("button", name="▶ Play").click()
+    for percent in (30, 50, 70):
+        headline(tab, views.headline(frame, f"magnitude@0.{percent // 10}"))
+    tab.page.get_by_role("button", name="▶ Play").wait_for()
+    tab.page.wait_for_function("location.search.includes('s=70')")
+    assert tab.page.locator(".forgetting td.later").count() == 0 and tab.page.locator(".forgetting td.wrong").count()
+
+
+def test_back_and_forward_are_one_entry_a_page(chrome: Any, address: str) -> None:
+    tab = opener(chrome, address)().open("/?method=wanda&s=50")
+    menu = tab.page.get_by_test_id("stTopNavLink")
+    tab.page.wait_for_function("location.search.includes('protocol=')")
+    before = tab.page.evaluate("history.length")
+    for place, name in ((2, "/evaluate"), (3, "/compare"), (1, "/compress")):
+        menu.nth(place).click()
+        tab.page.wait_for_function("path => location.pathname === path && location.search.includes('model=')", arg=name)
+        tab.ready()
+    assert tab.page.evaluate("history.length") == before + 3
+    for move, name, text in (
+        (tab.page.go_back, "/compare", "Compare"), (tab.page.go_back, "/evaluate", "Evaluate"),
+        (tab.page.go_back, "/", "Half of the weights pruned by wanda"), (tab.page.go_forward, "/evaluate", "Evaluate"),
+    ):  # fmt: skip
+        move()
+        tab.page.locator("h1", has_text=text).wait_for()
+        assert tab.page.evaluate("location.pathname") == name
+        tab.ready()
+    tab.check()
+    tab.page.context.close()
+
+
+def test_a_link_to_what_is_not_there_says_so(tab: Tab) -> None:
+    tab.open("/evaluate?task=cooking&b=nonsense").page.get_by_text("names the task cooking").wait_for()
+    assert "names the recipe nonsense, which is no recipe" in tab.text()
+    tab.open("/evaluate?task=factoid_qa&b=wanda@0.45").page.get_by_text("wanda 45 %", exact=True).first.wait_for()
+    tab.page.get_by_text("has not been evaluated on Factoid QA").wait_for()
+    tab.page.get_by_role("button", name="Measure it now").wait_for()
+    assert "b=wanda%400.45" in tab.ready().page.url
+
+
+def test_the_address_says_everything_that_compress_shows(tab: Tab) -> None:
+    tab.open("/compress?make=gptq&bits=3&group=64").page.get_by_text("recipe gptq@3bit,group=64").wait_for()
+    tab.page.get_by_role("radio", name="8", exact=True).click()
+    tab.page.get_by_text("recipe gptq@8bit,group=64").wait_for()
+    tab.page.wait_for_function("location.search.includes('bits=8')")
+    tab.ready().page.reload()
+    tab.page.get_by_text("recipe gptq@8bit,group=64").wait_for()
+
+
+def test_a_cell_of_the_heat_map_opens_its_failures(tab: Tab, frame: pd.DataFrame) -> None:
+    row = cell(frame, "magnitude@0.7", "factoid_qa")
+    tab.open("/?method=magnitude&s=50").page.locator('.heat a[title^="magnitude 70 %, Factoid QA"]').click()
+    tab.page.get_by_text(f"broke {row['broke']:.0f}", exact=True).wait_for()
+    assert "/evaluate" in tab.ready().page.url and "b=magnitude%400.7" in tab.page.url and "kind=broke" in tab.page.url
 
 
 def test_from_the_finding_to_its_example(tab: Tab) -> None:
     tab.open("/?s=50&method=magnitude")
-    tab.page.get_by_text("that broke").last.click()
+    tab.page.get_by_text("See all that broke here").click()
     tab.page.get_by_text("Example by example").wait_for()
-    tab.ready()
+    tab.page.wait_for_function("location.search.includes('ex=')")
     assert "b=magnitude%400.5" in tab.page.url and "kind=broke" in tab.page.url and "/evaluate" in tab.page.url
 
 
@@ -112,16 +182,24 @@ def test_a_click_on_a_point_opens_its_examples(tab: Tab, frame: pd.DataFrame) ->
     assert "b=magnitude%400.7" in tab.ready().page.url
 
 
-def test_arrow_keys_step(tab: Tab) -> None:
-    tab.open("/evaluate?task=factoid_qa&b=magnitude@0.5").page.get_by_role("button", name="Next").wait_for()
-    tab.page.wait_for_function("location.search.includes('ex=')")
-    first = tab.page.url
-    tab.page.keyboard.press("ArrowRight")
-    tab.page.wait_for_function("old => location.href != old", arg=first)
-    second = tab.ready().page.url
-    tab.page.keyboard.press("ArrowLeft")
-    tab.page.wait_for_function("old => location.href == old", arg=first)
-    assert second != first
+def test_ten_presses_are_ten_steps(tab: Tab) -> None:
+    """Arrows and j/k, also while a choice has the focus; none is lost, and the counted one opens."""
+    tab.open("/evaluate?task=factoid_qa&b=magnitude@0.7&kind=broke").page.locator(".stepper").wait_for()
+    counter = tab.page.locator(".stepper output")
+    count = int(counter.inner_text().split()[-1])
+    assert count > 12 and counter.inner_text() == f"1 of {count}"
+    tab.page.locator(".st-key-task input").focus()
+    for key in ("ArrowRight",) * 7 + ("k",) * 2 + ("ArrowRight",) * 5:
+        if key == "k":
+            tab.page.evaluate("document.activeElement.blur()")
+        tab.page.keyboard.press(key)
+    assert counter.inner_text() == f"11 of {count}"
+    wanted = tab.page.evaluate("location.search")
+    tab.page.wait_for_function("old => location.search !== old", arg=wanted)
+    tab.ready().page.wait_for_timeout(1500)
+    assert counter.inner_text() == f"11 of {count}"
+    opened = re.search(r"ex=([\w-]+)", tab.page.url)
+    assert opened and f"{opened[1]} · " in tab.text()
 
 
 def test_menu_keeps_method_and_sparsity(tab: Tab) -> None:
@@ -129,14 +207,14 @@ def test_menu_keeps_method_and_sparsity(tab: Tab) -> None:
     tab.page.get_by_text("Example by example").wait_for()
     tab.page.get_by_text("wanda 50 %:").wait_for()  # wanda was not measured at 70 %: the nearest one
     tab.page.get_by_test_id("stTopNavLink").nth(0).click()
-    tab.page.get_by_text("sparsity wanda").first.wait_for()
+    tab.page.locator("h1", has_text="by wanda").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_schemes_and_a_phone(chrome: Any, address: str, scheme: str) -> None:
     tab = opener(chrome, address)(color_scheme=scheme)
     tab.page.set_viewport_size({"width": 390, "height": 844})
-    tab.open("/").page.get_by_text("% sparsity").first.wait_for()
+    tab.open("/").page.locator("h1", has_text="of the weights pruned").wait_for()
     tab.page.wait_for_selector(".js-plotly-plot")
     wide = tab.page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth - innerWidth")
     assert wide <= 1, "the page scrolls sideways on a phone"
@@ -189,7 +267,7 @@ def click_at(tab: Tab, x: float, y: float) -> None:
     tab.page.mouse.click(x, y)
 
 
-def test_a_click_on_a_hole_of_the_grid_queues_it(tab: Tab, filled: Store) -> None:
+def test_a_hole_of_the_grid_asks_before_it_starts(tab: Tab, filled: Store) -> None:
     gone = views.current(views.scores(filled), synthetic.MODEL)
     folder = filled.folder("results", cell(gone, "rtn@4bit", "instructions")["run"])
     folder.rename(filled.root / "aside")
@@ -198,6 +276,9 @@ def test_a_click_on_a_hole_of_the_grid_queues_it(tab: Tab, filled: Store) -> Non
         x, y, (recipe, task, state) = point(tab, "not measured")
         assert (recipe, task, state) == ("rtn@4bit", "instructions", "missing")
         click_at(tab, x, y)
+        tab.page.get_by_text("has not been evaluated on Instructions").wait_for()
+        assert not [job for job in jobs.jobs(filled) if "recipes" in job.spec], "a click alone starts nothing"
+        tab.page.get_by_role("button", name="Measure it now").click()
         tab.page.wait_for_selector('[data-job][data-state="running"], [data-job][data-state="queued"]', timeout=60_000)
         (found,) = (job for job in jobs.jobs(filled) if "recipes" in job.spec)
         assert found.spec["recipes"] == ["dense", "rtn@4bit"] and found.spec["tasks"] == ["instructions"]
@@ -262,24 +343,21 @@ def test_two_tabs_compress_one_thing_once(chrome: Any, tmp_path_factory: pytest.
             tab.page.context.close()
 
 
-def test_the_marker_follows_the_finger(tab: Tab) -> None:
-    """While the slider is held, the line has moved and the server has not been asked."""
-    tab.open("/?method=magnitude").page.get_by_text("At 50 % sparsity").first.wait_for()
-    tab.page.wait_for_selector(".js-plotly-plot .shapelayer path", state="attached")
+def test_everything_follows_the_finger(tab: Tab, frame: pd.DataFrame) -> None:
+    """While the slider is held, headline and lines have moved and the server has not been asked."""
+    headline(tab.open("/?method=magnitude&s=50"), views.headline(frame, "magnitude@0.5"))
+    tab.page.wait_for_selector(".js-plotly-plot [data-line]", state="attached")
     tab.page.wait_for_timeout(500)
-    box = tab.page.locator(".st-key-s").bounding_box()
-    thumb = tab.page.get_by_role("slider").bounding_box()
-    y = thumb["y"] + thumb["height"] / 2
-    tab.page.mouse.move(box["x"] + 8 + (box["width"] - 16) * 50 / 70, y)
+    box = tab.page.locator('.st-key-s [role="group"]').bounding_box()
+    y = tab.page.get_by_test_id("stSliderThumbValue").bounding_box()["y"] + 30
+    tab.page.mouse.move(box["x"] + box["width"] * 2 / 3, box["y"] + box["height"] / 2)
     tab.page.mouse.down()
-    tab.page.mouse.move(box["x"] + 8 + (box["width"] - 16) * 30 / 70, y, steps=5)
-    tab.page.wait_for_function(
-        "document.querySelector('.js-plotly-plot').layout.shapes.find(s => s.line.dash == 'dash').x0 == 30",
-        timeout=2000,
-    )
-    assert "s=30" not in tab.page.url
+    tab.page.mouse.move(box["x"] + box["width"] / 3, y, steps=5)
+    headline(tab, views.headline(frame, "magnitude@0.3"))
+    assert set(marker(tab)) == {30} and "s=50" in tab.page.url
     tab.page.mouse.up()
-    tab.page.get_by_text("At 30 % sparsity").first.wait_for()
+    tab.page.wait_for_function("location.search.includes('s=30')")
+    headline(tab, views.headline(frame, "magnitude@0.3"))
 
 
 def test_the_report_arrives_and_works_offline(tab: Tab, frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -306,11 +384,15 @@ def test_the_report_arrives_and_works_offline(tab: Tab, frame: pd.DataFrame, tmp
     context.close()
 
 
-def test_empty_cache_says_what_fills_it(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_empty_cache_offers_what_fills_it(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = open_store(tmp_path_factory.mktemp("empty")).root
     with serving(root) as address:
         tab = opener(chrome, address)()
         for path in ("/", "/compress", "/evaluate", "/compare"):
             tab.open(path).page.get_by_text("kick sweep pocket --preset demo").first.wait_for()
+        tab.open("/").page.get_by_role("button", name=re.compile("Run the demo .about 10 min")).click()
+        tab.page.wait_for_selector('[data-job][data-state="running"], [data-job][data-state="queued"]', timeout=60_000)
+        tab.page.get_by_role("button", name="Cancel").click()
+        tab.page.wait_for_selector('[data-job][data-state="cancelled"]', timeout=60_000)
         tab.check()
         tab.page.context.close()

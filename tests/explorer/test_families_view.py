@@ -55,7 +55,7 @@ def test_two_models_side_by_side(store: Store, monkeypatch: pytest.MonkeyPatch) 
         assert f"{views.percent(row['share_kept'])} [{views.percent(row['share_low'])}" in said
     assert {trace["marker"]["symbol"] for trace in drawn["kin_tasks"]["data"]} == {"circle", "diamond"}
     assert "Calibrated on the same tokens" in said and "95 % intervals" in said
-    assert {button.proto.label for button in app.get("download_button")} == {"CSV of these rows", "Parquet"}
+    assert {button.proto.label for button in app.get("download_button")} == {"CSV of these rows", "Parquet", "Report"}
 
 
 def test_who_was_tuned_is_unknown_until_it_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,3 +100,4 @@ def test_charts_are_plotlys(store: Store) -> None:
 def test_a_recipe_of_one_model_alone_gives_way(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     app = run(store, monkeypatch, b="magnitude@0.5")
     assert app.selectbox(key="b").value in ("wanda@0.5", "rtn@4bit")
+    assert "This address names the recipe magnitude@0.5, which is not measured here." in html(app)

@@ -16,7 +16,7 @@ from kick_core import stats, tasks, views
 from kick_core.methods import storage
 from kick_core.spec import parse
 from kick_core.store import Store, results
-from kick_core.views import load, recipe_labels, size_charts
+from kick_core.views import example_text, load, recipe_labels, size_charts
 from tests import synthetic
 
 
@@ -163,14 +163,20 @@ def test_claims_on_nothing() -> None:
     assert [claim.verdict for claim in views.claims(cells(task=["factoid_qa"]).iloc[:0])] == ["not measured"] * 3
 
 
-def test_first_claim_needs_both_parts() -> None:
+def verdicts(claim: views.Claim) -> dict[str, str]:
+    return {part.text: part.verdict for part in claim.parts}
+
+
+def test_first_claim_is_judged_in_its_two_parts() -> None:
     lost, kept = cells(task=["factoid_qa"]), cells(task=["factoid_qa"], verdict=["matching"])
     pattern = cells(kind=["pattern"], sparsity=[0.5], target_label=["2:4"], recipe=["magnitude@2:4"])
     assert views.claims(lost)[0].verdict == "holds"
     assert views.claims(pd.concat([lost, pattern]))[0].verdict == "holds"
-    assert views.claims(pd.concat([kept, pattern]))[0].verdict == "does not hold"
+    mixed = views.claims(pd.concat([kept, pattern]))[0]
+    assert mixed.verdict == "holds in part"
+    assert verdicts(mixed) == {"Pruned 25 to 30 %": "does not hold", "N:M patterns": "holds"}
     unsure = cells(verdict=["cannot tell"])
-    assert views.claims(pd.concat([unsure, pattern]))[0].verdict == "cannot tell"
+    assert verdicts(views.claims(pd.concat([unsure, pattern]))[0])["Pruned 25 to 30 %"] == "cannot tell"
 
 
 def test_second_claim_compares_equal_sizes() -> None:
@@ -184,25 +190,43 @@ def test_second_claim_compares_equal_sizes() -> None:
     assert views.claims(pd.concat([pruned, same]))[1].verdict == "cannot tell"
 
 
-def test_third_claim_takes_the_first_half_pruned() -> None:
+def test_third_claim_tells_tasks_and_sparsities_apart() -> None:
     kept = cells(sparsity=[0.5], task=["summarization"], verdict=["matching"])
     broken = cells(sparsity=[0.7], task=["summarization"])
-    assert views.claims(pd.concat([kept, broken]))[2].verdict == "holds"
-    assert views.claims(broken)[2].verdict == "does not hold"
+    titles = {"title": "Summarization"}
+    claim = views.claims(pd.concat([kept, broken]).assign(**titles))[2]
+    assert verdicts(claim) == {"Summarization at 50 %": "holds", "Summarization above 50 %": "does not hold"}
+    assert claim.verdict == "holds in part" and len(claim.evidence) == 2
+    assert views.claims(broken.assign(**titles))[2].verdict == "does not hold"
 
 
 def test_headline_says_but_only_when_intervals_part() -> None:
     two = cells(
-        task=["perplexity", "factoid_qa"], share_kept=[0.93, 0.82], share_low=[0.92, 0.75], share_high=[0.94, 0.88]
-    )
+        task=["perplexity", "factoid_qa"], share_kept=[0.93, 0.82], share_low=[0.92, 0.75], share_high=[0.94, 0.88],
+        dense_score=[1.9, 0.98], score=[2.04, 0.8], title=["Perplexity", "Factoid QA"],
+    )  # fmt: skip
     assert views.headline(two, "magnitude@0.3") == (
-        "At 30 % sparsity magnitude keeps 93 % of perplexity but 82 % of factoid knowledge."
+        "30 % of the weights pruned by magnitude: perplexity barely moves (1.90 → 2.04), "
+        "but it forgets 2 of 10 answers (Factoid QA 98 % → 80 %)."
     )
     near = two.assign(share_high=[0.94, 0.93])
-    assert " and 82 %" in views.headline(near, "magnitude@0.3")
+    assert "(1.90 → 2.04) and it forgets" in views.headline(near, "magnitude@0.3")
     assert "perplexity is not measured" in views.headline(two.iloc[1:], "magnitude@0.3")
     assert "knowledge is not measured" in views.headline(two.iloc[:1], "magnitude@0.3")
     assert "has not been measured" in views.headline(two, "wanda@0.9")
+    kept = two.assign(share_kept=[1.0, 1.0])
+    assert "perplexity does not move" in views.headline(kept, "magnitude@0.3")
+    assert "forgets next to nothing" in views.headline(kept, "magnitude@0.3")
+
+
+def test_pages_open_where_perplexity_and_knowledge_part_most() -> None:
+    rows = [
+        cells(recipe=[f"magnitude@{ratio}"] * 2, sparsity=[ratio] * 2, task=["perplexity", "factoid_qa"],
+              share_kept=list(kept), recovered="")
+        for ratio, kept in ((0.3, (0.99, 0.9)), (0.5, (0.9, 0.3)), (0.7, (0.1, 0.05)))
+    ]  # fmt: skip
+    assert views.widest_gap(pd.concat(rows)) == "magnitude@0.5"
+    assert views.widest_gap(rows[0][rows[0]["task"] == "perplexity"]) == ""
 
 
 def test_percent() -> None:
@@ -355,10 +379,22 @@ def test_recipe_words() -> None:
 def test_differences_and_heat_are_the_text_again() -> None:
     a, b = "The capital is Canberra, chosen in 1908.", "The capital is Sydney, the capital is Sydney."
     pieces = views.difference(a, b)
-    assert "".join(p.text for p in pieces if p.kind != "new") == a
+    assert "".join(p.text for p in pieces if p.kind != "new").replace(" ", "") == a.replace(" ", "")
     assert "".join(p.text for p in pieces if p.kind != "gone") == b
     assert "".join(w.text for w in views.heat(b + "  \n x")) == b + "  \n x"
     assert views.difference("", "") == [] and views.heat("") == []
+    marked = views.shared_words(a, b)
+    assert ["".join(piece.text for piece in text) for text in marked] == [a, b]
+    assert [piece.text.strip() for piece in marked[1] if piece.kind == "shared"] == ["The capital is"]
+
+
+def test_a_difference_is_not_a_salad() -> None:
+    """Changes that only gaps separate are one change; every word stands alone."""
+    pieces = views.difference("candid he damage from every", "I be seen It is")
+    assert [(piece.kind, piece.text) for piece in pieces] == [
+        ("gone", "candid he damage from every "), ("new", "I be seen It is"),
+    ]  # fmt: skip
+    assert views.likeness("rust", "pink") == 0 and views.likeness("a b c d", "a b c e") == 0.75
 
 
 def test_no_torch_no_streamlit() -> None:
@@ -385,7 +421,12 @@ def test_exports_say_where_they_come_from(store: Store, tmp_path: Path) -> None:
     row = frame[(frame["recipe"] == "magnitude@0.7") & (frame["task"] == "factoid_qa")].iloc[0]
     examples = views.examples(store, row["run"], row["dense_run"])
     hostile = examples.assign(subject="=cmd|' /C calc'!A0")
-    made = views.provided(hostile, row, "dense")
+    made = views.exported(store, hostile, row, "dense")
+    for name, dense, after in zip(made["id"], made["answer of dense"], made["answer of magnitude@0.7"], strict=True):
+        detail = views.example(store, row["run"], name)
+        answers = [detail.of(row[run]) for run in ("dense_run", "run")]
+        assert [dense, after] == [answer.text for answer in answers if answer]
+    assert (made["prompt"] != "").all() and (made["gold"] != "").all()
     for name in ("model", "recipe", "task", "protocol", "run", "dense_run", "created"):
         assert (made[name] == str(row[name])).all()
     assert (made["against"] == "dense").all() and (made["n"] == len(examples)).all()
@@ -400,11 +441,24 @@ def test_survival_counts_what_no_step_broke(store: Store) -> None:
     frame = views.current(views.scores(store), synthetic.MODEL)
     row = frame[(frame["recipe"] == "magnitude@0.7") & (frame["task"] == "factoid_qa")].iloc[0]
     examples = views.examples(store, row["run"], row["dense_run"])
-    lasting = views.survival(examples)
+    lasting = views.survival(store, row["run"])
     right = examples[examples["dense_score"] == 1]
-    assert lasting["target_label"].tolist()[0] == "dense" and lasting["share"].iloc[0] == 1
+    assert lasting["target_label"].tolist() == ["dense", "30 %", "50 %", "70 %"] and lasting["share"].iloc[0] == 1
     assert lasting["left"].iloc[-1] == (right["breaks"] == "").sum()
     assert lasting["left"].is_monotonic_decreasing and (lasting["n"] == len(right)).all()
+
+
+def test_the_table_of_texts_says_what_the_examples_say(store: Store) -> None:
+    frame = views.current(views.scores(store), synthetic.MODEL)
+    for task in ("factoid_qa", "multiple_choice"):
+        row = frame[(frame["recipe"] == "magnitude@0.7") & (frame["task"] == task)].iloc[0]
+        table = views.example_texts(store, row["run"], row["dense_run"], width=30).set_index("id")
+        assert table.map(len).to_numpy().max() <= 30 and len(table) == row["n"]
+        detail = views.example(store, row["run"], table.index[0])
+        for run, column in ((row["run"], "after"), (row["dense_run"], "before")):
+            answer = detail.of(run)
+            whole = " ".join(example_text.said(detail, answer).split()) if answer else ""
+            assert table[column].iloc[0].rstrip("…") == whole[: len(table[column].iloc[0].rstrip("…"))] != ""
 
 
 @pytest.mark.parametrize("task", ["factoid_qa", "perplexity"])

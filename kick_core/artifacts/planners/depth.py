@@ -18,7 +18,7 @@ from kick_core.spec import Unstructured
 CARD = {
     "title": "Depth (whole blocks)",
     "order": 100,
-    "colour": "#495057",
+    "colour": "#6b7280",
     "symbol": "triangle-down",
     "version": 1,
     "targets": ("ratio",),

@@ -25,7 +25,7 @@ from kick_core.spec import BitBudget, Recipe
 CARD = {
     "title": "Mixture",
     "order": 130,
-    "colour": "#5f3dc4",
+    "colour": "#5f7f2a",
     "symbol": "star",
     "version": 2,
     "targets": ("budget",),

@@ -23,7 +23,7 @@ from kick_core.spec import Unstructured
 CARD = {
     "title": "Mixture of pruners (depth and width)",
     "order": 120,
-    "colour": "#c0392b",
+    "colour": "#c04a86",
     "symbol": "star",
     "version": 1,
     "targets": ("ratio",),

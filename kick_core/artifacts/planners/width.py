@@ -19,7 +19,7 @@ from kick_core.spec import Unstructured
 CARD = {
     "title": "Width (channels and heads)",
     "order": 110,
-    "colour": "#b8860b",
+    "colour": "#9a7a10",
     "symbol": "triangle-left",
     "version": 1,
     "targets": ("ratio",),

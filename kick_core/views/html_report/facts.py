@@ -14,7 +14,8 @@ from kick_core.store import Store
 from kick_core.units import score_text
 from kick_core.views import artifact_tables, load
 from kick_core.views.chart_style import Chart, Row, each
-from kick_core.views.findings import Claim, claims, percent
+from kick_core.views.claims import Claim, claims
+from kick_core.views.findings import percent
 from kick_core.views.html_report import svg
 from kick_core.views.markup import Child, Safe, many, tag
 from kick_core.views.scores import NOT_MEASURED, current, scores

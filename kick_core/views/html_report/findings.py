@@ -11,9 +11,10 @@ import pandas as pd
 from kick_core import tasks
 from kick_core.views import chart_style, charts, commands, size_charts
 from kick_core.views.chart_style import each
+from kick_core.views.claims import SIZE
 from kick_core.views.families import calibrations, families, pairs
 from kick_core.views.fidelity import BOUNDS, fidelity, texts
-from kick_core.views.findings import SIZE, headline, percent
+from kick_core.views.findings import headline, percent
 from kick_core.views.html_report.facts import (
     MARKS,
     Story,

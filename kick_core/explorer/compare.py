@@ -1,0 +1,132 @@
+"""Compare: any recipe against any other on one task, down to one prompt at every sparsity; by size; live; by model."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from kick_core import views
+from kick_core.explorer import (
+    address,
+    answers,
+    browser,
+    compare_ab,
+    controls,
+    coverage_grid,
+    data,
+    gaps,
+    lineage,
+    own_prompt,
+    same_size,
+)
+from kick_core.explorer.frame import heading, moved, note, provenance, store, title
+from kick_core.explorer.safe import show
+
+ANSWERS, SIZE, OWN, FAMILIES = VIEWS = ("Answers", "Same size", "Your own prompt", "Families")
+
+
+def swap() -> None:
+    st.session_state["a"], st.session_state["b"] = st.session_state["b"], st.session_state["a"]
+
+
+def choose(known: list[str]) -> tuple[pd.DataFrame, str, str, str]:
+    """Model, protocol, task, A and B."""
+    places = st.columns(
+        [3, 3, 1.2, 3, 2.2, 2] if len(known) > 1 else [3, 3, 1.2, 3, 2.2, 0.1], vertical_alignment="bottom"
+    )
+    with places[5]:
+        model = controls.model(known)
+    with places[4]:
+        under = controls.protocol(model)
+        controls.kind_of_data(model)
+    frame = data.current(model, under)
+    if frame.empty:
+        title("Compare")
+        gaps.nothing(model, under)
+    covered = data.coverage(model)
+    with places[3]:
+        task = controls.task(frame)
+    with places[0]:
+        a = controls.recipe(covered, "A", "a", "dense")
+    with places[1]:
+        b = controls.recipe(covered, "B", "b", controls.start_recipe(frame[frame["task"] == task]))
+    with places[2]:
+        st.button("Swap", icon=":material/swap_horiz:", on_click=swap, width="stretch")
+    return frame, task, a, b
+
+
+def compared(one: pd.Series, other: pd.Series) -> None:
+    """The numbers of A against B, then one example in full."""
+    examples = data.examples(other, one["run"])
+    if examples.empty:
+        note(
+            "These two have no judged example in common: they were evaluated on different data or by another protocol."
+        )
+        return
+    if examples["flip"].eq("").all():
+        compare_ab.windows(examples, one, other)
+        heading("One window of text")
+    else:
+        compare_ab.overview(examples, one, other)
+        heading("One example")
+
+    def strip(detail: views.Detail) -> None:
+        _strip(detail, one, other)
+
+    browser.section(browser.Pair(other, str(one["recipe"]), str(one["run"]), ("A", "B")), strip)
+
+
+def _strip(detail: views.Detail, one: pd.Series, other: pd.Series) -> None:
+    """The open prompt at every step of the method of B, or of A where B is dense."""
+    if not detail.judged:
+        return
+    series = other if other["kind"] != "dense" else one
+    steps = views.strip(store(), detail, series["run"])
+    broke = next((step.target_label for step in steps[1:] if steps[0].right and step.right is False), None)
+    heading(
+        f"Breaks at {broke}" if broke else "The same prompt at every step",
+        f"One prompt along {series['method']}'s {compare_ab.KINDS.get(series['kind'], 'steps')}; outlined: B.",
+    )
+    show(answers.strip(steps, other["run"], detail))
+
+
+def _any(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series:
+    """A recipe's row of this task, else of any: a prompt of one's own needs the weights alone."""
+    found = data.cell(frame, recipe, task)
+    return frame[frame["recipe"] == recipe].iloc[0] if found is None else found
+
+
+def page() -> None:
+    known = data.models()
+    if not known:
+        title("Compare")
+        gaps.demo("There is nothing to compare yet.")
+    chosen = st.container()
+    first = OWN if address.brings("ask") else ANSWERS
+    view = address.choice("view", VIEWS, first, lambda key: st.segmented_control(
+        "View", VIEWS, required=True, key=key, label_visibility="collapsed", persist_state="session"
+    ), why="does not exist")  # fmt: skip
+    if view == FAMILIES:
+        lineage.page(known, chosen)
+        return
+    with chosen:
+        frame, task, a, b = choose(known)
+    model = str(frame["model"].iloc[0])
+    title(
+        "Compare", provenance(frame[(frame["task"] == task) & frame["recipe"].isin((a, b))]),
+        shared=(model, data.protocol(model), data.kind(model)),
+    )  # fmt: skip
+    moved(model)
+    if view == SIZE:
+        same_size.page(frame, task)
+        return
+    if view == OWN:
+        own_prompt.page(*(_any(frame, recipe, task) for recipe in (a, b)))
+        return
+    one, other = (data.cell(frame, recipe, task) for recipe in (a, b))
+    if one is None or other is None:
+        gaps.cell(model, a if one is None else b, task, coverage_grid.coverage(model))
+    if a == b:
+        note("A and B are the same recipe: choose another to see what moved.")
+        return
+    compared(one, other)

@@ -1,0 +1,211 @@
+"""Findings: the sentence, the chart behind it and the paper's claims; then every recipe, every task; then examples."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from kick_core import views
+from kick_core.explorer import (
+    address,
+    answers,
+    cards,
+    charts,
+    controls,
+    data,
+    forgetting,
+    gaps,
+    heatmap,
+    job_cards,
+    masks,
+    recovery,
+    steps,
+)
+from kick_core.explorer.frame import heading, moved, note, provenance, title
+from kick_core.explorer.safe import Safe, show, tag
+
+
+class Choice(NamedTuple):
+    """What the controls say: a `current` frame, a method at a sparsity in percent, and all of its sparsities."""
+
+    frame: pd.DataFrame
+    model: str
+    method: str
+    percent: int
+    percents: list[int]
+
+    def recipe(self, percent: int | None = None) -> str:
+        """The recipe at the chosen sparsity, or at another one."""
+        return controls.recipe_at(self.frame, self.method, self.percent if percent is None else percent)
+
+
+def page() -> None:
+    known = data.models()
+    if not known:
+        title("What does compression take from a language model?")
+        gaps.demo("There are no results in this cache yet.")
+    chosen = _choose(known)
+    moved(chosen.model)
+    job_cards.live(ended=0)
+    if not chosen.method:
+        _without_sparsity(chosen)
+        return
+    left, right = st.columns([5, 3], gap="medium")
+    with left:
+        _poster(chosen)
+    with right:
+        _claims(chosen.model)
+    show(steps.each(_cards(chosen), chosen.percent))
+    heatmap.section(chosen.frame, chosen.recipe())
+    forgetting.of(chosen.frame, chosen.recipe(chosen.percents[-1]), chosen.percent)
+    left, right = st.columns([5, 3], gap="large")
+    with left:
+        _broken(chosen)
+    with right:
+        masks.kept(chosen.frame, chosen.model, {step: chosen.recipe(step) for step in chosen.percents}, chosen.percent)
+    recovery.section(chosen.model)
+    _panels(chosen)
+    _sized(chosen.frame)
+
+
+def _choose(known: list[str]) -> Choice:
+    """The controls in one row, under the sentence that they change."""
+    several = len(known) > 1
+    places = list(st.columns([4, 6, 9, 1.6, 4] if several else [6, 11, 1.6, 4], vertical_alignment="bottom"))
+    with places[0]:
+        model = controls.model(known)
+    if several:
+        places.pop(0)
+    with places[-1]:
+        controls.protocol(model)
+        controls.kind_of_data(model)
+    frame = data.current(model)
+    names = controls.pruners(frame)
+    if not names:
+        recipe = str(frame["recipe"].iloc[-1])
+        title(views.headline(frame, recipe), provenance(frame), shared=_shared(model))
+        return Choice(frame, model, "", 0, [0])
+    opens = frame[frame["recipe"] == views.widest_gap(frame)]
+    start = (
+        (str(opens["method"].iloc[0]), round(100 * float(opens["sparsity"].iloc[0]))) if len(opens) else (names[0], 50)
+    )
+    with places[0]:
+        method = controls.method(names, start[0])
+    percents = controls.percents(frame, method)
+    with places[1]:
+        percent = controls.sparsity(percents, min(percents, key=lambda step: abs(step - start[1])), method)
+    with places[2]:
+        steps.player(percents, percent)
+    chosen = Choice(frame, model, method, percent, percents)
+    lines = {step: tag("span", views.headline(frame, chosen.recipe(step))) for step in percents}
+    title(steps.each(lines, percent, "span"), provenance(frame), shared=_shared(model))
+    return chosen
+
+
+def _shared(model: str) -> tuple[str, str, str]:
+    return model, data.protocol(model), data.kind(model)
+
+
+def _without_sparsity(chosen: Choice) -> None:
+    """A model that was measured, but under no plain sparsity: its cards, its heat map, and a way on."""
+    frame = chosen.frame
+    recipe = str(frame["recipe"].iloc[-1])
+    show(cards.metrics(frame, recipe, views.task_titles(frame["task"].unique())))
+    note("This model has not been measured at any sparsity, so there is no curve to show.")
+    gaps.sweep(chosen.model, frame)
+    _claims(chosen.model)
+    if (frame["kind"] != "dense").any():
+        heatmap.section(frame, recipe)
+    recovery.section(chosen.model)
+    _sized(frame)
+
+
+def _poster(chosen: Choice) -> None:
+    frame, method = chosen.frame, chosen.method
+    again = ((frame["base"] == method) & (frame["recovered"] != "")).any()
+    charts.draw(
+        charts.chart("overlay", frame, method),
+        key="overlay",
+        follows=True,
+        alt=f"Share of the dense score kept by {method} against sparsity, one line for each task",
+    )
+    note(
+        f"{method} against dense. Dotted: perplexity, as dense / compressed. Solid: knowledge. Dashed: context, "
+        "skills. Bars are 95 % paired intervals." + (" Hollow: the same recipes, recovered." if again else "")
+    )
+
+
+def _claims(model: str) -> None:
+    """The paper's claims, above the switch and the cells that they are judged by."""
+    show(tag("h2", "The paper's claims, put to this data", style="margin-top:0"))
+    above, words, together = st.container(), views.multiplicity(data.current(model)), False
+    with st.expander("Evidence", key="evidence"):
+        if words:
+            together = address.choice("together", (False, True), False, lambda key: st.toggle(
+                "Verdicts that hold together over all recipes of a task", key=key, persist_state="session"
+            ))  # fmt: skip
+            note(words)
+        found = data.claims(model, together)
+        for claim in found:
+            note(f"{claim.text} {claim.rule}")
+            answers.evidence(claim)
+    with above:
+        for claim in found:
+            with st.container(border=True):
+                show(cards.claim(claim))
+
+
+def _cards(chosen: Choice) -> dict[int, Safe]:
+    titles = views.task_titles(chosen.frame["task"].unique())
+    return {step: cards.metrics(chosen.frame, chosen.recipe(step), titles) for step in chosen.percents}
+
+
+def _broken(chosen: Choice) -> None:
+    """One example that the harshest step broke, picked by a rule, with its answer at every step."""
+    harshest = chosen.recipe(chosen.percents[-1])
+    for task in (*views.task_names(measures="knowledge"), *views.task_names(measures="in_context")):
+        row = data.cell(chosen.frame, harshest, task)
+        name = data.broken(row) if row is not None and row["dense_run"] and row["broke"] > 0 else None
+        if row is None or name is None:
+            continue
+        heading("What it looks like", f"{row['title']}: one of the {row['broke']:.0f} answers that broke in the end.")
+        detail = data.detail(row, name)
+        runs = {step: data.cell(chosen.frame, chosen.recipe(step), task) for step in chosen.percents}
+        answers.along(detail, {step: str(one["run"]) for step, one in runs.items() if one is not None}, chosen.percent)
+        here = runs[chosen.percent]
+        if here is not None and here["broke"] > 0:
+            st.page_link(
+                "pages/evaluate.py", label="See all that broke here", icon=":material/arrow_forward:",
+                query_params={"model": chosen.model, "task": task, "b": str(here["recipe"]), "kind": "broke"},
+            )  # fmt: skip
+        return
+    heading("What it looks like", "No answer broke under this method.")
+
+
+def _panels(chosen: Choice) -> None:
+    heading("Every task, all methods", "Raw scores from 0; perplexity on a logarithmic axis, where up is worse.")
+    with st.container(key="panels-scroll"):
+        charts.draw(
+            charts.chart("panels", chosen.frame),
+            key="panels",
+            follows=True,
+            alt="Scores of all pruning methods against sparsity, one panel for each task",
+        )
+
+
+def _sized(frame: pd.DataFrame) -> None:
+    """Pruning beside quantization on the axis that they share: size."""
+    shares = frame[(frame["kind"] != "dense") & frame["share_kept"].notna()]
+    if shares.empty:
+        return
+    knowledge = [task for task in views.task_names(measures="knowledge") if (shares["task"] == task).any()]
+    task = next(iter(knowledge), str(shares["task"].iloc[0]))
+    name = str(frame.loc[frame["task"] == task, "title"].iloc[0])
+    heading("At equal size", f"{name}: a pruned weight costs 16 bits if kept and one bit to say where.")
+    charts.draw(
+        charts.chart("sizes", frame, task),
+        key="sizes",
+        alt=f"Share of dense kept on {name} against bits per weight, all recipes",
+    )

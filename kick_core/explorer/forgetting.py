@@ -1,0 +1,106 @@
+"""The forgetting view: twenty questions along a method, answers turning from right to wrong; and by popularity."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kick_core import views
+from kick_core.explorer import address, data
+from kick_core.explorer.frame import heading
+from kick_core.explorer.safe import Safe, many, show, tag
+from kick_core.explorer.steps import each
+from kick_core.views import percent
+from kick_core.views.forgetting import Forgetting, Row, Step
+
+SIGN = {True: "✓", False: "✗", None: "?"}
+TONE = {True: "right", False: "wrong", None: ""}
+
+
+def section(row: pd.Series, here: int) -> None:
+    """The questions of a `scores` row's task along its method.
+
+    Args:
+        row: any recipe of the method.
+        here: the step (in percent) that the slider shows; what comes after it is drawn pale.
+    """
+    found = data.forgetting(row)
+    if not found.rows:
+        return
+    kind = "at every sparsity" if row["kind"] == "ratio" else "at every width" if row["kind"] == "bits" else ""
+    heading(
+        f"Forgetting, question by question: {row['title']}",
+        f"{len(found.rows)} of the {found.total} questions that dense answers rightly, picked by a fixed rule, "
+        f"and what {row['method']} leaves of the answers {kind}. First forgotten, first listed.",
+    )
+    show(tag("div", table(found, here), cls="scroll", tabindex="0", role="region", **{"aria-label": "Forgetting"}))
+    popular = data.by_popularity(row)
+    if len(popular):
+        heading("By how well known the subject is", "Share of the facts that dense has right, most popular first.")
+        show(each({_percent(step): _bars(popular, step.target_label) for step in found.steps}, here))
+
+
+def table(found: Forgetting, here: int) -> Safe:
+    """Questions down, steps across, an answer in every cell."""
+    heads = (
+        tag("th", step.target_label, scope="col", cls=_place(step, here), **_reached(step)) for step in found.steps
+    )
+    names = {
+        row.id: tag("th", _line(row.question, 90), tag("span", f"gold {_line(row.gold, 40)}", cls="quiet"), scope="row")
+        for row in found.rows
+    }
+    body = many(
+        tag(
+            "tr", names[row.id],
+            *(_cell(row, at, step, here) for at, step in enumerate(found.steps)),
+        )
+        for row in found.rows
+    )  # fmt: skip
+    return tag("table", tag("thead", tag("tr", tag("th", "Question"), *heads)), tag("tbody", body), cls="forgetting")
+
+
+def _cell(row: Row, at: int, step: Step, here: int) -> Safe:
+    right = row.right[at]
+    text = tag("a", f"{SIGN[right]} {_line(row.answers[at], 28) or '(empty)'}", title=row.answers[at][:300],
+               href=f"evaluate?{address.query(b=step.recipe, s='', method='', ex=row.id, kind='', why='', slice='')}",
+               target="_self", **{"data-inside": ""}) if at else tag(
+        "span", f"{SIGN[right]} {_line(row.answers[at], 28)}", title=row.answers[at][:300])  # fmt: skip
+    return tag("td", text, cls=f"{TONE[right]} {_place(step, here)}", **_reached(step))
+
+
+def _percent(step: Step) -> int:
+    return round(100 * step.severity)
+
+
+def _place(step: Step, here: int) -> str:
+    return "here" if _percent(step) == here else "later" if _percent(step) > here else ""
+
+
+def _reached(step: Step) -> dict[str, str]:
+    return {"data-reached": str(_percent(step))}
+
+
+def _bars(popular: pd.DataFrame, column: str) -> Safe:
+    cells = (
+        cell
+        for row in popular.to_dict("records")
+        for cell in (
+            tag("span", str(row["tier"])),
+            tag("div", tag("i", style=f"width:{100 * row[column]:.1f}%"), cls="bar"),
+            tag("span", f"{percent(row[column])}, n {row['n']}"),
+        )
+    )
+    return tag("div", *cells, cls="size")
+
+
+def _line(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def of(frame: pd.DataFrame, recipe: str, here: int) -> None:
+    """The forgetting view of the first knowledge task that a recipe was evaluated on."""
+    for task in views.task_names(measures="knowledge"):
+        row = data.cell(frame, recipe, task)
+        if row is not None:
+            section(row, here)
+            return

@@ -1,0 +1,102 @@
+"""Every recipe on every task by the share of the dense score kept: the whole comparison in one picture."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+from urllib.parse import urlencode
+
+import pandas as pd
+
+from kick_core import views
+from kick_core.explorer import data
+from kick_core.explorer.frame import heading, note
+from kick_core.explorer.safe import Safe, many, show, tag
+from kick_core.views import NOT_MEASURED, percent
+from kick_core.views.chart_style import Row, each
+
+MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?"}
+"""A verdict without a colour: surely kept, surely not, cannot tell."""
+
+
+def section(frame: pd.DataFrame, here: str) -> None:
+    """The heat map of a `current` frame; `here` is the recipe that the slider shows."""
+    heading(
+        "Every recipe on every task",
+        "Share of the dense score kept, in percent: the darker, the more is lost. ✓ surely keeps 95 %, ✗ surely does "
+        "not, ? cannot be told at this n. Click a cell for its failures.",
+    )
+    show(tag("div", table(frame, here), cls="scroll", tabindex="0", role="region", **{"aria-label": "Heat map"}))
+    note(views.multiplicity(frame))
+
+
+def table(frame: pd.DataFrame, here: str) -> Safe:
+    """Tasks down, recipes across, grouped by method."""
+    recipes = frame.loc[frame["kind"] != "dense"].drop_duplicates("recipe")
+    columns = sorted(each(recipes), key=_order)
+    cells = {(row["recipe"], row["task"]): row for row in each(frame)}
+    titles = dict(zip(frame["task"], frame["title"], strict=True))
+    query = {"model": str(frame["model"].iloc[0]), "protocol": str(frame["protocol"].iloc[0])}
+    groups = [(name, len(list(mine))) for name, mine in groupby(columns, key=lambda row: row["method"])]
+    body = many(
+        tag(
+            "tr", tag("th", title, scope="row"),
+            *(_cell(cells.get((row["recipe"], task)), row, task, here, query) for row in columns),
+        )
+        for task, title in titles.items()
+    )  # fmt: skip
+    return tag(
+        "table",
+        tag("thead",
+            tag("tr", tag("th"), *(tag("th", name, colspan=str(count), scope="colgroup") for name, count in groups)),
+            tag("tr", tag("th"), *(tag("th", _short(row), cls="here" if row["recipe"] == here else "", scope="col",
+                                       **_reached(row)) for row in columns))),
+        tag("tbody", body), cls="heat",
+    )  # fmt: skip
+
+
+def _order(row: Row) -> tuple[int, str, int, float]:
+    names = [card.name for card in views.methods_known()]
+    base = str(row["base"]).partition(" ")[0]
+    place = names.index(base) if base in names else len(names)
+    return place, str(row["method"]), ("ratio", "pattern", "bits", "joint").index(row["kind"]), float(row["severity"])
+
+
+def _short(row: Row) -> str:
+    return str(row["target_label"]).removesuffix(" %").replace(" bit", "b")
+
+
+def _reached(row: Row) -> dict[str, str]:
+    return {"data-recipe": str(row["recipe"])}
+
+
+def _cell(row: Row | None, column: Row, task: str, here: str, query: dict[str, str]) -> Safe:
+    words = {**query, "task": task, "b": str(column["recipe"])}
+    cls = "here" if column["recipe"] == here else ""
+    if row is None or row["verdict"] == NOT_MEASURED:
+        link = tag("a", "·", href=f"evaluate?{urlencode(words)}", title=f"{column['label']}: not measured", **_INSIDE)
+        return tag("td", link, cls=f"{cls} hole")
+    kept = float(row["share_kept"])
+    text = f"{row['label']}, {row['title']}: {_kept_words(row)}"
+    link = tag(
+        "a", "–" if math.isnan(kept) else f"{100 * min(kept, 9.99):.0f}", tag("i", MARKS.get(row["verdict"], "")),
+        href=f"evaluate?{urlencode({**words, 'kind': 'broke'} if row['broke'] > 0 else words)}", title=text, **_INSIDE,
+    )  # fmt: skip
+    lost = 0 if math.isnan(kept) else round(100 * min(max(1 - kept, 0), 1))
+    return tag("td", link, cls=f"{cls} {'deep' if lost >= 45 else ''}", style=f"--lost:{lost}%")
+
+
+_INSIDE = {"data-inside": "", "target": "_self"}
+"""A link to another page of this app: opened without loading the app anew (see `address`)."""
+
+
+def _kept_words(row: Row) -> str:
+    if math.isnan(row["share_kept"]):
+        return "dense scores 0, there is nothing to keep"
+    bounds = f"[{percent(row['share_low'])}, {percent(row['share_high'])}]"
+    return f"keeps {percent(row['share_kept'])} {bounds}, n {row['paired']}, {row['verdict']}"
+
+
+def of(model: str, here: str) -> None:
+    """The heat map of what the pages show of a model."""
+    section(data.current(model), here)
