@@ -99,18 +99,17 @@ def _tables(
     score = rate if exp else right.astype(float)
     options = np.where(right[:, None], [-0.3, -1.6, -1.8, -2.0], [-1.6, -1.7, -0.3, -2.0])
     nothing = [[]] * n
-    outputs = pa.table(
-        {
-            "example": ids,
-            "prompt_hash": [""] * n,
-            "text": nothing if exp or choose else [[one] for one in text],
-            "logprobs": (-rate[:, None] * 127).tolist() if exp else options.tolist() if choose else nothing,
-            "stop": np.where(loops, "limit", "eos").tolist(),
-            "tokens": [127] * n if exp else [12] * n,
-            "prompt_tokens": [60] * n,
-        },
-        schema=results._OUTPUT,
-    )
+    columns = {
+        "example": ids,
+        "prompt_hash": [""] * n,
+        "text": nothing if exp or choose else [[one] for one in text],
+        "logprobs": (-rate[:, None] * 127).tolist() if exp else options.tolist() if choose else nothing,
+        "stop": np.where(loops, "limit", "eos").tolist(),
+        "tokens": [127] * n if exp else [12] * n,
+        "prompt_tokens": [60] * n,
+    }
+    absent = {field.name: pa.nulls(n, field.type) for field in results._OUTPUT if field.name not in columns}
+    outputs = pa.table({**absent, **columns}, schema=results._OUTPUT)
     why = np.where(right, "right", np.where(loops, "loop", "wrong")).tolist()
     said = np.where(right, "A", "C").tolist() if choose else text.tolist()
     verdicts = pa.concat_tables(
@@ -155,20 +154,13 @@ def python() -> Iterator[tuple[str, dict[str, float]]]:
 
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=600)
     yield "findings, first visit", cost(1, lambda _: _fine(app.run()))
-    for step in range(0, 80, 10):  # every step once: its example and its picture are then remembered
-        app.slider(key="s").set_value(min(step, 70)).run()
-    yield "findings, slider move", cost(14, lambda i: _fine(app.slider(key="s").set_value(10 * (i % 7 + 1)).run()))
+    slider = lambda: app.select_slider(key="s")  # noqa: E731
+    yield "findings, slider move", cost(14, lambda i: _fine(slider().set_value(10 * (i % 7 + 1)).run()))
     yield "findings, nothing changed", cost(5, lambda _: _fine(app.run()))
     for page in ("evaluate", "compare", "compress"):
         app.switch_page(f"pages/{page}.py")
         yield f"{page}, first visit", cost(1, lambda _: _fine(app.run()))
         yield f"{page}, again", cost(5, lambda _: _fine(app.run()))
-    app.switch_page("pages/evaluate.py").run()
-    yield "evaluate, next example", cost(8, lambda _: _fine(_press(app, "Next").run()))
-
-
-def _press(app: Any, label: str) -> Any:
-    return next(button for button in app.button if button.label == label).click()
 
 
 def _fine(app: Any) -> None:
@@ -179,13 +171,13 @@ def _fine(app: Any) -> None:
 
 _MARKER = """async steps => {
   const input = document.querySelector('.st-key-s input[type=range]')
-  const chart = document.querySelector('.js-plotly-plot')
-  const line = () => chart.querySelector('.shapelayer path[style*="dash"]')?.getAttribute('d')
+  const line = () => document.querySelector('.js-plotly-plot [data-line]')?.style.left
   const found = []
   for (let i = 0; i < steps; i++) {
-    const before = line(), value = Number(input.value) >= 60 ? 20 : Number(input.value) + 10
+    const before = line(), value = (Number(input.value) + 1) % 7
     const began = performance.now()
     Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(input, value)
+    input.dispatchEvent(new Event('change', { bubbles: true }))
     while (line() === before && performance.now() - began < 2000) await new Promise(requestAnimationFrame)
     found.push(performance.now() - began)
     await new Promise(done => setTimeout(done, 200))
@@ -217,7 +209,13 @@ def browser(cache: Path) -> Iterator[tuple[str, dict[str, float]]]:
         _drawn(tab.open("/?s=10"))
         slider = tab.page.get_by_role("slider")
         slider.focus()
-        yield "browser: slider move, text", timed(6, lambda i: _moved(tab, slider, 20 + 10 * i))
+        yield "browser: slider move, shown", timed(6, lambda i: _moved(tab, slider, 20 + 10 * i))
+        _drawn(tab.open("/?s=10"))
+        slider.focus()
+        yield "browser: slider move, settled", timed(6, lambda i: _settled(tab, slider, 20 + 10 * i))
+        tab.open("/evaluate?task=factoid_qa&b=magnitude@0.7&kind=broke").page.locator(".stepper").wait_for()
+        tab.page.wait_for_timeout(1500)
+        yield "browser: next example, opened", timed(8, lambda _: _stepped(tab))
         chrome.close()
 
 
@@ -227,7 +225,19 @@ def _drawn(tab: Any) -> None:
 
 def _moved(tab: Any, slider: Any, percent: int) -> None:
     slider.press("ArrowRight")
-    tab.page.locator("h1", has_text=f"At {percent} % sparsity").wait_for()
+    tab.page.locator(f'h1 [data-step="{percent}"]:not([hidden])').wait_for()
+
+
+def _settled(tab: Any, slider: Any, percent: int) -> None:
+    """Until the server has drawn the page at the new sparsity: the address says so at the end of its run."""
+    slider.press("ArrowRight")
+    tab.page.wait_for_function("s => new URL(location).searchParams.get('s') === s", arg=str(percent), polling=10)
+
+
+def _stepped(tab: Any) -> None:
+    before = tab.page.evaluate("new URL(location).searchParams.get('ex')")
+    tab.page.keyboard.press("j")
+    tab.page.wait_for_function("ex => new URL(location).searchParams.get('ex') !== ex", arg=before, polling=10)
 
 
 def main() -> None:
@@ -245,7 +255,7 @@ def main() -> None:
         for name, found in chain(python(), () if options.no_browser else browser(root)):
             figures[name] = found
             print(f"{name:32} {found['median']:9.1f} ms  ({found['best']:.1f} to {found['worst']:.1f})", flush=True)
-        shape = {"recipes": len(RECIPES), "tasks": len(tasks.names()), "examples": options.n}
+        shape = {"recipes": len(RECIPES), "tasks": len(tasks.names(tasks.POCKET)), "examples": options.n}
         _machine.write(options.out, "pages", {"cache": shape, "milliseconds": figures})
 
 

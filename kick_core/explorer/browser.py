@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import address, answers, data
+from kick_core.explorer import address, answers, data, stars
 from kick_core.explorer.frame import note, store
 from kick_core.explorer.stepper import stepper
 
@@ -62,12 +62,14 @@ def section(pair: Pair, under: Callable[[views.Detail], None] | None = None) -> 
             note("These two have no judged example in common.")
             return
         frame = frame.merge(data.example_texts(pair.row, pair.run), on="id", how="left")
+        frame["starred"] = frame["id"].isin(stars.of(str(pair.row["run"])))
         shown = _filtered(frame) if frame["flip"].ne("").any() else _worst(frame)
         if shown.empty:
             note("No example has these words.")
         else:
             name = _pick(shown, pair)
             detail = data.detail(pair.row, name)
+            stars.button(str(pair.row["run"]), name, pair.run)
             if under:
                 under(detail)
             answers.opened(detail, str(pair.row["run"]), pair.run)
@@ -93,7 +95,7 @@ def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
         frame = _flipped(frame)
     with middle:
         frame = _because(frame)
-    return _sorted(_searched(frame))
+    return _sorted(_searched(stars.only(frame)))
 
 
 def _sliced(frame: pd.DataFrame) -> pd.DataFrame:
@@ -200,7 +202,7 @@ def _pick(shown: pd.DataFrame, pair: Pair) -> str:
 def _exports(shown: pd.DataFrame, pair: Pair) -> None:
     """These rows as files, with full texts; on every line stands which model, recipes and runs it comes from."""
     file = re.sub(r"[^\w.-]+", "-", f"{pair.row['task']}-{pair.row['recipe']}-against-{pair.recipe}")
-    bare = shown.drop(columns=["question", "gold", "before", "after"])
+    bare = shown.drop(columns=["question", "gold", "before", "after", "starred"])
     st.download_button(
         "CSV of these rows", data=lambda: views.csv(views.exported(store(), bare, pair.row, pair.recipe)),
         file_name=f"{file}.csv", mime="text/csv", on_click="ignore", type="tertiary", icon=":material/download:",
@@ -213,8 +215,8 @@ def _exports(shown: pd.DataFrame, pair: Pair) -> None:
 
 
 _SHOWN = (
-    "id", "question", "gold", "before", "after", "why", "dense_score", "score", "breaks", "repetition", "discipline",
-    "subject",
+    "starred", "id", "question", "gold", "before", "after", "why", "dense_score", "score", "breaks", "repetition",
+    "discipline", "subject",
 )  # fmt: skip
 
 
@@ -235,7 +237,9 @@ def _narrow(rows: pd.DataFrame) -> pd.DataFrame:
 def _says_something(column: pd.Series) -> bool:
     """Whether a column differs anywhere from nothing: empty, unknown, or no repetition at all."""
     return bool(
-        column.notna().any() and column.ne("").any() and not (column.name == "repetition" and column.max() == 0)
+        column.notna().any()
+        and column.ne("").any()
+        and not (column.name in ("repetition", "starred") and column.max() == 0)
     )
 
 
@@ -243,6 +247,7 @@ def _columns(rows: pd.DataFrame, names: tuple[str, str]) -> dict[str, object]:
     texts = {"question": "question", "gold": "gold", "before": f"{names[0]} answered", "after": f"{names[1]} answered"}
     number, column = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
+        "starred": st.column_config.CheckboxColumn("★", width=40),
         "id": column("example", width=80),
         **{name: column(words, width="large" if name == "question" else "medium") for name, words in texts.items()},
         "why": "why",

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from kick_core.store import Store
 
 _NAMED = re.compile(r".+-([0-9a-f]{16})\.(parquet|safetensors)")
-SEALED = ("run.json", "judging.json", "timings.json", "state.json", "spec.json", "fingerprints.json", "tuned.json")
+SEALED = (
+    "run.json",
+    "judging.json",
+    "timings.json",
+    "state.json",
+    "spec.json",
+    "fingerprints.json",
+    "tuned.json",
+    "starred.json",
+)
 """JSON that ends with its own sum, whatever room it is in."""
 
 

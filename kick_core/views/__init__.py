@@ -11,6 +11,7 @@ came back) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 
 from kick_core.stats import Interval
 from kick_core.store import Store, default_root, open_store
+from kick_core.store.starred import Star, star, starred, unstar
 from kick_core.tasks import names as task_names
 from kick_core.views.artifact_tables import (
     POCKETS,
@@ -97,6 +98,7 @@ __all__ = [
     "RecoveryAnswer",
     "Robustness",
     "Said",
+    "Star",
     "Store",
     "Versus",
     "Warm",
@@ -159,6 +161,8 @@ __all__ = [
     "shown",
     "sparsity_series",
     "stamp",
+    "star",
+    "starred",
     "strip",
     "survival",
     "target_label",
@@ -167,6 +171,7 @@ __all__ = [
     "texts",
     "to_judge",
     "unread",
+    "unstar",
     "until_divergence",
     "verdicts_together",
     "versus",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from streamlit.testing.v1 import AppTest
 from kick_core import jobs, views
 from kick_core.cli import main
 from kick_core.errors import BadRequest
+from kick_core.records import Example
 from kick_core.spec import Calibration
 from kick_core.store import Store
 from kick_core.store.files import seal_json
 from kick_core.sweeps import driver
 from kick_core.sweeps.request import SweepJob
-from kick_core.views import search_tables
+from kick_core.views import load, search_tables
 from tests import synthetic
 from tests.harness import HOME, ROOT, address, charts, run
 from tests.judging.server import FakeJudge
@@ -628,3 +629,108 @@ def test_judges_are_shown_with_their_controls(tmp_path: Path, monkeypatch: pytes
     assert "judge-1 · mt-bench" in said and f"dense {judged['dense_score']:.2f}" in said and len(controls)
     for about, holds in zip(controls["about"], controls["holds"], strict=True):
         assert about in said and holds in said
+
+
+# --- the table of examples -----------------------------------------------------------------------------------
+
+
+def test_the_table_has_the_texts_and_is_searched(store: Store, frame: pd.DataFrame) -> None:
+    row = cell(frame, "magnitude@0.7", "factoid_qa")
+    app = run("pages/evaluate.py", b="magnitude@0.7", task="factoid_qa", kind="broke")
+    table = app.dataframe[0].value
+    texts = views.example_texts(store, row["run"], row["dense_run"]).set_index("id")
+    for name in ("question", "gold", "before", "after"):
+        assert table[name].tolist() == texts.loc[table["id"], name].tolist()
+    assert "dense_score" not in table, "0 and 1 say no more than the kind of flip"
+    words = table["question"].iloc[-1]
+    app.text_input(key="q").set_value(words.upper()).run()
+    found = app.dataframe[0].value
+    assert 0 < len(found) < len(table) and set(found["question"]) == {words} and address(app)["q"] == words.upper()
+    again = run("pages/evaluate.py", b="magnitude@0.7", task="factoid_qa", kind="broke", q=words)
+    assert again.dataframe[0].value["id"].tolist() == found["id"].tolist()
+
+
+def test_a_kind_without_examples_is_not_on_offer(frame: pd.DataFrame) -> None:
+    app = run("pages/evaluate.py", b="wanda@0.3", task="factoid_qa", kind="cooked")
+    assert "names the kind cooked, which has no example here" in html(app)
+    row, kinds = cell(frame, "wanda@0.3", "factoid_qa"), app.get("button_group")
+    assert kinds and address(app)["kind"] in ("broke", "fixed", "both wrong", "both right")
+    assert row[address(app)["kind"].replace(" ", "_")] > 0
+
+
+def test_stars_and_comments_go_into_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = synthetic.make(tmp_path, recipes=("dense", "magnitude@0.5"), task_names=("factoid_qa",), n=20)
+    monkeypatch.setenv("KICK_CACHE", str(tmp_path))
+    assert "Picked by hand" not in views.report(kept, synthetic.MODEL)
+    app = run("pages/evaluate.py", b="magnitude@0.5")
+    name = address(app)["ex"]
+    next(button for button in app.button if button.label == "Star").click().run()
+    next(field for field in app.text_input if str(field.key).startswith("comment")).set_value("<b>why</b>").run()
+    assert not app.exception
+    (star,) = views.starred(kept)
+    assert (star.example, star.comment) == (name, "<b>why</b>")
+    page = views.report(kept, synthetic.MODEL)
+    assert "Picked by hand" in page and "Comment: &lt;b&gt;why&lt;/b&gt;" in page
+    assert app.dataframe[0].value["starred"].tolist()[0]
+    next(button for button in app.button if button.label == "Unstar").click().run()
+    assert views.starred(kept) == []
+
+
+# --- findings ------------------------------------------------------------------------------------------------
+
+
+def test_pages_open_where_perplexity_and_knowledge_part_most(frame: pd.DataFrame) -> None:
+    assert shown(html(run()), "h1") == [views.headline(frame, views.widest_gap(frame))]
+
+
+def test_the_heat_map_is_the_frame(frame: pd.DataFrame) -> None:
+    said = html(run())
+    table = said.split('class="heat"')[1].split("</table>")[0]
+    cells = dict(re.findall(r'<a href="evaluate\?([^"]+)"[^>]*>(\d+|–|·)', table))
+    known = {unescape(query): text for query, text in cells.items()}
+    assert len(known) == len(frame[frame["kind"] != "dense"])
+    for query, text in known.items():
+        words = parse_qs(query)
+        row = cell(frame, words["b"][0], words["task"][0])
+        assert text == f"{100 * row['share_kept']:.0f}" and (words.get("kind") == ["broke"]) == (row["broke"] > 0)
+
+
+def test_twenty_questions_turn_from_right_to_wrong(store: Store, frame: pd.DataFrame) -> None:
+    row = cell(frame, "magnitude@0.7", "factoid_qa")
+    found = views.forgetting(store, row["run"], row["scorer"])
+    assert [step.target_label for step in found.steps] == ["dense", "30 %", "50 %", "70 %"]
+    assert all(question.right[0] for question in found.rows) and found.total == row["both_right"] + row["broke"]
+    assert [question.breaks for question in found.rows] == sorted(question.breaks for question in found.rows)
+    for question in found.rows:
+        detail = views.example(store, row["run"], question.id, row["scorer"])
+        for step, answer, right in zip(found.steps, question.answers, question.right, strict=True):
+            whole = detail.of(step.run)
+            assert whole is not None and (whole.text, whole.right) == (answer, right)
+    said = html(run(method="magnitude", s="50"))
+    table = said.split('class="forgetting"')[1].split("</table>")[0]
+    assert table.count('class="wrong ') == sum(question.right.count(False) for question in found.rows)
+    assert table.count("later") == 1 + len(found.rows) and f"of the {found.total} questions" in said
+
+
+def test_popularity_is_shown_where_the_data_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = synthetic.make(tmp_path, recipes=("dense", "magnitude@0.5"), task_names=("factoid_qa",), n=30)
+    monkeypatch.setenv("KICK_CACHE", str(tmp_path))
+    row = views.current(views.scores(kept), synthetic.MODEL).iloc[-1]
+    assert views.by_popularity(kept, row["run"], row["scorer"]).empty and "how well known" not in html(run())
+    plain = load.examples
+
+    def tiered(store: Store, key: str) -> dict[str, Example]:
+        tiers = (("head", 900), ("tail", 3))
+        return {
+            name: replace(one, meta={**one.meta, **dict(zip(("tier", "popularity"), tiers[at % 2], strict=True))})
+            for at, (name, one) in enumerate(plain(store, key).items())
+        }
+
+    monkeypatch.setattr(load, "examples", tiered)
+    st.cache_data.clear()
+    table = views.by_popularity(kept, row["run"], row["scorer"])
+    assert table["tier"].tolist() == ["head", "tail"] and (table["dense"] == 1).all()
+    assert table["n"].sum() == row["both_right"] + row["broke"]
+    assert (table["n"] * table["50 %"]).sum() == pytest.approx(row["both_right"])
+    said = html(run(method="magnitude", s="50"))
+    assert "By how well known the subject is" in said and "head" in said

@@ -33,7 +33,8 @@ LABELLED = {
 """Widgets whose label is markdown: the label must be a literal of this program or made of numbers."""
 
 IMPORTS = {
-    "streamlit", "pandas", "plotly", "kick_core.views", "kick_core.spec", "kick_core.errors", "kick_core.jobs", "kick_core.units",
+    "streamlit", "pandas", "plotly", "kick_core.views", "kick_core.spec", "kick_core.errors", "kick_core.jobs",
+    "kick_core.units",
     "kick_core.explorer",
 }  # fmt: skip
 OURS = {

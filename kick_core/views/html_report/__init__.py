@@ -28,6 +28,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("What searches chose", beyond.searches),
     ("Close to dense", findings.close),
     ("Beside other models", findings.others),
+    ("Picked by hand", examples.picked),
     ("Twelve answers that broke", examples.broken),
     ("Methods", method.procedures),
     ("Limits", method.limits),

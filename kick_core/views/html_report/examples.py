@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from kick_core.store.starred import starred
 from kick_core.views import example_text
 from kick_core.views.chart_style import Row, each
 from kick_core.views.examples import RULE, Answer, Detail, example, examples, pick
@@ -28,6 +29,21 @@ def broken(story: Story) -> list[Safe]:
     """The examples; nothing where no answer broke."""
     boxes = [_box(story, number, row, name) for number, (row, name) in enumerate(chosen(story), 1)]
     return [quiet(HOW), *boxes] if boxes else []
+
+
+def picked(story: Story) -> list[Safe]:
+    """The examples that somebody starred, with their comments; nothing where none is of this model and protocol."""
+    rows = {str(row["run"]): row for row in each(story.frame)}
+    boxes: list[Safe] = []
+    for star in starred(story.store):
+        row = rows.get(star.run)
+        detail = example(story.store, star.run, star.example, row["scorer"]) if row is not None else None
+        if row is None or detail is None or detail.of(star.run) is None or detail.of(star.other) is None:
+            continue
+        boxes.append(_box(story, len(boxes) + 1, row, star.example, star.other))
+        if star.comment:
+            boxes.append(quiet(f"Comment: {star.comment}"))
+    return [quiet("Starred in the explorer by hand, so they are no sample of anything."), *boxes] if boxes else []
 
 
 def chosen(story: Story) -> list[tuple[Row, str]]:
@@ -69,9 +85,10 @@ def _one_a_method(rows: pd.DataFrame) -> Iterator[Row]:
         yield min(each(mine), key=lambda row: (abs(row["severity"] - aim), row["recipe"]))
 
 
-def _box(story: Story, number: int, row: Row, name: str) -> Safe:
+def _box(story: Story, number: int, row: Row, name: str, other: str = "") -> Safe:
+    """One example under a row's recipe, beside dense or `other`, another run."""
     detail = example(story.store, row["run"], name, row["scorer"])
-    before, after = detail.of(row["dense_run"]), detail.of(row["run"])
+    before, after = detail.of(other or row["dense_run"]), detail.of(row["run"])
     assert before is not None and after is not None
     facts = [row["title"], row["label"], detail.subject, name]
     return tag(
@@ -81,11 +98,15 @@ def _box(story: Story, number: int, row: Row, name: str) -> Safe:
             "dl",
             *_pair("asked", _cut(example_text.question(detail))),
             *_pair("gold", _cut(example_text.gold(detail))),
-            *_pair("✓ dense", _cut(example_text.said(detail, before))),
-            *_pair(f"✗ {after.label}", _answer(detail, after)),
+            *_pair(f"{_sign(before)} {before.label}", _cut(example_text.said(detail, before))),
+            *_pair(f"{_sign(after)} {after.label}", _answer(detail, after)),
         ),
         cls="example",
     )
+
+
+def _sign(answer: Answer) -> str:
+    return {True: "✓", False: "✗", None: "?"}[answer.right]
 
 
 def _pair(name: str, content: Safe | str) -> tuple[Safe, Safe]:
