@@ -49,6 +49,7 @@ class ArtifactBuilder:
     calibration: Calibration
     _ids: Tensor | None = None
     _trained_on: dict[Calibration, Tensor] = field(default_factory=dict)
+    _keys: dict[Recipe, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.calibration = settled(self.calibration, self.opened.source.name)
@@ -63,7 +64,12 @@ class ArtifactBuilder:
         return calibration_facts(self.calibration, self.ids()) if needs_data(recipe) else None
 
     def key(self, recipe: Recipe) -> str:
-        """The key of the weights under a recipe, made or not."""
+        """The key of the weights under a recipe, made or not; computed once, because a sweep asks for it per cell."""
+        if recipe not in self._keys:
+            self._keys[recipe] = self._computed_key(recipe)
+        return self._keys[recipe]
+
+    def _computed_key(self, recipe: Recipe) -> str:
         if recipe == DENSE:
             return dense_key(self.opened)
         how = methods.recovery(recipe)

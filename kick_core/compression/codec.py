@@ -14,12 +14,13 @@ gives exactly the weight that was compressed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kick_core.errors import KickError
+from kick_core.compression.stored_matrix import StoredMatrix
 from kick_core.methods import CompressedMatrix
 from kick_core.methods.grid import dequantize, group_of
 from kick_core.models.bit_tensors import ROWS, pack_bits, unpack_bits
@@ -49,14 +50,7 @@ def apply_mask(weight: Tensor, packed: Tensor, out: Tensor | None = None) -> Ten
 
 def encode(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
     """The tensors that keep one compressed matrix, under `name`."""
-    if result.codes is not None:
-        return _encode_grid(name, result)
-    if result.mask is None:
-        return {f"{name}.dense": result.weight.detach().cpu().contiguous()}
-    tensors = {f"{name}.mask": pack_bits(result.mask, 1)}
-    if result.updated:
-        tensors[f"{name}.values"] = result.weight.detach()[result.mask].cpu().contiguous()
-    return tensors
+    return stored(result).to_tensors(name)
 
 
 def encode_block(results: Mapping[str, CompressedMatrix]) -> dict[str, Tensor]:
@@ -64,41 +58,57 @@ def encode_block(results: Mapping[str, CompressedMatrix]) -> dict[str, Tensor]:
     return {part: tensor for name, result in results.items() for part, tensor in encode(name, result).items()}
 
 
-def _encode_grid(name: str, result: CompressedMatrix) -> dict[str, Tensor]:
+def stored(result: CompressedMatrix) -> StoredMatrix:
+    """The smallest form from which `decode` gives `result.weight` back, on the CPU."""
+    if result.codes is not None:
+        return _stored_grid(result)
+    if result.mask is None:
+        return StoredMatrix(dense=result.weight.detach().cpu().contiguous())
+    values = result.weight.detach()[result.mask].cpu().contiguous() if result.updated else None
+    return StoredMatrix(mask=pack_bits(result.mask, 1), values=values)
+
+
+def _stored_grid(result: CompressedMatrix) -> StoredMatrix:
     assert result.codes is not None and result.scales is not None and result.zeros is not None
     assert result.groups is not None and result.bits is not None
     groups = result.groups.detach().cpu().to(torch.int32)
     size = int((groups == groups[0]).sum())
-    tensors = {
-        f"{name}.codes{result.bits}": pack_bits(result.codes, result.bits),
-        f"{name}.scales": result.scales.detach().cpu().contiguous(),
-        f"{name}.zeros": result.zeros.detach().cpu().to(torch.uint8).contiguous(),
-    }
-    if result.columns is not None:
-        tensors[f"{name}.columns"] = result.columns.detach().cpu().float().contiguous()
-    if result.outliers is not None:
-        tensors[f"{name}.outliers"] = result.outliers.detach().cpu().to(torch.int32).contiguous()
-    if torch.equal(groups, group_of(len(groups), IntGrid(4, group=size))):
-        tensors[f"{name}.group_size"] = torch.tensor([size], dtype=torch.int32)
-    else:
-        tensors[f"{name}.groups"] = groups.contiguous()
-    return tensors
+    consecutive = torch.equal(groups, group_of(len(groups), IntGrid(4, group=size)))
+    columns, outliers = result.columns, result.outliers
+    return StoredMatrix(
+        codes=pack_bits(result.codes, result.bits),
+        bits=result.bits,
+        scales=result.scales.detach().cpu().contiguous(),
+        zeros=result.zeros.detach().cpu().to(torch.uint8).contiguous(),
+        groups=None if consecutive else groups.contiguous(),
+        group_size=size if consecutive else 0,
+        columns=None if columns is None else columns.detach().cpu().float().contiguous(),
+        outliers=None if outliers is None else outliers.detach().cpu().to(torch.int32).contiguous(),
+    )
 
 
 def updated(
-    name: str, worn: Tensor, tensors: Mapping[str, Tensor], left: Tensor, right: Tensor, mask: Tensor | None
+    name: str, weight: Tensor, tensors: Mapping[str, Tensor], left: Tensor, right: Tensor, mask: Tensor | None
 ) -> dict[str, Tensor]:
-    """The tensors that keep a matrix [rows, cols] after an update `left` [rows, rank] times `right` [rank, cols].
+    """The tensors that keep a matrix after a low-rank update.
 
-    `worn` is the matrix before, `tensors` keep it; `mask` (True: kept) says which places the update may touch. Kept
-    values take the update in; codes stay and the update's factors stand beside them.
+    Kept values take the update in; codes stay, and the update's factors are stored beside them.
+
+    Args:
+        name: The matrix's name inside its block.
+        weight: [rows, cols], the matrix before the update.
+        tensors: What keeps it.
+        left: [rows, rank].
+        right: [rank, cols].
+        mask: bool [rows, cols], the places that the update may change; None: all.
     """
-    mine = {key: tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
-    if not any(key.startswith(f"{name}.codes") for key in mine):
-        mask = torch.ones_like(worn, dtype=torch.bool) if mask is None else mask
-        return encode(name, CompressedMatrix(_with_update(worn, left, right, mask), mask=mask, updated=True))
-    mine |= {f"{name}.lora_b": left.cpu().contiguous(), f"{name}.lora_a": right.cpu().contiguous()}
-    return mine if mask is None else mine | {f"{name}.mask": pack_bits(mask, 1)}
+    before = StoredMatrix.from_tensors(name, tensors)
+    if before.codes is None:
+        mask = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
+        return encode(name, CompressedMatrix(_with_update(weight, left, right, mask), mask=mask, updated=True))
+    packed = before.mask if mask is None else pack_bits(mask, 1)
+    after = replace(before, lora_b=left.cpu().contiguous(), lora_a=right.cpu().contiguous(), mask=packed)
+    return after.to_tensors(name)
 
 
 def _with_update(weight: Tensor, left: Tensor, right: Tensor, mask: Tensor | None) -> Tensor:
@@ -113,46 +123,41 @@ def decode_into(out: Tensor, name: str, base: Tensor, tensors: Mapping[str, Tens
 
     The work is done where the base is: with a base on the GPU only bits and codes go over the link.
     """
-    mine = {key: tensor.to(base.device) for key, tensor in tensors.items() if key.startswith(f"{name}.")}
-    if out.device == base.device and f"{name}.mask" in mine and mine.keys() == {f"{name}.mask"}:
-        apply_mask(base, mine[f"{name}.mask"], out)
+    matrix = StoredMatrix.from_tensors(name, tensors, base.device)
+    if out.device == base.device and matrix.mask is not None and matrix.only_mask:
+        apply_mask(base, matrix.mask, out)
     else:
-        out.copy_(decode(name, base, mine))
+        out.copy_(_decoded(matrix, base))
 
 
 def decode(name: str, base: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     """The compressed weight [rows, cols], in the base's dtype and on its device, where the tensors are too."""
-    if f"{name}.dense" in tensors:
-        return tensors[f"{name}.dense"]
-    for bits in range(2, 9):
-        if (packed := tensors.get(f"{name}.codes{bits}")) is not None:
-            return _decode_updated(name, _decode_grid(name, base, tensors, packed, bits), tensors)
-    packed_mask = tensors.get(f"{name}.mask")
-    if packed_mask is None:
-        raise KickError(f"the artifact holds nothing for {name}: `kick verify --deep` sets it aside")
-    if (values := tensors.get(f"{name}.values")) is None:
-        return apply_mask(base, packed_mask)
-    out = torch.zeros(base.shape, dtype=values.dtype, device=values.device)
-    out[unpack_bits(packed_mask, 1, base.shape[1]).bool()] = values
+    return _decoded(StoredMatrix.from_tensors(name, tensors), base)
+
+
+def _decoded(matrix: StoredMatrix, base: Tensor) -> Tensor:
+    if matrix.dense is not None:
+        return matrix.dense
+    if matrix.codes is not None:
+        return _decoded_grid(matrix, matrix.codes, base)
+    assert matrix.mask is not None
+    if matrix.values is None:
+        return apply_mask(base, matrix.mask)
+    out = torch.zeros(base.shape, dtype=matrix.values.dtype, device=matrix.values.device)
+    out[unpack_bits(matrix.mask, 1, base.shape[1]).bool()] = matrix.values
     return out
 
 
-def _decode_updated(name: str, weight: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    if (left := tensors.get(f"{name}.lora_b")) is None:
-        return weight
-    packed = tensors.get(f"{name}.mask")
-    mask = None if packed is None else unpack_bits(packed, 1, weight.shape[1]).bool()
-    return _with_update(weight, left, tensors[f"{name}.lora_a"], mask)
-
-
-def _decode_grid(name: str, base: Tensor, tensors: Mapping[str, Tensor], packed: Tensor, bits: int) -> Tensor:
-    cols = base.shape[1]
-    scales, zeros = tensors[f"{name}.scales"], tensors[f"{name}.zeros"].float()
-    groups = tensors.get(f"{name}.groups")
+def _decoded_grid(matrix: StoredMatrix, packed: Tensor, base: Tensor) -> Tensor:
+    assert matrix.scales is not None and matrix.zeros is not None
+    cols, groups = base.shape[1], matrix.groups
     if groups is None:
-        groups = group_of(cols, IntGrid(4, group=int(tensors[f"{name}.group_size"])))
-    columns, outliers = tensors.get(f"{name}.columns"), tensors.get(f"{name}.outliers")
-    weight = dequantize(unpack_bits(packed, bits, cols), scales, zeros, groups, base.dtype, columns)
-    if outliers is not None:
-        weight[:, outliers.long()] = base[:, outliers.long()]
-    return weight
+        groups = group_of(cols, IntGrid(4, group=matrix.group_size))
+    codes = unpack_bits(packed, matrix.bits, cols)
+    weight = dequantize(codes, matrix.scales, matrix.zeros.float(), groups, base.dtype, matrix.columns)
+    if matrix.outliers is not None:
+        weight[:, matrix.outliers.long()] = base[:, matrix.outliers.long()]
+    if matrix.lora_b is None or matrix.lora_a is None:
+        return weight
+    mask = None if matrix.mask is None else unpack_bits(matrix.mask, 1, cols).bool()
+    return _with_update(weight, matrix.lora_b, matrix.lora_a, mask)

@@ -71,5 +71,7 @@ def test_a_mask_takes_one_bit_a_weight():
 
 
 def test_a_missing_matrix_is_an_error_not_a_dense_one():
-    with pytest.raises(KickError, match="nothing for q"):
-        codec.decode("q", torch.zeros(2, 2), {"k.mask": torch.zeros(2, 1, dtype=torch.uint8)})
+    mask = torch.zeros(2, 1, dtype=torch.uint8)
+    for tensors in ({"k.mask": mask}, {"q.codes4": mask, "q.zeros": mask, "q.group_size": torch.tensor([2])}):
+        with pytest.raises(KickError, match="does not hold all of q"):
+            codec.decode("q", torch.zeros(2, 2), tensors)
