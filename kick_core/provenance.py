@@ -37,10 +37,10 @@ def versions() -> dict[str, str]:
 def _versions() -> Mapping[str, str]:
     from kick_core import __version__
 
-    found = {"kick_core": __version__, "python": platform.python_version()}
+    versions = {"kick_core": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,11 +1,11 @@
-"""The cache on disk: where things are, and the two promises that everything else leans on.
+"""The cache on disk: where things are, and the two promises that everything else relies on.
 
 1. A file or folder under its final name is complete. Whatever was killed when, half-written bytes only ever
    have names that nobody reads.
 2. Locks save work, never correctness. If a lock fails (network disks), two processes do the same work and
    the second result is dropped; nothing breaks.
 
-`artifacts` keeps compressed weights, `results` keeps outputs, examples and verdicts. The format on disk is
+`weight_artifacts` keeps compressed weights, `results` keeps outputs, examples and verdicts. The format on disk is
 described, normatively, in cache/README.md.
 """
 
@@ -26,7 +26,7 @@ from kick_core.store.files import replace_file
 from kick_core.store.locks import locked
 
 VERSION = 3
-"""Of the layout on disk. A newer cache is refused, an older one is migrated when it is opened (see `layout`)."""
+"""Of the layout on disk. A newer cache is refused, an older one is migrated when it is opened (see `migrations`)."""
 
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of LLM-KICK Explorer.\n"
 
@@ -53,12 +53,20 @@ class Store:
 
     root: Path
 
-    def folder(self, room: str, key: str) -> Path:
-        """`room/ab/<key>`, where ab are the first two digits of the key's hash."""
+    def folder(self, section: str, key: str) -> Path:
+        """The folder `section/ab/<key>`, where ab are the first two digits of the key's hash.
+
+        Args:
+            section: "weights", "results", "examples" …, a top folder of the cache.
+            key: A content key.
+
+        Raises:
+            BadRequest: The text is no key, so it must not become a path.
+        """
         digest = key.rpartition("-")[2]
         if not is_key(key):
             raise BadRequest(f"{key[:80]!r} is not a key of this cache: `kick list` shows the keys")
-        return self.root / room / digest[:2] / key
+        return self.root / section / digest[:2] / key
 
     def lock_path(self, key: str) -> Path:
         return self.root / "locks" / f"{key}.lock"
@@ -68,13 +76,20 @@ class Store:
         local = os.environ.get("KICK_LOCAL_CACHE")
         return (Path(local) if local else self.root / "live") / key
 
-    def keys(self, room: str) -> list[str]:
-        """Every key in a room, complete or not, sorted."""
-        return sorted(path.name for path in (self.root / room).glob("??/*") if not path.name.startswith("."))
+    def keys(self, section: str) -> list[str]:
+        """Every key in a section of the cache, complete or not, sorted."""
+        return sorted(path.name for path in (self.root / section).glob("??/*") if not path.name.startswith("."))
 
 
 def open_store(root: Path | str | None = None) -> Store:
-    """Open a cache, making it if it is not there. Raises KickError when it cannot be used."""
+    """Open a cache, making it if it is not there.
+
+    Args:
+        root: Its folder; None: `default_root()`.
+
+    Raises:
+        KickError: It cannot be read or written, or another version of this program made it.
+    """
     path = Path(root).expanduser() if root else default_root()
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -82,24 +97,24 @@ def open_store(root: Path | str | None = None) -> Store:
         if not version.exists():
             replace_file(path / "CACHEDIR.TAG", _TAG.encode())
             replace_file(version, json.dumps({"layout": VERSION}).encode())
-        found = _layout(version)
-        if found in migrations.MIGRATIONS:
+        layout = _layout(version)
+        if layout in migrations.MIGRATIONS:
             with locked(path / "locks" / "layout.lock"):
-                while (found := _layout(version)) in migrations.MIGRATIONS:
-                    migrations.MIGRATIONS[found](path)
-                    replace_file(version, json.dumps({"layout": found + 1}).encode())
+                while (layout := _layout(version)) in migrations.MIGRATIONS:
+                    migrations.MIGRATIONS[layout](path)
+                    replace_file(version, json.dumps({"layout": layout + 1}).encode())
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KickError(f"the cache {path} cannot be opened ({error}); name another with --cache DIR") from error
-    if found != VERSION:
+    if layout != VERSION:
         raise KickError(
-            f"the cache {path} has layout {found}, this program writes {VERSION}: "
+            f"the cache {path} has layout {layout}, this program writes {VERSION}: "
             f"use another folder with --cache DIR or the program's version that made it"
         )
     return Store(path)
 
 
 def _layout(version: Path) -> int:
-    found = json.loads(version.read_text())["layout"]
-    if not isinstance(found, int):
+    layout = json.loads(version.read_text())["layout"]
+    if not isinstance(layout, int):
         raise ValueError(f"{version} names no layout")
-    return found
+    return layout

@@ -119,14 +119,14 @@ def require_space(path: Path, needed: int) -> None:
 
 def joined(paths: Iterable[Path], name: re.Pattern[str]) -> list[Path]:
     """The files that join up from item 0, in order. Groups 1 and 2 of their names are the first item and the end."""
-    found: dict[int, tuple[int, Path]] = {}
+    longest: dict[int, tuple[int, Path]] = {}
     for path in paths:
         if match := name.fullmatch(path.name):
             start, stop = int(match[1]), int(match[2])
-            if start not in found or stop > found[start][0]:
-                found[start] = (stop, path)
+            if start not in longest or stop > longest[start][0]:
+                longest[start] = (stop, path)
     chain, at = [], 0
-    while at in found:
-        at, path = found[at]
+    while at in longest:
+        at, path = longest[at]
         chain.append(path)
     return chain

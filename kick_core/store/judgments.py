@@ -103,9 +103,9 @@ def replies(store: Store, judge: str) -> dict[str, Reply]:
     return {reply.key: reply for reply in map(Reply.from_json, rows)}
 
 
-def sealed(store: Store, room: str, key: str) -> list[Path]:
+def sealed(store: Store, section: str, key: str) -> list[Path]:
     """The sealed files of a judging or a judge. They never change under one name."""
-    return sorted(path for path in store.folder(room, key).glob("*.parquet") if _SEALED.fullmatch(path.name))
+    return sorted(path for path in store.folder(section, key).glob("*.parquet") if _SEALED.fullmatch(path.name))
 
 
 def known(store: Store, judge: str) -> frozenset[str]:

@@ -30,10 +30,10 @@ def set_base_model(store: Store, tuned: str, base: str) -> None:
     """Keep that one model was tuned from another. Raises BadRequest when that would be a circle."""
     with locked(store.lock_path("tuned")):
         known = tuned_from(store) | {tuned: base}
-        seen, at = {tuned}, base
-        while at not in seen and at in known:
-            seen.add(at)
+        chain, at = {tuned}, base
+        while at not in chain and at in known:
+            chain.add(at)
             at = known[at]
-        if at in seen:
+        if at in chain:
             raise BadRequest("a model cannot be tuned from itself, nor from one that was tuned from it")
         replace_file(store.root / FILE, seal_json(known))

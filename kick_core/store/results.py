@@ -78,12 +78,12 @@ _VERDICT = pa.schema(
 
 def runs(store: Store) -> list[RunCard]:
     """The cards of all runs with at least one sealed part; `kick verify` names those that cannot be read."""
-    found = []
+    cards = []
     for key in store.keys("results"):
         with suppress(KickError):
             if parts(store, key):
-                found.append(run(store, key))
-    return found
+                cards.append(run(store, key))
+    return cards
 
 
 def run(store: Store, key: str) -> RunCard:
@@ -123,8 +123,8 @@ def examples(store: Store, key: str) -> list[Example]:
 
 def verdict_file(store: Store, key: str, version: int) -> Path | None:
     """The verdicts over everything measured so far, if they were derived with this scorer version."""
-    found = sorted(store.folder("results", key).glob(f"verdicts-v{version}-{measured(store, key):05d}-*.parquet"))
-    return found[0] if found else None
+    files = sorted(store.folder("results", key).glob(f"verdicts-v{version}-{measured(store, key):05d}-*.parquet"))
+    return files[0] if files else None
 
 
 def verdicts(store: Store, key: str, version: int) -> list[Verdict] | None:
@@ -155,20 +155,20 @@ def timings(store: Store, key: str) -> list[Timing]:
 # --- writing -----------------------------------------------------------------------------------------------
 
 
-def keep_examples(store: Store, key: str, found: Sequence[Example]) -> None:
+def keep_examples(store: Store, key: str, examples: Sequence[Example]) -> None:
     """Keep a task's questions beside the outputs, so that pages and scorers never need the data set again."""
     folder = store.folder("examples", key)
     if list(folder.glob("examples-*.parquet")):
         return
-    rows = [{**example.to_json(), "meta": json.dumps(example.meta, sort_keys=True)} for example in found]
+    rows = [{**example.to_json(), "meta": json.dumps(example.meta, sort_keys=True)} for example in examples]
     data = parquet(rows, _EXAMPLE)
     replace_file(folder / f"examples-{checksum(data)}.parquet", data)
 
 
-def keep_verdicts(store: Store, key: str, version: int, found: Sequence[Verdict]) -> None:
+def keep_verdicts(store: Store, key: str, version: int, verdicts: Sequence[Verdict]) -> None:
     """Keep derived verdicts; older derivations of the same run are dropped."""
     folder = store.folder("results", key)
-    data = parquet([verdict.to_json() for verdict in found], _VERDICT)
+    data = parquet([verdict.to_json() for verdict in verdicts], _VERDICT)
     name = f"verdicts-v{version}-{measured(store, key):05d}-{checksum(data)}.parquet"
     replace_file(folder / name, data)
     for path in folder.glob("verdicts-*.parquet"):
@@ -191,9 +191,9 @@ class Recorder:
     cache: Any
     sealed: int
 
-    def recorded(self, wanted: Sequence[str]) -> set[str]:
+    def recorded(self, examples: Sequence[str]) -> set[str]:
         """Which of the wanted examples have an output recorded in this unfinished run."""
-        return {example for example in wanted if self._get(example) is not None}
+        return {example for example in examples if self._get(example) is not None}
 
     def _get(self, example: str) -> Output | None:
         try:
@@ -202,15 +202,15 @@ class Recorder:
         except (DamagedRow, ValueError, TypeError, AttributeError, sqlite3.DatabaseError):
             return None
 
-    def record(self, found: Sequence[Output]) -> None:
+    def record(self, outputs: Sequence[Output]) -> None:
         """Keep a batch durably, all of it or none."""
         try:
             with self.cache.transact():
-                for output in found:
+                for output in outputs:
                     self.cache.set(output.example, output.to_json())
                     fault_injection.point("output set", writes=True)
         except (sqlite3.DatabaseError, OSError) as error:
-            size = sum(len(json.dumps(output.to_json())) for output in found)
+            size = sum(len(json.dumps(output.to_json())) for output in outputs)
             raise not_written(Path(self.cache.directory), size, error) from error
         fault_injection.point("batch kept")
 
@@ -250,8 +250,8 @@ def keep_card(store: Store, card: RunCard) -> None:
 def drop_live(store: Store, key: str) -> bool:
     """Remove an output database that a kill left behind after all that it holds was sealed. The run must be locked."""
     live = store.live(key)
-    held = checks.database_keys(live)
-    if held is None or not held <= {output.example for output in outputs(store, key)}:
+    recorded = checks.database_keys(live)
+    if recorded is None or not recorded <= {output.example for output in outputs(store, key)}:
         return False
     shutil.rmtree(live)
     return True
@@ -264,9 +264,9 @@ def verify(store: Store, key: str, *, deep: bool) -> list[str]:
 
 def set_damage_aside(store: Store, key: str) -> list[str]:
     """Move damaged files to quarantine; what they held is derived or asked again on demand. Says what was moved."""
-    found = [path for path, _ in checks.faults(store.folder("results", key), deep=True)]
-    moved = [f"{key}: {path.name} was set aside in {checks.set_aside(store, path)}" for path in found]
-    if any(path.name.startswith("part-") for path in found):
+    damaged = [path for path, _ in checks.faults(store.folder("results", key), deep=True)]
+    moved = [f"{key}: {path.name} was set aside in {checks.set_aside(store, path)}" for path in damaged]
+    if any(path.name.startswith("part-") for path in damaged):
         for path in store.folder("results", key).glob("verdicts-*.parquet"):
             path.unlink(missing_ok=True)
     return moved

@@ -8,12 +8,12 @@ their reports) and goes on. The inputs of the next block are kept verbatim, beca
 again are not the same activations on every machine, and a chain of small differences is not small. A killed seal is
 finished by whoever comes next.
 
-Artifacts whose masks are nested may share one file a block (see `ladders`): their block-*.safetensors are hard links
-to it. The manifest goes on telling what each of them was made of, so that a key stands for the same bytes however
-they are kept.
+Artifacts whose masks are nested may share one file per block (see `nested_masks`): their block-*.safetensors are hard
+links to it. The manifest still says what each of them was made of, so that a key stands for the same bytes however they
+are stored.
 
-An artifact that a process wears is held by a shared lock on locks/<key>.use, which ends with the process; `pinned`
-beside the card keeps it too. `remove` respects both.
+A process that has applied an artifact to a model holds a shared lock on locks/<key>.use, which ends with the process; a
+file `pinned` beside the card keeps the artifact too. `remove` respects both.
 """
 
 from __future__ import annotations
@@ -55,7 +55,12 @@ def has(store: Store, key: str) -> bool:
 
 
 def card(store: Store, key: str) -> Card:
-    """The card of a complete artifact. Raises KickError when there is none."""
+    """The card of a complete artifact.
+
+    Raises:
+        Damaged: It is there, but cannot be read.
+        KickError: There is no such artifact.
+    """
     path = store.folder("weights", key) / "card.json"
     try:
         return Card.from_json(json.loads(path.read_text()))
@@ -67,12 +72,12 @@ def card(store: Store, key: str) -> Card:
 
 def cards(store: Store) -> list[Card]:
     """The cards of all complete artifacts that can be read; `kick verify` names the others."""
-    found = []
+    readable = []
     for key in store.keys("weights"):
         with contextlib.suppress(KickError):  # damaged, or removed while we look
             if has(store, key):
-                found.append(card(store, key))
-    return found
+                readable.append(card(store, key))
+    return readable
 
 
 def block_path(store: Store, key: str, block: int) -> Path:
@@ -80,13 +85,29 @@ def block_path(store: Store, key: str, block: int) -> Path:
 
 
 def tensors(store: Store, key: str, block: int, framework: str, mask_of: str | None = None) -> dict[str, Any]:
-    """The tensors of a block as the artifact was made, however its masks are kept: torch's ("pt") or arrays ("np"; of
-    masks, `mask_of` one linear). Raises Damaged, and FileNotFoundError where there is no such block."""
+    """The tensors of a block as the artifact was made, however its masks are stored.
+
+    Args:
+        store: The cache.
+        key: The artifact.
+        block: Its number, from 0.
+        framework: "pt" for torch tensors, "np" for arrays.
+        mask_of: Read no more than the mask of this linear.
+
+    Raises:
+        Damaged: The file is not what was written.
+        FileNotFoundError: There is no such block.
+    """
     return bit_planes.tensors(block_path(store, key, block), key, framework, mask_of)
 
 
 def as_made(store: Store, key: str, block: int) -> bytes:
-    """A block's file as it was made, checked against its sum in the manifest. Raises Damaged, FileNotFoundError."""
+    """A block's file as it was made, checked against its sum in the manifest.
+
+    Raises:
+        Damaged: The file is not what was written.
+        FileNotFoundError: There is no such block.
+    """
     path = block_path(store, key, block)
     facts, data = _manifest(path.parent)[path.name], path.read_bytes()
     if len(data) != facts["bytes"]:
@@ -98,14 +119,14 @@ def as_made(store: Store, key: str, block: int) -> bytes:
 
 def sizes(store: Store) -> dict[str, float]:
     """Bytes that the blocks of every artifact take on disk; those that share a file take an equal part of it each."""
-    found: list[tuple[str, os.stat_result]] = []
+    files: list[tuple[str, os.stat_result]] = []
     for key in store.keys("weights"):
         with contextlib.suppress(FileNotFoundError):  # removed while we look
-            found += [(key, path.stat()) for path in store.folder("weights", key).glob("block-*.safetensors")]
-    sharing = Counter((facts.st_dev, facts.st_ino) for _, facts in found)
+            files += [(key, path.stat()) for path in store.folder("weights", key).glob("block-*.safetensors")]
+    links = Counter((facts.st_dev, facts.st_ino) for _, facts in files)
     total: defaultdict[str, float] = defaultdict(float)
-    for key, facts in found:
-        total[key] += facts.st_size / sharing[facts.st_dev, facts.st_ino]
+    for key, facts in files:
+        total[key] += facts.st_size / links[facts.st_dev, facts.st_ino]
     return dict(total)
 
 
@@ -129,13 +150,13 @@ class Stage:
         return self.store.root / "staging" / self.key
 
     def reports(self) -> list[BlockReport]:
-        """The reports of the leading blocks that are whole, in order. Damage ends the line: the rest is made again."""
-        found: list[BlockReport] = []
-        while self._whole(len(found), _block_name(len(found))):
-            data = self._facts(len(found))["report"]
+        """The reports of the leading blocks that are whole, in order. Blocks after a damaged one are made again."""
+        reports: list[BlockReport] = []
+        while self._whole(len(reports), _block_name(len(reports))):
+            data = self._facts(len(reports))["report"]
             layers = tuple(LayerReport.from_json(layer) for layer in data.pop("layers"))
-            found.append(BlockReport(**{**data, "layers": layers, "resumed": True}))
-        return found
+            reports.append(BlockReport(**{**data, "layers": layers, "resumed": True}))
+        return reports
 
     def _facts(self, block: int) -> dict[str, Any]:
         """A finished block's report, and the sums of the files that it left."""
@@ -231,9 +252,9 @@ class Stage:
 
     def _commit(self) -> None:
         """The rest of a seal, from the manifest on: whoever finds one in a staging folder can do it."""
-        kept = {"manifest.json", *_manifest(self.folder)}
+        expected = {"manifest.json", *_manifest(self.folder)}
         for path in sorted(self.folder.iterdir()):
-            if path.name not in kept:
+            if path.name not in expected:
                 path.unlink()
                 fault_injection.point("scratch removed")
         final = self.store.folder("weights", self.key)
@@ -267,10 +288,10 @@ def stage(store: Store, key: str) -> Iterator[Stage | None]:
         if has(store, key):
             yield None
         else:
-            made = Stage(store, key)
-            with no_space_named(made.folder, 0):
-                made.folder.mkdir(parents=True, exist_ok=True)
-            yield None if made.finish() else made
+            staged = Stage(store, key)
+            with no_space_named(staged.folder, 0):
+                staged.folder.mkdir(parents=True, exist_ok=True)
+            yield None if staged.finish() else staged
 
 
 def _sum(path: Path) -> dict[str, Any]:
@@ -333,10 +354,10 @@ def _fault(file: BinaryIO, facts: dict[str, Any], key: str, deep: bool) -> str:
         return ""
     file.seek(0)
     try:
-        found = _sum_of(file) if shared is None else _facts_of(bit_planes.unfold(file.read(), key))
+        actual = _sum_of(file) if shared is None else _facts_of(bit_planes.unfold(file.read(), key))
     except Damaged:
-        found = None
-    return "" if found == facts else "is damaged (its checksum differs)"
+        actual = None
+    return "" if actual == facts else "is damaged (its checksum differs)"
 
 
 def quarantine(store: Store, key: str) -> Path:
@@ -354,8 +375,11 @@ def quarantine(store: Store, key: str) -> Path:
 
 
 def hold(store: Store, key: str) -> int | None:
-    """Tell that this process needs an artifact: until the descriptor is closed, `remove` refuses. None where no lock
-    can be made (a cache that is only read)."""
+    """Declare that this process needs an artifact: until the descriptor is closed, `remove` refuses.
+
+    Returns:
+        The descriptor, or None where no lock can be made (a read-only cache).
+    """
     try:
         return acquire(_use(store, key), shared=True, wait=True)
     except (OSError, KickError):
@@ -367,7 +391,7 @@ def _use(store: Store, key: str) -> Path:
 
 
 def pin(store: Store, key: str, on: bool = True) -> None:
-    """Keep an artifact whatever room is needed, or no longer."""
+    """Keep an artifact however much space is needed (`on`), or no longer."""
     mark = store.folder("weights", key) / "pinned"
     if on:
         replace_file(mark, b"")
@@ -382,7 +406,8 @@ def pinned(store: Store, key: str) -> bool:
 def remove(store: Store, key: str) -> bool:
     """Delete an artifact; it can be made again from its recipe. Outputs are never removed with it.
 
-    False, and nothing done, when it is not there, pinned, or in use: being made, or worn by a process.
+    Returns:
+        Whether it was removed: not when it is not there, pinned, being made, or applied by a process.
     """
     if pinned(store, key):
         return False
@@ -393,10 +418,10 @@ def remove(store: Store, key: str) -> bool:
         with locked(store.lock_path(key), timeout=0):
             if not folder.exists():
                 return False
-            doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-            os.rename(folder, doomed)
+            removed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+            os.rename(folder, removed)
             fault_injection.point("artifact gone")
-            shutil.rmtree(doomed)
+            shutil.rmtree(removed)
             return True
     except Timeout:
         return False

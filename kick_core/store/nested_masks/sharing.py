@@ -1,6 +1,6 @@
 """Artifacts of one method at rising sparsity keep their masks in one file a block, which each of them links to.
 
-Twelve nested masks take 4 bits a weight together instead of 12 (see `levels`). Every artifact stays complete: its
+Twelve nested masks take 4 bits per weight together instead of 12 (see `bit_planes`). Every artifact stays complete: its
 folder holds every block under the block's own name, one that is removed or set aside leaves the others, and nobody
 counts who links to what. A block's file is replaced by one rename, after it was shown that the shared one gives back,
 byte for byte, what the manifest tells of; so a reader finds a whole file at any time, and a process that is killed
@@ -61,10 +61,10 @@ def _alike(card: Card) -> str:
 
 
 def share(store: Store, among: Collection[str] | None = None) -> Iterator[Shared]:
-    """Let every series share its files where that takes less room (`among`: only those with one of these keys).
+    """Let every series share its files where that takes less space (`among`: only those with one of these keys).
 
     What is damaged, busy, removed meanwhile or not ours to change is left as it is, and so is the rest when there is
-    no room for a block more: nothing depends on it.
+    no space for one more block: nothing depends on it.
     """
     for keys in find(store):
         if among is None or not set(among).isdisjoint(keys):
