@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import functools
 import io
-import json
 import os
 import statistics
 import tempfile
@@ -31,6 +30,8 @@ from kick_core import keys, tasks
 from kick_core.records import Example, RunCard
 from kick_core.spec import Recipe, parse
 from kick_core.store import Store, open_store, results
+from kick_core.store.files import seal_json
+from kick_core.store.tables import checksum
 from tests import synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,7 +73,7 @@ def _run(store: Store, task: tasks.Task, asked: list[Example], recipe: Recipe, d
     right = hard * 0.94 + chance.random(n) * 0.06 < synthetic.quality(task.name, recipe)
     outputs, verdicts = _tables(task, asked, recipe, right, chance)
     _write(folder / "part.parquet", outputs)
-    total = results._sum((folder / "part.parquet").read_bytes())
+    total = checksum((folder / "part.parquet").read_bytes())
     os.replace(folder / "part.parquet", folder / f"part-00000-{n:05d}-{total}.parquet")
     _write(folder / f"verdicts-v{task.version}-{n:05d}.parquet", verdicts)
     card = RunCard(
@@ -81,7 +82,7 @@ def _run(store: Store, task: tasks.Task, asked: list[Example], recipe: Recipe, d
         protocol="strict", data="made up", examples=data, total=n, settings={}, plan="one", dtype="bfloat16",
         device="cuda", created="2026-11-23T02:00:00+00:00", versions={},
     )  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(card.to_json()))
+    (folder / "run.json").write_bytes(seal_json(card.to_json()))
 
 
 def _tables(

@@ -28,6 +28,10 @@ export default function({ data }) {
   if (data.page ? here !== data.page : data.others.includes(here)) return  // another page was opened meanwhile
   const url = new URL(location.href)
   url.search = data.query
+  const menu = document.querySelector('[data-testid=stSidebarCollapseButton] button')
+  // On a phone the menu covers the page that it has just opened.
+  if (menu && document.documentElement.dataset.page !== data.page && innerWidth < 640) menu.click()
+  document.documentElement.dataset.page = data.page
   if (url.href !== location.href) history.replaceState(history.state, '', url)
   // A link to another page of this app is opened by the app's own router, which listens to the history.
   const open = event => {

@@ -63,7 +63,7 @@ def _nothing() -> Words:
     return ()
 
 
-def _shown(model: str, under: str | None = None) -> Words:
+def shown_words(model: str, under: str | None = None) -> Words:
     """What the pages show of a model: protocol and kind of data."""
     return model, under or protocol(model), kind(model)
 
@@ -96,13 +96,13 @@ def scores() -> pd.DataFrame:
     return views.scores(store())
 
 
-@remembered(16, _shown)
+@remembered(16, shown_words)
 def current(model: str, protocol: str, kind: str) -> pd.DataFrame:
     """What the pages draw of a model, under the chosen protocol or another."""
     return views.current(scores(), model, protocol, kind)
 
 
-@remembered(16, _shown)
+@remembered(16, shown_words)
 def coverage(model: str, protocol: str, kind: str) -> pd.DataFrame:
     return views.coverage(store(), model, protocol=protocol, data=kind)
 
@@ -118,13 +118,13 @@ def claims(model: str, protocol: str, kind: str, together: bool) -> list[views.C
     return views.claims(views.verdicts_together(frame) if together else frame)
 
 
-@remembered(16, _shown)
+@remembered(16, shown_words)
 def recovered(model: str, protocol: str, kind: str) -> pd.DataFrame:
     """What every recovery brought back, task by task."""
     return views.recovered(store(), views.current(scores(), model, protocol, kind))
 
 
-@remembered(16, _shown)
+@remembered(16, shown_words)
 def searches(model: str, protocol: str, kind: str) -> list[tuple[search_tables.Family, pd.DataFrame, pd.DataFrame]]:
     """Families of recipes that differ in what was searched for: their layer allocation, and what searches measured."""
     frame = views.current(scores(), model, protocol, kind)

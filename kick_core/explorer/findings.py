@@ -57,7 +57,7 @@ def page() -> None:
         _poster(chosen)
     with right:
         _claims(chosen.model)
-    show(steps.each(_cards(chosen), chosen.percent))
+    show(steps.each(_cards(chosen.model, chosen.method), chosen.percent))
     heatmap.section(chosen.frame, chosen.recipe())
     forgetting.of(chosen.frame, chosen.recipe(chosen.percents[-1]), chosen.percent)
     left, right = st.columns([5, 3], gap="large")
@@ -157,9 +157,17 @@ def _claims(model: str) -> None:
                 show(cards.claim(claim))
 
 
-def _cards(chosen: Choice) -> dict[int, Safe]:
-    titles = views.task_titles(chosen.frame["task"].unique())
-    return {step: cards.metrics(chosen.frame, chosen.recipe(step), titles) for step in chosen.percents}
+def _words(model: str, method: str) -> data.Words:
+    return (*data.shown_words(model), method)
+
+
+@data.remembered(32, _words)
+def _cards(model: str, protocol: str, kind: str, method: str) -> dict[int, Safe]:
+    """The cards of a method at every sparsity."""
+    frame = views.current(data.scores(), model, protocol, kind)
+    titles = views.task_titles(frame["task"].unique())
+    percents = controls.percents(frame, method)
+    return {step: cards.metrics(frame, controls.recipe_at(frame, method, step), titles) for step in percents}
 
 
 def _broken(chosen: Choice) -> None:

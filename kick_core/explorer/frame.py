@@ -19,7 +19,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from kick_core import jobs, views
 from kick_core.errors import KickError
-from kick_core.explorer import address
+from kick_core.explorer import address, glossary
 from kick_core.explorer.safe import Child, Safe, many, show, style, tag
 
 _inside = ContextVar("inside_the_menu", default=False)
@@ -51,7 +51,7 @@ def main() -> None:
     try:
         style()
         _stamp.set(views.stamp(store()))
-        head, actions = st.columns([6, 1.4], vertical_alignment="top")
+        head, actions = st.columns([6, 2.6], vertical_alignment="top")
         slots = _Slots(head, st.container())
         slotted = _slots.set(slots)
         try:
@@ -60,9 +60,10 @@ def main() -> None:
         finally:
             _slots.reset(slotted)
         _unread()
-        if slots.shared:
-            with actions:
+        with actions, st.container(horizontal=True, horizontal_alignment="right"):
+            if slots.shared:
                 _share(*slots.shared)
+            glossary.button()
         with slots.under:
             for sentence in address.unknowns():
                 show(tag("p", sentence, cls="open", role="status"))
@@ -160,15 +161,15 @@ def provenance(rows: pd.DataFrame) -> Safe:
     """Where the numbers on a page come from: model, data, n, protocol, number format, date."""
     if rows.empty:
         return Safe("")
-    said = [
+    said: list[Child] = [
         f"model {_each(rows['model'])}",
         f"data {_each(rows['data'])}",
         f"n {_range(rows['n'])} of {_range(rows['total'])} a task",
-        f"protocol {_each(rows['protocol'])}, greedy",
+        many([_protocol(_each(rows["protocol"])), tag("span", ", greedy")]),
         *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
         *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
         f"{_each(rows['dtype'])} on {_each(rows['device'])}, asked by {_each(rows['engine'])}",
-        "95 % intervals",
+        glossary.term("95 % intervals", "95 % interval"),
         f"measured {_range(rows['created'].str[:10])}",
     ]
     return facts(said)
@@ -196,23 +197,27 @@ def moved(model: str) -> None:
 
 def _share(model: str, protocol: str, kind: str) -> None:
     """What to take along: the address of what is on the page, and a report that works offline."""
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        with st.popover("Share", icon=":material/link:"):
-            note("Whoever runs this explorer over the same cache sees with this address what you see.")
-            place = (st.context.url or "").partition("?")[0]
-            st.code(f"{place}?{address.query()}", language=None, wrap_lines=True)
-        st.download_button(
-            "Report",
-            data=lambda: views.report(store(), model, protocol, kind).encode(),
-            file_name="llm-kick-report.html",
-            mime="text/html",
-            on_click="ignore",
-            icon=":material/download:",
-            help="One file that works offline, slider included",
-        )
+    with st.popover("Share", icon=":material/link:"):
+        note("Whoever runs this explorer over the same cache sees with this address what you see.")
+        place = (st.context.url or "").partition("?")[0]
+        st.code(f"{place}?{address.query()}", language=None, wrap_lines=True)
+    st.download_button(
+        "Report",
+        data=lambda: views.report(store(), model, protocol, kind).encode(),
+        file_name="llm-kick-report.html",
+        mime="text/html",
+        on_click="ignore",
+        icon=":material/download:",
+        help="One file that works offline, slider included",
+    )
 
 
-def facts(words: Iterable[str]) -> Safe:
+def _protocol(name: str) -> Safe:
+    words = f"protocol {name}"
+    return glossary.term(words, name) if name in glossary.TERMS else tag("span", words)
+
+
+def facts(words: Iterable[Child]) -> Safe:
     """A line of provenance."""
     return many(tag("span", word) for word in words)
 

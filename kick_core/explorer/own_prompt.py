@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pandas as pd
 import streamlit as st
 
@@ -9,7 +11,7 @@ from kick_core import jobs, views
 from kick_core.errors import BadRequest, KickError
 from kick_core.explorer import address, answers, data
 from kick_core.explorer.frame import heading, note, store
-from kick_core.explorer.safe import TONE, Safe, show, tag
+from kick_core.explorer.safe import TONE, Safe, chip, show, tag
 from kick_core.jobs import Job
 from kick_core.views import example_text
 
@@ -85,36 +87,63 @@ def _open_example(row: pd.Series) -> str:
 
 
 def _answers(found: Job) -> None:
-    """Both answers, renewed while they are written."""
+    """Both answers, renewed while they are written; blind until one has guessed, if one wants to."""
     name, active = found.id, found.active
+    blind = len(found.spec["recipes"]) == 2 and address.choice("blind", (False, True), False, lambda key: st.toggle(
+        "Guess first: hide which model gave which answer", key=key, persist_state="session"
+    ))  # fmt: skip
 
     @st.fragment(run_every=0.4 if active else None)
     def written() -> None:
         job = jobs.job(store(), name)
         if active and not job.active:
             st.rerun()
-        _state(job)
-        given = {recipe: text.lstrip() for recipe, text in job.answers.items()}
-        texts = [(recipe, given.get(recipe)) for recipe in job.spec["recipes"]]
+        guess = st.session_state.get(f"guess-{name}")
+        hidden = blind and guess is None
+        _state(job, hidden)
+        recipes = list(job.spec["recipes"])
+        order = sorted(recipes, key=lambda recipe: hashlib.sha256(f"{name}{recipe}".encode()).digest())
+        shown = order if blind else recipes
+        texts = [job.answers[recipe].lstrip() if recipe in job.answers else None for recipe in shown]
         marked: tuple[Safe | None, ...] = (None,) * len(texts)
-        if not job.active and len(texts) == 2 and all(text for _, text in texts):
-            marked = answers.both(str(texts[0][1]), str(texts[1][1]))
+        if not job.active and len(texts) == 2 and all(texts):
+            marked = answers.both(str(texts[0]), str(texts[1]))
             show(tag("p", tag("span", "Marked", cls="shared"), ": what both say.", cls="quiet"))
-        for place, (recipe, text), words in zip(st.columns(len(texts)), texts, marked, strict=True):
+        names = ["First answer", "Second answer"] if hidden else shown
+        for place, title, text, words in zip(st.columns(len(texts)), names, texts, marked, strict=True):
             with place:
-                _one(recipe, text, words, job)
+                _one(title, text, words, job)
+        if hidden and not job.active and all(texts):
+            _guess(name, recipes[-1])
+        elif blind and guess is not None:
+            right = shown[guess] == recipes[-1]
+            show(tag("p", chip("right" if right else "wrong"), f" {recipes[-1]} gave the "
+                     f"{('first', 'second')[shown.index(recipes[-1])]} answer."))  # fmt: skip
 
     written()
 
 
-def _state(job: Job) -> None:
+def _guess(name: str, recipe: str) -> None:
+    """Which of the two answers is the compressed model's?"""
+
+    def take(at: int) -> None:
+        st.session_state[f"guess-{name}"] = at
+
+    show(tag("p", "Which of them is ", tag("b", recipe), "?"))
+    with st.container(horizontal=True):
+        st.button("The first", key="guess-first", on_click=take, args=(0,))
+        st.button("The second", key="guess-second", on_click=take, args=(1,))
+
+
+def _state(job: Job, hidden: bool) -> None:
     spec = job.spec
+    told = "" if hidden else f" · {job.message}"
     how = "greedy" if not spec["temperature"] else f"temperature {spec['temperature']}, seed {spec['seed']}"
     show(
         answers.box(str(spec["prompt"])),
         tag(
             "div", tag("span", job.state, cls=f"chip {TONE.get(job.state, 'open')}"),
-            tag("span", f"{spec['model']} · {how} · at most {spec['new_tokens']} tokens · {job.message}", cls="quiet"),
+            tag("span", f"{spec['model']} · {how} · at most {spec['new_tokens']} tokens{told}", cls="quiet"),
             cls="answer", style="margin:.4rem 0", **{"data-ask": job.id, "data-state": job.state},
         ),
     )  # fmt: skip

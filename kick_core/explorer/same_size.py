@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from kick_core.explorer import charts, data
+from kick_core.explorer import charts, data, three
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import show, tag
 from kick_core.views import search_tables, size_charts
@@ -29,6 +29,7 @@ def page(frame: pd.DataFrame, task: str) -> None:
     )  # fmt: skip
     note("The dotted line joins the best at each size. Click a point to make it B.")
     _table(rows, weights)
+    three.section(rows)
     for number, found in enumerate(data.searches(str(frame["model"].iloc[0]))):
         _searched(frame, number, *found)
 
@@ -77,8 +78,21 @@ def _weights(model: str) -> int:
     return int(mine.iloc[-1]) if len(mine) else 0
 
 
+def _best(rows: pd.DataFrame) -> set[str]:
+    """The recipes on the front of size and score, and those of the same size that its intervals cannot tell apart."""
+    front = size_charts.frontier(rows)
+    sign = 1 if rows["higher_is_better"].iloc[0] else -1
+    least = "low" if sign > 0 else "high"
+    best = set(front["recipe"])
+    for _, top in front.iterrows():
+        near = rows[(rows["bits_per_weight"] / top["bits_per_weight"] - 1).abs() < 0.02]
+        reach = near["high" if sign > 0 else "low"]
+        best |= set(near.loc[sign * reach >= sign * top[least], "recipe"])
+    return best
+
+
 def _table(rows: pd.DataFrame, weights: int) -> None:
-    best = set(size_charts.frontier(rows)["recipe"])
+    best = _best(rows)
     share = 100 if rows["higher_is_better"].iloc[0] else 1
     shown = rows.sort_values("bits_per_weight").assign(
         megabytes=rows["bits_per_weight"] * weights / 8e6 if weights else float("nan"),
@@ -88,7 +102,10 @@ def _table(rows: pd.DataFrame, weights: int) -> None:
     form = "%.1f %%" if share == 100 else "%.2f"
     number = st.column_config.NumberColumn
     columns = {
-        "label": "recipe", "megabytes": number("MB", format="%.2f"), "best": "best at its size",
+        "label": "recipe", "megabytes": number("MB", format="%.2f"), "best": st.column_config.CheckboxColumn(
+            "best at its size", help="The best of those of at most this size, and those of this size whose interval "
+            "reaches it: they cannot be told apart"
+        ),
         "bits_per_weight": number("bits / weight", format="%.2f"), "n": "n", "verdict": "against dense",
         "score": number(str(rows["title"].iloc[0]), format=form), "low": number("from", format=form),
         "high": number("to", format=form),

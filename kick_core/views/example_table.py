@@ -93,9 +93,9 @@ def answers(store: Store, run: Asked, examples: Mapping[str, Example]) -> dict[s
 
 
 def question(example: Example) -> str:
-    """The question alone where the data names it, else the end of the prompt."""
+    """The question alone where the data names it, else the last paragraph of the prompt."""
     known = example.meta.get("question")
-    return str(known) if known else "\n\n".join(example.prompt)[-400:]
+    return str(known) if known else "\n\n".join(example.prompt).strip().split("\n\n")[-1]
 
 
 def gold_words(example: Example) -> str:

@@ -45,6 +45,7 @@ OURS = {
     "contextvars",
     "dataclasses",
     "functools",
+    "hashlib",
     "html",
     "itertools",
     "math",

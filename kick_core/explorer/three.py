@@ -1,0 +1,85 @@
+"""A, B, C: dense, a pruned and a quantized recipe of about the same bytes, answer beside answer."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from kick_core import views
+from kick_core.explorer import address, answers, data
+from kick_core.explorer.frame import heading, note
+from kick_core.explorer.safe import Safe, many, show, tag
+from kick_core.explorer.stepper import stepper
+from kick_core.views.example_text import gold, question, said
+
+
+def section(rows: pd.DataFrame) -> None:
+    """The examples that dense has right and on which the two others differ, one at a time.
+
+    Args:
+        rows: one task's rows of a `current` frame.
+    """
+    pair = _pair(rows)
+    if pair is None:
+        return
+    pruned, quantized = pair
+    heading(
+        "The same bytes, three answers",
+        f"{pruned['label']} takes {pruned['bits_per_weight']:.2f} bits per weight, {quantized['label']} "
+        f"{quantized['bits_per_weight']:.2f}: no two measured recipes of the two kinds are closer.",
+    )
+
+    @st.fragment
+    def examples() -> None:
+        ids = _apart(pruned, quantized)
+        if not ids:
+            note("Both answer alike wherever dense is right.")
+            return
+        opened = address.value("three")
+        at = ids.index(opened) if opened in ids else 0
+        stepper("stepper-three", len(ids), at, lambda place: address.say("three", ids[place]))
+        address.say("three", ids[at])
+        _answers(data.detail(pruned, ids[at]), pruned, quantized)
+        address.write_fragment("address-three")
+
+    examples()
+
+
+def _pair(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
+    """The pruned and the quantized recipe whose sizes are closest; the smallest such pair where several are."""
+    known = rows[rows["dense_run"] != ""].sort_values("bits_per_weight")
+    pruned, grids = known[known["kind"].isin(("ratio", "pattern"))], known[known["kind"] == "bits"]
+    pairs = [
+        (abs(one["bits_per_weight"] - other["bits_per_weight"]), one["bits_per_weight"], one, other)
+        for _, one in pruned.iterrows() for _, other in grids.iterrows()
+    ]  # fmt: skip
+    best = min(pairs, key=lambda pair: pair[:2], default=None)
+    return (best[2], best[3]) if best else None
+
+
+def _apart(one: pd.Series, other: pd.Series) -> list[str]:
+    """The ids that dense has right and of which the two recipes have one right and one wrong."""
+    if one["task"] in views.task_names(measures="fluency", unlisted=True):
+        return []
+    first, second = (data.examples(row, row["dense_run"]).set_index("id")["flip"] for row in (one, other))
+    both = pd.DataFrame({"one": first, "other": second}).dropna()
+    apart = both[(both["one"] != both["other"]) & both.isin(("both right", "broke")).all(axis=1)]
+    return [str(name) for name in apart.index]
+
+
+def _answers(detail: views.Detail, one: pd.Series, other: pd.Series) -> None:
+    show(
+        answers.box(question(detail)),
+        tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem"),
+    )
+    dense = detail.of(str(one["dense_run"]))
+    given = [dense, *(detail.of(str(row["run"])) for row in (one, other))]
+    for place, answer in zip(st.columns(3), given, strict=True):
+        with place:
+            if answer is None or dense is None:
+                show(tag("p", "Not evaluated on this example.", cls="quiet"))
+                continue
+            text = said(detail, answer)
+            marked: Safe = many([tag("span", text)]) if answer is dense else answers.both(said(detail, dense), text)[1]
+            show(answers.head(answer.label, answer), answers.box(marked))
+            show(tag("p", answers.repetition_note(answer), cls="quiet"))
