@@ -15,7 +15,7 @@ from kick_core.explorer.safe import Safe, many, show, tag
 from kick_core.views import NOT_MEASURED, percent
 from kick_core.views.chart_style import Row, each
 
-MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?"}
+MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?", "nothing to lose": "–"}
 """A verdict without a colour: surely kept, surely not, cannot tell."""
 
 

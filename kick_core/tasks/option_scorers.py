@@ -13,6 +13,9 @@ from kick_core.records import Example, Output
 from kick_core.tasks.base import Score
 from kick_core.tasks.wording import lettered
 
+GUESSED = frozenset(("accuracy", "accuracy_per_byte", "gold_probability"))
+"""Scorers for which a blind guess scores one over the number of options; for every other one it scores 0."""
+
 
 def letters_of(example: Example) -> tuple[str, ...]:
     """The letters of an example's options: A, B, C and D where there are four."""

@@ -15,18 +15,23 @@ from numpy.typing import NDArray
 from kick_core import stats
 from kick_core.store import Store
 from kick_core.tasks import DESCRIPTIVE, Task
+from kick_core.tasks.option_scorers import GUESSED
 from kick_core.tasks.scorers import normalise
 from kick_core.views import clusters, load
 from kick_core.views.load import Asked, VerdictColumns
 
 NOT_MEASURED = "not measured"
 
+AT_FLOOR = "nothing to lose"
+"""The verdict where the dense model itself may be guessing: whatever is kept of that is no knowledge."""
+
 RIGHT = 1.0
 """A graded answer counts as right when nothing is missing; that is also what the scorers' "why" says."""
 
 _SIDES = (
     "share_kept", "share_low", "share_high", "both_right", "broke", "fixed", "both_wrong", "detectable",
-    "changed", "changed_low", "changed_high", "needed", "p_matching", "p_not_matching",
+    "changed", "changed_low", "changed_high", "needed", "p_matching", "p_not_matching", "share_above",
+    "share_above_low", "share_above_high",
 )  # fmt: skip
 
 
@@ -63,9 +68,31 @@ def average(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: V
         row |= nothing()
     else:
         row |= against(store, run, mine, base)
+        row |= _above_floor(store, run, scorer, mine, base)
     if scorer in DESCRIPTIVE:
         row |= dict.fromkeys(_SIDES, math.nan) | {"verdict": NOT_MEASURED}
     return row
+
+
+def floor(store: Store, run: Asked, scorer: str) -> float:
+    """The score of a blind guess under one scorer."""
+    return load.chance(store, run) if run.task.kind == "choose" and scorer in GUESSED else 0.0
+
+
+def _above_floor(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: VerdictColumns) -> dict[str, Any]:
+    """The share kept of what is no guess; no share and no verdict at all where dense may be guessing itself."""
+    ids, at_base, at_mine = pair(base, mine)
+    before, after = base.score[at_base], mine.score[at_mine]
+    groups, guess = clusters.of(store, run.card.examples, ids), floor(store, run, scorer)
+    if not ids.size or not stats.is_share(before):
+        return {}
+    if not stats.anything_to_lose(stats.clustered_score(before, groups), guess):
+        lost = ("share_kept", "share_low", "share_high", "needed", "p_matching", "p_not_matching")
+        return dict.fromkeys(lost, math.nan) | {"verdict": AT_FLOOR}
+    if not guess or not stats.is_share(after):
+        return {}
+    share = stats.share_above_chance(before, after, guess, groups)
+    return _named(("share_above", "share_above_low", "share_above_high"), share)
 
 
 def against(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns) -> dict[str, Any]:

@@ -58,6 +58,9 @@ COLUMNS = {
     "share_kept": "float",
     "share_low": "float",
     "share_high": "float",
+    "share_above": "float",
+    "share_above_low": "float",
+    "share_above_high": "float",
     "difference": "float",
     "diff_low": "float",
     "diff_high": "float",
@@ -213,7 +216,12 @@ def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dic
         other = None if run.recipe.target is None else base.get(scorer)
         row |= paired.numbers(store, run, scorer, mine, other)
         if run.recipe.target is None:
-            row |= {"dense_score": row["score"], "share_kept": 1.0, "verdict": DENSE}
+            guess = paired.floor(store, run, scorer)
+            known = run.task.aggregate == "exp" or stats.anything_to_lose(
+                stats.Interval(row["score"], row["low"], row["high"], row["n"]), guess
+            )
+            row |= {"dense_score": row["score"], "share_kept": 1.0 if known and row["n"] else math.nan}
+            row["verdict"] = DENSE if known else paired.AT_FLOOR
         rows.append(row | {"together": row["verdict"], "compared": 0})  # until `_families` knows the others
     return rows
 

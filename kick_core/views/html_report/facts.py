@@ -20,7 +20,7 @@ from kick_core.views.html_report import svg
 from kick_core.views.markup import Child, Safe, many, tag
 from kick_core.views.scores import NOT_MEASURED, current, scores
 
-MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?"}
+MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?", "nothing to lose": "–"}
 """Beside the colours, for those who print in black or do not see them."""
 
 
