@@ -295,6 +295,8 @@ class Calibration:
         seed: of the sample of windows.
         propagate: which activations the next block sees: those of the compressed blocks before it (the papers'
             sequential procedure) or those of the dense model.
+        min_tokens: a matrix that fewer tokens reach (an expert that is seldom chosen) is compressed as if no data were
+            there, on a flat Hessian.
 
     Raises:
         BadRequest: a number below what makes sense, or an unknown propagation.
@@ -305,8 +307,11 @@ class Calibration:
     length: int | None = None
     seed: int = 0
     propagate: Literal["compressed", "dense"] = "compressed"
+    min_tokens: int = 1
 
     def __post_init__(self) -> None:
+        if self.min_tokens < 1:
+            raise BadRequest(f"min_tokens {self.min_tokens}: at least 1 token makes statistics")
         if self.windows is not None and self.windows < 1:
             raise BadRequest(f"{self.windows} calibration windows: at least 1 is needed")
         if self.length is not None and self.length < 2:

@@ -23,7 +23,7 @@ from kick_core.artifacts.loaded_model import OpenModel, artifact_key, calibratio
 from kick_core.compression import codec
 from kick_core.compression.calibration import token_windows, window_length
 from kick_core.compression.recovery import adapters
-from kick_core.compression.walk import Walked, make_card, needs_data, walk, walk_many
+from kick_core.compression.walk import Walked, few_tokens, make_card, needs_data, walk, walk_many
 from kick_core.errors import BadRequest, KickError
 from kick_core.methods import storage
 from kick_core.methods.recovery_options import Recovery
@@ -131,8 +131,9 @@ class ArtifactBuilder:
         ids = self.ids().to(opened.model.device) if needs_data(recipe) else None
         propagate = self.calibration.propagate
         for walked in walk(
-            opened.model, recipe, ids, propagate=propagate, start=len(reports), hold=opened.hold, plan=plan, **inputs
-        ):
+            opened.model, recipe, ids, propagate=propagate, start=len(reports), hold=opened.hold, plan=plan,
+            min_tokens=self.calibration.min_tokens, **inputs,
+        ):  # fmt: skip
             stage.add(walked.report, _block_bytes(walked), _hidden_bytes(walked))
             reports.append(walked.report)
             yield walked.report
@@ -249,7 +250,15 @@ class ArtifactBuilder:
                 plans[recipe] = planning.found
             ids = self.ids().to(opened.model.device)
             places, needed = dict(ours), {recipe: plan for recipe, plan in plans.items() if plan is not None}
-            for recipe, one in walk_many(opened.model, list(places), ids, start=start, hold=opened.hold, plans=needed):
+            for recipe, one in walk_many(
+                opened.model,
+                list(places),
+                ids,
+                start=start,
+                hold=opened.hold,
+                plans=needed,
+                min_tokens=self.calibration.min_tokens,
+            ):
                 if one.report.block == len(reports[recipe]):
                     places[recipe].add(one.report, _block_bytes(one), None)
                     reports[recipe].append(one.report)
@@ -331,7 +340,7 @@ class ArtifactBuilder:
         return int(_SPACE_MARGIN * written)
 
     def _warnings(self, recipe: Recipe, layers: list[LayerReport]) -> tuple[str, ...]:
-        warnings = []
+        warnings = [*few_tokens(layers, self.calibration.min_tokens)]
         target, bits = (recipe.then or recipe).target, gguf.bits_of(self.opened.source.folder)
         if isinstance(target, IntGrid) and bits is not None and target.bits >= bits:
             origin = gguf.origin(self.opened.source.folder)

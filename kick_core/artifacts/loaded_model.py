@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core import keys, methods, tasks
@@ -24,9 +24,18 @@ from kick_core.compression.activations import BATCH
 from kick_core.compression.calibration import digest
 from kick_core.compression.walk import needs_data
 from kick_core.errors import KickError
-from kick_core.models.blocks import Matrix, decoder_blocks, matrices, plain_products
+from kick_core.models.blocks import (
+    Matrix,
+    decoder_blocks,
+    found_otherwise,
+    matrices,
+    once_overlooked,
+    plain_products,
+    understood,
+)
 from kick_core.models.loading import device_of, open_model, open_tokenizer
 from kick_core.models.quantized import decoder, quantization
+from kick_core.models.replay import carried
 from kick_core.models.shards import Shards, open_streamed, path_of, resident, streams
 from kick_core.models.source import Source, find
 from kick_core.spec import Calibration, ModelRef, Recipe
@@ -65,8 +74,13 @@ class OpenModel:
     def _blocks_path(self) -> str:
         return path_of(self.model, decoder_blocks(self.model))
 
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks. Raises KickError when something in them was not understood."""
+        return understood(self.model, self.hold)
+
     def block_matrices(self, block: int) -> list[Matrix]:
-        return matrices(decoder_blocks(self.model)[block])
+        """The matrices of a block that are compressed. Raises KickError as `blocks` does."""
+        return matrices(self.blocks()[block])
 
     def dense(self, block: int, matrix: Matrix) -> Tensor:
         """A matrix's dense weight [out, in], on the CPU."""
@@ -168,7 +182,7 @@ def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:
         "propagate": calibration.propagate,
         "source": calibration.source,
         "seed": calibration.seed,
-    }
+    } | ({"min_tokens": calibration.min_tokens} if calibration.min_tokens != 1 else {})
 
 
 SOLVED_ON = {"cuda": "cuda 2"}
@@ -181,17 +195,24 @@ def artifact_key(
     """The key of what a recipe makes of this model; `facts` of the calibration where the method looks at data,
     `trained_on` [windows, length] the token ids that a recovery by training reads.
     """
+    opened.blocks()
     seen = None
     if needs_data(recipe):
         assert facts is not None
         seen = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
         # inputs of such linears were once overlooked, and artifacts made on flat statistics
         seen |= {"products": "seen"} if plain_products(opened.model) else {}
+        seen |= {"products": "watched"} if once_overlooked(opened.model) else {}
+        seen |= {"calls": "carried"} if carried(opened.model, opened.hold) else {}
+        seen |= {"min_tokens": facts["min_tokens"]} if "min_tokens" in facts else {}
     solves = methods.needs(recipe) == "gram" or methods.plans(recipe) or methods.recovery(recipe) is not None
     trained = {} if trained_on is None else {"trained on": digest(trained_on)}
+    # routers were once compressed in some families, and matrices that are no linears left out
+    blocks = {"matrices": "watched"} if found_otherwise(opened.model) else {}
     return keys.key(
         "weights",
         trained
+        | blocks
         | {
             "model": opened.source.fingerprint,
             "dtype": opened.dtype,

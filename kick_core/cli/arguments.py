@@ -87,6 +87,12 @@ def _calibration(command: ArgumentParser, *, windows: int | None = 128) -> None:
     group.add_argument("--length", type=int, help="tokens per window (default: the model's context, at most 2048)")
     group.add_argument("--seed", type=int, help="which windows are drawn (default 0)")
     group.add_argument("--propagate", help="compressed (the papers' procedure) or dense")
+    group.add_argument(
+        "--min-tokens",
+        type=int,
+        metavar="N",
+        help="an expert that fewer tokens reach is compressed on a flat Hessian, as without data (default 1)",
+    )
 
 
 def _evaluation(command: ArgumentParser) -> None:

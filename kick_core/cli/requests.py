@@ -16,7 +16,7 @@ from kick_core.tasks.data import questions
 def calibration(args: Namespace, default: Calibration) -> Calibration:
     """The calibration that the arguments name; what they leave open is the default's."""
     named = {"source": args.calibration, "windows": args.windows, "length": args.length}
-    named |= {"seed": args.seed, "propagate": args.propagate}
+    named |= {"seed": args.seed, "propagate": args.propagate, "min_tokens": args.min_tokens}
     return replace(default, **{name: value for name, value in named.items() if value is not None})
 
 

@@ -6,8 +6,7 @@ tensor, and hold every token once: windows are full, so padding never enters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,7 +16,9 @@ from transformers import PreTrainedModel
 
 from kick_core.errors import KickError
 from kick_core.methods import InputStats, Need
-from kick_core.models.blocks import Call, eager_experts, first_inputs, run_block, watched_inputs
+from kick_core.models.blocks import Call, eager_experts, watched_inputs
+from kick_core.models.layout import Hold, all_in_place
+from kick_core.models.replay import Replay, replay
 
 BATCH = 8
 """Windows in one forward. Sums are made in this order, so it is part of what an artifact's key names."""
@@ -25,14 +26,6 @@ BATCH = 8
 
 COMPARED = 4096
 """Tokens on which a block's outputs are compared, before and after: full windows of the first batch."""
-
-Hold = Callable[[int], AbstractContextManager[None]]
-"""Has a block's weights in place while it is worked on (see `kick_core.models.shards.resident`)."""
-
-
-def all_in_place(block: int) -> AbstractContextManager[None]:
-    """The `Hold` of a model that is in memory as a whole."""
-    return nullcontext()
 
 
 @dataclass(slots=True)
@@ -100,21 +93,26 @@ class Inputs:
 
     They lie on the model's device where they fit beside its work, else in host memory. When the device runs
     out of memory all the same, they are moved to the host, then the windows of one forward are halved; what
-    was done is told in `notes`. `make_calls` gives every block's call for a number of windows.
+    was done is told in `notes`. `replay` calls the blocks as the library does.
     """
 
     hidden: Tensor
     device: torch.device
-    make_calls: Callable[[int], list[Call]]
+    replay: Replay
     batch: int
+    min_tokens: int = 1
     relieved: int = 0
     notes: list[str] = field(default_factory=list)
-    _calls: dict[int, list[Call]] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Tokens in a window."""
+        return int(self.replay.ids.shape[1])
 
     @property
     def few(self) -> int:
         """Windows of the first batch on which a changed block is compared with the dense one."""
-        return min(self.batch, len(self.hidden), -(-COMPARED // self.hidden.shape[1]))
+        return min(self.batch, len(self.hidden), -(-COMPARED // self.length))
 
     def outputs(
         self, block: nn.Module, index: int, *, again: bool = True, most: int | None = None
@@ -128,11 +126,12 @@ class Inputs:
         while start < len(self.hidden):
             part = self.hidden[start : start + min(self.batch, most or self.batch)].to(self.device)
             try:
-                output = run_block(block, part, self.call(len(part), index))
+                rows = slice(start, start + len(part))
+                output = self.replay.run(block, rows, index, part, keep=most is None)
             except torch.OutOfMemoryError as error:
                 failed = str(error)
             else:
-                yield slice(start, start + len(part)), output
+                yield rows, output
                 start += len(part)
                 continue
             # outside the handler: its traceback would keep the failed forward's tensors alive
@@ -140,17 +139,17 @@ class Inputs:
             if not again:
                 return
 
-    def prepare(self) -> None:
-        """Make the calls for the batches to come: making one asks the first block a token, which nobody may count."""
-        for start in range(0, len(self.hidden), self.batch):
-            self.call(min(self.batch, len(self.hidden) - start), 0)
-        self.call(self.few, 0)
-
     def call(self, windows: int, block: int) -> Call:
-        """What a block is called with for so many windows."""
-        if windows not in self._calls:
-            self._calls[windows] = self.make_calls(windows)
-        return self._calls[windows][block]
+        """What a block is called with for so many windows, whichever they are.
+
+        Raises KickError where that follows from the windows.
+        """
+        if self.replay.carried:
+            raise KickError(
+                f"{type(self.replay.model).__name__}: what its blocks are handed follows from the text and is not "
+                f"known for windows in another order: recover=blocks cannot fit them"
+            )
+        return self.replay.call(windows, block)
 
     def _relieve(self, windows: int, failed: str) -> None:
         self.relieved += 1
@@ -162,7 +161,7 @@ class Inputs:
             self.notes.append(f"out of memory: went on with {self.batch} windows in one forward")
         else:
             raise KickError(
-                f"out of memory with one window of {self.hidden.shape[1]} tokens in a forward ({failed}): "
+                f"out of memory with one window of {self.length} tokens in a forward ({failed}): "
                 f"use a shorter --length or --device cpu"
             )
         release()
@@ -198,34 +197,41 @@ def _place(device: torch.device, size: int) -> torch.device:
     return device
 
 
-def first(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None = None, hold: Hold = all_in_place) -> Inputs:
-    """The inputs of block 0 for token ids [windows, length], or of the block whose saved `hidden` is given."""
+def first(
+    model: PreTrainedModel,
+    ids: Tensor,
+    hidden: Tensor | None = None,
+    hold: Hold = all_in_place,
+    *,
+    min_tokens: int = 1,
+) -> Inputs:
+    """The inputs of block 0 for token ids [windows, length], or of the block whose saved `hidden` is given.
 
-    def entering(part: Tensor) -> tuple[Tensor, list[Call]]:
-        with hold(0):  # one token goes through the first block, to see what it returns
-            return first_inputs(model, part)
-
+    Raises KickError for a model whose blocks cannot be called as the library does.
+    """
+    walked = replay(model, ids, hold)
     if hidden is None:
-        states, calls = entering(ids[:BATCH])
+        states = walked.begin(slice(0, min(BATCH, len(ids))))
         place = _place(model.device, len(ids) * states[0].nbytes)
         hidden = torch.empty((len(ids), *states.shape[1:]), dtype=states.dtype, device=place)
-        for rows in (slice(start, start + BATCH) for start in range(0, len(ids), BATCH)):
-            hidden[rows] = states if rows.start == 0 else entering(ids[rows])[0]
-        known = {len(states): calls}
+        for rows in (slice(start, min(start + BATCH, len(ids))) for start in range(0, len(ids), BATCH)):
+            hidden[rows] = states if rows.start == 0 else walked.begin(rows)
     else:
-        hidden, known = hidden.to(_place(model.device, hidden.nbytes)), {}
-    return Inputs(hidden, model.device, lambda windows: entering(ids[:windows])[1], batch=BATCH, _calls=known)
+        hidden = hidden.to(_place(model.device, hidden.nbytes))
+    return Inputs(hidden, model.device, walked, BATCH, min_tokens)
 
 
 @dataclass(slots=True)
 class Dense:
     """What one pass through a block with its own weights told: statistics by matrix, its outputs for the first
     batch, and for all windows where they were asked for. `energies` keeps each matrix's ‖WX‖², once it was asked for.
+    Matrices without statistics were reached by fewer than the calibration's `min_tokens`; `tokens` counts those too.
     """
 
     stats: dict[str, InputStats]
     first: Tensor
     outputs: Tensor | None
+    tokens: dict[str, int] = field(default_factory=dict)
     energies: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -254,7 +260,6 @@ def _attempt(
             tallies.update(dict.fromkeys(names, StatsAccumulator(tensor.shape[-1], need, tensor.device)))
         tallies[names[0]].add(tensor)
 
-    inputs.prepare()
     before, early = inputs.relieved, None
     outputs = torch.empty_like(inputs.hidden) if keep else None
     with eager_experts(model), watched_inputs(block, see):
@@ -269,7 +274,8 @@ def _attempt(
     # matrices that share a tally share what is worked out from it
     stats = {id(tally): tally.stats() for tally in tallies.values()}
     assert early is not None
-    return Dense({name: stats[id(tally)] for name, tally in tallies.items()}, early, outputs)
+    enough = {name: stats[id(tally)] for name, tally in tallies.items() if tally.tokens >= inputs.min_tokens}
+    return Dense(enough, early, outputs, {name: tally.tokens for name, tally in tallies.items()})
 
 
 def require_finite(tensor: Tensor, what: str) -> None:

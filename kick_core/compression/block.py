@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -130,10 +131,11 @@ def compress_block(
         loss = _relative_loss(dense, matrix.name, weight, result) if dense and stats.tokens else None
         matrix.write(result.weight)
         told = torch.stack([zeros.double(), *([] if loss is None else [loss.double()])]).tolist()
+        tokens = None if dense is None else dense.tokens.get(matrix.name, 0)
         seconds = time.perf_counter() - began + spent
         rows, cols = weight.shape
-        lost = told[1] if told[1:] else None
-        layers.append(LayerReport(matrix.name, rows, cols, int(told[0]), lost, seconds, result.note))
+        lost = told[1] if told[1:] and math.isfinite(told[1]) else None
+        layers.append(LayerReport(matrix.name, rows, cols, int(told[0]), lost, seconds, result.note, tokens))
         results[matrix.name] = result
     return results, layers
 

@@ -7,6 +7,7 @@ matrix, and blocks say themselves which linears share an input.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +19,12 @@ from transformers import PreTrainedModel
 
 from kick_core import methods
 from kick_core.compression import activations, allocation
-from kick_core.compression.activations import Hold, all_in_place
 from kick_core.compression.block import Choose, compress_block, made_together, require_finite, with_ready
 from kick_core.compression.recovery.blocks import reconstruct
 from kick_core.errors import BadRequest
 from kick_core.methods import CompressedMatrix
-from kick_core.models.blocks import decoder_blocks, matrices
+from kick_core.models.blocks import decoder_blocks, left_alone, matrices, understood
+from kick_core.models.layout import Hold, all_in_place
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport, StructuredMask
 from kick_core.spec import Calibration, Recipe, parse
 
@@ -64,8 +65,11 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
 
 @dataclass(slots=True)
 class Walked:
-    """One finished block. `hidden` is the next block's input; None behind the last block, and when the method looks at
-    no data. `dense` is what the dense model's next block would be given, where blocks are fitted to it.
+    """One finished block.
+
+    `hidden` is the next block's input; None behind the last block, when the method looks at no data, and where a block
+    is handed more than that, so that a stopped walk begins anew. `dense` is what the dense model's next block would be
+    given, where blocks are fitted to it.
     """
 
     report: BlockReport
@@ -91,12 +95,18 @@ def walk(
     dense: Tensor | None = None,
     hold: Hold = all_in_place,
     plan: LayerPlan | None = None,
+    min_tokens: int = 1,
 ) -> Iterator[Walked]:
     """Compress a model in place, block by block from `start` on; with a `plan`, every matrix as it says.
 
     `ids` [windows, length] are calibration tokens, full windows without padding (None for methods that look
     at no data). `hidden` and `dense` are the saved inputs of block `start` (see `Walked`) when a stopped walk goes
-    on. `hold` brings a block's weights where the model is not in memory as a whole.
+    on. `hold` brings a block's weights where the model is not in memory as a whole. Matrices that fewer than
+    `min_tokens` tokens reach are compressed on flat statistics.
+
+    Raises:
+        BadRequest: When data is needed and not given, or the recipe is made elsewhere.
+        KickError: For a model that is not understood, or numbers that are not finite.
     """
     asked = methods.resolve(recipe)
     if asked.target is None:
@@ -105,12 +115,12 @@ def walk(
         raise BadRequest(
             f"{recipe.text} is trained from a finished artifact: make it in a cache, by kick compress or kick_core.load"
         )
-    blocks = decoder_blocks(model)
+    blocks = understood(model, hold)
     inputs = aim = None
     if needs_data(asked):
         if ids is None:
             raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
-        inputs = activations.first(model, ids, hidden, hold)
+        inputs = activations.first(model, ids, hidden, hold, min_tokens=min_tokens)
         if fits_blocks(asked) and propagate == "compressed":  # else both see the dense model's activations
             aim = activations.first(model, ids, dense, hold)
     choose = _chooser(model, asked, ids, hold, plan)
@@ -166,11 +176,14 @@ def _walk_block(
     if aim and wanted is not None:
         aim.hidden = wanted
     note = "; ".join(noted for stream in (inputs, aim) if stream and (noted := stream.take_notes()))
+    loss, note = _finding(loss, note)
     report = BlockReport(
         index, len(blocks), tuple(layers), time.perf_counter() - began, loss, note=note,
         fit=(fit.before, fit.after) if fit else None,
     )  # fmt: skip
     if last:
+        return Walked(report, results, None)
+    if inputs and inputs.replay.carried:  # what else the next block is handed is not kept on disk
         return Walked(report, results, None)
     return Walked(report, results, inputs.hidden if inputs else None, aim.hidden if aim else None)
 
@@ -193,6 +206,7 @@ def walk_many(
     hold: Hold = all_in_place,
     plans: Mapping[Recipe, LayerPlan] | None = None,
     need: methods.Need = "nothing",
+    min_tokens: int = 1,
 ) -> Iterator[tuple[Recipe, Walked]]:
     """Many recipes from one calibration pass: every block sees the dense model's activations.
 
@@ -202,12 +216,12 @@ def walk_many(
     """
     asked = [methods.resolve(recipe) for recipe in recipes]
     most = max((need, *(methods.needs(recipe) for recipe in asked)), key=methods.NEEDS.index)
-    inputs = activations.first(model, ids, hold=hold)
+    inputs = activations.first(model, ids, hold=hold, min_tokens=min_tokens)
     choosers = [
         _chooser(model, recipe, ids, hold, (plans or {}).get(given))
         for given, recipe in zip(recipes, asked, strict=True)
     ]
-    blocks = decoder_blocks(model)
+    blocks = understood(model, hold)
     for index, block in enumerate(blocks):
         with hold(index):
             dense = activations.dense_pass(model, block, index, inputs, most, keep=True)
@@ -221,7 +235,8 @@ def walk_many(
                     matrix.write(weight)
                 seconds, note = time.perf_counter() - began, inputs.take_notes()
                 seconds += sum(spent for _, spent in ready.values())
-                report = BlockReport(index, len(blocks), tuple(layers), seconds, loss, note=note)
+                told, note = _finding(loss, note)
+                report = BlockReport(index, len(blocks), tuple(layers), seconds, told, note=note)
                 yield given, Walked(report, results, None)
             assert dense.outputs is not None
             inputs.hidden = dense.outputs
@@ -234,8 +249,16 @@ def _first_loss(block: nn.Module, index: int, inputs: activations.Inputs, dense:
 
 
 def _relative(changed: Tensor, output: Tensor) -> float:
+    """‖changed - output‖² / ‖output‖²; NaN where either overflows."""
     error, whole = (changed - output).float().square().sum(), output.float().square().sum()
     return float(error / whole.clamp(min=1e-30))
+
+
+def _finding(loss: float | None, note: str) -> tuple[float | None, str]:
+    """A block's loss and its note: a loss that is no number is a finding, and told in words."""
+    if loss is None or math.isfinite(loss):
+        return loss, note
+    return None, "; ".join(filter(None, (note, "its outputs are not finite: NaN or beyond what the dtype holds")))
 
 
 def _propagate(
@@ -278,13 +301,26 @@ def compress(
 
     asked = parse(recipe)
     ids = windows_for(model, calibration) if isinstance(calibration, Calibration) else calibration
-    propagate = calibration.propagate if isinstance(calibration, Calibration) else "compressed"
+    how = calibration if isinstance(calibration, Calibration) else Calibration()
     layers: list[LayerReport] = []
     began = time.perf_counter()
-    for walked in walk(model, asked, ids, propagate=propagate):
+    for walked in walk(model, asked, ids, propagate=how.propagate, min_tokens=how.min_tokens):
         layers += [replace(x, name=f"{walked.report.block}.{x.name}") for x in walked.report.layers]
         yield walked.report
-    yield make_card(model, asked, layers, seconds=time.perf_counter() - began)
+    warnings = few_tokens(layers, how.min_tokens)
+    yield make_card(model, asked, layers, seconds=time.perf_counter() - began, warnings=warnings)
+
+
+def few_tokens(layers: Sequence[LayerReport], least: int) -> tuple[str, ...]:
+    """A warning with the number of matrices that fewer than `least` calibration tokens reached, if there are any."""
+    few = [layer for layer in layers if layer.tokens is not None and layer.tokens < least]
+    if not few:
+        return ()
+    reached = "no calibration token reached" if least == 1 else f"fewer than {least} calibration tokens reached"
+    return (
+        f"{reached} {len(few)} of {len(layers)} matrices (experts that are seldom chosen): they were compressed on a "
+        f"flat Hessian, as without data; more --windows reach more of them",
+    )
 
 
 def make_card(
@@ -330,4 +366,17 @@ def make_card(
         host=host(),
         recovery=recovery,
         plan=plan,
+        left=_left(model),
     )
+
+
+def _left(model: PreTrainedModel) -> dict[str, Any]:
+    """What of the blocks was left as it is, by reason, for a card."""
+    found: dict[str, Any] = {}
+    for left in left_alone(model):
+        part = found.setdefault(left.reason, {"weights": 0, "names": []})
+        part["weights"] += left.weights
+        name = f"*.{left.path.partition('.')[2]}"
+        if name not in part["names"]:
+            part["names"].append(name)
+    return found

@@ -25,7 +25,7 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     if codes.is_cuda:
         return _pack_on_device(codes, bits).cpu()
     parts = [packing.pack(part.numpy(), bits) for part in codes.to(torch.uint8).split(ROWS)]
-    return torch.from_numpy(np.concatenate(parts))
+    return torch.from_numpy(np.ascontiguousarray(np.concatenate(parts)))
 
 
 def unpack_bits(packed: Tensor, bits: int, cols: int) -> Tensor:

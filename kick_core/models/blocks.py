@@ -1,48 +1,133 @@
 """The decoder blocks of a model, the matrices inside them, and what a block is called with.
 
-Nothing here knows an architecture by name. Blocks are the list of equal modules that is as long as the model
-has layers; matrices are its linears (and GPT-2's transposed ones); shared inputs are seen by watching which
-linears are handed the very same tensor.
+Nothing here knows an architecture by name. Blocks are the list of modules beside the token embedding that is as long
+as the model has layers; which of their parameters are matrices is seen by watching them at work (`layout`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from kick_core.errors import KickError
+from kick_core.models.layout import (
+    Hold,
+    Layout,
+    Left,
+    Stack,
+    all_in_place,
+    eager_experts,
+    entering,
+    layout_of,
+    leaving,
+    plain_forward,
+    replaced_forwards,
+    understand,
+    with_hidden,
+)
+from kick_core.models.products import Part, ProductWatch
+
+__all__ = [
+    "Call",
+    "Hold",
+    "Matrix",
+    "all_in_place",
+    "decoder_blocks",
+    "eager_experts",
+    "first_inputs",
+    "found_otherwise",
+    "left_alone",
+    "matrices",
+    "once_overlooked",
+    "plain_products",
+    "require_understood",
+    "run_block",
+    "understood",
+    "watched_inputs",
+]
 
 
 def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The model's decoder blocks, in order."""
+    """The model's decoder blocks, in order.
+
+    They are the list that stands nearest to the token embedding, never a tower of another kind: of those as long as
+    the config has layers, or else of those that hold most of the model's weights.
+
+    Raises:
+        KickError: When there is no such list.
+    """
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    found = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == layers and len({type(m) for m in module}) == 1
-    ]
-    if not found:
+    lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)}
+    outer = {n: m for n, m in lists.items() if not any(n.startswith(f"{other}.") for other in lists if other != n)}
+    home = _embedding_path(model)
+    near = {name: _common(name, home) for name in outer}
+    nearest = [outer[name] for name in outer if near[name] == max(near.values())]
+    largest = max([m for m in nearest if len(m) == layers] or nearest, key=_size, default=None)
+    if largest is None or layers is None or 2 * _size(largest) < sum(map(_size, nearest)):
         raise KickError(
-            f"{type(model).__name__}: no list of {layers} equal decoder blocks was found; "
-            f"only decoder-only language models can be compressed"
+            f"{type(model).__name__}: no list of {layers} decoder blocks was found beside its token embedding"
         )
-    return found[0]
+    return largest
+
+
+def _embedding_path(model: PreTrainedModel) -> list[str]:
+    try:
+        embedding = model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        embedding = None
+    return next((name.split(".") for name, module in model.named_modules() if module is embedding), [])
+
+
+def _common(name: str, other: list[str]) -> int:
+    parts = name.split(".")
+    return next(
+        (at for at, (a, b) in enumerate(zip(parts, other, strict=False)) if a != b), min(len(parts), len(other))
+    )
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def understood(model: PreTrainedModel, hold: Hold = all_in_place) -> nn.ModuleList:
+    """The decoder blocks, each with its layout found.
+
+    Raises:
+        KickError: When something in them was not understood: such a model is not compressed.
+    """
+    blocks = decoder_blocks(model)
+    try:
+        understand(model, blocks, hold)
+    except (KickError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise KickError(f"{type(model).__name__}: a few tokens could not be read block by block ({reason})") from error
+    require_understood(model, blocks)
+    return blocks
+
+
+def require_understood(model: PreTrainedModel, blocks: nn.ModuleList) -> None:
+    """Raises KickError, with what it is, when something in a block was not understood."""
+    for number, block in enumerate(blocks):
+        layout = layout_of(block)
+        if layout is not None and layout.problem:
+            raise KickError(f"{type(model).__name__} cannot be compressed: block {number}: {layout.problem}")
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """One weight matrix of a block, always seen as [out, in].
 
-    It may lie transposed (GPT-2's Conv1D), or be one expert's slice of a tensor [experts, …]. `path` is its
-    parameter's inside the block.
+    It may lie transposed (GPT-2's Conv1D), or be one expert's piece of a parameter. `path` is its parameter's inside
+    the block.
     """
 
     name: str
@@ -50,9 +135,11 @@ class Matrix:
     module: nn.Module
     transposed: bool = False
     expert: int | None = None
+    pieces: int = 1
 
     @property
     def parameter(self) -> nn.Parameter:
+        """The parameter that holds it."""
         found: nn.Parameter = getattr(self.module, self.path.rpartition(".")[2])
         return found
 
@@ -63,10 +150,16 @@ class Matrix:
 
     def of(self, values: Tensor, *, turned: bool = True) -> Tensor:
         """This matrix's part of its parameter's values, [out, in] when `turned`."""
-        mine = values if self.expert is None else values[self.expert]
+        if self.expert is None:
+            mine = values if values.dim() == 2 else values.reshape(-1, values.shape[-1])
+        elif len(values) == self.pieces and values.dim() == 3:
+            mine = values[self.expert]
+        else:  # pieces one below the other in one tall matrix, or of a tensor with more axes
+            mine = values.view(self.pieces, -1, values.shape[-1])[self.expert]
         return mine.T if turned and self.transposed else mine
 
     def read(self) -> Tensor:
+        """The weight [out, in], sharing the parameter's memory."""
         return self.of(self.parameter.detach())
 
     def write(self, weight: Tensor) -> None:
@@ -75,42 +168,88 @@ class Matrix:
 
 
 def matrices(block: nn.Module) -> list[Matrix]:
-    """Every linear inside a block, experts' included, in definition order. Routers stay as they are.
+    """The matrices of a block that are compressed, experts' included, in definition order.
 
-    Raises KickError for weights of three dimensions that are not one matrix an expert: nothing is left out
-    silently.
+    Where the block was not seen at work (a model on meta, to be sized), its linears and stacks of three dimensions.
     """
-    found = []
+    layout = layout_of(block)
+    stacks = {stack.path: stack for stack in (_assumed(block) if layout is None else layout.stacks)}
+    found: list[Matrix] = []
     for name, module in block.named_modules():
-        if isinstance(module, nn.Linear | Conv1D):
-            found.append(Matrix(name, f"{name}.weight", module, transposed=isinstance(module, Conv1D)))
-        else:
-            found += _experts(name, module)
+        paths = [f"{name}.{own}" if name else own for own, _ in module.named_parameters(recurse=False)]
+        own = [stacks[path] for path in paths if path in stacks]
+        linear = isinstance(module, nn.Linear | Conv1D)
+        for stack in (stack for stack in own if stack.pieces == 1):
+            found.append(Matrix(name if linear else stack.path, stack.path, module, stack.transposed))
+        several = [stack for stack in own if stack.pieces > 1]
+        for expert in range(max((stack.pieces for stack in several), default=0)):
+            for stack in (stack for stack in several if expert < stack.pieces):
+                title = f"{name}.{expert}.{stack.path.rpartition('.')[2]}"
+                found.append(Matrix(title, stack.path, module, stack.transposed, expert, stack.pieces))
     return found
 
 
-def _experts(name: str, module: nn.Module) -> list[Matrix]:
-    stacked = {own: p for own, p in module.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape) > 1}
-    if not stacked:
-        return []
-    if {len(p) for p in stacked.values()} != {getattr(module, "num_experts", None)}:
-        raise KickError(
-            f"{name or type(module).__name__} holds weights {sorted(stacked)} that are no experts' matrices"
-        )
-    transposed = bool(getattr(module, "is_transposed", False))
+def _assumed(block: nn.Module) -> Iterator[Stack]:
+    for name, module in block.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            path, transposed = f"{name}.{own}", bool(getattr(module, "is_transposed", isinstance(module, Conv1D)))
+            if isinstance(module, nn.Linear | Conv1D) and own == "weight":
+                yield Stack(path, 1, parameter.shape[0], parameter.shape[1], transposed)
+            elif parameter.dim() == 3 and min(parameter.shape) > 1:
+                pieces, rows, cols = parameter.shape
+                yield Stack(path, pieces, rows, cols, transposed)
+
+
+def found_otherwise(model: PreTrainedModel) -> bool:
+    """Whether watching the blocks found other matrices than their linears and stacks of three dimensions: what was
+    taken before blocks were watched, and still names what is made of all models where both agree."""
+    blocks = decoder_blocks(model)
+    return any(_listed(layout.stacks) != _listed(_assumed(b)) for b in blocks if (layout := layout_of(b)) is not None)
+
+
+def _listed(stacks: Iterable[Stack]) -> list[Any]:
+    return [(stack.path, stack.pieces, stack.transposed) for stack in stacks]
+
+
+def once_overlooked(model: PreTrainedModel) -> bool:
+    """Whether some products were not seen before they were watched below every way of writing them."""
+    layouts = [layout for block in decoder_blocks(model) if (layout := layout_of(block)) is not None]
+    return any(not stack.plain for layout in layouts for stack in layout.stacks)
+
+
+def left_alone(model: PreTrainedModel) -> list[Left]:
+    """What of the blocks is not compressed, with the reason; paths begin with the block's number."""
     return [
-        Matrix(f"{name}.{expert}.{own}", f"{name}.{own}", module, transposed, expert)
-        for expert in range(module.num_experts)
-        for own in stacked
+        Left(f"{number}.{left.path}", left.weights, left.reason)
+        for number, block in enumerate(decoder_blocks(model))
+        if (layout := layout_of(block)) is not None
+        for left in layout.left
     ]
 
 
 @dataclass(slots=True)
 class Call:
-    """What the model hands to one block beside the hidden states."""
+    """What the model hands to one block beside the hidden states, which go to the first place or the one named."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    place: str = ""
+
+    def bound(self, hidden: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """All arguments of the block."""
+        if self.place:
+            return self.args, {**self.kwargs, self.place: hidden}
+        return (hidden, *self.args), self.kwargs
+
+
+def call_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Call]:
+    """A block's arguments as hidden states and the rest. Caches never enter: a second pass over the same tokens would
+    attend to the first."""
+    hidden, place = entering(args, kwargs)
+    rest = {name: value for name, value in kwargs.items() if name not in ("past_key_values", place)}
+    if "use_cache" in rest:
+        rest["use_cache"] = False
+    return hidden, Call(args if place else args[1:], rest, place)
 
 
 class _Stop(Exception):
@@ -118,68 +257,39 @@ class _Stop(Exception):
 
 
 @torch.no_grad()
-def first_inputs(model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, list[Call]]:
+def first_inputs(model: PreTrainedModel, ids: Tensor, hold: Hold = all_in_place) -> tuple[Tensor, list[Call]]:
     """Hidden states that enter block 0 for `ids` [batch, length], and every block's call for this shape.
 
     The blocks are passed over (each returns what it was given), so this costs no more than an embedding.
-    Caches never enter: a second pass over the same tokens would attend to the first.
     """
     blocks = decoder_blocks(model)
+    understand(model, blocks, hold)
     taken: list[tuple[Tensor, Call]] = []
-    wrap = _returns_tuple(model, blocks[0], ids)
 
-    def passing(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        taken.append((hidden, Call(args, _plain(kwargs))))
-        if len(taken) == len(blocks):
-            raise _Stop  # what comes after the blocks would be for nothing
-        return (hidden,) if wrap else hidden
+    def passing(_index: int, block: nn.Module, _forward: Any) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            taken.append(call_of(args, kwargs))
+            if len(taken) == len(blocks):
+                raise _Stop  # what comes after the blocks would be for nothing
+            return with_hidden(_known(block).output, taken[-1][0])
 
-    with _replaced_forwards(blocks, passing), suppress(_Stop):
-        model(input_ids=ids.to(model.device), use_cache=False)
-    if len(taken) != len(blocks):
-        raise KickError(f"{type(model).__name__} called {len(taken)} of its {len(blocks)} blocks")
+        return forward
+
+    with replaced_forwards(blocks, passing), suppress(_Stop):
+        plain_forward(model, ids.to(model.device))
     return taken[0][0], [call for _, call in taken]
 
 
-def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kwargs.items() if name != "past_key_values"} | {"use_cache": False}
-
-
-def _returns_tuple(model: PreTrainedModel, block: nn.Module, ids: Tensor) -> bool:
-    """Whether this family's blocks return a tuple; seen by running one token through the first block."""
-    seen: list[Any] = []
-
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-        seen.append(isinstance(output, tuple))
-        raise _Stop
-
-    handle = block.register_forward_hook(hook)
-    try:
-        model(input_ids=ids[:1, :1].to(model.device), use_cache=False)
-    except _Stop:
-        pass
-    finally:
-        handle.remove()
-    return bool(seen and seen[0])
-
-
-@contextmanager
-def _replaced_forwards(blocks: nn.ModuleList, forward: Callable[..., Any]) -> Iterator[None]:
-    try:
-        for block in blocks:
-            block.forward = forward
-        yield
-    finally:
-        for block in blocks:
-            if "forward" in block.__dict__:
-                del block.__dict__["forward"]
+def _known(block: nn.Module) -> Layout:
+    layout = layout_of(block)
+    assert layout is not None
+    return layout
 
 
 def run_block(block: nn.Module, hidden: Tensor, call: Call) -> Tensor:
-    """One block's output hidden states [batch, length, width]."""
-    output = block(hidden, *call.args, **call.kwargs)
-    result: Tensor = output[0] if isinstance(output, tuple) else output
-    return result
+    """One block's output hidden states, shaped as what enters it."""
+    args, kwargs = call.bound(hidden)
+    return leaving(block(*args, **kwargs))
 
 
 @contextmanager
@@ -188,14 +298,24 @@ def watched_inputs(block: nn.Module, see: Callable[[tuple[str, ...], Tensor], No
 
     Products are watched where they happen, so experts are seen with just the tokens that were routed to
     them. Matrices that are handed the very same tensor share one call under all their names, in order of use.
-    """
-    by_place = {_place(matrix.stored): matrix.name for matrix in matrices(block)}
-    pending: dict[int, tuple[list[str], Tensor]] = {}
 
-    def watch(weight: Tensor, inputs: Tensor) -> None:
-        if (name := by_place.get(_place(weight))) is not None:
-            # holding the tensor keeps its identity from being reused before the block is done
-            pending.setdefault(_identity(inputs), ([], inputs))[0].append(name)
+    Raises:
+        KickError: When a matrix is used in a way that its layout does not know.
+    """
+    pieces: dict[str, dict[int, Matrix]] = {}
+    for matrix in matrices(block):
+        pieces.setdefault(matrix.path, {})[matrix.expert or 0] = matrix
+    parameters = {path: next(iter(own.values())).parameter for path, own in pieces.items()}
+    pending: dict[Any, tuple[list[str], Tensor]] = {}
+
+    def product(path: str, part: Part, inputs: Tensor) -> None:
+        # holding the tensor keeps its memory from being used again before the block is done
+        key = (inputs.data_ptr(), inputs.shape, inputs.stride(), inputs.dtype)
+        names = pending.setdefault(key, ([], inputs))[0]
+        names += [name for name in _names(path, part, pieces[path]) if name not in names]
+
+    def use(path: str, name: str) -> None:
+        raise KickError(f"{path} is read by {name} where only products were expected")
 
     def flush(_module: nn.Module, _args: Any, _output: Any) -> None:
         for found, tensor in pending.values():
@@ -204,57 +324,24 @@ def watched_inputs(block: nn.Module, see: Callable[[tuple[str, ...], Tensor], No
 
     handle = block.register_forward_hook(flush)
     try:
-        with _WatchedProducts(watch):
+        with ProductWatch(parameters, product, use):
             yield
     finally:
         handle.remove()
 
 
-def _place(weight: Tensor) -> tuple[int, torch.Size]:
-    return weight.data_ptr(), weight.shape
-
-
-def _identity(inputs: Tensor) -> int:
-    # GPT-2's Conv1D hands each of its products a fresh view of one and the same tensor
-    return inputs.data_ptr() if inputs._base is not None else id(inputs)
-
-
-_PLAIN = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+def _names(path: str, part: Part, own: dict[int, Matrix]) -> list[str]:
+    """The matrices of a parameter that a product with a part of it used."""
+    first = own[0]
+    rows, cols = first.read().shape
+    if part.cols != cols or (part.transposed != first.transposed and min(part.rows, part.cols) > 1):
+        raise KickError(f"{path} is multiplied along another axis than in the probe")
+    size = rows * cols
+    at, count = part.offset // size, max(1, part.rows // rows)
+    return [own[number].name for number in range(at, at + count)]
 
 
 def plain_products(model: PreTrainedModel) -> bool:
     """Whether some of the blocks' linears have a forward of their own."""
     linears = (m for block in decoder_blocks(model) for m in block.modules() if isinstance(m, nn.Linear))
     return any(type(linear).forward is not nn.Linear.forward for linear in linears)
-
-
-class _WatchedProducts(TorchFunctionMode):
-    """Looks at every matrix product of the forms that linears take: F.linear, addmm for Conv1D, and the plain product
-    with a transposed weight of linears that have a forward of their own (Falcon's)."""
-
-    def __init__(self, watch: Callable[[Tensor, Tensor], None]) -> None:
-        super().__init__()
-        self.watch = watch
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is nn.functional.linear:
-            self.watch(args[1], args[0])
-        elif function is torch.addmm:
-            self.watch(args[2], args[1])
-        elif function in _PLAIN and args[1].dim() == 2:
-            self.watch(args[1].T, args[0])
-        return function(*args, **(kwargs or {}))
-
-
-@contextmanager
-def eager_experts(model: PreTrainedModel) -> Iterator[None]:
-    """Let experts be computed one by one, so that each one's inputs can be seen."""
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "has_gate") and hasattr(m, "config")}
-    before = [(config, config._experts_implementation) for config in configs.values()]
-    try:
-        for config, _ in before:
-            config._experts_implementation = "eager"
-        yield
-    finally:
-        for config, name in before:
-            config._experts_implementation = name

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
+from kick_core.errors import KickError
 from kick_core.models.blocks import decoder_blocks
 from kick_core.models.source import Source, opening
 
@@ -77,7 +78,10 @@ def path_of(model: PreTrainedModel, wanted: nn.Module) -> str:
 
 def streams(model: PreTrainedModel, shards: Shards) -> bool:
     """Whether the blocks' parameters are stored under their own names, one tensor each."""
-    prefix = path_of(model, decoder_blocks(model))
+    try:
+        prefix = path_of(model, decoder_blocks(model))
+    except KickError:  # it can be asked all the same, but not compressed
+        return False
     return shards.holds(name for name, _ in model.named_parameters() if name.startswith(f"{prefix}."))
 
 

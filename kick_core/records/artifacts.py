@@ -21,6 +21,7 @@ class LayerReport(JsonRecord):
         loss: The relative output error ‖(W-Ŵ)X‖²/‖WX‖²; None where its inputs X are not known.
         seconds: Wall clock.
         note: What departed from the plain procedure, such as a Cholesky retry.
+        tokens: Calibration tokens that reached it; None where the method looks at no data.
     """
 
     name: str
@@ -30,6 +31,7 @@ class LayerReport(JsonRecord):
     loss: float | None = None
     seconds: float = 0.0
     note: str = ""
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ class Card(JsonRecord):
         host: the machine that sealed it; empty on older cards.
         recovery: what was trained after compression, and how the loss went.
         plan: what a search over the whole model chose, and by which objective.
+        left: the parameters of the blocks that were left as they are, by reason: {reason: {"weights": how many,
+            "names": paths with * for a block's number}}; empty on older cards.
     """
 
     key: str
@@ -160,6 +164,13 @@ class Card(JsonRecord):
     host: str = ""
     recovery: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
+    left: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """The share of the blocks' weights (parameters of two or more dimensions) that was compressed."""
+        whole = self.weights + sum(int(part["weights"]) for part in self.left.values())
+        return self.weights / whole if whole else 0.0
 
     @property
     def bits_per_weight(self) -> float:

@@ -275,7 +275,9 @@ def _calibration_flags(store: Store, model: str, recipe: str) -> list[str]:
         return []
     usual, flags = asdict(source.settled(Calibration(), model)), {"source": "--calibration"}
     told = {name: value for name, value in asdict(used).items() if value != usual[name]}
-    return [word for name, value in told.items() for word in (flags.get(name, f"--{name}"), str(value))]
+    return [
+        word for name, value in told.items() for word in (flags.get(name, f"--{name.replace('_', '-')}"), str(value))
+    ]
 
 
 def at_home(model: str) -> bool:

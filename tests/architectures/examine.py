@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 import kick_core
 from kick_core import Calibration
 from kick_core.engine import generate, plan_for, score_options, window_logprobs
-from kick_core.spec import KickError
+from kick_core.errors import KickError
 from tests.architectures import tiny_models
 from tests.architectures.products import Region, inputs_of
 
@@ -102,7 +102,9 @@ def _compression(model: PreTrainedModel, scratch: Path) -> Result:
             parameter.copy_(before[name])
         verdicts = _verdicts(recipe, inputs, before, after)
         exact = sum(verdict == "exact" for verdict in verdicts.values())
-        wrong += [f"{recipe} {name}: {verdict}" for name, verdict in verdicts.items() if verdict not in ("exact", "left")]
+        wrong += [
+            f"{recipe} {name}: {verdict}" for name, verdict in verdicts.items() if verdict not in ("exact", "left")
+        ]
         if recipe == RECIPES[0]:
             remarks += _left(verdicts, before, after, card)
     if wrong:

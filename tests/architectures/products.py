@@ -84,7 +84,7 @@ def _linear(products: Products, args: Any, kwargs: Any) -> None:
 
 
 def _product(products: Products, args: Any, kwargs: Any) -> None:
-    left, right = args[0], args[1] if len(args) > 1 else next(iter(kwargs.values()))
+    left, right, *_ = (*args, *(v for n, v in kwargs.items() if n in ("other", "mat2", "mat1", "batch1", "batch2")))
     products.add(right, left)
     if left.dim() > 1:
         products.add(left.transpose(-1, -2), right.transpose(-1, -2) if right.dim() > 1 else right[None])
@@ -112,7 +112,10 @@ def _einsum(products: Products, args: Any, kwargs: Any) -> None:
         return
     sides, out = equation.replace(" ", "").split("->")
     names = sides.split(",")
-    for weight, own, inputs, other in ((operands[0], names[0], operands[1], names[1]), (operands[1], names[1], operands[0], names[0])):
+    for weight, own, inputs, other in (
+        (operands[0], names[0], operands[1], names[1]),
+        (operands[1], names[1], operands[0], names[0]),
+    ):
         summed = [c for c in own if c in other and c not in out]
         shared = [c for c in own if c in other and c in out]
         free = [c for c in own if c not in other]

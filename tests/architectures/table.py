@@ -1,7 +1,7 @@
 """The table of architectures: measured in parallel, written to docs/architectures.md, and read back to be compared.
 
-    python -m tests.architectures.table            write it
-    python -m tests.architectures.table NAME...    examine these alone and print what comes out
+python -m tests.architectures.table            write it
+python -m tests.architectures.table NAME...    examine these alone and print what comes out
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def _quiet() -> None:
 
 def page(outcomes: Sequence[Outcome]) -> str:
     """The page's text."""
-    head = _TEXT.format(transformers=transformers.__version__, torch=torch.__version__.split("+")[0], counts=counts(outcomes))
+    head = _TEXT.format(
+        transformers=transformers.__version__, torch=torch.__version__.split("+")[0], counts=counts(outcomes)
+    )
     return head + _BEGIN + "".join(_row(outcome) for outcome in outcomes)
 
 

@@ -69,7 +69,10 @@ RULES: tuple[tuple[str, _Rule], ...] = (
     (r"^original_max_position", 256),
     (r"(max_)?position_embeddings$|n_positions$|n_ctx$|context_length|max_length|max_seq_len|positions$", 512),
     (r"intermediate|ffn_(dim|hidden)|(^|_)d?ff(_dim)?$|dim_ff|d_inner|n_inner|feed_forward|ffn_dim", 96),
-    (r"(hidden_size|d_model|n_embd|emb(ed)?_dim|embedding_dim|embedding_size|embed_proj_dim|model_dim|width)(_\w+)?$", 64),
+    (
+        r"(hidden_size|d_model|n_embd|emb(ed)?_dim|embedding_dim|embedding_size|embed_proj_dim|model_dim|width)(_\w+)?$",
+        64,
+    ),
 )
 """The first rule whose pattern is found in a field's name gives its value."""
 
@@ -95,6 +98,7 @@ VARIANTS: tuple[Mapping[str, Any], ...] = (
     {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0},
 )
 """What is tried instead where the library refuses the first proportions; fields that a config lacks are left out."""
+
 
 def architectures() -> list[str]:
     """Every model type that the library offers as a causal language model, in its own order."""
@@ -126,7 +130,12 @@ def _entry(name: str, value: Any) -> Any:
 
 def _numbers_layers(name: str, value: list[Any], layers: int) -> bool:
     numbers = all(isinstance(n, int) for n in value) and sorted(set(value)) == value
-    return numbers and bool(value) and value[-1] < layers and re.search(r"layers?$|_ids$|idxs?$|indices$", name) is not None
+    return (
+        numbers
+        and bool(value)
+        and value[-1] < layers
+        and re.search(r"layers?$|_ids$|idxs?$|indices$", name) is not None
+    )
 
 
 def _layers(config: Mapping[str, Any], layers: int | None) -> list[int]:
@@ -143,7 +152,10 @@ def _layers(config: Mapping[str, Any], layers: int | None) -> list[int]:
 def _kwargs(config: PretrainedConfig, variant: Mapping[str, Any], fill_in: bool) -> dict[str, Any]:
     """What to make the config's class with, its own configs included."""
     plain = {name: value for name, value in config.to_dict().items() if name not in ("transformers_version",)}
-    count = next((v for n, v in plain.items() if re.fullmatch(r"(num_hidden|num|n|decoder)_layers?", n) and isinstance(v, int)), None)
+    count = next(
+        (v for n, v in plain.items() if re.fullmatch(r"(num_hidden|num|n|decoder)_layers?", n) and isinstance(v, int)),
+        None,
+    )
     made = _sizes(plain, count, fill_in)
     heads, pairs = plain.get("num_attention_heads"), plain.get("num_key_value_heads")
     if heads and heads == pairs:
@@ -178,13 +190,15 @@ def fill(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
         if parameter.dim() in (2, 3) and min(parameter.shape) > 1:
             parameter.data.copy_(torch.randn(parameter.shape, generator=made) * 1.2 / parameter.shape[-1] ** 0.5)
     for buffer in model.buffers():
-        if buffer.dim() == 2 and len(buffer) == VOCABULARY and not buffer.is_floating_point() and not buffer.any():  # a table of experts by token
+        if (
+            buffer.dim() == 2 and len(buffer) == VOCABULARY and not buffer.is_floating_point() and not buffer.any()
+        ):  # a table of experts by token
             buffer.copy_(torch.randint(0, 4, buffer.shape, generator=made))
     return model.float().eval()
 
 
 def make(name: str) -> PreTrainedModel:
-    """A tiny random model of an architecture, float32. Raises ValueError with the library's reason when there is none."""
+    """A tiny random model of an architecture, float32. Raises ValueError with the library's reason."""
     reasons: list[str] = []
     try:
         for config in configs(name):

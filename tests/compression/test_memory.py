@@ -10,21 +10,23 @@ from kick_core.compression.activations import dense_pass, first
 from kick_core.compression.walk import walk, walk_many
 from kick_core.errors import KickError
 from kick_core.models.blocks import decoder_blocks, first_inputs, run_block
+from kick_core.models.layout import PROBED
+from kick_core.models.replay import Replay
 from kick_core.spec import parse
 from tests.tiny import tiny_llama, token_ids
 
 
 def full_when(monkeypatch, too_much):
     """Let a block's forward run out of memory when `too_much(windows)` says so."""
-    real = activations.run_block
+    real = Replay.run
 
-    def forward(block, hidden, call):
-        output = real(block, hidden, call)
-        if too_much(len(hidden)):
+    def forward(self, block, rows, index, hidden, *, keep):
+        output = real(self, block, rows, index, hidden, keep=keep)
+        if self.ids.shape[1] != PROBED[1] and too_much(len(hidden)):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return output
 
-    monkeypatch.setattr(activations, "run_block", forward)
+    monkeypatch.setattr(Replay, "run", forward)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from kick_core.compression import activations
 from kick_core.compression.activations import Inputs
 from kick_core.models.blocks import Matrix, decoder_blocks, eager_experts, matrices, watched_inputs
+from kick_core.models.layout import Hold
 
 Parts = tuple[int, ...]
 """How the rows of a matrix lie: in parts of so many rows, in each of which the groups follow one another."""
@@ -158,8 +159,6 @@ class _Probe:
         return stats
 
 
-def few(model: PreTrainedModel, ids: Tensor, hold: activations.Hold) -> Inputs:
+def few(model: PreTrainedModel, ids: Tensor, hold: Hold) -> Inputs:
     """Inputs enough to see who feeds whom."""
-    inputs = activations.first(model, ids[:1, :64], hold=hold)
-    inputs.prepare()
-    return inputs
+    return activations.first(model, ids[:1, :64], hold=hold)

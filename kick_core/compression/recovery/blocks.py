@@ -25,6 +25,7 @@ from kick_core.methods import CompressedMatrix
 from kick_core.methods.grid import dequantize
 from kick_core.methods.recovery_options import Recovery
 from kick_core.models.blocks import Matrix, matrices
+from kick_core.models.layout import leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,6 @@ def reconstruct(
     KickError when it comes to no numbers.
     """
     loose = [_loosened(matrix, results[matrix.name]) for matrix in matrices(block)]
-    inputs.prepare()
     before, energy = _error(block, index, inputs, wanted)
     with torch.enable_grad(), memory_errors_named(f"fitting block {index}"):
         sizes = [_size(one.numbers) for one in loose]
@@ -69,8 +69,8 @@ def reconstruct(
                 group["lr"] = how.rate * size * (1 - step / len(parts))
             given = inputs.hidden[rows].to(inputs.device)
             call = inputs.call(len(given), index)
-            output = functional_call(block, _weights(block, loose), (given, *call.args), call.kwargs)
-            output = output[0] if isinstance(output, tuple) else output
+            args, kwargs = call.bound(given)
+            output = leaving(functional_call(block, _weights(block, loose), args, kwargs))
             loss = (output.float() - wanted[rows].to(output.device).float()).square().mean() / energy
             adam.zero_grad(set_to_none=True)
             loss.backward()
@@ -91,7 +91,7 @@ def reconstruct(
 
 def _batches(inputs: Inputs, how: Recovery) -> Iterator[Tensor]:
     """Places of the windows of every step [batch]: all windows in a new order each time round."""
-    windows, length = inputs.hidden.shape[:2]
+    windows, length = len(inputs.hidden), inputs.length
     order = torch.Generator().manual_seed(how.seed)
     left: Tensor = torch.empty(0, dtype=torch.int64)
     for _ in range(max(1, how.tokens // (min(inputs.batch, windows) * length))):
@@ -129,7 +129,7 @@ def _weights(block: nn.Module, loose: list[_Loose]) -> dict[str, Tensor]:
             made[one.matrix.path] = values
         else:
             experts.setdefault(one.matrix.path, []).append(values)
-    return made | {path: torch.stack(parts) for path, parts in experts.items()}
+    return made | {path: torch.stack(parts).view(made[path].shape) for path, parts in experts.items()}
 
 
 def _loosened(matrix: Matrix, result: CompressedMatrix) -> _Loose:
