@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -186,5 +187,32 @@ def padded(prompts: Sequence[Ids], rows: int, length: int, filler: int, device: 
 
 def logits_of(model: PreTrainedModel, inputs: dict[str, Any], keep: int | Tensor) -> Tensor:
     """Logits at the last `keep` positions, or at the positions `keep` [rows, n] of every row: float32 [rows, n, V]."""
-    logits: Tensor = model(**inputs, logits_to_keep=keep).logits
-    return (logits[:, -keep:] if isinstance(keep, int) else logits).float()
+    output = answer(model, inputs, keep)
+    if isinstance(keep, int):
+        return logits_in(output, keep)
+    logits: Tensor = output.logits
+    if "logits_to_keep" not in _parameters(model):
+        logits = logits.gather(1, keep[..., None].expand(-1, -1, logits.shape[-1]))
+    return logits.float()
+
+
+def answer(model: PreTrainedModel, inputs: dict[str, Any], keep: int | Tensor) -> Any:
+    """What the model's forward gives back for those of the inputs that it takes."""
+    inputs = inputs | {"logits_to_keep": keep}
+    return model(**{name: value for name, value in inputs.items() if accepts(model, name)})
+
+
+def logits_in(output: Any, keep: int) -> Tensor:
+    """The last `keep` logits [rows, keep, V], float32, of a forward that may have given all of them."""
+    logits: Tensor = output.logits
+    return logits[:, -keep:].float()
+
+
+def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(getattr(model, "forward", model)).parameters
+
+
+def accepts(model: Any, name: str) -> bool:
+    """Whether a model's forward takes an argument of this name, or any."""
+    parameters = _parameters(model)
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kick_core.engine import forms
 from kick_core.engine.batching import Batch, BatchPolicy, Ids, batches, in_parts, round_up, rows_matter
-from kick_core.engine.steps import NOT_FINITE, LibrarySteps, SlotSteps, steps_for
+from kick_core.engine.steps import NOT_FINITE, Chooser, LibrarySteps, PlainSteps, SlotSteps, steps_for
 from kick_core.errors import BadRequest
 
 
@@ -55,7 +56,7 @@ class Sampling:
 
 Stopper = Callable[[list[int]], bool]
 
-Steps = SlotSteps | LibrarySteps
+Steps = SlotSteps | LibrarySteps | PlainSteps
 
 _WINDOW = 8
 """A stop string is looked for in the text of so many last tokens."""
@@ -105,7 +106,10 @@ def generate(
         raise BadRequest(f"sampling needs one seed per prompt: {len(seeds or ())} seeds for {len(prompts)} prompts")
     rules = _Rules(new_tokens, ends, stops)
     fixed = rows_matter(model)
-    steps = steps_for(model, plan, filler, sampling.choose if sampling else None, whole=fixed)
+    choose = sampling.choose if sampling else None
+    if not prompts:
+        return
+    steps = _right_steps(model, prompts, plan, filler, choose, fixed)
     for batch in _batches([len(p) for p in prompts], new_tokens, plan, steps, fixed):
 
         def ask(items: Sequence[int], rows: int, room: int = batch.length) -> dict[int, Generated]:
@@ -117,8 +121,46 @@ def generate(
         yield from in_parts(batch.items, batch.rows, ask, plan)
 
 
+def _right_steps(
+    model: PreTrainedModel, prompts: Sequence[Ids], plan: BatchPolicy, filler: int, choose: Chooser | None, fixed: bool
+) -> Steps:
+    """The fastest steps that are proven to give what plain forwards give."""
+    small, longest = lean(model), max(prompts, key=len)
+
+    def usual(plan: BatchPolicy) -> Steps:
+        return DedupSteps(small, plan, choose) if small else steps_for(model, plan, filler, choose, whole=fixed)
+
+    ways: dict[str, Callable[[BatchPolicy], Steps]] = {
+        "with a cache in slots": usual,
+        "in padded batches": lambda plan: LibrarySteps(model, plan, filler, choose),
+        "in padded batches, masked while reading": lambda plan: LibrarySteps(model, plan, filler, choose, masked=False),
+        "in batches of one length": lambda plan: LibrarySteps(model, plan, filler, choose, padded=False),
+        "without a cache": lambda plan: PlainSteps(model, choose),
+    }
+    if isinstance(usual(plan), LibrarySteps):
+        del ways["with a cache in slots"]
+    noise = forms.require_causal(model, longest)
+
+    def right(form: str) -> bool | None:
+        steps = ways[form](forms.quiet(plan))
+        if isinstance(steps, SlotSteps):
+            steps.records = False  # a recorded step shows its numbers once
+        room = round_up(plan.length(len(longest)) + 8, plan.room)
+        own = [longest] if _one_length(steps) else prompts
+        return forms.right_texts(model, own, noise, steps, room, fixed)
+
+    return ways[forms.chosen_form(model, "texts", len(longest), noise, tuple(ways), right, plan)](plan)
+
+
+def _one_length(steps: Steps) -> bool:
+    """Whether the prompts of a batch must have one length."""
+    return isinstance(steps, PlainSteps) or (isinstance(steps, LibrarySteps) and not steps.padded)
+
+
 def _batches(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: Steps, fixed: bool) -> list[Batch]:
     """Which prompts are decoded together. Where the shape matters it follows from a prompt alone."""
+    if _one_length(steps):
+        return _of_one_length(lengths, plan, fixed)
     if isinstance(steps, LibrarySteps):
         return batches(lengths, plan)
     order = sorted(range(len(lengths)), key=lambda item: (plan.length(lengths[item]), item))
@@ -133,6 +175,16 @@ def _batches(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: 
     for room, some in groupby(order, key=lambda item: round_up(plan.length(lengths[item]) + new_tokens, plan.room)):
         items, rows = list(some), plan.batch_rows(room)
         made += [Batch(tuple(items[i : i + rows]), rows, room) for i in range(0, len(items), rows)]
+    return made
+
+
+def _of_one_length(lengths: Sequence[int], plan: BatchPolicy, fixed: bool) -> list[Batch]:
+    """Prompts of one length together; each alone where the number of rows matters."""
+    made: list[Batch] = []
+    order = sorted(range(len(lengths)), key=lambda item: (lengths[item], item))
+    for length, some in groupby(order, key=lambda item: lengths[item]):
+        items, rows = list(some), 1 if fixed else plan.batch_rows(length)
+        made += [Batch(tuple(items[i : i + rows]), rows, length) for i in range(0, len(items), rows)]
     return made
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from kick_core.engine.batching import BatchPolicy, Ids, Padded, batches, in_parts, logits_of, padded, rows_matter
+from kick_core.engine.batching import (
+    BatchPolicy,
+    Ids,
+    Padded,
+    answer,
+    batches,
+    in_parts,
+    logits_in,
+    logits_of,
+    padded,
+    rows_matter,
+)
+from kick_core.engine.caches import new_cache, select_rows
 from kick_core.engine.packing import branches
 
 Options = Sequence[Ids]
@@ -62,13 +74,17 @@ def in_batches(
     asked: Sequence[int],
     plan: BatchPolicy,
     filler: int,
+    *,
+    singly: bool = False,
 ) -> Iterator[dict[int, OptionScores]]:
-    """One prompt a row, padded on the left; its cache is repeated for its options."""
+    """One prompt a row, padded on the left; its cache is repeated for its options, whose tokens are read in one
+    forward, or `singly`, one after the other."""
     for batch in batches([len(prompts[i]) for i in asked], plan):
 
         def ask(items: Sequence[int], rows: int, length: int = batch.length) -> dict[int, OptionScores]:
             count = rows if rows_matter(model) else len(items)
-            return dict(zip(items, _scored_rows(model, prompts, options, items, count, length, filler), strict=True))
+            found = _scored_rows(model, prompts, options, items, count, length, filler, singly)
+            return dict(zip(items, found, strict=True))
 
         yield from in_parts([asked[n] for n in batch.items], batch.rows, ask, plan)
 
@@ -81,20 +97,21 @@ def _scored_rows(
     rows: int,
     length: int,
     filler: int,
+    singly: bool,
 ) -> list[OptionScores]:
     batch = padded([prompts[i] for i in items], rows, length, filler, model.device)
     asked = [options[items[min(row, len(items) - 1)]] for row in range(rows)]
     # the widest of the whole list, so that a shape does not depend on the neighbours
     each = max(len(ids) for ids in options)
     width = max(max(branches(ids)) for ids in options)
-    cache = DynamicCache(config=model.config) if width else None
-    inputs = batch.inputs | {"past_key_values": cache, "use_cache": cache is not None}
-    first = logits_of(model, inputs, 1)[: len(items), 0].log_softmax(-1)
+    cache: Any = new_cache(model) if width else None
+    output = answer(model, batch.inputs | {"past_key_values": cache, "use_cache": bool(width)}, 1)
+    first = logits_in(output, 1)[: len(items), 0].log_softmax(-1)
     asked = [options[i] for i in items]
-    if cache is None:
+    if not width:
         return scored(first, asked, [[0.0] * len(ids) for ids in asked])
     flat = [ids for row in range(rows) for ids in _exactly(each, asked[min(row, len(asked) - 1)])]
-    sums = _later_sums(model, batch, cache, flat, width, filler)
+    sums = _later_sums(model, batch, cache or output.past_key_values, flat, width, filler, singly)
     rest = [sums[row * each : row * each + len(ids)] for row, ids in enumerate(asked)]
     return scored(first, asked, rest)
 
@@ -105,7 +122,7 @@ def _exactly(count: int, options: Options) -> list[Ids]:
 
 
 def _later_sums(
-    model: PreTrainedModel, batch: Padded, cache: DynamicCache, flat: Sequence[Ids], width: int, filler: int
+    model: PreTrainedModel, batch: Padded, cache: Any, flat: Sequence[Ids], width: int, filler: int, singly: bool
 ) -> list[float]:
     """For every option in order, the summed log-probability of its second token and on."""
     each = len(flat) // len(batch.ids)
@@ -113,16 +130,44 @@ def _later_sums(
     for row, ids in enumerate(flat):
         tokens[row, : len(ids)] = torch.tensor(ids)
     tokens = tokens.to(model.device)
-    cache.batch_repeat_interleave(each)
-    inputs = {
-        "input_ids": tokens[:, :width],
-        "attention_mask": torch.cat([batch.mask.repeat_interleave(each, 0), torch.ones_like(tokens[:, :width])], 1),
-        "position_ids": batch.positions[:, -1:].repeat_interleave(each, 0)
-        + 1
-        + torch.arange(width, device=model.device),
-        "past_key_values": cache,
-        "use_cache": True,
-    }
-    logprobs = logits_of(model, inputs, width).log_softmax(-1)
+    select_rows(cache, torch.arange(len(batch.ids), device=model.device).repeat_interleave(each))
+    mask, last = batch.mask.repeat_interleave(each, 0), batch.positions[:, -1:].repeat_interleave(each, 0)
+    found = []
+    for at, count in [(n, 1) for n in range(width)] if singly else [(0, width)]:
+        mask = torch.cat([mask, torch.ones_like(tokens[:, at : at + count])], 1)
+        inputs = {
+            "input_ids": tokens[:, at : at + count],
+            "attention_mask": mask,
+            "position_ids": last + 1 + torch.arange(at, at + count, device=model.device),
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        found.append(logits_of(model, inputs, count))
+    logprobs = torch.cat(found, 1).log_softmax(-1)
     taken = logprobs.gather(-1, tokens[:, 1:, None])[..., 0].cpu()
     return [float(taken[row, : len(ids) - 1].sum()) for row, ids in enumerate(flat)]
+
+
+def one_by_one(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    options: Sequence[Options],
+    asked: Sequence[int],
+) -> Iterator[dict[int, OptionScores]]:
+    """Every option behind its prompt by a forward of its own, without padding or a cache: what every model can do."""
+    for item in asked:
+        prompt, own = list(prompts[item]), options[item]
+        first = plain_logprobs(model, prompt, 1)
+        later = [_later_sum(plain_logprobs(model, [*prompt, *ids[:-1]], len(ids)), ids) for ids in own if len(ids) > 1]
+        sums = iter(later)
+        yield {item: scored(first, [own], [[next(sums) if len(ids) > 1 else 0.0 for ids in own]])[0]}
+
+
+def _later_sum(logprobs: Tensor, ids: Ids) -> float:
+    return float(sum(logprobs[n, token] for n, token in enumerate(ids[1:], start=1)))
+
+
+def plain_logprobs(model: PreTrainedModel, ids: Ids, keep: int) -> Tensor:
+    """Float32 log-probabilities [keep, vocabulary] at the last positions of one text, by a plain forward."""
+    inputs = {"input_ids": torch.tensor([list(ids)], device=model.device), "use_cache": False}
+    return logits_of(model, inputs, keep)[0].log_softmax(-1)

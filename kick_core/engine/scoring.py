@@ -20,10 +20,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from kick_core.engine import fused
+from kick_core.engine import forms, fused
 from kick_core.engine.batching import BatchPolicy, Ids, batches, in_parts, logits_of, rows_matter
 from kick_core.engine.packing import Layout, Row, digest, pack_layout
-from kick_core.engine.padded import Options, OptionScores, in_batches, scored
+from kick_core.engine.padded import Options, OptionScores, in_batches, one_by_one, scored
 
 
 def why_padded(model: PreTrainedModel) -> str:
@@ -71,11 +71,31 @@ def score_options(
     from the whole list, so that an answer does not depend on what else is wanted.
     """
     asked = set(range(len(prompts)) if wanted is None else wanted)
-    if reason := why_padded(model):
+    if not asked:
+        return
+    reason = why_padded(model)
+    if reason:
         plan.note(f"options scored in padded batches: {reason}")
-        yield from in_batches(model, prompts, options, sorted(asked), plan, filler)
-    else:
-        yield from _in_packs(model, prompts, options, asked, plan, filler)
+    longest = max(prompts, key=len)
+    noise = forms.require_causal(model, longest)
+    ways = {
+        "in packs": lambda p, o, a, plan: _in_packs(model, p, o, set(a), plan, filler),
+        "in padded batches": lambda p, o, a, plan: in_batches(model, p, o, a, plan, filler),
+        "in padded batches, token by token": lambda p, o, a, plan: in_batches(
+            model, p, o, a, plan, filler, singly=True
+        ),
+        "one by one": lambda p, o, a, plan: one_by_one(model, p, o, a),
+    }
+    if reason:
+        del ways["in packs"]
+
+    def right(form: str) -> bool | None:
+        return forms.right_options(
+            model, prompts, options, noise, lambda p, o: ways[form](p, o, range(len(p)), forms.quiet(plan))
+        )
+
+    form = forms.chosen_form(model, "options", len(longest), noise, tuple(ways), right, plan)
+    yield from ways[form](prompts, options, sorted(asked), plan)
 
 
 def _in_packs(

@@ -19,7 +19,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from kick_core.engine import fused
-from kick_core.engine.batching import BatchPolicy, Ids, logits_of, padded, round_up
+from kick_core.engine.batching import BatchPolicy, Ids, answer, logits_in, logits_of, padded, round_up
+from kick_core.engine.caches import new_cache, select_rows
 from kick_core.models import device_map
 
 Chooser = Callable[[Tensor, Tensor], Tensor]
@@ -306,36 +307,87 @@ class SlotSteps:
 
 
 class LibrarySteps:
-    """The steps of models with sliding windows or states of other kinds: the library's own cache, prompts padded on
-    the left to one length, all rows to the end. Used as `SlotSteps` is."""
+    """The steps of models with sliding windows or states of other kinds: the library's own cache, all rows to the end.
+    Used as `SlotSteps` is.
 
-    def __init__(self, model: PreTrainedModel, plan: BatchPolicy, filler: int, choose: Chooser | None) -> None:
+    Prompts are padded on the left to one length; a step is handed the mask of all tokens so far, or none at all when
+    not `masked`. When not `padded`, prompts have one length and no mask is handed at all.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        plan: BatchPolicy,
+        filler: int,
+        choose: Chooser | None,
+        *,
+        padded: bool = True,
+        masked: bool = True,
+    ) -> None:
         self.model, self.plan, self.filler, self.choose = model, plan, filler, choose
+        self.padded, self.masked = padded, masked and padded
 
     def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None) -> None:
-        given = padded(prompts, rows, self.plan.length(len(prompts[-1])), self.filler, self.model.device)
+        """Read the prompts of a batch, the longest last."""
+        length = self.plan.length(len(prompts[-1])) if self.padded else len(prompts[-1])
+        given = padded(prompts, rows, length, self.filler, self.model.device)
         self.mask, self.positions, self.ids = given.mask, given.positions, given.ids
-        self.cache, self.number = DynamicCache(config=self.model.config), 0
+        self.cache, self.number = new_cache(self.model), 0
         self.uniforms = torch.zeros(rows, new_tokens) if uniforms is None else uniforms
 
     def next(self) -> list[int]:
-        inputs = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
-        logits = logits_of(self.model, inputs | {"past_key_values": self.cache, "use_cache": True}, 1)[:, 0]
-        tokens = chosen(logits, self.choose, self.uniforms[:, self.number].to(logits.device))
+        """The next token of every row."""
+        inputs = {"input_ids": self.ids, "past_key_values": self.cache, "use_cache": True}
+        if self.masked or (self.padded and not self.number):
+            inputs["attention_mask"] = self.mask
+        if self.padded:
+            inputs["position_ids"] = self.positions
+        output = answer(self.model, inputs, 1)
+        self.cache = getattr(output, "past_key_values", self.cache)
+        tokens = chosen(logits_in(output, 1)[:, 0], self.choose, self.uniforms[:, self.number].to(self.model.device))
         self.ids, self.positions = tokens.clamp(min=0)[:, None], self.positions[:, -1:] + 1
         self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
         self.number += 1
         return list(tokens.tolist())
 
     def keep(self, rows: Sequence[int]) -> list[int]:
+        """Go on with these rows alone."""
         index = torch.tensor(rows, device=self.model.device)
-        self.cache.batch_select_indices(index)
+        select_rows(self.cache, index)
         self.ids, self.positions, self.mask = self.ids[index], self.positions[index], self.mask[index]
         self.uniforms = self.uniforms[index.cpu()]
         return list(rows)
 
 
-Steps = SlotSteps | LibrarySteps
+class PlainSteps:
+    """The steps of models that no cache serves rightly: the whole text is read again for every token. Prompts have one
+    length. Used as `SlotSteps` is."""
+
+    def __init__(self, model: PreTrainedModel, choose: Chooser | None) -> None:
+        self.model, self.choose = model, choose
+
+    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None) -> None:
+        """Take the prompts of a batch; rows beyond them are copies."""
+        given = [list(prompts[min(row, len(prompts) - 1)]) for row in range(rows)]
+        self.ids, self.number = torch.tensor(given, device=self.model.device), 0
+        self.uniforms = torch.zeros(rows, new_tokens) if uniforms is None else uniforms
+
+    def next(self) -> list[int]:
+        """The next token of every row."""
+        logits = logits_of(self.model, {"input_ids": self.ids, "use_cache": False}, 1)[:, 0]
+        tokens = chosen(logits, self.choose, self.uniforms[:, self.number].to(logits.device))
+        self.ids = torch.cat([self.ids, tokens.clamp(min=0)[:, None]], 1)
+        self.number += 1
+        return list(tokens.tolist())
+
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        """Go on with these rows alone."""
+        index = torch.tensor(rows, device=self.model.device)
+        self.ids, self.uniforms = self.ids[index], self.uniforms[index.cpu()]
+        return list(rows)
+
+
+Steps = SlotSteps | LibrarySteps | PlainSteps
 
 
 def steps_for(model: PreTrainedModel, plan: BatchPolicy, filler: int, choose: Chooser | None, *, whole: bool) -> Steps:

@@ -5,6 +5,7 @@ Logits are turned to float32 a few positions at a time, so that memory does not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kick_core.engine.batching import BatchPolicy, Ids, batches, in_parts, padded, round_up, rows_matter
+from kick_core.engine.batching import BatchPolicy, Ids, answer, batches, in_parts, padded, round_up, rows_matter
+from kick_core.engine.forms import agree, chosen_form, quiet, require_causal, sample
 
 _CHUNK = 2048
 """Positions (over all rows) whose logits are float32 at the same time: 262 MB at a vocabulary of 32,000."""
@@ -57,6 +59,12 @@ class TextScore(NamedTuple):
     until: int
 
 
+def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Logits [rows, length, vocabulary], in the model's dtype, of windows [rows, length], by a plain forward."""
+    logits: Tensor = answer(model, {"input_ids": ids, "use_cache": False}, 0).logits
+    return logits
+
+
 def _filled(model: PreTrainedModel, part: Tensor, rows: int) -> Tensor:
     """A last batch of windows filled up with copies, where the number of rows matters."""
     count = rows if rows_matter(model) else len(part)
@@ -68,10 +76,12 @@ def window_logprobs(
     model: PreTrainedModel, windows: Tensor, *, rows: int, plan: BatchPolicy | None = None
 ) -> Iterator[tuple[int, list[float]]]:
     """Summed log-probability of tokens 1 … length-1 of each window [windows, length]; yields (first, sums)."""
+    if len(windows):
+        require_causal(model, windows[0].tolist())
 
     def ask(part: Sequence[int], count: int) -> list[float]:
         ids = _filled(model, windows[part[0] : part[-1] + 1], count)
-        logits = model(input_ids=ids, use_cache=False).logits[: len(part), :-1]
+        logits = _logits(model, ids)[: len(part), :-1]
         return [float(_taken(row, tokens[1:]).sum()) for row, tokens in zip(logits, ids, strict=False)]
 
     first = 0
@@ -129,7 +139,7 @@ def _positions(
 
     def ask(part: Sequence[int], count: int) -> Scores:
         ids = _filled(model, windows[part[0] : part[-1] + 1], count)
-        logits = model(input_ids=ids, use_cache=False).logits[: len(part), :-1]
+        logits = _logits(model, ids)[: len(part), :-1]
         width, came = logits.shape[1], ids[: len(part), 1:].flatten()
         flat, start, found = logits.flatten(0, 1), part[0] * logits.shape[1], []
         for at in range(0, len(flat), _CHUNK):
@@ -161,6 +171,42 @@ def text_logprobs(
     The text is given, not chosen (teacher forcing): what the model thinks of a text that another one wrote. An
     empty continuation has log-probability 0; a prompt has at least one token.
     """
+    if not prompts:
+        return
+    whole = [[*prompt, *text] for prompt, text in zip(prompts, continuations, strict=True)]
+    noise = require_causal(model, max(whole, key=len))
+
+    def right(_form: str) -> bool | None:
+        some = sample(whole)
+        own = [(prompts[i], continuations[i]) for i in some]
+        few: dict[int, TextScore] = {}
+        for batch in _in_padded_batches(model, [p for p, _ in own], [t for _, t in own], quiet(plan), filler):
+            few |= batch
+        pairs = [(few[n], _alone(model, prompt, text)) for n, (prompt, text) in enumerate(own)]
+        if not all(math.isfinite(plain.total) for _, plain in pairs):
+            return None
+        return agree(
+            model, noise, [a - b for one, plain in pairs for a, b in zip(one.tokens, plain.tokens, strict=True)]
+        )
+
+    ways = ("in padded batches", "one by one")
+    if chosen_form(model, "given texts", max(map(len, whole)), noise, ways, right, plan) == ways[0]:
+        yield from _in_padded_batches(model, prompts, continuations, plan, filler)
+    else:
+        for item, (prompt, text) in enumerate(zip(prompts, continuations, strict=True)):
+            yield {item: _alone(model, prompt, text)}
+
+
+def _alone(model: PreTrainedModel, prompt: Ids, text: Ids) -> TextScore:
+    """One text by a forward of its own."""
+    ids = torch.tensor([[*prompt, *text]], device=model.device)
+    logits = answer(model, {"input_ids": ids, "use_cache": False}, 0).logits[0]
+    return _text(logits[len(prompt) - 1 : -1], ids[0, len(prompt) :])
+
+
+def _in_padded_batches(
+    model: PreTrainedModel, prompts: Sequence[Ids], continuations: Sequence[Ids], plan: BatchPolicy, filler: int
+) -> Iterator[dict[int, TextScore]]:
     by_width: dict[int, list[int]] = {}  # a shape must follow from the text alone, so texts of a width are together
     for item, text in enumerate(continuations):
         by_width.setdefault(round_up(len(text), plan.step), []).append(item)
@@ -174,7 +220,7 @@ def text_logprobs(
                 count = rows if rows_matter(model) else len(part)
                 texts = [[*prompts[i], *continuations[i]] for i in part]
                 given = padded(texts, count, length, filler, model.device)
-                logits = model(**given.inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:]
+                logits = answer(model, given.inputs | {"use_cache": False}, keep).logits[:, -keep:]
                 ends = [len(continuations[i]) for i in part]
                 return {
                     item: _text(logits[row, keep - end - 1 : -1], given.ids[row, length - end :])

@@ -1,0 +1,219 @@
+"""In which form a model is asked: the fastest of several that is proven to answer as plain forwards do.
+
+A plain forward reads one text, without padding, neighbours or a cache. Whether something faster comes to the same
+depends on the architecture: attention may count columns, a recurrence may read padding, scaling may follow from the
+longest row, a cache may not be shared. So before a model's first options or texts a few of its own prompts, the longest
+among them, are asked in every form, the fastest first, until one agrees; what departs from the fastest is noted. How
+much two right forms may differ is measured too: by how much a plain forward's numbers change when tokens are added
+behind, which also shows whether the model is causal at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kick_core.engine.batching import BatchPolicy, Ids
+from kick_core.engine.padded import Options, OptionScores, plain_logprobs
+from kick_core.errors import KickError
+
+_MEMORY = "_kick_forms"
+_FLOOR = {torch.float32: 2e-3, torch.float64: 1e-6, torch.float16: 0.02}
+"""Nats that two right forms may differ by in the root mean square, whatever the noise; 0.05 in bfloat16."""
+_TIMES = 6.0
+"""A form agrees while it differs from plain forwards by less than so many times the noise."""
+_CHANGED = {torch.float32: 0.01, torch.float64: 0.01}
+"""A position's log-probabilities change when they do by this share of their spread; by 0.1 in half precision."""
+_ACAUSAL = 0.9
+"""A model is not causal when tokens behind change this share of all positions. One that chooses keys changes some,
+where choices are tied."""
+_ADDED = 8
+_STEPS = 4
+_TIED = 0.25
+"""Nats of noise of which is said that they are no rounding."""
+
+
+def _remembered(model: PreTrainedModel) -> dict[Any, Any]:
+    """What was found of this model, by what was asked: a fact of its architecture and device, not of its weights."""
+    found: dict[Any, Any] = model.__dict__.setdefault(_MEMORY, {})
+    return found
+
+
+@torch.inference_mode()
+def require_causal(model: PreTrainedModel, ids: Ids) -> float:
+    """Check on one text that tokens see only what stands before them; returns the noise of a plain forward in nats.
+
+    Raises:
+        KickError: When they see what stands behind: such a model gives no probabilities of texts.
+    """
+    memory = _remembered(model)
+    if (size := math.ceil(math.log2(len(ids) + 1))) not in memory:
+        longest = _most(model)
+        text = list(ids)[: longest - _ADDED] if longest > 2 * _ADDED else list(ids)[: longest // 2]
+        behind = (text * _ADDED)[: min(_ADDED, longest - len(text))]
+        alone = plain_logprobs(model, text, len(text))
+        followed = plain_logprobs(model, [*text, *behind], len(text) + len(behind))[: len(text)]
+        tops = alone.topk(min(8, alone.shape[-1]), -1).indices
+        change = (alone - followed).gather(-1, tops)
+        finite = bool(alone.isfinite().all() and followed.isfinite().all())
+        changed = change.abs().mean(-1) > _CHANGED.get(model.dtype, 0.1) * alone.std(-1)
+        if finite and behind and float(changed.float().mean()) > _ACAUSAL:
+            raise KickError(
+                f"{type(model).__name__} is not causal: what it finds likely depends on the tokens behind, so it can "
+                f"be asked for no options, texts or perplexity (an encoder, or a config without is_decoder?)"
+            )
+        memory[size] = float(change[..., 0].square().mean().sqrt())
+    found: float = memory[size]
+    return found
+
+
+def _most(model: PreTrainedModel) -> int:
+    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else 1 << 30
+
+
+def agree(model: PreTrainedModel, noise: float, errors: Sequence[float]) -> bool:
+    """Whether differences from plain forwards, in nats, are no more than noise."""
+    root = math.sqrt(sum(e * e for e in errors) / max(1, len(errors)))
+    return root <= _FLOOR.get(model.dtype, 0.05) + _TIMES * noise
+
+
+def chosen_form(
+    model: PreTrainedModel,
+    kind: str,
+    longest: int,
+    noise: float,
+    forms: Sequence[str],
+    right: Callable[[str], bool | None],
+    plan: BatchPolicy,
+) -> str:
+    """The first form that answers rightly, remembered for prompts of about this length; the last one always does.
+
+    `right` gives None when nothing can be told (numbers that are not finite): then the first form is kept.
+    """
+    memory, key = _remembered(model), (kind, forms[0], math.ceil(math.log2(longest + 1)))
+    if key not in memory:
+        memory[key] = next((form for form in forms[:-1] if _answers(right, form)), forms[-1])
+    if noise > _TIED:
+        plan.note(
+            f"plain forwards of this model differ by {noise:.2g} nats when tokens are added behind (it chooses what it "
+            f"reads, and choices are tied): its numbers are approximate"
+        )
+    found: str = memory[key]
+    if found != forms[0]:
+        plan.note(f"{kind} asked {found}: {forms[0]} their numbers are not those of plain forwards")
+    return found
+
+
+def _answers(right: Callable[[str], bool | None], form: str) -> bool:
+    try:
+        return right(form) is not False
+    except (torch.OutOfMemoryError, KickError):
+        raise
+    except Exception:  # whatever an architecture raises that cannot be asked so
+        return False
+
+
+def sample(prompts: Sequence[Ids], most: int = 4) -> list[int]:
+    """A few prompts that try a form hardest: the longest, those that share most with it, and the shortest."""
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    longest = order[-1]
+    rest = [i for i in order[:-1] if len(prompts[i]) > 0]
+    near = sorted(rest[-200:], key=lambda i: (-_common(prompts[i], prompts[longest]), i))
+    found = dict.fromkeys([longest, *near[: most - 2], *order[:1]])
+    return sorted(found)
+
+
+def _common(one: Ids, other: Ids) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+@torch.inference_mode()
+def right_options(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    options: Sequence[Options],
+    noise: float,
+    ask: Callable[[Sequence[Ids], Sequence[Options]], Iterator[dict[int, OptionScores]]],
+) -> bool | None:
+    """Whether a way of asking scores a few prompts' options as plain forwards do; None when nothing can be told."""
+    some = sample(prompts)
+    few = [prompts[i] for i in some]
+    own = [_few(options[i]) for i in some]
+    found: dict[int, OptionScores] = {}
+    for batch in ask(few, own):
+        found |= batch
+    errors = []
+    for number, (prompt, choices) in enumerate(zip(few, own, strict=True)):
+        for option, value in zip(choices, found[number].logprobs, strict=True):
+            tokens = [*prompt, *option[:-1]]
+            plain = plain_logprobs(model, tokens, len(option))
+            right = float(sum(plain[n, token] for n, token in enumerate(option)))
+            if not math.isfinite(right):
+                return None
+            errors.append((value - right) / math.sqrt(len(option)))
+    return agree(model, noise, errors)
+
+
+def _few(options: Options) -> list[Ids]:
+    """Two options, the longest ones: what follows a prompt is where forms differ."""
+    return sorted(options, key=len)[-2:]
+
+
+@torch.inference_mode()
+def right_texts(
+    model: PreTrainedModel, prompts: Sequence[Ids], noise: float, steps: Any, room: int, fixed: bool
+) -> bool | None:
+    """Whether steps of decoding give the logits of plain forwards; some rows leave on the way where rows may.
+
+    None when nothing can be told.
+    """
+    few = sorted((prompts[i] for i in sample(prompts)), key=len)
+    seen: list[Tensor] = []
+    before = steps.choose
+
+    def choose(logits: Tensor, _uniforms: Tensor) -> Tensor:
+        seen.append(logits.float().log_softmax(-1).clone())
+        return logits.argmax(-1)
+
+    steps.choose = choose
+    try:
+        return _steps_agree(model, few, noise, steps, room, fixed, seen)
+    finally:
+        steps.choose = before
+
+
+def _steps_agree(
+    model: PreTrainedModel, few: list[Ids], noise: float, steps: Any, room: int, fixed: bool, seen: list[Tensor]
+) -> bool | None:
+    steps.begin(few, len(few), room, _STEPS, torch.zeros(len(few), _STEPS))
+    rows = list(range(len(few)))
+    written: list[list[int]] = [[] for _ in few]
+    errors = []
+    for number in range(_STEPS):
+        tokens = steps.next()
+        for place, row in enumerate(rows):
+            plain = plain_logprobs(model, [*few[row], *written[row]], 1)[0]
+            if not plain.isfinite().all():
+                return None
+            best = int(plain.argmax())
+            errors.append(float(seen[-1][place, best] - plain[best]))
+            written[row].append(tokens[place])
+        if not agree(model, noise, errors) or any(token < 0 for token in tokens):
+            return False
+        if number == 1 and not fixed and len(rows) > 1:
+            left = list(range(1, len(rows)))
+            rows = [rows[place] for place in steps.keep(left)]
+    return True
+
+
+def quiet(plan: BatchPolicy) -> BatchPolicy:
+    """The same plan, whose notes nobody reads."""
+    return replace(plan, notes=[])
