@@ -34,7 +34,7 @@ _ACAUSAL = 0.9
 """A model is not causal when tokens behind change this share of all positions. One that chooses keys changes some,
 where choices are tied."""
 _ADDED = 8
-_STEPS = 4
+_STEPS = 3
 _TIED = 0.25
 """Nats of noise of which is said that they are no rounding."""
 
@@ -52,8 +52,9 @@ def require_causal(model: PreTrainedModel, ids: Ids) -> float:
     Raises:
         KickError: When they see what stands behind: such a model gives no probabilities of texts.
     """
-    memory = _remembered(model)
-    if (size := math.ceil(math.log2(len(ids) + 1))) not in memory:
+    memory, size = _remembered(model), bucket(len(ids))
+    known = [noise for (kind, longest), noise in memory.items() if kind == "noise" and longest >= size]
+    if not known:
         longest = _most(model)
         text = list(ids)[: longest - _ADDED] if longest > 2 * _ADDED else list(ids)[: longest // 2]
         behind = (text * _ADDED)[: min(_ADDED, longest - len(text))]
@@ -68,9 +69,15 @@ def require_causal(model: PreTrainedModel, ids: Ids) -> float:
                 f"{type(model).__name__} is not causal: what it finds likely depends on the tokens behind, so it can "
                 f"be asked for no options, texts or perplexity (an encoder, or a config without is_decoder?)"
             )
-        memory[size] = float(change[..., 0].square().mean().sqrt())
-    found: float = memory[size]
+        known = [float(change[..., 0].square().mean().sqrt())]
+        memory["noise", size] = known[0]
+    found: float = known[0]
     return found
+
+
+def bucket(length: int) -> int:
+    """Prompts of lengths between two powers of two are asked in one form."""
+    return math.ceil(math.log2(length + 1))
 
 
 def _most(model: PreTrainedModel) -> int:
@@ -93,22 +100,25 @@ def chosen_form(
     right: Callable[[str], bool | None],
     plan: BatchPolicy,
 ) -> str:
-    """The first form that answers rightly, remembered for prompts of about this length; the last one always does.
+    """The first form that answers rightly, remembered for prompts of about this length; the last one always does. What
+    is right for long prompts is right for shorter ones.
 
     `right` gives None when nothing can be told (numbers that are not finite): then the first form is kept.
     """
-    memory, key = _remembered(model), (kind, forms[0], math.ceil(math.log2(longest + 1)))
-    if key not in memory:
-        memory[key] = next((form for form in forms[:-1] if _answers(right, form)), forms[-1])
+    memory, size = _remembered(model), bucket(longest)
+    sure = [found for (name, known), found in memory.items() if name == kind and known >= size and found == forms[0]]
+    form = forms[0] if sure else memory.get((kind, size))
+    if form not in forms:
+        form = next((form for form in forms[:-1] if _answers(right, form)), forms[-1])
+        memory[kind, size] = form
     if noise > _TIED:
         plan.note(
             f"plain forwards of this model differ by {noise:.2g} nats when tokens are added behind (it chooses what it "
             f"reads, and choices are tied): its numbers are approximate"
         )
-    found: str = memory[key]
-    if found != forms[0]:
-        plan.note(f"{kind} asked {found}: {forms[0]} their numbers are not those of plain forwards")
-    return found
+    if form != forms[0]:
+        plan.note(f"{kind} asked {form}: {forms[0]} their numbers are not those of plain forwards")
+    return str(form)
 
 
 def _answers(right: Callable[[str], bool | None], form: str) -> bool:
@@ -120,7 +130,7 @@ def _answers(right: Callable[[str], bool | None], form: str) -> bool:
         return False
 
 
-def sample(prompts: Sequence[Ids], most: int = 4) -> list[int]:
+def sample(prompts: Sequence[Ids], most: int = 3) -> list[int]:
     """A few prompts that try a form hardest: the longest, those that share most with it, and the shortest."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     longest = order[-1]

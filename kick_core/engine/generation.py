@@ -107,49 +107,54 @@ def generate(
     rules = _Rules(new_tokens, ends, stops)
     fixed = rows_matter(model)
     choose = sampling.choose if sampling else None
-    if not prompts:
-        return
-    steps = _right_steps(model, prompts, plan, filler, choose, fixed)
-    for batch in _batches([len(p) for p in prompts], new_tokens, plan, steps, fixed):
+    for steps, own in _right_steps(model, prompts, plan, filler, choose, fixed):
+        for batch in _batches([len(prompts[i]) for i in own], new_tokens, plan, steps, fixed):
 
-        def ask(items: Sequence[int], rows: int, room: int = batch.length) -> dict[int, Generated]:
-            count = rows if fixed else len(items)
-            uniforms = _chances([seeds[i] for i in items], count, new_tokens) if seeds and sampling else None
-            steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms)
-            return dict(zip(items, _written(steps, len(items), rules, leave=not fixed), strict=True))
+            def ask(
+                items: Sequence[int], rows: int, room: int = batch.length, steps: Steps = steps
+            ) -> dict[int, Generated]:
+                count = rows if fixed else len(items)
+                uniforms = _chances([seeds[i] for i in items], count, new_tokens) if seeds and sampling else None
+                steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms)
+                return dict(zip(items, _written(steps, len(items), rules, leave=not fixed), strict=True))
 
-        yield from in_parts(batch.items, batch.rows, ask, plan)
+            yield from in_parts([own[n] for n in batch.items], batch.rows, ask, plan)
 
 
 def _right_steps(
     model: PreTrainedModel, prompts: Sequence[Ids], plan: BatchPolicy, filler: int, choose: Chooser | None, fixed: bool
-) -> Steps:
-    """The fastest steps that are proven to give what plain forwards give."""
-    small, longest = lean(model), max(prompts, key=len)
-
-    def usual(plan: BatchPolicy) -> Steps:
-        return DedupSteps(small, plan, choose) if small else steps_for(model, plan, filler, choose, whole=fixed)
-
+) -> Iterator[tuple[Steps, list[int]]]:
+    """The fastest steps that are proven to give what plain forwards give, and the prompts that they are right for."""
+    usual = steps_for(model, plan, filler, choose, whole=fixed)
     ways: dict[str, Callable[[BatchPolicy], Steps]] = {
-        "with a cache in slots": usual,
+        "with a cache in slots": lambda plan: steps_for(model, plan, filler, choose, whole=fixed),
         "in padded batches": lambda plan: LibrarySteps(model, plan, filler, choose),
         "in padded batches, masked while reading": lambda plan: LibrarySteps(model, plan, filler, choose, masked=False),
         "in batches of one length": lambda plan: LibrarySteps(model, plan, filler, choose, padded=False),
         "without a cache": lambda plan: PlainSteps(model, choose),
     }
-    if isinstance(usual(plan), LibrarySteps):
+    if isinstance(usual, LibrarySteps):
         del ways["with a cache in slots"]
-    noise = forms.require_causal(model, longest)
+    by_size: dict[int, list[int]] = {}
+    for item, prompt in enumerate(prompts):
+        by_size.setdefault(forms.bucket(len(prompt)), []).append(item)
+    by_form: dict[str, list[int]] = {}
+    for _, items in sorted(by_size.items(), reverse=True):  # what is right for the longest is right for all
+        some = [prompts[i] for i in items]
+        longest = max(some, key=len)
 
-    def right(form: str) -> bool | None:
-        steps = ways[form](forms.quiet(plan))
-        if isinstance(steps, SlotSteps):
-            steps.records = False  # a recorded step shows its numbers once
-        room = round_up(plan.length(len(longest)) + 8, plan.room)
-        own = [longest] if _one_length(steps) else prompts
-        return forms.right_texts(model, own, noise, steps, room, fixed)
+        def right(form: str, some: Sequence[Ids] = some, longest: Ids = longest) -> bool | None:
+            steps = ways[form](forms.quiet(plan))
+            if isinstance(steps, SlotSteps):
+                steps.records = False  # a recorded step shows its numbers once
+            room = round_up(plan.length(len(longest)) + 8, plan.room)
+            return forms.right_texts(model, [longest] if _one_length(steps) else some, noise, steps, room, fixed)
 
-    return ways[forms.chosen_form(model, "texts", len(longest), noise, tuple(ways), right, plan)](plan)
+        noise = forms.require_causal(model, longest)
+        form = forms.chosen_form(model, "texts", len(longest), noise, tuple(ways), right, plan)
+        by_form.setdefault(form, []).extend(items)
+    for form, items in by_form.items():
+        yield ways[form](plan), sorted(items)
 
 
 def _one_length(steps: Steps) -> bool:
