@@ -142,15 +142,15 @@ def _right_steps(
     for _, items in sorted(by_size.items(), reverse=True):  # what is right for the longest is right for all
         some = [prompts[i] for i in items]
         longest = max(some, key=len)
+        noise = forms.require_causal(model, longest)
 
-        def right(form: str, some: Sequence[Ids] = some, longest: Ids = longest) -> bool | None:
+        def right(form: str, some: Sequence[Ids] = some, longest: Ids = longest, noise: float = noise) -> bool | None:
             steps = ways[form](forms.quiet(plan))
             if isinstance(steps, SlotSteps):
                 steps.records = False  # a recorded step shows its numbers once
             room = round_up(plan.length(len(longest)) + 8, plan.room)
             return forms.right_texts(model, [longest] if _one_length(steps) else some, noise, steps, room, fixed)
 
-        noise = forms.require_causal(model, longest)
         form = forms.chosen_form(model, "texts", len(longest), noise, tuple(ways), right, plan)
         by_form.setdefault(form, []).extend(items)
     for form, items in by_form.items():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from kick_core import compress, compress_matrix, methods, tasks
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
-from kick_core.artifacts.planners import PlannerContext, searched_on
+from kick_core.artifacts.planners import PlannerContext, _survey, searched_on
 from kick_core.artifacts.planners._search import cheapest, ratio_grid
 from kick_core.artifacts.planners._survey import Survey, survey
 from kick_core.artifacts.planners._units import few, units
@@ -21,7 +21,6 @@ from kick_core.compression.activations import all_in_place
 from kick_core.errors import BadRequest, KickError
 from kick_core.evaluation import open_session
 from kick_core.methods import storage
-from kick_core.models import blocks
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.records import PlanProgress
 from kick_core.runs import measure as runs
@@ -342,7 +341,7 @@ def _without(model, by_name, kind, ids, *, rows):
 
 
 def test_a_family_whose_units_cannot_be_told_is_refused(tmp_path, store, monkeypatch):
-    monkeypatch.setattr(blocks, "_PLAIN", ())  # products of a form that nobody watches
+    monkeypatch.setattr(_survey, "units", lambda *_: ())  # a block in which no rows feed columns of their own
     folder = save_tiny(tmp_path / "falcon")
     make("Falcon").save_pretrained(folder)
     with pytest.raises(KickError, match="no channels or heads can be told"):
