@@ -115,6 +115,16 @@ def _weighed(card: Card) -> dict[str, Any]:
     }
 
 
+def left_alone(card: Card) -> str:
+    """What of the blocks' weights was left as it is and why, in words, with the share that was compressed."""
+    whole = card.weights + sum(int(part["weights"]) for part in card.left.values())
+    parts = [
+        f"{reason} {int(part['weights']) / whole:.1%} ({', '.join(part['names'][:3])}{', …' * (len(part['names']) > 3)})"
+        for reason, part in sorted(card.left.items(), key=lambda item: -int(item[1]["weights"]))
+    ]
+    return f"{'; '.join(parts)}; compressed is {card.share:.1%} of the blocks' weights" if parts else ""
+
+
 def calibrated(facts: Mapping[str, Any] | None) -> str:
     """A calibration as a card tells it, in words."""
     if not facts:
