@@ -124,6 +124,6 @@ def opened(model: str, recipe: str, made: views.Preview) -> None:
         for warning in made.card.warnings:
             note(f"Warning on its card: {warning}.")
         if made.card.left:
-            note(f"Left as they were: {left_alone(made.card)}.")
+            note(f"Left as they were: {views.left_alone(made.card)}.")
         with st.expander("Key"):
             st.code(key, language=None)
