@@ -118,10 +118,10 @@ def _weighed(card: Card) -> dict[str, Any]:
 def left_alone(card: Card) -> str:
     """What of the blocks' weights was left as it is and why, in words, with the share that was compressed."""
     whole = card.weights + sum(int(part["weights"]) for part in card.left.values())
-    parts = [
-        f"{reason} {int(part['weights']) / whole:.1%} ({', '.join(part['names'][:3])}{', …' * (len(part['names']) > 3)})"
-        for reason, part in sorted(card.left.items(), key=lambda item: -int(item[1]["weights"]))
-    ]
+    parts = []
+    for reason, part in sorted(card.left.items(), key=lambda item: -int(item[1]["weights"])):
+        more = ", …" * (len(part["names"]) > 3)
+        parts.append(f"{reason} {int(part['weights']) / whole:.1%} ({', '.join(part['names'][:3])}{more})")
     return f"{'; '.join(parts)}; compressed is {card.share:.1%} of the blocks' weights" if parts else ""
 
 
