@@ -381,7 +381,7 @@ def _block_bytes(walked: Walked) -> bytes:
 
 
 def _hidden_bytes(walked: Walked) -> bytes | None:
-    if walked.hidden is None or walked.report.block + 1 == walked.report.blocks:
+    if walked.hidden is None or not walked.alone or walked.report.block + 1 == walked.report.blocks:
         return None
     inputs = {"hidden": walked.hidden} | ({} if walked.dense is None else {"dense": walked.dense})
     return save({name: states.cpu().contiguous() for name, states in inputs.items()})

@@ -67,15 +67,16 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
 class Walked:
     """One finished block.
 
-    `hidden` is the next block's input; None behind the last block, when the method looks at no data, and where a block
-    is handed more than that, so that a stopped walk begins anew. `dense` is what the dense model's next block would be
-    given, where blocks are fitted to it.
+    `hidden` is the next block's input; None behind the last block, and when the method looks at no data. `dense` is
+    what the dense model's next block would be given, where blocks are fitted to it. `alone` says that a stopped walk
+    can go on from these; a model whose blocks are handed more than hidden states begins anew.
     """
 
     report: BlockReport
     results: dict[str, CompressedMatrix]
     hidden: Tensor | None
     dense: Tensor | None = None
+    alone: bool = True
 
 
 def needs_data(recipe: Recipe) -> bool:
@@ -183,9 +184,8 @@ def _walk_block(
     )  # fmt: skip
     if last:
         return Walked(report, results, None)
-    if inputs and inputs.replay.carried:  # what else the next block is handed is not kept on disk
-        return Walked(report, results, None)
-    return Walked(report, results, inputs.hidden if inputs else None, aim.hidden if aim else None)
+    alone = not (inputs and inputs.replay.carried)
+    return Walked(report, results, inputs.hidden if inputs else None, aim.hidden if aim else None, alone)
 
 
 def _through(block: nn.Module, index: int, inputs: activations.Inputs) -> Tensor:

@@ -11,7 +11,7 @@ behind, which also shows whether the model is causal at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +52,7 @@ def require_causal(model: PreTrainedModel, ids: Ids) -> float:
     Raises:
         KickError: When they see what stands behind: such a model gives no probabilities of texts.
     """
+    require_embedded(model, [ids])
     memory, size = _remembered(model), bucket(len(ids))
     known = [noise for (kind, longest), noise in memory.items() if kind == "noise" and longest >= size]
     if not known:
@@ -73,6 +74,16 @@ def require_causal(model: PreTrainedModel, ids: Ids) -> float:
         memory["noise", size] = known[0]
     found: float = known[0]
     return found
+
+
+def require_embedded(model: PreTrainedModel, texts: Iterable[Ids]) -> None:
+    """Raises KickError for a token that the model has no embedding for."""
+    count = int(model.get_input_embeddings().weight.shape[0])
+    if (largest := max((max(ids) for ids in texts if len(ids)), default=0)) >= count:
+        raise KickError(
+            f"token {largest} is none of the model's: its tokenizer knows more tokens than its {count} embeddings, so "
+            f"they are not of one model"
+        )
 
 
 def bucket(length: int) -> int:

@@ -125,6 +125,7 @@ def _right_steps(
     model: PreTrainedModel, prompts: Sequence[Ids], plan: BatchPolicy, filler: int, choose: Chooser | None, fixed: bool
 ) -> Iterator[tuple[Steps, list[int]]]:
     """The fastest steps that are proven to give what plain forwards give, and the prompts that they are right for."""
+    forms.require_embedded(model, prompts)
     usual = steps_for(model, plan, filler, choose, whole=fixed)
     ways: dict[str, Callable[[BatchPolicy], Steps]] = {
         "with a cache in slots": lambda plan: steps_for(model, plan, filler, choose, whole=fixed),

@@ -77,6 +77,7 @@ def score_options(
     if reason:
         plan.note(f"options scored in padded batches: {reason}")
     longest = max(prompts, key=len)
+    forms.require_embedded(model, [*prompts, *(ids for own in options for ids in own)])
     noise = forms.require_causal(model, longest)
     ways = {
         "in packs": lambda p, o, a, plan: _in_packs(model, p, o, set(a), plan, filler),

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kick_core.engine.batching import BatchPolicy, Ids, answer, batches, in_parts, padded, round_up, rows_matter
-from kick_core.engine.forms import agree, chosen_form, quiet, require_causal, sample
+from kick_core.engine.forms import agree, chosen_form, quiet, require_causal, require_embedded, sample
 
 _CHUNK = 2048
 """Positions (over all rows) whose logits are float32 at the same time: 262 MB at a vocabulary of 32,000."""
@@ -77,6 +77,7 @@ def window_logprobs(
 ) -> Iterator[tuple[int, list[float]]]:
     """Summed log-probability of tokens 1 … length-1 of each window [windows, length]; yields (first, sums)."""
     if len(windows):
+        require_embedded(model, [[int(windows.max())]])
         require_causal(model, windows[0].tolist())
 
     def ask(part: Sequence[int], count: int) -> list[float]:

@@ -259,14 +259,15 @@ def sizes(model: PreTrainedModel) -> ModelSizes:
 
     blocks, config = decoder_blocks(model), model.config.get_text_config()
     head = getattr(model.get_output_embeddings(), "weight", None)
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None) or 1  # a recurrence has none
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
     shapes = [matrix.read().shape for matrix in matrices(blocks[0])]
     return ModelSizes(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         blocks=len(blocks),
         matrices=tuple((int(rows), int(cols)) for rows, cols in shapes),
         head=0 if head is None else head.numel(),
-        attention=width * config.num_attention_heads,
+        attention=width * heads,
         bits=8 * model.dtype.itemsize,
     )
 
