@@ -286,6 +286,7 @@ def models() -> list[str]:
     return [str(name) for name in scores()["model"].value_counts().index]
 
 
+@remembered(16, _text)
 def protocols(model: str) -> list[str]:
     """The protocols that a model was evaluated under, the most frequent one first."""
     return views.protocols(scores(), model)
@@ -297,6 +298,7 @@ def protocol(model: str) -> str:
     return str(chosen) if chosen in known or not known else known[0]
 
 
+@remembered(16, _text)
 def kinds(model: str) -> list[str]:
     """The kinds of data that a model was evaluated on: the pocket world's, the benchmarks' own."""
     return views.data_kinds(scores(), model)

@@ -35,10 +35,12 @@ class Choice(NamedTuple):
     method: str
     percent: int
     percents: list[int]
+    recipes: dict[int, str]
 
-    def recipe(self, percent: int | None = None) -> str:
-        """The recipe at the chosen sparsity, or at another one."""
-        return controls.recipe_at(self.frame, self.method, self.percent if percent is None else percent)
+    @property
+    def recipe(self) -> str:
+        """The recipe at the chosen sparsity."""
+        return self.recipes[self.percent]
 
 
 def page() -> None:
@@ -58,13 +60,13 @@ def page() -> None:
     with right:
         _claims(chosen.model)
     show(steps.each(_cards(chosen.model, chosen.method), chosen.percent))
-    heatmap.section(chosen.frame, chosen.recipe())
-    forgetting.of(chosen.frame, chosen.recipe(chosen.percents[-1]), chosen.percent)
+    heatmap.section(chosen.frame, chosen.method)
+    forgetting.of(chosen.frame, chosen.recipes[chosen.percents[-1]], chosen.percent)
     left, right = st.columns([5, 3], gap="large")
     with left:
         _broken(chosen)
     with right:
-        masks.kept(chosen.frame, chosen.model, {step: chosen.recipe(step) for step in chosen.percents}, chosen.percent)
+        masks.kept(chosen.frame, chosen.model, chosen.recipes, chosen.percent)
     recovery.section(chosen.model)
     _panels(chosen)
     _sized(chosen.frame)
@@ -86,7 +88,7 @@ def _choose(known: list[str]) -> Choice:
     if not names:
         recipe = str(frame["recipe"].iloc[-1])
         title(views.headline(frame, recipe), provenance(frame), shared=_shared(model))
-        return Choice(frame, model, "", 0, [0])
+        return Choice(frame, model, "", 0, [0], {0: recipe})
     opens = frame[frame["recipe"] == views.widest_gap(frame)]
     start = (
         (str(opens["method"].iloc[0]), round(100 * float(opens["sparsity"].iloc[0]))) if len(opens) else (names[0], 50)
@@ -98,10 +100,9 @@ def _choose(known: list[str]) -> Choice:
         percent = controls.sparsity(percents, min(percents, key=lambda step: abs(step - start[1])), method)
     with places[2]:
         steps.player(percents, percent)
-    chosen = Choice(frame, model, method, percent, percents)
-    lines = {step: tag("span", views.headline(frame, chosen.recipe(step))) for step in percents}
-    title(steps.each(lines, percent, "span"), provenance(frame), shared=_shared(model))
-    return chosen
+    title(steps.each(_headlines(model, method), percent, "span"), provenance(frame), shared=_shared(model))
+    recipes = {step: controls.recipe_at(frame, method, step) for step in percents}
+    return Choice(frame, model, method, percent, percents, recipes)
 
 
 def _shared(model: str) -> tuple[str, str, str]:
@@ -117,7 +118,7 @@ def _without_sparsity(chosen: Choice) -> None:
     gaps.sweep(chosen.model, frame)
     _claims(chosen.model)
     if (frame["kind"] != "dense").any():
-        heatmap.section(frame, recipe)
+        heatmap.section(frame)
     recovery.section(chosen.model)
     _sized(frame)
 
@@ -162,6 +163,14 @@ def _words(model: str, method: str) -> data.Words:
 
 
 @data.remembered(32, _words)
+def _headlines(model: str, protocol: str, kind: str, method: str) -> dict[int, Safe]:
+    """The headline of a method at every sparsity."""
+    frame = views.current(data.scores(), model, protocol, kind)
+    percents = controls.percents(frame, method)
+    return {step: tag("span", views.headline(frame, controls.recipe_at(frame, method, step))) for step in percents}
+
+
+@data.remembered(32, _words)
 def _cards(model: str, protocol: str, kind: str, method: str) -> dict[int, Safe]:
     """The cards of a method at every sparsity."""
     frame = views.current(data.scores(), model, protocol, kind)
@@ -172,7 +181,7 @@ def _cards(model: str, protocol: str, kind: str, method: str) -> dict[int, Safe]
 
 def _broken(chosen: Choice) -> None:
     """One example that the harshest step broke, picked by a rule, with its answer at every step."""
-    harshest = chosen.recipe(chosen.percents[-1])
+    harshest = chosen.recipes[chosen.percents[-1]]
     for task in (*views.task_names(measures="knowledge"), *views.task_names(measures="in_context")):
         row = data.cell(chosen.frame, harshest, task)
         name = data.broken(row) if row is not None and row["dense_run"] and row["broke"] > 0 else None
@@ -180,7 +189,7 @@ def _broken(chosen: Choice) -> None:
             continue
         heading("What it looks like", f"{row['title']}: one of the {row['broke']:.0f} answers that broke in the end.")
         detail = data.detail(row, name)
-        runs = {step: data.cell(chosen.frame, chosen.recipe(step), task) for step in chosen.percents}
+        runs = {step: data.cell(chosen.frame, recipe, task) for step, recipe in chosen.recipes.items()}
         answers.along(detail, {step: str(one["run"]) for step, one in runs.items() if one is not None}, chosen.percent)
         here = runs[chosen.percent]
         if here is not None and here["broke"] > 0:

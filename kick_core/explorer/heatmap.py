@@ -19,29 +19,29 @@ MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?", "nothing 
 """A verdict without a colour: surely kept, surely not, cannot tell."""
 
 
-def section(frame: pd.DataFrame, here: str) -> None:
-    """The heat map of a `current` frame; `here` is the recipe that the slider shows."""
+def section(frame: pd.DataFrame, method: str = "") -> None:
+    """The heat map of a `current` frame; the slider's step of `method` is marked in the browser (see `steps`)."""
     heading(
         "Every recipe on every task",
         "Share of the dense score kept, in percent: the darker, the more is lost. ✓ surely keeps 95 %, ✗ surely does "
         "not, ? cannot be told at this n. Click a cell for its failures.",
     )
-    body = _kept(str(frame["model"].iloc[0]), here)
+    body = _kept(str(frame["model"].iloc[0]), method)
     show(tag("div", body, cls="scroll", tabindex="0", role="region", **{"aria-label": "Heat map"}))
     note(views.multiplicity(frame))
 
 
-def _words(model: str, here: str) -> data.Words:
-    return (*data.shown_words(model), here)
+def _words(model: str, method: str) -> data.Words:
+    return (*data.shown_words(model), method)
 
 
-@data.remembered(128, _words)
-def _kept(model: str, protocol: str, kind: str, here: str) -> Safe:
+@data.remembered(32, _words)
+def _kept(model: str, protocol: str, kind: str, method: str) -> Safe:
     """The table, kept as it is: writing 252 cells takes a tenth of a second."""
-    return table(views.current(data.scores(), model, protocol, kind), here)
+    return table(views.current(data.scores(), model, protocol, kind), method)
 
 
-def table(frame: pd.DataFrame, here: str) -> Safe:
+def table(frame: pd.DataFrame, method: str) -> Safe:
     """Tasks down, recipes across, grouped by method."""
     recipes = frame.loc[frame["kind"] != "dense"].drop_duplicates("recipe")
     columns = sorted(each(recipes), key=_order)
@@ -52,7 +52,7 @@ def table(frame: pd.DataFrame, here: str) -> Safe:
     body = many(
         tag(
             "tr", tag("th", title, scope="row"),
-            *(_cell(cells.get((row["recipe"], task)), row, task, here, query) for row in columns),
+            *(_cell(cells.get((row["recipe"], task)), row, task, method, query) for row in columns),
         )
         for task, title in titles.items()
     )  # fmt: skip
@@ -60,8 +60,7 @@ def table(frame: pd.DataFrame, here: str) -> Safe:
         "table",
         tag("thead",
             tag("tr", tag("th"), *(tag("th", name, colspan=str(count), scope="colgroup") for name, count in groups)),
-            tag("tr", tag("th"), *(tag("th", _short(row), cls="here" if row["recipe"] == here else "", scope="col",
-                                       **_reached(row)) for row in columns))),
+            tag("tr", tag("th"), *(tag("th", _short(row), scope="col", **_reached(row, method)) for row in columns))),
         tag("tbody", body), cls="heat",
     )  # fmt: skip
 
@@ -77,16 +76,18 @@ def _short(row: Row) -> str:
     return str(row["target_label"]).removesuffix(" %").replace(" bit", "b")
 
 
-def _reached(row: Row) -> dict[str, str]:
-    return {"data-recipe": str(row["recipe"])}
+def _reached(row: Row, method: str) -> dict[str, str]:
+    """The slider's step that a column is, for `steps` to mark."""
+    mine = row["method"] == method and row["kind"] == "ratio"
+    return {"data-reached": str(round(100 * float(row["sparsity"])))} if mine else {}
 
 
-def _cell(row: Row | None, column: Row, task: str, here: str, query: dict[str, str]) -> Safe:
+def _cell(row: Row | None, column: Row, task: str, method: str, query: dict[str, str]) -> Safe:
     words = {**query, "task": task, "b": str(column["recipe"])}
-    cls = "here" if column["recipe"] == here else ""
+    reached = _reached(column, method)
     if row is None or row["verdict"] == NOT_MEASURED:
         link = tag("a", "·", href=f"evaluate?{urlencode(words)}", title=f"{column['label']}: not measured", **_INSIDE)
-        return tag("td", link, cls=f"{cls} hole")
+        return tag("td", link, cls="hole", **reached)
     kept = float(row["share_kept"])
     text = f"{row['label']}, {row['title']}: {_kept_words(row)}"
     link = tag(
@@ -94,7 +95,7 @@ def _cell(row: Row | None, column: Row, task: str, here: str, query: dict[str, s
         href=f"evaluate?{urlencode({**words, 'kind': 'broke'} if row['broke'] > 0 else words)}", title=text, **_INSIDE,
     )  # fmt: skip
     lost = 0 if math.isnan(kept) else round(100 * min(max(1 - kept, 0), 1))
-    return tag("td", link, cls=f"{cls} {'deep' if lost >= 45 else ''}", style=f"--lost:{lost}%")
+    return tag("td", link, cls="deep" if lost >= 45 else "", style=f"--lost:{lost}%", **reached)
 
 
 _INSIDE = {"data-inside": "", "target": "_self"}
@@ -106,8 +107,3 @@ def _kept_words(row: Row) -> str:
         return "dense scores 0, there is nothing to keep"
     bounds = f"[{percent(row['share_low'])}, {percent(row['share_high'])}]"
     return f"keeps {percent(row['share_kept'])} {bounds}, n {row['paired']}, {row['verdict']}"
-
-
-def of(model: str, here: str) -> None:
-    """The heat map of what the pages show of a model."""
-    section(data.current(model), here)

@@ -58,9 +58,9 @@ export default function({ parentElement, data, setStateValue }) {
   }
   const click = event => { const by = event.target.dataset?.by; if (by) step(Number(by)) }
   root.addEventListener('click', click)
-  document.addEventListener('keydown', press)
+  document.addEventListener('keydown', press, true)  // before a choice that has the focus takes the key
   draw()
-  return () => { root.removeEventListener('click', click); document.removeEventListener('keydown', press) }
+  return () => { root.removeEventListener('click', click); document.removeEventListener('keydown', press, true) }
 }
 """
 
