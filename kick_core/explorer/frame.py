@@ -91,7 +91,7 @@ def _unread() -> None:
         note(f"{runs} not shown: damaged, or of another version's tasks or recipes. This names them:")
         st.code("kick verify && kick list", language="bash")
     if jobs.read_only():
-        note("This explorer is read-only: nothing can be compressed or asked from here.")
+        note("This explorer is read-only: nothing can be compressed or evaluated from here.")
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
@@ -168,7 +168,7 @@ def provenance(rows: pd.DataFrame) -> Safe:
         many([_protocol(_each(rows["protocol"])), tag("span", ", greedy")]),
         *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
         *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
-        f"{_each(rows['dtype'])} on {_each(rows['device'])}, asked by {_each(rows['engine'])}",
+        f"{_each(rows['dtype'])} on {_each(rows['device'])}, evaluated by {_each(rows['engine'])}",
         glossary.term("95 % intervals", "95 % interval"),
         f"measured {_range(rows['created'].str[:10])}",
     ]
