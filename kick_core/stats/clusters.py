@@ -39,8 +39,11 @@ def cluster_sums(clusters: Clusters, *columns: Floats) -> list[Floats]:
     Raises:
         ValueError: A column and the clusters differ in length.
     """
-    numbers: dict[Hashable, int] = {}
-    where = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
+    if isinstance(clusters, np.ndarray) and clusters.dtype.kind in "iu":
+        where = np.unique(clusters, return_inverse=True)[1]  # numbers need no dictionary: pages sum thousands of rows
+    else:
+        numbers: dict[Hashable, int] = {}
+        where = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
     if any(column.size != where.size for column in columns):
         raise ValueError(f"{where.size} cluster names for {columns[0].size} scores: name the cluster of each")
     return [*(np.bincount(where, column) for column in columns), np.bincount(where).astype(float)]
