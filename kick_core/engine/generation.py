@@ -116,7 +116,9 @@ def generate(
                 count = rows if fixed else len(items)
                 uniforms = _chances([seeds[i] for i in items], count, new_tokens) if seeds and sampling else None
                 steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms)
-                return dict(zip(items, _written(steps, len(items), rules, leave=not fixed), strict=True))
+                # where rows leave is proven for batches of several lengths; a batch of one length is few
+                leave = not fixed and (isinstance(steps, PlainSteps) or not _one_length(steps))
+                return dict(zip(items, _written(steps, len(items), rules, leave=leave), strict=True))
 
             yield from in_parts([own[n] for n in batch.items], batch.rows, ask, plan)
 
@@ -150,7 +152,15 @@ def _right_steps(
             if isinstance(steps, SlotSteps):
                 steps.records = False  # a recorded step shows its numbers once
             room = round_up(plan.length(len(longest)) + 8, plan.room)
-            return forms.right_texts(model, [longest] if _one_length(steps) else some, noise, steps, room, fixed)
+            # two rows at least: whether rows may leave is part of what is proven
+            few = (
+                [longest]
+                if _one_length(steps)
+                else some
+                if len(some) > 1
+                else [longest[: -(-len(longest) // 2)], longest]
+            )
+            return forms.right_texts(model, few, noise, steps, room, fixed)
 
         form = forms.chosen_form(model, "texts", len(longest), noise, tuple(ways), right, plan)
         by_form.setdefault(form, []).extend(items)

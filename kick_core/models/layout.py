@@ -105,7 +105,7 @@ def _kinds(model: PreTrainedModel, blocks: nn.ModuleList, hold: Hold, *, each: b
     """The layout of every kind of block; blocks of a known kind are passed over, or run too when `each`."""
     kinds: dict[Any, Layout] = {}
     order: list[int] = []
-    shared = _shared(blocks)
+    shared, width = _shared(blocks), int(model.get_input_embeddings().weight.shape[-1])
 
     def stand_in(index: int, block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -115,7 +115,7 @@ def _kinds(model: PreTrainedModel, blocks: nn.ModuleList, hold: Hold, *, each: b
             kind = _kind(block)
             with hold(index) if each or kind not in kinds else nullcontext():
                 if kind not in kinds:
-                    kinds[kind] = _watched(block, forward, args, kwargs, shared)
+                    kinds[kind] = _watched(block, forward, args, kwargs, shared, width)
                 elif each:
                     return forward(*args, **kwargs)
             return with_hidden(kinds[kind].output, entering(args, kwargs)[0])
@@ -222,7 +222,9 @@ def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _watched(block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any, shared: set[int]) -> Layout:
+def _watched(
+    block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any, shared: set[int], width: int
+) -> Layout:
     work, called = _Work(), set[nn.Module]()
     hidden, _ = entering(args, kwargs)
     axis = window_axis(hidden)
@@ -247,7 +249,7 @@ def _watched(block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: A
     finally:
         for handle in handles:
             handle.remove()
-    stacks, left, problems = _sorted(block, parameters, work, hidden.shape[-1], shared, called)
+    stacks, left, problems = _sorted(block, parameters, work, {hidden.shape[-1], width}, shared, called)
     problem = (
         problems[0]
         if problems
@@ -262,7 +264,7 @@ def _sorted(
     block: nn.Module,
     parameters: dict[str, nn.Parameter],
     work: _Work,
-    width: int,
+    width: set[int],
     shared: set[int],
     called: set[nn.Module],
 ) -> tuple[list[Stack], list[Left], list[str]]:
@@ -306,14 +308,14 @@ def _ordered(block: nn.Module, parameters: dict[str, nn.Parameter]) -> Iterator[
                 yield path
 
 
-def _choosing(path: str, work: _Work, modules: dict[str, nn.Module], width: int) -> str:
+def _choosing(path: str, work: _Work, modules: dict[str, nn.Module], width: set[int]) -> str:
     """The largest module around a router's matrix that puts out choices, and no hidden states."""
     root = path
     name = path.rpartition(".")[0]
     while name:
         widths = work.widths.get(name)
         if widths is not None:
-            if width in widths:
+            if width & widths:
                 break
             root = name
         name = name.rpartition(".")[0]

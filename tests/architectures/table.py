@@ -69,8 +69,11 @@ def counts(outcomes: Sequence[Outcome]) -> str:
     for column in ("compression", "answers"):
         words = [getattr(o, column) for o in made]
         right = sum(w.startswith(("exact", "equal")) for w in words)
-        refused = sum(w.startswith("refused") for w in words)
-        parts.append(f"{column}: {right} right, {refused} refused, {len(words) - right - refused} wrong")
+        near, refused = (sum(w.startswith(kind) for w in words) for kind in ("approximate", "refused"))
+        parts.append(
+            f"{column}: {right} right, {near} approximate, {refused} refused, "
+            f"{len(words) - right - near - refused} wrong"
+        )
     return f"{len(outcomes)} architectures, {len(made)} made tiny; {'; '.join(parts)}."
 
 

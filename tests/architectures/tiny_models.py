@@ -200,6 +200,7 @@ def fill(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
 def make(name: str) -> PreTrainedModel:
     """A tiny random model of an architecture, float32. Raises ValueError with the library's reason."""
     reasons: list[str] = []
+    torch.manual_seed(0)
     try:
         for config in configs(name):
             try:
