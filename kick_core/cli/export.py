@@ -17,13 +17,16 @@ def run(args: Namespace) -> int:
     """`kick export MODEL RECIPE DIR --format F`"""
     store = open_store(args.cache)
     job = sweep_job(args, (args.recipe,))
-    run_sweep(job, store)
+    job.check()
     from kick_core.artifacts.builder import ArtifactBuilder
-    from kick_core.artifacts.export import export
+    from kick_core.artifacts.export import export, refuse_unexportable
     from kick_core.artifacts.loaded_model import open_for
 
+    recipe = parse(args.recipe)
     builder = ArtifactBuilder(store, open_for(job.reference, store, job.device), job.calibration)
-    written = export(builder, parse(args.recipe), Path(args.folder), args.format)
+    refuse_unexportable(builder, recipe, Path(args.folder), args.format)
+    run_sweep(job, store)
+    written = export(builder, recipe, Path(args.folder), args.format)
     if args.json:
         printing.document(
             {

@@ -74,7 +74,7 @@ def require(row: Mapping[str, Any], columns: Iterable[str], where: object) -> No
 def text_of(path: Path, newline: str | None = None) -> str:
     """A file as text; `newline` "" leaves line ends alone. Raises KickError when it cannot be read."""
     try:
-        with open(path, encoding="utf-8", newline=newline) as file:
+        with open(path, encoding="utf-8-sig", newline=newline) as file:  # Excel begins its files with a mark
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise KickError(f"data file {path} cannot be read ({error})") from error
