@@ -83,8 +83,24 @@ def read(spec: Mapping[str, Any]) -> JobSpec:
 
 
 def job_id(job: JobSpec) -> str:
-    """The content key of a job: the same question is the same job. The tag is no part of it."""
-    return keys.key("job", {name: _texts(value) for name, value in job.to_json().items() if name != "kind"})
+    """The content key of a job: the same question is the same job.
+
+    The tag is no part of it, nor are settings that older jobs did not name, where they are the usual ones.
+    """
+    content = {name: _texts(value) for name, value in job.to_json().items() if name != "kind"}
+    return keys.key("job", _without_newer(content))
+
+
+_NEWER = {"prompting": "auto", "min_tokens": 1}
+
+
+def _without_newer(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Without settings of later versions that have their usual values, nested ones too."""
+    return {
+        name: _without_newer(value) if isinstance(value, Mapping) else value
+        for name, value in content.items()
+        if name not in _NEWER or value != _NEWER[name]
+    }
 
 
 def _texts(value: Any) -> Any:

@@ -19,6 +19,7 @@ from kick_core import jobs
 from kick_core.errors import BadRequest, KickError
 from kick_core.jobs import specs
 from kick_core.jobs import worker as job_worker
+from kick_core.spec import Calibration
 from kick_core.store import Store, open_store
 from kick_core.sweeps.request import SweepJob
 from tests.jobs import slow_worker
@@ -212,7 +213,8 @@ def test_a_worker_that_is_slow_to_end_is_waited_for(store: Store) -> None:
 
 def test_a_spec_says_what_kind_of_job_it_is() -> None:
     """Also one of before there was a tag; and the tag is no part of the id, so that old jobs are found again."""
-    sweep = SweepJob("pocket-4m", ("dense",), ("perplexity",))
+    usual = Calibration("pocket", windows=128)
+    sweep = SweepJob("pocket-4m", ("dense",), ("perplexity",), calibration=usual)
     prompt = jobs.prompt("pocket-4m", ["dense"], "Who?", temperature=0.5)
     for job, kind in ((sweep, "sweep"), (prompt, "prompt"), (specs.ClusterJob(sweep, "10.0.0.7:1"), "cluster")):
         tagged = job.to_json()

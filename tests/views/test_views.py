@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -404,13 +403,6 @@ def test_no_torch_no_streamlit() -> None:
     code += "print({'torch', 'streamlit', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_fast(store: Store) -> None:
-    views.scores(store)
-    start = time.perf_counter()
-    views.scores(store)
-    assert time.perf_counter() - start < 1.0
 
 
 # --- exports, survival, sizes ------------------------------------------------------------------------------
