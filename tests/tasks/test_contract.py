@@ -160,7 +160,7 @@ def test_a_new_knowledge_task_leads_headline_claims_and_charts(tmp_path: Path) -
     assert set(knowledge.evidence["task"]) == {POCKET_ONLY} and POCKET_ONLY in knowledge.rule
     lines = {trace["name"]: trace["line"] for trace in charts.overlay(frame, "magnitude")["data"]}
     assert chart_style.task_colour(POCKET_ONLY) == "#123456"
-    assert lines["Fixture sums"]["width"] == 4, "it comes before every other knowledge task"
+    assert lines["Fixture sums"]["width"] > 4, "it comes before every other knowledge task"
 
 
 @pytest.mark.parametrize("page", ["pages/home.py", "pages/evaluate.py", "pages/compare.py", "pages/compress.py"])
