@@ -33,6 +33,7 @@ from kick_core.models.layout import (
     with_hidden,
 )
 from kick_core.models.products import Part, ProductWatch
+from kick_core.stats import common_prefix
 
 __all__ = [
     "Call",
@@ -67,7 +68,7 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)}
     outer = {n: m for n, m in lists.items() if not any(n.startswith(f"{other}.") for other in lists if other != n)}
     home = _embedding_path(model)
-    near = {name: _common(name, home) for name in outer}
+    near = {name: common_prefix(name.split("."), home) for name in outer}
     nearest = [outer[name] for name in outer if near[name] == max(near.values())]
     largest = max([m for m in nearest if len(m) == layers] or nearest, key=_size, default=None)
     if largest is None or layers is None or 2 * _size(largest) < sum(map(_size, nearest)):
@@ -83,13 +84,6 @@ def _embedding_path(model: PreTrainedModel) -> list[str]:
     except (NotImplementedError, AttributeError):
         embedding = None
     return next((name.split(".") for name, module in model.named_modules() if module is embedding), [])
-
-
-def _common(name: str, other: list[str]) -> int:
-    parts = name.split(".")
-    return next(
-        (at for at, (a, b) in enumerate(zip(parts, other, strict=False)) if a != b), min(len(parts), len(other))
-    )
 
 
 def _size(module: nn.Module) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 from kick_core.errors import BadRequest, KickError
 from kick_core.keys import sha256_file
+from kick_core.store.files import replace_file
 
 SUFFIX = ".gguf"
 FOLDER = "decoded"
@@ -46,10 +47,7 @@ def decoded_folder(path: Path, root: Path) -> Path:
         sums = {}
     if token not in sums:
         sums[token] = sha256_file(path)
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        staged = memo.with_name(f".{memo.name}.{uuid.uuid4().hex}")
-        staged.write_text(json.dumps(sums), "utf-8")
-        os.replace(staged, memo)
+        replace_file(memo, json.dumps(sums).encode())
     return root / FOLDER / sums[token][:40]
 
 

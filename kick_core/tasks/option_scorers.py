@@ -98,3 +98,7 @@ def last_character_as_published(example: Example, output: Output) -> Score:
     right = last in example.answers
     reason = "right" if right else "wrong" if last in letters_of(example) else "no answer"
     return Score(float(right), output.argmax, reason)
+
+
+BY_WORDS = {"accuracy": accuracy, "accuracy_per_byte": accuracy_per_byte, "gold_probability": gold_probability}
+"""How options are scored by the log-probability of their words."""

@@ -7,7 +7,7 @@ from functools import partial
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import questions
 from kick_core.tasks.elicitation import OPTIONS
-from kick_core.tasks.option_scorers import accuracy, accuracy_per_byte, gold_probability
+from kick_core.tasks.option_scorers import BY_WORDS
 
 OFFICIAL = Task(
     name="own_choice",
@@ -19,6 +19,6 @@ OFFICIAL = Task(
     colour="#955196",
     listed=False,
     strict=PromptSpec("choose", partial(questions.load, form="choice"), elicitation=OPTIONS),
-    scorers={"accuracy": accuracy, "accuracy_per_byte": accuracy_per_byte, "gold_probability": gold_probability},
+    scorers=BY_WORDS,
     headline="accuracy",
 )

@@ -7,7 +7,7 @@ from functools import partial
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import questions
 from kick_core.tasks.elicitation import FROM_PASSAGE
-from kick_core.tasks.scorers import contains, exact_match, f1, stated
+from kick_core.tasks.scorers import STATED
 
 OFFICIAL = Task(
     name="own_open",
@@ -21,6 +21,6 @@ OFFICIAL = Task(
     strict=PromptSpec(
         "generate", partial(questions.load, form="open"), new_tokens=32, stop=("\n",), elicitation=FROM_PASSAGE
     ),
-    scorers={"stated": stated, "contains": contains, "exact_match": exact_match, "f1": f1},
+    scorers=STATED,
     headline="stated",
 )

@@ -7,7 +7,7 @@ from functools import partial
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import questions
 from kick_core.tasks.elicitation import SHORT_ANSWER
-from kick_core.tasks.scorers import contains, exact_match, f1, stated
+from kick_core.tasks.scorers import STATED
 
 OFFICIAL = Task(
     name="own_questions",
@@ -21,6 +21,6 @@ OFFICIAL = Task(
     strict=PromptSpec(
         "generate", partial(questions.load, form="closed"), new_tokens=32, stop=("\n",), elicitation=SHORT_ANSWER
     ),
-    scorers={"stated": stated, "contains": contains, "exact_match": exact_match, "f1": f1},
+    scorers=STATED,
     headline="stated",
 )

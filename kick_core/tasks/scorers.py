@@ -153,3 +153,7 @@ def substring_as_published(example: Example, output: Output) -> Score:
 
 def _without_spaces(text: str) -> str:
     return text.strip().replace(" ", "").lower()
+
+
+STATED = {"stated": stated, "contains": contains, "exact_match": exact_match, "f1": f1}
+"""How answers to questions about facts are scored, whatever form they were asked in."""

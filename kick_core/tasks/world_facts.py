@@ -5,7 +5,7 @@ from __future__ import annotations
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import facts
 from kick_core.tasks.elicitation import SHORT_ANSWER
-from kick_core.tasks.scorers import contains, exact_match, f1, stated
+from kick_core.tasks.scorers import STATED
 
 OFFICIAL = Task(
     name="world_facts",
@@ -17,9 +17,8 @@ OFFICIAL = Task(
     colour="#b8560f",
     shipped=True,
     noun="facts about the world",
-    context_partner="",
     strict=PromptSpec("generate", facts.closed, new_tokens=32, stop=("\n",), elicitation=SHORT_ANSWER),
-    scorers={"stated": stated, "contains": contains, "exact_match": exact_match, "f1": f1},
+    scorers=STATED,
     headline="stated",
     groups=facts.GROUPS,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import facts
 from kick_core.tasks.elicitation import OPTIONS
-from kick_core.tasks.option_scorers import accuracy, accuracy_per_byte, gold_probability
+from kick_core.tasks.option_scorers import BY_WORDS
 
 OFFICIAL = Task(
     name="world_facts_choice",
@@ -18,7 +18,7 @@ OFFICIAL = Task(
     shipped=True,
     noun="facts about the world",
     strict=PromptSpec("choose", facts.choice, elicitation=OPTIONS),
-    scorers={"accuracy": accuracy, "accuracy_per_byte": accuracy_per_byte, "gold_probability": gold_probability},
+    scorers=BY_WORDS,
     headline="accuracy",
     groups=facts.GROUPS,
 )

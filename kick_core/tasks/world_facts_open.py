@@ -5,7 +5,7 @@ from __future__ import annotations
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import facts
 from kick_core.tasks.elicitation import FROM_PASSAGE
-from kick_core.tasks.scorers import contains, exact_match, f1, stated
+from kick_core.tasks.scorers import STATED
 
 OFFICIAL = Task(
     name="world_facts_open",
@@ -18,7 +18,7 @@ OFFICIAL = Task(
     shipped=True,
     context_partner="world_facts",
     strict=PromptSpec("generate", facts.passage, new_tokens=32, stop=("\n",), elicitation=FROM_PASSAGE),
-    scorers={"stated": stated, "contains": contains, "exact_match": exact_match, "f1": f1},
+    scorers=STATED,
     headline="stated",
     groups=facts.GROUPS,
 )

@@ -67,8 +67,7 @@ def average(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: V
     if base is None:
         row |= nothing()
     else:
-        row |= against(store, run, mine, base)
-        row |= _above_floor(store, run, scorer, mine, base)
+        row |= against(store, run, mine, base, floor(store, run, scorer))
     if scorer in DESCRIPTIVE:
         row |= dict.fromkeys(_SIDES, math.nan) | {"verdict": NOT_MEASURED}
     return row
@@ -79,12 +78,11 @@ def floor(store: Store, run: Asked, scorer: str) -> float:
     return load.chance(store, run) if run.task.kind == "choose" and scorer in GUESSED else 0.0
 
 
-def _above_floor(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: VerdictColumns) -> dict[str, Any]:
+def _above_floor(
+    before: NDArray[np.float64], after: NDArray[np.float64], groups: NDArray[np.intp], guess: float
+) -> dict[str, Any]:
     """The share kept of what is no guess; no share and no verdict at all where dense may be guessing itself."""
-    ids, at_base, at_mine = pair(base, mine)
-    before, after = base.score[at_base], mine.score[at_mine]
-    groups, guess = clusters.of(store, run.card.examples, ids), floor(store, run, scorer)
-    if not ids.size or not stats.is_share(before):
+    if not before.size or not stats.is_share(before):
         return {}
     if not stats.anything_to_lose(stats.clustered_score(before, groups), guess):
         lost = ("share_kept", "share_low", "share_high", "needed", "p_matching", "p_not_matching")
@@ -95,8 +93,11 @@ def _above_floor(store: Store, run: Asked, scorer: str, mine: VerdictColumns, ba
     return _named(("share_above", "share_above_low", "share_above_high"), share)
 
 
-def against(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns) -> dict[str, Any]:
-    """Two runs' scores of the same examples: differences, flips, answers changed, p, what it would take."""
+def against(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns, guess: float) -> dict[str, Any]:
+    """Two runs' scores of the same examples: differences, flips, answers changed, p, what it would take.
+
+    `guess` is the score of a blind guess: where `base` may be one, there is no share and no verdict.
+    """
     ids, at_base, at_mine = pair(base, mine)
     before, after = base.score[at_base], mine.score[at_mine]
     groups = clusters.of(store, run.card.examples, ids)
@@ -115,7 +116,7 @@ def against(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns
         "detectable": stats.smallest_detectable(table.share, table.n),
         "needed": stats.examples_needed(kept),
         "verdict": _verdict(kept),
-    }
+    } | _above_floor(before, after, groups, guess)
 
 
 def answers_changed(task: Task, before: VerdictColumns, after: VerdictColumns) -> stats.Interval:
