@@ -19,13 +19,17 @@ from kick_core.views import load, recipe_labels
 from kick_core.views.paired import pair
 from kick_core.views.text_diff import words
 
-FIDELITY = {
+_RECIPE = {
     "model": "str",
     "recipe": "str",
     "label": "str",
     "kind": "str",
     "method": "str",
     "severity": "float",
+}
+"""The columns that say of which recipe a row is."""
+
+FIDELITY = _RECIPE | {
     "n": "int",
     "unjudged": "int",
     "tokens": "int",
@@ -111,13 +115,7 @@ def _measured(store: Store, key: str) -> dict[str, Any]:
     return found | {"kl_median": float(quantiles[0]), "kl_99": float(quantiles[1])}
 
 
-TEXTS = {
-    "model": "str",
-    "recipe": "str",
-    "label": "str",
-    "kind": "str",
-    "method": "str",
-    "severity": "float",
+TEXTS = _RECIPE | {
     "task": "str",
     "n": "int",
     "lost": "float",

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from kick_core import methods
 from kick_core.methods import storage
-from kick_core.spec import BitBudget, IntGrid, KeepNofM, Recipe, Unstructured, parse
+from kick_core.methods.resolution import kind_of
+from kick_core.spec import BitBudget, IntGrid, Recipe, Unstructured, parse
 
 
 def parts(recipe: Recipe) -> list[Recipe]:
@@ -48,15 +49,7 @@ def kind(recipe: Recipe) -> str:
     """dense, ratio, pattern, bits, or joint (pruned, then quantized; or each matrix in its own way)."""
     if recipe.then or isinstance(recipe.target, BitBudget):
         return "joint"
-    match recipe.target:
-        case Unstructured():
-            return "ratio"
-        case KeepNofM():
-            return "pattern"
-        case IntGrid():
-            return "bits"
-        case _:
-            return "dense"
+    return "dense" if recipe.target is None else kind_of(recipe.target)
 
 
 def _part_target(recipe: Recipe) -> str:
