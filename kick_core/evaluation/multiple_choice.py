@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from kick_core.engine import OptionScores
-from kick_core.evaluation.prompting import most_shots, text
+from kick_core.evaluation.prompting import fitted, most_shots, text
 from kick_core.evaluation.session import EvalSession, prompt_hash, rejected
-from kick_core.models.tokenization import all_option_ids
+from kick_core.models.tokenization import Options, all_option_ids
 from kick_core.records import Example, Output
 from kick_core.tasks import PromptSpec
 
@@ -53,18 +53,18 @@ def _all_shown(ask: EvalSession, way: PromptSpec, among: Sequence[Example]) -> l
 
 def shown(ask: EvalSession, way: PromptSpec, among: Sequence[Example]) -> list[_Shown]:
     """Each question with as many shots as there is room for; the first ones stay."""
-    left = [most_shots(way, example) for example in among]
     few = way.prompting.startswith("shots:")
-    found: list[_Shown | None] = [None] * len(among)
-    while open_ones := [i for i, one in enumerate(found) if one is None]:
-        texts = [text(ask.tokenizer, way, among[i], left[i]) for i in open_ones]
-        tokens = all_option_ids(ask.tokenizer, texts, [_choices(way, among[i]) for i in open_ones])
-        for i, (prompt, endings) in zip(open_ones, tokens, strict=True):
-            if len(prompt) <= ask.room(way) or not left[i]:
-                found[i] = _Shown(prompt, endings, left[i] if few or len(among[i].prompt) > 2 else None)
-            else:
-                left[i] -= 1
-    return [one for one in found if one]
+
+    def encode(pending: Sequence[int], shots: Sequence[int]) -> list[Options]:
+        texts = [text(ask.tokenizer, way, among[i], count) for i, count in zip(pending, shots, strict=True)]
+        return all_option_ids(ask.tokenizer, texts, [_choices(way, among[i]) for i in pending])
+
+    most = [most_shots(way, example) for example in among]
+    fitting = fitted(most, ask.room(way), encode, lambda options: len(options[0]))
+    return [
+        _Shown(prompt, endings, left if few or len(example.prompt) > 2 else None)
+        for example, ((prompt, endings), left) in zip(among, fitting, strict=True)
+    ]
 
 
 def _choices(way: PromptSpec, example: Example) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ model; what it took is recorded with every run and is part of its key, because a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -197,14 +197,44 @@ def prompts(
     Returns:
         Per example its ids, and how many worked examples were left (None where the form has none).
     """
-    left = [most_shots(spec, example) for example in examples]
+
+    def encode(pending: Sequence[int], shots: Sequence[int]) -> list[list[int]]:
+        return encode_all(
+            tokenizer, [text(tokenizer, spec, examples[i], count) for i, count in zip(pending, shots, strict=True)]
+        )
+
+    most = [most_shots(spec, example) for example in examples]
     few = [spec.prompting.startswith("shots:") or len(example.prompt) > 2 for example in examples]
-    found: list[tuple[list[int], int | None] | None] = [None] * len(examples)
-    while pending := [i for i, one in enumerate(found) if one is None]:
-        ids = encode_all(tokenizer, [text(tokenizer, spec, examples[i], left[i]) for i in pending])
-        for i, own in zip(pending, ids, strict=True):
-            if len(own) <= room or not left[i]:
-                found[i] = (own, left[i] if few[i] else None)
+    fitting = fitted(most, room, encode, len)
+    return [(ids, shots if own else None) for (ids, shots), own in zip(fitting, few, strict=True)]
+
+
+Encoded = TypeVar("Encoded")
+
+
+def fitted(
+    most: Sequence[int],
+    room: int,
+    encode: Callable[[Sequence[int], Sequence[int]], Sequence[Encoded]],
+    length: Callable[[Encoded], int],
+) -> list[tuple[Encoded, int]]:
+    """Drop worked examples one by one until every prompt fits; the first ones stay.
+
+    Args:
+        most: worked examples that each prompt may show.
+        room: tokens that a prompt may have; one that is longer without any worked example stays as it is.
+        encode: (prompt numbers, worked examples of each) -> what the prompts are as tokens, for many in one call.
+        length: tokens of an encoded prompt.
+
+    Returns:
+        Per prompt what it is as tokens, and how many worked examples are left.
+    """
+    left = list(most)
+    encoded: dict[int, Encoded] = {}
+    while pending := [number for number in range(len(left)) if number not in encoded]:
+        for number, own in zip(pending, encode(pending, [left[number] for number in pending]), strict=True):
+            if length(own) <= room or not left[number]:
+                encoded[number] = own
             else:
-                left[i] -= 1
-    return [one for one in found if one]
+                left[number] -= 1
+    return [(encoded[number], left[number]) for number in range(len(left))]
