@@ -68,8 +68,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+$(VENV)/.tested: $(VENV)/.installed tools/world_facts/requirements.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]" --requirement tools/world_facts/requirements.txt
 	touch $@
 
 $(ORACLES)/.installed: pyproject.toml constraints-oracles.txt

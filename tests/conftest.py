@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator
+import shutil
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,14 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(NO_DATA)
     return SHARED
+
+
+MAIN = sys.modules["__main__"]
+
+
+def pytest_runtest_setup() -> None:
+    """Streamlit's AppTest leaves its page behind as `__main__`, which every process spawned later would run again."""
+    sys.modules["__main__"] = MAIN
 
 
 @pytest.hookimpl(wrapper=True)
@@ -82,3 +92,27 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import save_tiny
 
     return save_tiny(tmp_path_factory.mktemp("tiny") / "model")
+
+
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
+    "--disable-background-networking", "--disable-sync",
+)  # fmt: skip
+
+
+def chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def chrome() -> Iterator[Any]:
+    """The one browser of a test run: a second `sync_playwright` cannot start while the first one's loop runs."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = chromium()
+    if path is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        yield browser
+        browser.close()

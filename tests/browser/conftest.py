@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,19 +13,7 @@ from kick_core.store import Store
 from tests import synthetic
 from tests.served import started
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 ROOT = Path(__file__).resolve().parents[2]
-QUIET = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
-    "--disable-background-networking", "--disable-sync",
-)  # fmt: skip
-
-
-def chromium() -> str | None:
-    return next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
 
 
 @contextmanager
@@ -64,17 +51,6 @@ class Tab:
     def check(self) -> None:
         assert self.page.get_by_test_id("stException").count() == 0
         assert self.faults == []
-
-
-@pytest.fixture(scope="session")
-def chrome() -> Iterator[Any]:
-    path = chromium()
-    if path is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

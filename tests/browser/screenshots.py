@@ -16,7 +16,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.browser.conftest import QUIET, Tab, chromium, serving
+from tests.browser.conftest import Tab, serving
+from tests.conftest import QUIET, chromium
 
 PAGES = {
     "findings": "/",

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.browser.conftest import chrome, opener  # noqa: F401  a fixture
+from tests.browser.conftest import opener
 from tests.browser.test_exposure import shake as handshake
 from tests.served import answering, free_port
 
@@ -119,7 +119,7 @@ def test_results_go_to_the_users_cache_folder(installed: Installed, measured: An
     assert [result["n"] for result in measured["results"]] == [8]
 
 
-def test_kick_app_serves_its_pages(installed: Installed, measured: Any, chrome: Any) -> None:  # noqa: F811
+def test_kick_app_serves_its_pages(installed: Installed, measured: Any, chrome: Any) -> None:
     port = free_port()
     command = [str(installed.kick), "app", "--port", str(port), "--no-browser"]
     with answering(command, port, installed.home, installed.environment):
