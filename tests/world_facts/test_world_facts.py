@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ from kick_core.world_facts import Fact
 
 ROOT = Path(__file__).parents[2]
 ALL = [*world_facts.rows(), *world_facts.worked_examples()]
+
+# codes and ordinal numbers are looked up and not known: none of them is a best known fact
+LOOKED_UP = {
+    "country_of_domain", "abbreviation_of_state", "number_of_element", "element_of_number", "language_of_code",
+    "currency_of_code", "us_president_by_number",
+}  # fmt: skip
 
 
 def plain(text: str) -> str:
@@ -71,12 +78,12 @@ def test_tiers_are_balanced_and_follow_popularity() -> None:
         groups[fact.relation][fact.tier].append(fact.popularity)
     for relation, tiers in groups.items():
         sizes = Counter({tier: len(values) for tier, values in tiers.items()})
-        assert set(sizes) == {1, 2, 3, 4}, relation
+        assert set(sizes) == ({2, 3, 4} if relation in LOOKED_UP else {1, 2, 3, 4}), relation
         assert min(sizes.values()) >= sum(sizes.values()) / 8, (relation, sizes)
-        for better, worse in [(1, 2), (2, 3), (3, 4)]:
+        for better, worse in pairwise(sorted(tiers)):
             assert min(tiers[better]) >= max(tiers[worse]), relation
     totals = Counter(fact.tier for fact in world_facts.rows())
-    assert max(totals.values()) < 1.25 * min(totals.values())
+    assert max(totals.values()) < 1.6 * min(totals.values())
 
 
 def test_every_relation_has_worked_examples_and_none_is_asked_or_reversed() -> None:
@@ -87,8 +94,10 @@ def test_every_relation_has_worked_examples_and_none_is_asked_or_reversed() -> N
     assert [f.id for f in world_facts.rows() if frozenset((plain(f.subject), plain(f.answer))) in pairs] == []
 
 
-def test_every_source_has_a_licence() -> None:
+def test_every_source_has_a_licence_and_what_was_written_by_hand_two_places_to_check_it() -> None:
     sources = world_facts.sources()
+    assert all(source["name"].count("; ") >= 1 for key, source in sources.items() if key.startswith("check:"))
+    assert all(f"check:{fact.relation}" in fact.sources for fact in ALL if "written" in fact.sources)
     assert {key for fact in ALL for key in fact.sources} == set(sources)
     assert all(source["licence"] for source in sources.values())
 

@@ -86,12 +86,13 @@ def leaks(entry: Entry, question: str) -> bool:
     return inside or (len(plain(entry.subject)) > 3 and plain(entry.subject) in plain(entry.answer))
 
 
-def set_tiers(entries: list[Entry]) -> None:
-    """Quarters by popularity where no band was set by hand; equal numbers share no order but the subject's."""
-    if entries[0].tier:
-        return
+def set_tiers(entries: list[Entry], first: int) -> None:
+    """Equal parts by popularity from tier `first` to 4 where no band was set by hand, which then moves down to `first`.
+
+    Equal numbers share no order but the subject's.
+    """
     for place, entry in enumerate(sorted(entries, key=lambda entry: (-entry.popularity, entry.subject))):
-        entry.tier = 1 + 4 * place // len(entries)
+        entry.tier = min(4, entry.tier + first - 1) if entry.tier else first + (5 - first) * place // len(entries)
 
 
 def held_out(relation: Relation, entries: list[Entry]) -> set[str]:
@@ -142,7 +143,7 @@ def build() -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     pools = {name: [entry.answer for entry in entries] for name, entries in grouped.items()}
     for relation in RELATIONS:
         entries = prepared(relation, grouped[relation.name])
-        set_tiers(entries)
+        set_tiers(entries, relation.first)
         held = held_out(relation, entries)
         rows = []
         for entry in sorted(entries, key=lambda entry: (entry.tier, -entry.popularity, entry.subject)):

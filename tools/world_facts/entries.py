@@ -11,7 +11,12 @@ from functools import cache
 
 @dataclass(frozen=True)
 class Relation:
-    """A kind of question. `question` has one `{}` for the subject."""
+    """A kind of question. `question` has one `{}` for the subject.
+
+    `first` is the tier of its best known facts. A code in a register (a domain, an ISO code, a postal abbreviation) and
+    an ordinal number (of an element, a president) are looked up and not known, however well known is what they stand
+    for: such relations begin at tier 2.
+    """
 
     name: str
     question: str
@@ -19,6 +24,11 @@ class Relation:
     tiers: str
     sources: tuple[str, ...]
     family: str = ""
+    first: int = 1
+
+
+QUARTERS = "quarters of the relation by popularity"
+LOOKED_UP = "thirds of the relation by popularity, from tier 2 on: a code or an ordinal number is looked up, not known"
 
 
 @dataclass

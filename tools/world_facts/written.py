@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entries import Entry, Relation
+from entries import QUARTERS, Entry, Relation
 
 BAND = "fame band set by hand before any model was asked: 4 = best known, 1 = least"
 HAND = "the fame bands"
+NUMBERED = {"us_president_by_number"}
+HAND_FROM_2 = "the fame bands, one tier lower: an ordinal number is looked up, not known"
 PEOPLE = {"author_of_work", "painter_of_work", "composer_of_work", "discoverer", "director_of_film",
           "creator_of_character", "us_president_by_number"}  # fmt: skip
 RADIUS = "mean radius of the moon in kilometres"
@@ -36,7 +38,8 @@ FILES = {"city_of_landmark": "place_of_landmark"}
 ARTICLE = {"United States", "United Kingdom", "Netherlands", "Philippines"}
 RELATIONS = tuple(
     Relation(name, question, RADIUS if name == "planet_of_moon" else BAND,
-             "quarters of the relation by popularity" if name == "planet_of_moon" else HAND, ("written", f"check:{name}"))
+             QUARTERS if name == "planet_of_moon" else HAND_FROM_2 if name in NUMBERED else HAND,
+             ("written", f"check:{name}"), first=2 if name in NUMBERED else 1)
     for name, (question, _) in TEXTS.items()
 )  # fmt: skip
 
