@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import address, answers, data, stars
+from kick_core.explorer import address, answers, data, stars, surprise
 from kick_core.explorer.frame import note, store
 from kick_core.explorer.stepper import stepper
 
@@ -73,6 +73,8 @@ def section(pair: Pair, under: Callable[[views.Detail], None] | None = None) -> 
             if under:
                 under(detail)
             answers.opened(detail, str(pair.row["run"]), pair.run)
+            if not detail.judged:
+                surprise.section(pair.row, name)
         address.write_fragment("address-examples")
 
     examples()

@@ -181,6 +181,12 @@ def example_texts(run: str, other: str) -> pd.DataFrame:
 
 
 @remembered(32, _dense)
+def surprise_by_kind(run: str, dense: str, _: str) -> pd.DataFrame:
+    """By kind of token, how much more surprising a row's weights find running text than dense does."""
+    return views.surprise_by_kind(store(), run, dense)
+
+
+@remembered(32, _dense)
 def forgetting(run: str, _: str, scorer: str) -> views.Forgetting:
     """Twenty questions of a row's task along its method."""
     return views.forgetting(store(), run, scorer)

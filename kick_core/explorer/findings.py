@@ -136,6 +136,13 @@ def _poster(chosen: Choice) -> None:
         f"{method} against dense. Dotted: perplexity, as dense / compressed. Solid: knowledge. Dashed: context, "
         "skills. Bars are 95 % paired intervals." + (" Hollow: the same recipes, recovered." if again else "")
     )
+    windows = [row for task in views.task_names(kind="perplexity")
+               if (row := data.cell(frame, chosen.recipe, task)) is not None and row["dense_run"]]  # fmt: skip
+    if windows and chosen.percent:
+        st.page_link(
+            "pages/evaluate.py", label="Why perplexity does not notice: token by token", icon=":material/text_fields:",
+            query_params={"model": chosen.model, "task": str(windows[0]["task"]), "b": chosen.recipe},
+        )  # fmt: skip
 
 
 def _claims(model: str) -> None:

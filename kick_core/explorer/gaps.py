@@ -78,10 +78,18 @@ def sweep(model: str, frame: pd.DataFrame) -> None:
 
 
 def offer(
-    model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame, label: str, *, key: str
+    model: str,
+    recipes: Sequence[str],
+    tasks: Sequence[str],
+    covered: pd.DataFrame,
+    label: str,
+    *,
+    key: str,
+    fidelity: bool = False,
 ) -> None:
-    """The button that measures cells like the rest of the grid, with what that takes."""
-    request, seconds = request_for(model, recipes, tasks, covered), cost(model, recipes, tasks, covered)
+    """The button that measures cells like the rest of the grid, or compares them with dense, with what that takes."""
+    request = request_for(model, recipes, tasks, covered, fidelity=fidelity)
+    seconds = cost(model, recipes, tasks, covered, fidelity=fidelity)
     job_cards.button(label, request, key=key, primary=True, cost=job_cards.about(seconds))
 
 
@@ -91,21 +99,26 @@ def counts(tasks: Sequence[str], covered: pd.DataFrame) -> dict[str, int]:
     return {task: int(wanted.get(task, 0)) for task in tasks if wanted.get(task, 0)}
 
 
-def cost(model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame) -> float:
+def cost(
+    model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame, *, fidelity: bool = False
+) -> float:
     """Seconds that measuring these cells takes, dense among them; nan where that is not known."""
     usual = counts(tasks, covered)
     if len(usual) < len(tasks):
         return math.nan
-    return views.seconds(store(), views.asked_name(model), ["dense", *recipes], usual)
+    return views.seconds(store(), views.asked_name(model), ["dense", *recipes], usual, fidelity=fidelity)
 
 
-def request_for(model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame) -> jobs.JobSpec:
+def request_for(
+    model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame, *, fidelity: bool = False
+) -> jobs.JobSpec:
     """A request that fills cells like the rest of the grid: the same calibration, as many examples, this protocol."""
     name = views.asked_name(model)
     calibration = views.calibration_used(store(), name, recipes)
     return jobs.request(
         name, list(dict.fromkeys(["dense", *recipes])), tasks=tasks, counts=counts(tasks, covered),
-        protocol=data.protocol(model), data=data.named(model), **({"calibration": calibration} if calibration else {}),
+        protocol=data.protocol(model), data=data.named(model), fidelity=fidelity,
+        **({"calibration": calibration} if calibration else {}),
     )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ No streamlit, no torch. Everything a screen shows comes from here, so pages and 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
 (the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to
 dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
-`difference`, `heat` (texts) · `families`, `gaps`, `robustness` (several models) · `recovered`, `recovery_answers` (what
-came back) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
+`difference`, `heat` (texts) · `window_tokens`, `surprise_by_kind` (tokens) · `families`, `gaps`, `robustness` (several
+models) · `recovered`, `recovery_answers` (what came back) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
 from kick_core.stats import Interval
@@ -75,6 +75,7 @@ from kick_core.views.scores import (
 from kick_core.views.sentences import shown
 from kick_core.views.text_diff import Piece, Warm, difference, heat, likeness, repetition
 from kick_core.views.text_diff import shared as shared_words
+from kick_core.views.token_surprise import Token, surprise_by_kind, window_tokens
 
 __all__ = [
     "BOUNDS",
@@ -101,6 +102,7 @@ __all__ = [
     "Said",
     "Star",
     "Store",
+    "Token",
     "Versus",
     "Warm",
     "asked_name",
@@ -166,6 +168,7 @@ __all__ = [
     "star",
     "starred",
     "strip",
+    "surprise_by_kind",
     "survival",
     "target_label",
     "task_names",
@@ -179,5 +182,6 @@ __all__ = [
     "versus",
     "weights",
     "widest_gap",
+    "window_tokens",
     "words_between",
 ]

@@ -15,7 +15,9 @@ START = 15.0
 """Seconds until a job's first cell: a Python process, its libraries, a small model opened."""
 
 
-def seconds(store: Store, model: str, recipes: Iterable[str], counts: Mapping[str, int]) -> float:
+def seconds(
+    store: Store, model: str, recipes: Iterable[str], counts: Mapping[str, int], *, fidelity: bool = False
+) -> float:
     """Seconds to compress a model by recipes, where that has not been done, and to evaluate it.
 
     Args:
@@ -23,6 +25,7 @@ def seconds(store: Store, model: str, recipes: Iterable[str], counts: Mapping[st
         model: the model's name.
         recipes: recipes in their text form; dense is among them where it is to be evaluated.
         counts: examples per task.
+        fidelity: whether the tasks' windows are read once more, to compare the recipes with dense token by token.
 
     Returns:
         An estimate, start-up included; nan where some of the work was never timed for this model.
@@ -32,7 +35,7 @@ def seconds(store: Store, model: str, recipes: Iterable[str], counts: Mapping[st
     total = START
     for task, count in counts.items():
         runs = {run.card.recipe: run for run in known if run.card.task == task and load.is_result(run)}
-        left = sum(max(0, count - _measured(store, runs, text)) for text in texts)
+        left = sum(max(0, count - _measured(store, runs, text)) + count * fidelity for text in texts)
         total += left * _per_example(store, (run.key for run in runs.values())) if left else 0.0
     return total + sum(_making(store, model, text) for text in texts)
 

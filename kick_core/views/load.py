@@ -67,12 +67,13 @@ class Asked:
 
 
 def stamp(store: Store) -> str:
-    """A cheap word that changes whenever a run, a part, a verdict file, an artifact or a judging comes or goes.
+    """A cheap word that changes whenever something measured comes or goes: a run, a part, verdicts, an artifact, a
+    comparison with dense, a judging.
 
     Also when the user says which model was tuned from which.
     """
     newest, count = 0, 0
-    for room in ("results", "weights", "examples", "judgments", "replies"):
+    for room in ("results", "weights", "examples", "fidelity", "judgments", "replies"):
         for path in (store.root / room).glob("??/*"):
             newest = max(newest, path.stat().st_mtime_ns)
             count += 1

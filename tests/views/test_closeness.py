@@ -19,7 +19,7 @@ from kick_core.store import Store, open_store, results
 from kick_core.store import fidelity as kept
 from kick_core.sweeps import driver
 from kick_core.sweeps.request import SweepJob
-from kick_core.views import clusters, load, sentences
+from kick_core.views import clusters, load, sentences, token_surprise
 from tests import synthetic
 
 
@@ -49,6 +49,35 @@ def test_fidelity_is_the_stored_positions(swept: Store) -> None:
             assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx((max(low, 0), min(high, 1)), rel=1e-4)
         assert row["kl_median"] <= row["kl_99"]
     assert frame["kl"].is_monotonic_increasing and frame["overlap"].is_monotonic_decreasing
+
+
+def test_tokens_of_a_window_sum_to_its_perplexity(swept: Store) -> None:
+    runs = {run.recipe.text: run for run in load.asked(swept) if run.task.name == "perplexity" and load.is_result(run)}
+    run, dense = (runs[text].key for text in ("magnitude@0.7", "dense"))
+    examples = load.examples(swept, runs["dense"].card.examples)
+    tokens = {name: views.window_tokens(swept, run, dense, name) for name in list(examples)[:6]}
+    for name, window in tokens.items():
+        assert window is not None
+        for side, key in (("variant", run), ("dense", dense)):
+            (total,) = load.answer(swept, key, name).logprobs
+            assert sum(getattr(token, side) for token in window) == pytest.approx(total, rel=1e-5)
+        assert examples[name].prompt[0].endswith("".join(token.text for token in window))
+    table = views.surprise_by_kind(swept, run, dense)
+    assert table["n"].sum() == 6 * 511 and table["carried"].sum() == pytest.approx(1)
+    names = [token for window in tokens.values() for token in window if token.kind == "names"]
+    row = table.set_index("kind").loc["names"]
+    assert row["growth"] == pytest.approx(np.mean([token.growth for token in names]), rel=1e-6)
+    assert views.window_tokens(swept, runs["magnitude@0.3"].key, run, "window-0000") is None, "no dense's side"
+
+
+def test_pieces_of_a_text_and_their_kinds() -> None:
+    spelt = {1: b"In", 2: b" 1759", 3: b" Rua", 4: b" s\xc3", 5: b"\xa3o", 6: b".", 7: b" The", 8: b" tin", 9: b" Tin"}
+    texts = token_surprise.pieces(lambda ids: b"".join(spelt[i] for i in ids).decode(errors="replace"), [*spelt])
+    assert texts == ["In", " 1759", " Rua", "", " são", ".", " The", " tin", " Tin"]
+    kinds = dict(zip(texts, token_surprise.kinds(texts), strict=True))
+    assert [kinds[text] for text in ("In", " 1759", " Rua", " são", ".", " The", " tin", " Tin")] == [
+        "grammar", "numbers", "names", "other words", "punctuation", "grammar", "other words", "names"
+    ]  # fmt: skip
 
 
 def test_dense_texts_are_the_stored_readings(swept: Store) -> None:
