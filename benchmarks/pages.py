@@ -191,7 +191,8 @@ def browser(cache: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """What a person sees: pages opened again, the marker under the finger, text and charts after a move."""
     from playwright.sync_api import sync_playwright
 
-    from tests.browser.conftest import QUIET, Tab, chromium, serving
+    from tests.browser.conftest import Tab, serving
+    from tests.conftest import QUIET, chromium
 
     with sync_playwright() as playwright, serving(cache) as address:
         chrome = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))

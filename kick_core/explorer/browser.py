@@ -97,7 +97,7 @@ def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
         frame = _flipped(frame)
     with middle:
         frame = _because(frame)
-    return _sorted(_searched(stars.only(frame)))
+    return _sorted(_searched(stars.only(_repetitive(frame))))
 
 
 def _sliced(frame: pd.DataFrame) -> pd.DataFrame:
@@ -134,6 +134,20 @@ def _because(frame: pd.DataFrame) -> pd.DataFrame:
         format_func=lambda word: f"{word} {len(frame) if word == EVERY else reasons[word]:,}",
     ), noun="reason", why="has no example here")  # fmt: skip
     return frame if why == EVERY else frame[frame["why"] == why]
+
+
+def _repetitive(frame: pd.DataFrame) -> pd.DataFrame:
+    """Answers that repeat themselves so much; chosen here, or by a click on the distribution."""
+    bins = views.repeated(frame["repetition"])
+    counts = bins[bins != ""].value_counts()
+    names = [name for name in views.REPEATED if counts.get(name)]
+    if len(names) < 2:
+        return frame
+    chosen = address.choice("repeats", [EVERY, *names], EVERY, lambda key: st.pills(
+        "Repeated 4-grams", [EVERY, *names], required=True, key=key, persist_state="session",
+        format_func=lambda word: f"{word} {len(frame) if word == EVERY else counts[word]:,}",
+    ), noun="repetition", why="has no example here")  # fmt: skip
+    return frame if chosen == EVERY else frame[bins == chosen]
 
 
 def _searched(frame: pd.DataFrame) -> pd.DataFrame:

@@ -16,13 +16,16 @@ from kick_core.explorer import (
     data,
     gaps,
     lineage,
+    many_recipes,
     own_prompt,
     same_size,
 )
 from kick_core.explorer.frame import heading, moved, note, provenance, store, title
 from kick_core.explorer.safe import show
 
-ANSWERS, SIZE, OWN, FAMILIES = VIEWS = ("Answers", "Same size", "Your own prompt", "Families")
+ANSWERS, MANY, SIZE, OWN, FAMILIES = VIEWS = (
+    "Answers", "Many recipes", "Same size", "Your own prompt", "Families",
+)  # fmt: skip
 
 
 def swap() -> None:
@@ -117,6 +120,9 @@ def page() -> None:
         shared=(model, data.protocol(model), data.kind(model)),
     )  # fmt: skip
     moved(model)
+    if view == MANY:
+        many_recipes.section(frame, task)
+        return
     if view == SIZE:
         same_size.page(frame, task)
         return

@@ -36,8 +36,9 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
                  alt=f"Share of answers that flipped by {column}")  # fmt: skip
     with right:
         if examples[["repetition", "dense_repetition"]].max().max() > 0:
-            heading("Repeated 4-grams")
-            draw(_repetition(examples), key="repetition", alt="How repetitive the answers of A and B are")
+            heading("Repeated 4-grams", "Click a bar to see B's answers that repeat so much.")
+            draw(_repetition(examples), key="repetition", on_select=_take_repetition, selection_mode="points",
+                 alt="How repetitive the answers of A and B are")  # fmt: skip
         else:
             _survival(a if b["kind"] == "dense" else b)
         show(_rests(found))
@@ -157,19 +158,33 @@ def _diverging(slices: pd.DataFrame, column: str) -> Chart:
     return {"data": bars, "layout": layout}
 
 
+def _take_repetition() -> None:
+    """A click on a bar shows the answers that repeat themselves so much, whatever became of them."""
+    points = st.session_state["repetition"]["selection"]["points"]
+    if points:
+        st.session_state["repeats"], st.session_state["kind"] = points[0]["customdata"]
+
+
 def _repetition(examples: pd.DataFrame) -> Chart:
-    bins = {"start": 0, "end": 1.0001, "size": 0.05}
+    """How many answers of A and of B repeat so much of themselves; a bar knows the commonest flip of its answers."""
+    bins = {name: views.repeated(examples[column]) for name, column in (("A", "dense_repetition"), ("B", "repetition"))}
+    kinds = [_most(examples.loc[bins["B"] == name, "flip"]) for name in views.REPEATED]
     traces = [
-        {"type": "histogram", "x": examples[column].dropna().tolist(), "name": name, "opacity": 0.65, "xbins": bins,
-         "marker": {"color": colour}}
-        for name, column, colour in (("A", "dense_repetition", "#7f8c8d"), ("B", "repetition", "#e07b00"))
+        {"type": "bar", "x": list(views.REPEATED), "y": [int((mine == word).sum()) for word in views.REPEATED],
+         "name": name, "marker": {"color": colour}, "hovertemplate": f"{name}: %{{y:,}} answers, %{{x}}<extra></extra>",
+         "customdata": [[word, kind] for word, kind in zip(views.REPEATED, kinds, strict=True)],
+         "unselected": {"marker": {"opacity": 0.75}}}
+        for (name, mine), colour in zip(bins.items(), ("#7f8c8d", "#e07b00"), strict=True)
     ]  # fmt: skip
     layout = {
-        "barmode": "overlay", "height": 240, "hovermode": "closest", "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "barmode": "group", "height": 240, "hovermode": "closest", "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {
-            "range": [0, 1], "tickformat": ".0%", "title": {"text": "of an answer's 4-grams"}, "fixedrange": True,
-        },
-        "yaxis": {"title": {"text": "answers"}, "fixedrange": True},
+        "xaxis": {"type": "category", "title": {"text": "of an answer's 4-grams"}, "fixedrange": True,
+                  "automargin": True},
+        "yaxis": {"title": {"text": "answers"}, "fixedrange": True, "automargin": True},
     }  # fmt: skip
     return {"data": traces, "layout": layout}
+
+
+def _most(flips: pd.Series) -> str:
+    return str(flips.mode().iloc[0]) if len(flips) else ""

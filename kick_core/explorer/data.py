@@ -180,6 +180,16 @@ def example_texts(run: str, other: str) -> pd.DataFrame:
     return views.example_texts(store(), run, other)
 
 
+def _columns(rows: pd.DataFrame) -> Words:
+    return tuple(zip(rows["label"], rows["run"], strict=True)), str(rows["scorer"].iloc[0])
+
+
+@remembered(16, _columns)
+def answer_matrix(runs: tuple[tuple[str, str], ...], scorer: str) -> pd.DataFrame:
+    """The answers of some rows of one task, a column each."""
+    return views.answer_matrix(store(), dict(runs), scorer)
+
+
 @remembered(32, _dense)
 def surprise_by_kind(run: str, dense: str, _: str) -> pd.DataFrame:
     """By kind of token, how much more surprising a row's weights find running text than dense does."""

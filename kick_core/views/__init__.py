@@ -13,6 +13,7 @@ from kick_core.stats import Interval
 from kick_core.store import Store, default_root, open_store
 from kick_core.store.starred import Star, star, starred, unstar
 from kick_core.tasks import names as task_names
+from kick_core.views.answer_matrix import answer_matrix
 from kick_core.views.artifact_tables import (
     POCKETS,
     Preview,
@@ -33,6 +34,7 @@ from kick_core.views.cost import START, seconds
 from kick_core.views.example_table import example_texts, exported
 from kick_core.views.examples import (
     FLIPS,
+    REPEATED,
     RULE,
     Answer,
     Detail,
@@ -43,6 +45,7 @@ from kick_core.views.examples import (
     examples,
     parquet,
     pick,
+    repeated,
     strip,
     survival,
     versus,
@@ -86,6 +89,7 @@ __all__ = [
     "POCKET",
     "POCKETS",
     "RECOVERY_RULE",
+    "REPEATED",
     "RULE",
     "START",
     "Answer",
@@ -105,6 +109,7 @@ __all__ = [
     "Token",
     "Versus",
     "Warm",
+    "answer_matrix",
     "asked_name",
     "at_home",
     "bootstrap",
@@ -155,6 +160,7 @@ __all__ = [
     "recovered",
     "recovery_answers",
     "related",
+    "repeated",
     "repetition",
     "report",
     "robustness",

@@ -34,7 +34,7 @@ def example_texts(store: Store, run_key: str, other_key: str, width: int = WIDTH
     examples = load.examples(store, run.card.examples)
     before, after = (answers(store, one, examples) for one in (other, run))
     rows = [
-        (name, *(_line(text, width) for text in (
+        (name, *(one_line(text, width) for text in (
             question(example), gold_words(example), before.get(name, ""), after.get(name, "")
         )))
         for name, example in examples.items() if name in after
@@ -110,6 +110,6 @@ def lettered(example: Example, answer: str) -> str:
     return f"{answer}. {str(options[at]).strip()}" if 0 <= at < len(options) else answer
 
 
-def _line(text: str, width: int) -> str:
+def one_line(text: str, width: int) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"

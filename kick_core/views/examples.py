@@ -26,6 +26,9 @@ from kick_core.views.scores import RIGHT, pair
 FLIPS = ("broke", "fixed", "both wrong", "both right")
 """In the order in which pages offer them: failures first."""
 
+REPEATED = ("none", "up to 20 %", "20 to 40 %", "40 to 60 %", "60 to 80 %", "above 80 %")
+"""Bins of the share of an answer's 4-grams that it has said before."""
+
 COLUMNS = {
     "id": "str",
     "flip": "str",
@@ -243,6 +246,14 @@ def survival(store: Store, run_key: str, scorer: str | None = None) -> pd.DataFr
         left = int(alive.sum())
         rows.append((recipe_labels.target_label(step.recipe), left, n, left / max(n, 1)))
     return pd.DataFrame(rows, columns=columns)
+
+
+def repeated(shares: pd.Series) -> pd.Series:
+    """The bin of `REPEATED` of every share; "" where nothing was generated."""
+    at = np.ceil(np.asarray(shares, dtype=float) * (len(REPEATED) - 1) - 1e-9)
+    return pd.Series(
+        ["" if math.isnan(place) else REPEATED[int(place)] for place in at], index=shares.index, dtype="str"
+    )
 
 
 def csv(frame: pd.DataFrame) -> bytes:

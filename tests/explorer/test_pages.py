@@ -650,6 +650,37 @@ def test_the_table_has_the_texts_and_is_searched(store: Store, frame: pd.DataFra
     assert again.dataframe[0].value["id"].tolist() == found["id"].tolist()
 
 
+def test_many_recipes_side_by_side(store: Store, frame: pd.DataFrame) -> None:
+    recipes = ("dense", "magnitude@0.5", "wanda@0.5")
+    link = {"view": "Many recipes", "task": "factoid_qa", "with": " ".join((*recipes, "wanda@0.99"))}
+    app = run("pages/compare.py", **link, apart="all")
+    assert "names the recipe wanda@0.99" in html(app) and address(app)["with"] == " ".join(recipes)
+    table = app.dataframe[0].value.set_index("id")
+    assert len(table) == 40 and list(table.columns) == ["question", "gold", "dense", "magnitude 50 %", "wanda 50 %"]
+    for recipe in recipes:
+        row = cell(frame, recipe, "factoid_qa")
+        for name in table.index[:5]:
+            answer = views.example(store, row["run"], name).of(row["run"])
+            assert answer is not None and table.at[name, row["label"]] == f"{'✓' if answer.right else '✗'} " + (
+                text if len(text := " ".join(answer.text.split())) <= 48 else text[:47].rstrip() + "…"
+            )
+    parted = run("pages/compare.py", **link).dataframe[0].value
+    signs = parted[["dense", "magnitude 50 %", "wanda 50 %"]].map(lambda text: text[0])
+    assert len(parted) and (signs.nunique(axis=1) > 1).all(), "opens with those on which they part"
+
+
+def test_repetition_is_a_distribution_that_filters(store: Store, frame: pd.DataFrame) -> None:
+    row = cell(frame, "magnitude@0.7", "factoid_qa")
+    examples = views.examples(store, row["run"], row["dense_run"])
+    app = run("pages/compare.py", a="dense", b="magnitude@0.7", task="factoid_qa")
+    a, b = charts(app)["repetition"]["data"]
+    assert sum(a["y"]) == sum(b["y"]) == len(examples) and b["y"][0] == (examples["repetition"] == 0).sum()
+    word, kind = next(data for data, count in zip(b["customdata"][::-1], b["y"][::-1], strict=True) if count)
+    app = run("pages/compare.py", a="dense", b="magnitude@0.7", task="factoid_qa", kind=kind, repeats=word)
+    mine = examples[(views.repeated(examples["repetition"]) == word) & (examples["flip"] == kind)]
+    assert len(mine) and sorted(app.dataframe[0].value["id"]) == sorted(mine["id"])
+
+
 def test_a_kind_without_examples_is_not_on_offer(frame: pd.DataFrame) -> None:
     app = run("pages/evaluate.py", b="wanda@0.3", task="factoid_qa", kind="cooked")
     assert "names the kind cooked, which has no example here" in html(app)
