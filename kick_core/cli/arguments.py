@@ -46,6 +46,7 @@ def parser() -> ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _compress(commands)
     _evaluate(commands)
+    _check(commands)
     _sweep(commands)
     _reproduce(commands)
     _export(commands)
@@ -152,6 +153,21 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     _comparison(command)
     _calibration(command)
     command.set_defaults(command=_later("evaluate"), opens=True)
+
+
+def _check(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(
+        commands, "check", "Show what a model is asked, what it answers, and whether that can be measured at all."
+    )
+    _model(command)
+    command.add_argument(
+        "--tasks", "--task", nargs="+", action="extend", default=[], metavar="T",
+        help="default: the shipped ones, or those of --data",
+    )  # fmt: skip
+    _evaluation(command)
+    _backend(command)
+    _calibration(command)
+    command.set_defaults(command=_later("check"), opens=True, fidelity=False, noise_floor=False)
 
 
 def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:

@@ -20,7 +20,7 @@ from kick_core.evaluation.session import EvalSession, open_session
 from kick_core.records import Example, Output
 from kick_core.tasks import POCKET, PROTOCOLS, PromptSpec, Task
 
-__all__ = ["PROTOCOLS", "EvalSession", "evaluate", "examples", "open_session", "outputs", "prompt_spec"]
+__all__ = ["PROTOCOLS", "EvalSession", "evaluate", "examples", "open_session", "outputs", "prompt_form", "prompt_spec"]
 
 
 def examples(task: Task, ask: EvalSession, data: str = POCKET, protocol: str = "strict") -> tuple[Example, ...]:
@@ -46,9 +46,13 @@ def prompt_spec(task: Task, session: EvalSession, protocol: str = "strict", prom
     Raises:
         BadRequest: an unknown protocol or form, or a form that this model or task cannot take.
     """
-    spec = task.asking(protocol)
+    return forms.elicited(task.asking(protocol), prompt_form(task, session, protocol, prompting))
+
+
+def prompt_form(task: Task, session: EvalSession, protocol: str = "strict", prompting: str = "auto") -> forms.Prompting:
+    """The form that `prompting` comes to, and why. Raises as `prompt_spec` does."""
     requested = forms.parse_prompting(prompting)
-    return forms.elicited(spec, forms.settle("raw" if protocol == "paper" else requested, spec, session.tokenizer))
+    return forms.settle("raw" if protocol == "paper" else requested, task.asking(protocol), session.tokenizer)
 
 
 def evaluate(

@@ -167,9 +167,9 @@ def side_by_side(detail: Detail, before: Answer, after: Answer) -> None:
         ), noun="reading", why="does not help with these two texts")  # fmt: skip
     left, right = st.columns(2)
     with left:
-        show(head(before.label, before), box(_marked(reading, first, second, first)), _repetition(before))
+        show(head(before.label, before), box(_marked(reading, first, second, first)), _notes(before))
     with right:
-        show(head(after.label, after), box(_marked(reading, first, second, second)), _repetition(after))
+        show(head(after.label, after), box(_marked(reading, first, second, second)), _notes(after))
 
 
 def _marked(reading: str, first: str, second: str, text: str) -> Safe:
@@ -184,8 +184,13 @@ def _marked(reading: str, first: str, second: str, text: str) -> Safe:
             return many([tag("span", text)])
 
 
-def _repetition(answer: Answer) -> Safe:
-    return tag("p", repetition_note(answer), cls="quiet")
+def _notes(answer: Answer) -> Safe:
+    """How repetitive a text is, and what the scorer took for the answer where that is not all of it."""
+    read = answer.extracted if answer.extracted != answer.text else ""
+    return many([
+        tag("p", "Read as: ", tag("b", read), cls="quiet") if read else Safe(""),
+        tag("p", repetition_note(answer), cls="quiet"),
+    ])  # fmt: skip
 
 
 def strip(steps: list[Answer], here: str, detail: Detail) -> Safe:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from kick_core.explorer import answers, browser, cards, charts, controls, coverage_grid, data, gaps, job_cards, measures
+from kick_core.explorer import (
+    answers,
+    browser,
+    cards,
+    charts,
+    check,
+    controls,
+    coverage_grid,
+    data,
+    gaps,
+    job_cards,
+    measures,
+)
 from kick_core.explorer.frame import heading, moved, note, provenance, title
 from kick_core.explorer.safe import show
 
@@ -26,6 +38,7 @@ def page() -> None:
     with st.expander("What is measured", key="measured"):
         note(coverage_grid.said(covered))
         _fill(model, covered)
+    check.panel(model, frame, task)
     row = data.cell(mine, recipe, task)
     if row is None:
         gaps.cell(model, recipe, task, covered)

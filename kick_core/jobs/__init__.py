@@ -38,7 +38,7 @@ from kick_core.store import Store, is_key
 from kick_core.store.fault_injection import point
 from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, require_space, seal_json
 from kick_core.sweeps.playground import PromptJob
-from kick_core.sweeps.request import SweepJob, data_for, preset
+from kick_core.sweeps.request import SweepJob, check_job, check_tasks, data_for, preset
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ACTIVE: tuple[State, ...] = ("queued", "running")
@@ -132,6 +132,12 @@ def request(
     demo = preset("demo", model, data_for(model, tasks))
     limits = {name: n for name, n in {**demo.limits, **(counts or {})}.items() if name in tasks}
     return replace(demo, recipes=tuple(recipes), tasks=tuple(tasks), limits=limits, **more)
+
+
+def check(model: str, tasks: Sequence[str] = (), **more: Any) -> SweepJob:
+    """Dense on a few examples per task, as `kick check` asks; `more` are other fields of `SweepJob`."""
+    data = data_for(model, tasks, more.pop("data", "auto"))
+    return check_job(SweepJob(model, (), tuple(tasks) or check_tasks(model, data), data=data, **more))
 
 
 def demo(model: str, **more: Any) -> SweepJob:

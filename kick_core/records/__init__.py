@@ -7,7 +7,7 @@ without a score (`None`) means "not judged" and never counts as wrong.
 from kick_core.records.artifacts import BlockReport, Card, LayerPlan, LayerReport, PlanProgress, StructuredMask
 from kick_core.records.examples import Example, Output, Verdict
 from kick_core.records.judging import JudgingCard, Question, Reply
-from kick_core.records.runs import Progress, RunCard
+from kick_core.records.runs import Progress, RunCard, SentPrompt, SentPrompts
 
 __all__ = [
     "BlockReport",
@@ -22,6 +22,8 @@ __all__ = [
     "Question",
     "Reply",
     "RunCard",
+    "SentPrompt",
+    "SentPrompts",
     "StructuredMask",
     "Verdict",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from kick_core.records.json_record import JsonRecord
 
@@ -38,6 +39,45 @@ class RunCard(JsonRecord):
     versions: dict[str, str]
     decoder: str = ""
     placed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SentPrompt(JsonRecord):
+    """One prompt token by token as it was sent.
+
+    Attributes:
+        example: The example's id.
+        pieces: The prompt's text in order, as (text, whether it is a special token).
+        tokens: The prompt's length.
+        options: Of a choice, each option's tokens as texts.
+    """
+
+    example: str
+    pieces: tuple[tuple[str, bool], ...]
+    tokens: int
+    options: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SentPrompts(JsonRecord):
+    """The first prompts of a run, and which form they have.
+
+    Attributes:
+        form: `raw`, `chat` or `shots:K`.
+        reason: Why this form was taken, in words.
+        context: Tokens that the model has room for.
+        prompts: Of the run's first examples.
+    """
+
+    form: str
+    reason: str
+    context: int
+    prompts: tuple[SentPrompt, ...]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        prompts = tuple(SentPrompt.from_json(prompt) for prompt in data["prompts"])
+        return cls(**{**data, "prompts": prompts})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.planners import searched_on
 from kick_core.errors import BadRequest
 from kick_core.evaluation import EvalSession, perplexity
+from kick_core.evaluation.sent import sent_prompts
 from kick_core.keys import canonical
 from kick_core.provenance import host, now, versions
 from kick_core.records import Example, RunCard
@@ -31,7 +32,8 @@ class TaskData:
     """A task's examples for one model, their key, and how they are asked.
 
     `protocol` is "strict" also where the paper's code asks alike: both then share one run. `facts` are what the
-    number must be quoted with (perplexity: which text, how many windows and tokens).
+    number must be quoted with (perplexity: which text, how many windows and tokens). `reason` says why the prompts have
+    the form that they have.
     """
 
     task: Task
@@ -41,6 +43,7 @@ class TaskData:
     data: str
     protocol: str
     facts: dict[str, Any]
+    reason: str = ""
 
 
 def task_data(
@@ -72,7 +75,8 @@ def task_data(
     if shots is not None and shots < max(len(example.prompt) - 2 for example in found):
         way = replace(way, shots=shots)
     facts = perplexity.facts(found) if way.kind == "perplexity" else {}
-    return TaskData(task, way, found, key, data, "strict" if alike else protocol, facts)
+    reason = evaluation.prompt_form(task, ask, protocol, prompting).reason
+    return TaskData(task, way, found, key, data, "strict" if alike else protocol, facts, reason)
 
 
 def asked_otherwise(ask: EvalSession) -> EvalSession:
@@ -153,6 +157,8 @@ def measure(store: Store, ask: EvalSession, card: RunCard, loaded: TaskData, lim
     if results.measured(store, card.key) >= len(asked):
         return
     results.keep_examples(store, card.examples, loaded.examples)
+    if card.recipe == DENSE.text:
+        keep_prompts(store, ask, card, loaded)
     with results.recorder(store, card) as recorder:
         rest = asked[recorder.sealed :]
         done = recorder.recorded([example.id for example in rest])
@@ -168,3 +174,9 @@ def measure(store: Store, ask: EvalSession, card: RunCard, loaded: TaskData, lim
             recorder.seal([example.id for example in rest])
             results.add_timing(store, card.key, sitting)
     score(store, card.key)
+
+
+def keep_prompts(store: Store, ask: EvalSession, card: RunCard, loaded: TaskData) -> None:
+    """Keep the first prompts of a dense run as they are sent; every other recipe is asked the same."""
+    if results.prompts(store, card.key) is None:
+        results.keep_prompts(store, card.key, sent_prompts(ask, loaded.way, loaded.reason, loaded.examples))

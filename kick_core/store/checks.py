@@ -29,6 +29,7 @@ SEALED = (
     "run.json",
     "judging.json",
     "timings.json",
+    "prompts.json",
     "state.json",
     "spec.json",
     "fingerprints.json",

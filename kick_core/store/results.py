@@ -4,6 +4,7 @@
     results/ab/<run>/run.json          what was asked of whom
     results/ab/<run>/part-00000-00200-<sum>.parquet   outputs of examples 0 … 199, write-once
     results/ab/<run>/verdicts-v1-00200-<sum>.parquet  derived: scorers of version 1 over 200 outputs
+    results/ab/<run>/prompts.json      of a dense run: its first prompts as they are sent
     results/ab/<run>/timings.json      how long each sitting took; apart, so that parts stay reproducible
     examples/ab/<key>/examples-<sum>.parquet          the questions themselves
 
@@ -27,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 from kick_core.errors import KickError
-from kick_core.records import Example, Output, RunCard, Verdict
+from kick_core.records import Example, Output, RunCard, SentPrompts, Verdict
 from kick_core.store import Store, checks, fault_injection
 from kick_core.store.files import Damaged, joined, read_sealed_json, replace_file, seal_json
 from kick_core.store.live import not_written, open_live
@@ -133,6 +134,14 @@ def verdicts(store: Store, key: str, version: int) -> list[Verdict] | None:
     return [Verdict.from_json(row) for row in read(path)] if path else None
 
 
+def prompts(store: Store, key: str) -> SentPrompts | None:
+    """The first prompts of a dense run as they were sent; None for other runs and those of earlier versions."""
+    try:
+        return SentPrompts.from_json(read_sealed_json(store.folder("results", key) / "prompts.json"))
+    except (OSError, Damaged, KeyError, TypeError, ValueError):
+        return None  # they can be made again from the examples
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """One sitting of a run: examples asked, tokens read and written, seconds, and the machine that it was on."""
@@ -174,6 +183,11 @@ def keep_verdicts(store: Store, key: str, version: int, verdicts: Sequence[Verdi
     for path in folder.glob("verdicts-*.parquet"):
         if path.name != name:
             path.unlink(missing_ok=True)
+
+
+def keep_prompts(store: Store, key: str, sent: SentPrompts) -> None:
+    """Keep the first prompts of a run."""
+    replace_file(store.folder("results", key) / "prompts.json", seal_json(sent.to_json()))
 
 
 def add_timing(store: Store, key: str, sitting: Timing) -> None:

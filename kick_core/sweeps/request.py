@@ -11,7 +11,7 @@ from kick_core.artifacts import planners
 from kick_core.errors import BadRequest, nearest
 from kick_core.models.source import ALIASES
 from kick_core.pocket import POCKET_MODELS
-from kick_core.spec import Calibration, ModelRef, Recipe, parse
+from kick_core.spec import DENSE, Calibration, ModelRef, Recipe, parse
 from kick_core.tasks import OFFICIAL, POCKET, paper
 
 
@@ -124,6 +124,28 @@ class SweepJob:
             if limit is not None and limit < 1:
                 raise BadRequest(f"limit {limit} for {name}: at least 1 example is needed")
         return recipes
+
+
+CHECK = 32
+"""Examples per task of a check; few, and the check says so."""
+
+_CHECK_LONG = 4
+"""The same where an example is a window of text or a dialogue: minutes on a CPU."""
+
+
+def check_job(job: SweepJob) -> SweepJob:
+    """The sweep that `kick check` reads: dense on every task of `job`, on few examples unless it says how many."""
+    if job.limit is not None:
+        return replace(job, recipes=(DENSE.text,))
+    long = [name for name in job.tasks if tasks.get(name, job.data).kind in ("perplexity", "dialogue")]
+    return replace(job, recipes=(DENSE.text,), limit=CHECK, limits=dict.fromkeys(long, _CHECK_LONG))
+
+
+def check_tasks(model: str, data: str = "auto") -> tuple[str, ...]:
+    """What a check asks where no task is named: all listed tasks of the data; of the hub's only those that ship."""
+    data = data_for(model, (), data)
+    shipped = data == OFFICIAL
+    return tuple(name for name in tasks.names(data) if tasks.get(name, data).shipped or not shipped)
 
 
 AUTO = "auto"

@@ -29,6 +29,7 @@ from kick_core.views.artifact_tables import (
     preview,
     weights,
 )
+from kick_core.views.check import CheckedAnswer, TaskCheck, checks
 from kick_core.views.claims import Claim, Part, claims
 from kick_core.views.cost import START, seconds
 from kick_core.views.example_table import example_texts, exported
@@ -93,6 +94,7 @@ __all__ = [
     "RULE",
     "START",
     "Answer",
+    "CheckedAnswer",
     "Claim",
     "Detail",
     "Forgetting",
@@ -106,6 +108,7 @@ __all__ = [
     "Said",
     "Star",
     "Store",
+    "TaskCheck",
     "Token",
     "Versus",
     "Warm",
@@ -118,6 +121,7 @@ __all__ = [
     "calibration_of",
     "calibration_used",
     "calibrations",
+    "checks",
     "claims",
     "command",
     "context_partner",

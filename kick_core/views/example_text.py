@@ -10,8 +10,8 @@ TAIL = 600
 
 
 def prompt(detail: Detail) -> str:
-    """What was asked, all turns."""
-    return "\n\n".join(detail.example.prompt)
+    """What was asked as it was sent; where that is not known, and of dialogues, the turns."""
+    return detail.sent or "\n\n".join(detail.example.prompt)
 
 
 def question(detail: Detail) -> str:

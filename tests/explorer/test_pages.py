@@ -23,9 +23,9 @@ from streamlit.testing.v1 import AppTest
 from kick_core import jobs, views
 from kick_core.cli import main
 from kick_core.errors import BadRequest
-from kick_core.records import Example
+from kick_core.records import Example, SentPrompt, SentPrompts
 from kick_core.spec import Calibration
-from kick_core.store import Store
+from kick_core.store import Store, results
 from kick_core.store.files import seal_json
 from kick_core.sweeps import driver
 from kick_core.sweeps.request import SweepJob
@@ -147,6 +147,17 @@ def test_a_link_opens_its_example() -> None:
     wanted = str(app.dataframe[0].value["id"].iloc[2])
     again = run("pages/evaluate.py", b="magnitude@0.5", task="factoid_qa", kind="both right", ex=wanted)
     assert address(again)["ex"] == wanted and f"{wanted} · " in html(again)
+
+
+def test_the_check_tells_verdicts_and_prompts(store: Store, frame: pd.DataFrame) -> None:
+    (dense,) = frame.loc[(frame["recipe"] == "dense") & (frame["task"] == "factoid_qa"), "run"]
+    asked = results.outputs(store, dense)[0].example
+    prompt = SentPrompt(asked, (("<s>", True), (f"Who? {synthetic.HOSTILE}", False)), 9, ((" a", "b"),))
+    results.keep_prompts(store, dense, SentPrompts("chat", "the model has a chat template", 512, (prompt,)))
+    said = html(run("pages/evaluate.py", task="factoid_qa", check="true"))
+    assert "can be measured" in said and "because dense scores" in said and "n = 40 of" in said
+    assert "chat: the model has a chat template" in said and "<mark>&lt;s&gt;</mark>" in said
+    assert "<script>" not in said
 
 
 def test_every_task_opens_on_every_page() -> None:
