@@ -326,13 +326,18 @@ def kind(model: str) -> str:
     return str(chosen) if chosen in known else next(iter(known), views.POCKET)
 
 
-def named(model: str) -> str:
-    """The name that the shown data have for commands and jobs: pocket, official, or the newest run's folder."""
+def named(model: str, task: str = "") -> str:
+    """The name that the shown data have for commands and jobs: pocket, official, or the newest run's folder or file.
+
+    A file of the user's own questions is the data of the `task` that its columns make, and of no other.
+    """
     if kind(model) == views.POCKET:
         return views.POCKET
     frame = scores()
     mine = frame[(frame["model"] == model) & (frame["data"] != views.POCKET)]
-    return str(mine.sort_values("created", kind="stable")["data"].iloc[-1])
+    own = mine["task"].map(views.own_task).astype(bool)
+    mine = mine[mine["task"] == task] if views.own_task(task) else mine[~own]
+    return str(mine.sort_values("created", kind="stable")["data"].iloc[-1]) if len(mine) else views.OFFICIAL
 
 
 def scorers(run: str) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from kick_core import views
 from kick_core.explorer import (
     answers,
     browser,
@@ -17,6 +18,7 @@ from kick_core.explorer import (
     gaps,
     job_cards,
     measures,
+    own_questions,
 )
 from kick_core.explorer.frame import heading, moved, note, provenance, title
 from kick_core.explorer.safe import show
@@ -39,6 +41,7 @@ def page() -> None:
         note(coverage_grid.said(covered))
         _fill(model, covered)
     check.panel(model, frame, task)
+    own_questions.panel(model, frame, recipe)
     row = data.cell(mine, recipe, task)
     if row is None:
         gaps.cell(model, recipe, task, covered)
@@ -88,7 +91,7 @@ def _choose(known: list[str]) -> tuple[pd.DataFrame, str, str]:
 def _fill(model: str, covered: pd.DataFrame) -> None:
     """The grid, and one job for all of its holes; what is measured costs it nothing."""
     coverage_grid.clickable(covered)
-    holes = covered[covered["state"] == "missing"]
+    holes = covered[(covered["state"] == "missing") & ~covered["task"].map(views.own_task)]
     if len(holes):
         recipes, tasks = (list(dict.fromkeys(holes[name])) for name in ("recipe", "task"))
         gaps.offer(model, recipes, tasks, covered, "Measure all missing cells", key="fill")

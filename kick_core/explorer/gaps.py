@@ -117,7 +117,7 @@ def request_for(
     calibration = views.calibration_used(store(), name, recipes)
     return jobs.request(
         name, list(dict.fromkeys(["dense", *recipes])), tasks=tasks, counts=counts(tasks, covered),
-        protocol=data.protocol(model), data=data.named(model), fidelity=fidelity,
+        protocol=data.protocol(model), data=data.named(model, tasks[0]), fidelity=fidelity,
         **({"calibration": calibration} if calibration else {}),
     )  # fmt: skip
 
@@ -127,7 +127,7 @@ def sweep_command(model: str, recipe: str, task: str, *more: str) -> str:
     limit = [] if "--limit" in more else _limit(model, task)
     return views.command(
         store(), views.asked_name(model), recipe, task, *limit, *more, protocol=data.protocol(model),
-        data=data.named(model),
+        data=data.named(model, task),
     )  # fmt: skip
 
 

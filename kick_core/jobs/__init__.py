@@ -39,6 +39,7 @@ from kick_core.store.fault_injection import point
 from kick_core.store.files import Damaged, no_space_named, read_sealed_json, replace_file, require_space, seal_json
 from kick_core.sweeps.playground import PromptJob
 from kick_core.sweeps.request import SweepJob, check_job, check_tasks, data_for, preset
+from kick_core.tasks.data import questions
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ACTIVE: tuple[State, ...] = ("queued", "running")
@@ -138,6 +139,16 @@ def check(model: str, tasks: Sequence[str] = (), **more: Any) -> SweepJob:
     """Dense on a few examples per task, as `kick check` asks; `more` are other fields of `SweepJob`."""
     data = data_for(model, tasks, more.pop("data", "auto"))
     return check_job(SweepJob(model, (), tuple(tasks) or check_tasks(model, data), data=data, **more))
+
+
+QUESTIONS = questions.UPLOAD
+"""Bytes of a file of questions that a page takes."""
+
+
+def keep_questions(store: Store, name: str, data: bytes) -> tuple[Path, str, int]:
+    """Keep a user's questions in the cache. Takes, returns and raises as `kick_core.tasks.data.questions.keep`."""
+    _refuse_if_read_only()
+    return questions.keep(store.root.resolve() / "questions", name, data)
 
 
 def demo(model: str, **more: Any) -> SweepJob:

@@ -58,7 +58,17 @@ from kick_core.views.findings import headline, percent, widest_gap
 from kick_core.views.forgetting import Forgetting, by_popularity, forgetting
 from kick_core.views.html_report import report
 from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
-from kick_core.views.load import OFFICIAL, POCKET, asked_name, kind_of_data, sparsity_series, stamp, task_titles, unread
+from kick_core.views.load import (
+    OFFICIAL,
+    POCKET,
+    asked_name,
+    kind_of_data,
+    own_task,
+    sparsity_series,
+    stamp,
+    task_titles,
+    unread,
+)
 from kick_core.views.noise import noise
 from kick_core.views.recipe_labels import label, label_of, target_label
 from kick_core.views.recovery import RULE as RECOVERY_RULE
@@ -155,6 +165,7 @@ __all__ = [
     "multiplicity",
     "noise",
     "open_store",
+    "own_task",
     "pairs",
     "parquet",
     "percent",

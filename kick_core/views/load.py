@@ -28,6 +28,7 @@ from kick_core.errors import KickError
 from kick_core.records import Example, Output, RunCard
 from kick_core.spec import Recipe, parse
 from kick_core.store import Store, lineage, results
+from kick_core.tasks.data import questions
 from kick_core.views import recipe_labels
 
 AGAIN = "again"
@@ -147,6 +148,11 @@ def asked_most(engines: Iterable[str]) -> str:
 def kind_of_data(data: str) -> str:
     """Of which kind the data is that a card names: "pocket" or "official"."""
     return POCKET if data == POCKET else OFFICIAL
+
+
+def own_task(task: str) -> bool:
+    """Whether a task asks a file of the user's own questions, which no other task can be asked on."""
+    return task in questions.TASKS.values()
 
 
 def answers_to(run: Asked, protocol: str) -> bool:

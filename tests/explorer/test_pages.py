@@ -160,6 +160,26 @@ def test_the_check_tells_verdicts_and_prompts(store: Store, frame: pd.DataFrame)
     assert "<script>" not in said
 
 
+def test_ones_own_questions_are_checked_kept_and_asked(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = synthetic.make(tmp_path / "cache", recipes=("dense", "wanda@0.5"), task_names=("factoid_qa",), n=20)
+    monkeypatch.setenv("KICK_CACHE", str(cache.root))
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(jobs, "start", lambda store, wanted: asked.append(wanted.to_json()))
+    app = run("pages/evaluate.py", b="wanda@0.5", own="true")
+    upload = app.file_uploader(key="own_file")
+    app = upload.set_value(("mine.csv", b"question,answer\nWhy?\n", "text/csv")).run()
+    assert "mine.csv, line 2: the column &#x27;answer&#x27; is missing or empty" in html(app) and not asked
+    good = b"question,answer\nCapital of France?,Paris\n"
+    app = app.file_uploader(key="own_file").set_value(("mine.csv", good, "text/csv")).run()
+    assert "1 question, asked as “Your questions”" in html(app)
+    app.button(key="own-ask").click().run()
+    (spec,) = asked
+    assert spec["recipes"] == ("dense", "wanda@0.5") and spec["tasks"] == ("own_questions",)
+    assert Path(spec["data"]).read_bytes() == good and Path(spec["data"]).is_relative_to(cache.root / "questions")
+
+
 def test_every_task_opens_on_every_page() -> None:
     for task in views.task_titles():
         for page in PAGES[2:]:

@@ -85,3 +85,19 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     lines.write_text('{"question": "a", "answer": "b"}\n[1]\n')
     with pytest.raises(BadRequest, match=r"line 2: a JSON object is expected, not '\[1\]'"):
         questions.form_of(str(lines))
+
+
+def test_an_uploaded_file_is_kept_by_its_content_under_a_safe_name(tmp_path, monkeypatch):
+    content = b"question,answer\nCapital of France?,Paris\n"
+    path, task, count = questions.keep(tmp_path, "../../my questions.csv", content)
+    assert (path.name, task, count) == ("my_questions.csv", "own_questions", 1)
+    assert path.parent.parent == tmp_path and path.read_bytes() == content
+    assert questions.keep(tmp_path, "my questions.csv", content)[0] == path
+    with pytest.raises(BadRequest, match=r"^bad.csv, line 2: the column 'answer'"):
+        questions.keep(tmp_path, "bad.csv", b"question,answer\nWhy?\n")
+    with pytest.raises(BadRequest, match=r"ends in \.csv or \.jsonl"):
+        questions.keep(tmp_path, "my.pdf", content)
+    monkeypatch.setattr(questions, "UPLOAD", 1 << 20)
+    with pytest.raises(BadRequest, match="has 2 MB, a browser may bring 1 MB"):
+        questions.keep(tmp_path, "large.csv", b"x" * (2 << 20))
+    assert [one.name for one in tmp_path.rglob("*.csv")] == ["my_questions.csv"]

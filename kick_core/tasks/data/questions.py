@@ -13,9 +13,11 @@ A fault is named with its line and column.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -24,12 +26,15 @@ from typing import Any, Literal
 from kick_core.errors import BadRequest, KickError
 from kick_core.keys import sha256_text
 from kick_core.records import Example
+from kick_core.store.files import replace_file
 from kick_core.tasks.data.hub import in_random_order
 from kick_core.tasks.scorers import normalise
 
 SUFFIXES = (".csv", ".jsonl")
 LARGEST = 64 << 20
 """Bytes of a file of questions: it is read as a whole."""
+UPLOAD = 20 << 20
+"""Bytes of one that comes through a browser."""
 
 _ALIASES = {"answers": "answer", "passage": "context", "choices": "options"}
 _COLUMNS = ("question", "answer", "options", "context", "subject", "popularity")
@@ -47,8 +52,40 @@ def is_file(data: str) -> bool:
 
 def form_of(data: str) -> Form:
     """How a file's questions are asked: with options, with a passage, or by themselves. Raises as `load` does."""
-    first = _rows(data)[0]
+    return _form(_rows(data))
+
+
+def _form(examples: tuple[Example, ...]) -> Form:
+    first = examples[0]
     return "choice" if first.choices else "open" if "passage" in first.meta else "closed"
+
+
+def keep(root: Path, name: str, data: bytes) -> tuple[Path, str, int]:
+    """Keep a file of questions that came through a browser, so that its evaluation can be repeated and extended.
+
+    Args:
+        root: the folder for such files; each lies in a folder named by its content.
+        name: what the user calls it.
+        data: its bytes.
+
+    Returns:
+        Where it lies, the task that its columns make, and how many questions it holds.
+
+    Raises:
+        BadRequest: a file that is too large, or as `load`, naming the file as the user does.
+        KickError: as `load`.
+    """
+    name = re.sub(r"[^\w.-]+", "_", Path(name).name)[-80:]
+    if not is_file(name):
+        raise BadRequest(f"{name}: a file of questions ends in {' or '.join(SUFFIXES)}")
+    if len(data) > UPLOAD:
+        most = f"a browser may bring {UPLOAD >> 20} MB"
+        raise BadRequest(f"{name} has {len(data) >> 20} MB, {most}: use a part of it, or kick evaluate --data")
+    examples = parse(name, data)
+    path = root / hashlib.sha256(data).hexdigest()[:16] / name
+    if not path.exists():
+        replace_file(path, data)
+    return path, TASKS[_form(examples)], len(examples)
 
 
 def load(data: str, form: Form) -> tuple[Example, ...]:
@@ -82,10 +119,18 @@ def _read(path: Path, size: int, changed: int) -> tuple[Example, ...]:
     if size > LARGEST:
         raise BadRequest(f"{path} has {size >> 20} MB, at most {LARGEST >> 20} MB are read: ask a part of it")
     try:
-        text = path.read_text("utf-8-sig")  # Excel begins its files with a byte-order mark
-    except (OSError, UnicodeDecodeError) as error:
+        return parse(str(path), path.read_bytes())
+    except OSError as error:
+        raise KickError(f"{path} cannot be read ({error})") from error
+
+
+def parse(path: str, data: bytes) -> tuple[Example, ...]:
+    """The questions of a file's bytes, in its order; `path` names it in errors. Raises as `load` does."""
+    try:
+        text = data.decode("utf-8-sig")  # Excel begins its files with a byte-order mark
+    except UnicodeDecodeError as error:
         raise KickError(f"{path} cannot be read as UTF-8 text ({error})") from error
-    rows = _csv(path, text) if path.suffix == ".csv" else _jsonl(path, text)
+    rows = _csv(path, text) if path.endswith(".csv") else _jsonl(path, text)
     examples, lines = [], dict[str, int]()
     kinds: dict[tuple[bool, bool], int] = {}
     for line, row in rows:
@@ -105,7 +150,7 @@ def _read(path: Path, size: int, changed: int) -> tuple[Example, ...]:
     return tuple(examples)
 
 
-def _csv(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if not reader.fieldnames:
         raise BadRequest(f"{path} is empty: its first line names the columns, e.g. question,answer")
@@ -118,7 +163,7 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise BadRequest(f"{path}, line {reader.line_num} is no CSV ({error})") from error
 
 
-def _jsonl(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _jsonl(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
