@@ -1,4 +1,4 @@
-"""What a job may be: a sweep, a prompt, or a sweep on a cluster; told apart by the tag `kind` of its `spec.json`."""
+"""What a job may be: a sweep, a prompt, or a sweep on a cluster; the tag `kind` of its `spec.json` says which."""
 
 from __future__ import annotations
 
@@ -62,6 +62,9 @@ JobSpec = SweepJob | PromptJob | ClusterJob
 def kind(spec: Mapping[str, Any]) -> Kind:
     """Which job a spec describes. Earlier versions wrote no tag; their prompts and clusters have a key of their own.
 
+    Args:
+        spec: As in `spec.json`.
+
     Raises:
         KickError: For a tag of a later version.
     """
@@ -75,7 +78,14 @@ def kind(spec: Mapping[str, Any]) -> Kind:
 
 
 def read(spec: Mapping[str, Any]) -> JobSpec:
-    """The job that a `spec.json` describes."""
+    """The job that a `spec.json` describes.
+
+    Args:
+        spec: Of this version or an earlier one.
+
+    Raises:
+        KickError: A later version wrote it.
+    """
     readers: dict[Kind, type[SweepJob] | type[PromptJob] | type[ClusterJob]] = {
         "sweep": SweepJob, "prompt": PromptJob, "cluster": ClusterJob,
     }  # fmt: skip
@@ -83,9 +93,12 @@ def read(spec: Mapping[str, Any]) -> JobSpec:
 
 
 def job_id(job: JobSpec) -> str:
-    """The content key of a job: the same question is the same job.
+    """The content key of a job: the same request is the same job.
 
-    The tag is no part of it, nor are settings that older jobs did not name, where they are the usual ones.
+    The tag is no part of it, nor are settings that older jobs did not name, where they have their defaults.
+
+    Args:
+        job: The request.
     """
     content = {name: _texts(value) for name, value in job.to_json().items() if name != "kind"}
     return keys.key("job", _without_newer(content))
@@ -95,7 +108,7 @@ _NEWER = {"prompting": "auto", "min_tokens": 1}
 
 
 def _without_newer(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Without settings of later versions that have their usual values, nested ones too."""
+    """Without settings of later versions that have their defaults, nested ones too."""
     return {
         name: _without_newer(value) if isinstance(value, Mapping) else value
         for name, value in content.items()

@@ -1,13 +1,12 @@
 """The process that runs one job: `python -m kick_core.jobs.worker CACHE JOB_ID [LOCK]`, started by `jobs.start`.
 
 This is where torch is loaded. Whatever happens is written into the job's state; the lock that it holds for its
-whole life tells everybody else that it lives.
+whole life shows everybody else that it lives.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -26,14 +25,14 @@ from kick_core.jobs import Job, State, specs
 from kick_core.jobs.ray_cluster.joining import LOCAL
 from kick_core.records import Progress
 from kick_core.store import Store, open_store
+from kick_core.store.locks import acquire
 from kick_core.sweeps.playground import PromptJob
 
 _TICK = 0.2
-"""Seconds between two looks at a lock, and between two states that are written down."""
+"""Seconds between two looks at a lock, and between two states that are written."""
 GRACE = 2.0
 """Seconds that a worker gives itself to stop between two steps, and then once more in mid-step, before it just ends."""
 _CANCELLED = "cancelled; what was finished is kept"
-
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +44,19 @@ class _Stopped(Exception):
 
 
 def real(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
-    """The real work of a job. Only a worker calls it: this is where torch is loaded, or Ray.
+    """The work of a job. Only a worker calls it: this is where torch is loaded, or Ray.
 
     A sweep runs as `kick sweep` runs it: on all GPUs of the machine, or in several processes where that pays.
+
+    Args:
+        spec: The job's `spec.json`.
+        store: The cache.
+
+    Yields:
+        How far it is.
+
+    Raises:
+        KickError: The work fails, with a reason for people.
     """
     from kick_core.jobs.ray_cluster import driver as cluster
     from kick_core.sweeps import driver, playground
@@ -67,7 +76,12 @@ def _elsewhere(spec: Mapping[str, Any]) -> bool:
 
 
 def work(store: Store, name: str, run: Run = real) -> State:
-    """Do a job in this process, which must hold the job's lock. Every end is written down.
+    """Do a job in this process, which must hold the job's lock. Every end is written into its state.
+
+    Args:
+        store: The cache.
+        name: The job's id.
+        run: The work; tests have their own.
 
     Returns:
         How it ended.
@@ -97,21 +111,13 @@ def work(store: Store, name: str, run: Run = real) -> State:
 @contextlib.contextmanager
 def _device(store: Store, folder: Path, state: Job) -> Iterator[None]:
     """Wait for the one device; jobs that wait can be cancelled."""
-    path = store.root / "locks" / "device.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    os.set_inheritable(handle, False)
+    while (handle := acquire(store.root / "locks" / "device.lock")) is None:
+        if state.message != "waiting for another job":
+            state = replace(state, message="waiting for another job", updated=time.time())
+            jobs.write(folder, state)
+        _stop_if_cancelled(folder)
+        time.sleep(_TICK)
     try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if state.message != "waiting for another job":
-                    state = replace(state, message="waiting for another job", updated=time.time())
-                    jobs.write(folder, state)
-                _stop_if_asked(folder)
-                time.sleep(_TICK)
         yield
     finally:
         os.close(handle)
@@ -135,14 +141,14 @@ def _steps(folder: Path, state: Job, steps: Iterator[Progress]) -> Iterator[Job]
             blocks=step.blocks, losses=losses, answers=answers, where=step.where or state.where, left=step.remaining,
             updated=time.time(),
         )  # fmt: skip
-        _stop_if_asked(folder)
+        _stop_if_cancelled(folder)
         if fresh or moved or state.updated - last > _TICK:
             last = state.updated
             yield state
     yield state
 
 
-def _stop_if_asked(folder: Path) -> None:
+def _stop_if_cancelled(folder: Path) -> None:
     if (folder / "cancel").exists():
         raise _Stopped
 
@@ -156,9 +162,9 @@ def _watch(store: Store, name: str) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     with contextlib.suppress(KickError):
-        left = jobs.job(store, name)
-        if left.active:
-            jobs.write(folder, replace(left, state="cancelled", cancelling=False, message=_CANCELLED))
+        state = jobs.job(store, name)
+        if state.active:
+            jobs.write(folder, replace(state, state="cancelled", cancelling=False, message=_CANCELLED))
     os._exit(1)
 
 
@@ -167,13 +173,21 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def main(arguments: Sequence[str], run: Run = real) -> int:
-    """CACHE_ROOT JOB_ID [LOCK]: the worker. Without an inherited lock it takes the job's lock itself."""
+    """The worker's process. Without an inherited lock it takes the job's lock itself.
+
+    Args:
+        arguments: CACHE_ROOT JOB_ID [LOCK].
+        run: The work; tests have their own.
+
+    Returns:
+        The exit status: 0 when the job is done, or another worker has it.
+    """
     store, name = open_store(arguments[0]), arguments[1]
     folder = jobs.place(store, name)
     handle = int(arguments[2]) if len(arguments) > 2 else jobs.take(folder / "lock")
     if handle is None:
         return 0
-    os.set_inheritable(handle, False)
+    os.set_inheritable(handle, False)  # a child that outlived the worker would seem to be it
     os.nice(10)
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_watch, args=(store, name), daemon=True).start()

@@ -48,27 +48,35 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """One judging, ready to be asked."""
+    """One judging, ready to run.
+
+    Attributes:
+        card: Who judges what, and how.
+        questions: All of it, whether answered or not.
+    """
 
     card: JudgingCard
     questions: tuple[Question, ...]
 
 
 def ask(store: Store, judgings: list[Judging], provider: Provider, threads: int) -> Iterator[Reply | Failure]:
-    """Ask what no reply is kept for, keep each reply as it comes, and yield it.
+    """Ask every question without a stored reply, keep each reply as it arrives, and yield it.
 
     Args:
-        store: the cache.
-        judgings: what is asked, all of one judge.
-        provider: who answers.
-        threads: calls at once.
+        store: The cache.
+        judgings: Those to be completed, all of one judge.
+        provider: The judge.
+        threads: Calls at once.
+
+    Yields:
+        Replies and failures in the order of their arrival.
     """
     for judging in judgings:
         judgments.keep_questions(store, judging.card, judging.questions)
     (judge,) = {judging.card.replies for judging in judgings}
     with judgments.recorder(store, judge) as recorder:
-        asked = [question for judging in judgings for question in judging.questions]
-        for found in replies(provider, left(asked, recorder.known), threads):
-            if isinstance(found, Reply):
-                recorder.record(found)
-            yield found
+        questions = [question for judging in judgings for question in judging.questions]
+        for reply in replies(provider, left(questions, recorder.known), threads):
+            if isinstance(reply, Reply):
+                recorder.record(reply)
+            yield reply

@@ -46,7 +46,12 @@ _FATAL = (401, 403, 404)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a judge is asked. Holds no key."""
+    """The address of a judge. Holds no key.
+
+    Attributes:
+        url: The base URL, up to `/v1`.
+        host: Its host and port, as run cards name it.
+    """
 
     url: str
     host: str
@@ -58,16 +63,23 @@ class Endpoint:
 
 
 def endpoint(environment: Mapping[str, str]) -> Endpoint:
-    """The endpoint of KICK_JUDGE_BASE_URL, else OPENAI_BASE_URL, else OpenAI's own."""
+    """The endpoint of KICK_JUDGE_BASE_URL, else OPENAI_BASE_URL, else OpenAI's own.
+
+    Args:
+        environment: As `os.environ`.
+
+    Raises:
+        BadRequest: The address is none, or holds a user, a password or a query.
+    """
     name = "KICK_JUDGE_BASE_URL" if _is_own(environment) else "OPENAI_BASE_URL"
     url = environment.get(name, "").strip() or DEFAULT_URL
     try:
         parts = urlsplit(url)
-        fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
     except ValueError:
-        fits = False
+        valid = False
     # the value is not repeated: a user and a password may stand in it
-    if not fits or parts.username is not None or parts.query or parts.fragment:
+    if not valid or parts.username is not None or parts.query or parts.fragment:
         raise BadRequest(
             f"{name} is no plain address: write e.g. http://127.0.0.1:8000/v1, without user, password or query"
         )
@@ -85,9 +97,17 @@ def _custom_headers(environment: Mapping[str, str]) -> dict[str, str]:
     return {name.strip(): value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
 
 
-def judge_name(given: str | None, environment: Mapping[str, str]) -> str:
-    """The judge's model name, from --judge or KICK_JUDGE_MODEL."""
-    name = given or environment.get("KICK_JUDGE_MODEL", "").strip()
+def judge_name(name: str | None, environment: Mapping[str, str]) -> str:
+    """The judge's model name.
+
+    Args:
+        name: Of --judge; KICK_JUDGE_MODEL where it is missing.
+        environment: As `os.environ`.
+
+    Raises:
+        BadRequest: Neither is there.
+    """
+    name = name or environment.get("KICK_JUDGE_MODEL", "").strip()
     if not name:
         raise BadRequest("no judge is named: write --judge MODEL or set KICK_JUDGE_MODEL, as the endpoint calls it")
     return name
@@ -97,10 +117,10 @@ def _key(environment: Mapping[str, str]) -> str:
     """The key that belongs to the address. OpenAI's key never goes to the address that is named beside it."""
     names = ("KICK_JUDGE_API_KEY",) if _is_own(environment) else ("KICK_JUDGE_API_KEY", "OPENAI_API_KEY")
     for name in names:
-        if found := environment.get(name, "").strip():
-            if not (found.isascii() and found.isprintable() and " " not in found):
+        if key := environment.get(name, "").strip():
+            if not (key.isascii() and key.isprintable() and " " not in key):
                 raise BadRequest(f"the key in {name} holds characters that no key has: set it again")
-            return found
+            return key
     raise BadRequest(
         f"no key: set {' or '.join(names)} in the environment (for a server that wants none, any word will do)"
     )
@@ -112,15 +132,15 @@ class Scrubber:
     Secrets shorter than 8 characters are the words that local servers accept instead of a key.
     """
 
-    __slots__ = ("_found",)
+    __slots__ = ("_secrets",)
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets if len(secret) >= 8 for form in _disguises(secret)}
         words = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-        self._found = re.compile(words or r"(?!)", re.IGNORECASE)
+        self._secrets = re.compile(words or r"(?!)", re.IGNORECASE)
 
     def __call__(self, text: str) -> str:
-        return self._found.sub("[key]", text)
+        return self._secrets.sub("[key]", text)
 
 
 def _disguises(secret: str) -> Iterator[str]:
@@ -133,18 +153,18 @@ def _disguises(secret: str) -> Iterator[str]:
 
 
 class Caller:
-    """An open client for one judge (a `Provider`). Close it; it is used by several threads at once.
+    """An open client for one judge (a `Provider`). Close it; several threads use it at once.
 
     Args:
-        judge: who is asked, and how.
-        at: where.
-        environment: where the key is read.
-        timeout: seconds that one reply may take.
-        retries: further tries of one call.
+        judge: The model and its settings.
+        at: Its address.
+        environment: Where the key is read.
+        timeout: Seconds that one reply may take.
+        retries: Further attempts of one call.
 
     Raises:
-        KickError: the openai client is not installed.
-        BadRequest: no key, or a timeout that is none.
+        KickError: The openai client is not installed.
+        BadRequest: There is no key, or the timeout is out of range.
     """
 
     def __init__(
@@ -187,14 +207,23 @@ class Caller:
         self._client.close()
 
     def ask(self, question: Question) -> Reply | Failure:
-        """One question, with its retries."""
+        """Send one question, with its retries.
+
+        Args:
+            question: To be answered.
+
+        Returns:
+            The reply, or the failure after the last attempt.
+        """
         messages: Any = [
             {"role": "system", "content": question.system},
             {"role": "user", "content": question.user},
         ]
         try:
-            got = self._client.chat.completions.create(model=self._judge.model, messages=messages, **self._settings)
-            return self._reply(question, got)
+            completion = self._client.chat.completions.create(
+                model=self._judge.model, messages=messages, **self._settings
+            )
+            return self._reply(question, completion)
         except self._openai.APIStatusError as error:
             why = self._clean(f"HTTP {error.status_code}: {_message(error)}")
             return Failure(question.key, why, error.status_code in _FATAL)
@@ -205,20 +234,20 @@ class Caller:
         except (self._openai.OpenAIError, ValueError, TypeError, LookupError, AttributeError) as error:
             return Failure(question.key, f"the reply is no chat completion ({type(error).__name__})")
 
-    def _reply(self, question: Question, got: Any) -> Reply:
+    def _reply(self, question: Question, completion: Any) -> Reply:
         """What of a completion is kept. Anything may be missing or of another type: nothing was checked yet."""
-        choice = got.choices[0]
+        choice = completion.choices[0]
         text = choice.message.content
         if text is None and getattr(choice.message, "refusal", None):
             text = choice.message.refusal
         if not isinstance(text, str):
             raise TypeError("no text")
-        used = got.usage
+        used = completion.usage
         return Reply(
             question.key,
             self._scrub(text),
             self._clean(str(choice.finish_reason or "")),
-            self._clean(str(got.model or "")),
+            self._clean(str(completion.model or "")),
             _count(getattr(used, "prompt_tokens", 0)),
             _count(getattr(used, "completion_tokens", 0)),
         )
@@ -248,10 +277,10 @@ def _bounded(timeout: float) -> Any:
             self._stream = stream
 
         def __iter__(self) -> Iterator[bytes]:
-            began, size = time.monotonic(), 0
+            start, size = time.monotonic(), 0
             for chunk in self._stream:
                 size += len(chunk)
-                if time.monotonic() - began > timeout:
+                if time.monotonic() - start > timeout:
                     raise httpx2.ReadTimeout("the reply does not end")
                 if size > REPLY_BYTES:
                     raise httpx2.ReadError("the reply is too large")

@@ -52,8 +52,14 @@ class Form(NamedTuple):
     user: str
 
 
-class Shown(NamedTuple):
-    """An answer as a judge is shown it."""
+class SanitizedAnswer(NamedTuple):
+    """An answer as it appears in a judge's prompt.
+
+    Attributes:
+        text: What the judge reads.
+        cut: Whether it was shortened.
+        defused: Whether tokens of chat templates were broken up.
+    """
 
     text: str
     cut: bool
@@ -63,41 +69,64 @@ class Shown(NamedTuple):
 @cache
 def forms() -> dict[str, Form]:
     """All prompts by name."""
-    read = json.loads((Path(__file__).parent / "prompts.json").read_text(encoding="utf-8"))
-    return {name: Form(**words) for name, words in read.items()}
+    data = json.loads((Path(__file__).parent / "prompts.json").read_text(encoding="utf-8"))
+    return {name: Form(**words) for name, words in data.items()}
 
 
 def version(as_published: bool) -> str:
-    """A hash of every word that stands around the answers: judgings in other words are other judgings."""
+    """A hash of every word around the answers: judgings in other words are other judgings.
+
+    Args:
+        as_published: Whether the words are the published ones alone.
+    """
     own = [] if as_published else [_FENCED, _TEMPLATE_TOKEN.pattern, CAP]
     return sha256_text(canonical([{name: list(form) for name, form in forms().items()}, own, NULL, list(_INJECTIONS)]))
 
 
-def shown(answer: str) -> Shown:
+def sanitized(answer: str) -> SanitizedAnswer:
     """An answer cut to `CAP` characters, with the tokens of chat templates broken up by a space.
 
-    A local judge's tokenizer would otherwise read them as the end of the user's message.
+    A local judge's tokenizer would otherwise take them for the end of the user's message.
+
+    Args:
+        answer: As it was generated.
     """
     text = answer[:CAP]
-    safe = _TEMPLATE_TOKEN.sub(lambda found: found[0] + " ", text)
-    return Shown(safe, len(answer) > CAP, safe != text)
+    safe = _TEMPLATE_TOKEN.sub(lambda match: match[0] + " ", text)
+    return SanitizedAnswer(safe, len(answer) > CAP, safe != text)
 
 
-def verbatim(answer: str) -> Shown:
-    """An answer as it is."""
-    return Shown(answer, False, False)
+def verbatim(answer: str) -> SanitizedAnswer:
+    """An answer as it is.
+
+    Args:
+        answer: As it was generated.
+    """
+    return SanitizedAnswer(answer, False, False)
 
 
 def injection(number: int, verdict: str) -> str:
-    """An attack that asks for this verdict; there are three kinds, taken in turn by `number`."""
+    """An attack that asks for a verdict; there are three kinds.
+
+    Args:
+        number: Of the example; the kinds take turns.
+        verdict: In the words of the prompt's form.
+    """
     return _INJECTIONS[number % len(_INJECTIONS)].format(win=verdict)
 
 
 def filled(form: str, question: dict[str, str], answers: dict[str, str], call: str, as_published: bool) -> Form:
-    """The prompt with those of the texts that it shows. `call` (order, repeat) tells calls apart that show the same.
+    """The prompt with its fields filled in.
 
-    The fence is a hash of all that is shown, the answers among it: another one for every call, and no answer
-    can hold the hash of itself. It is the same again when the same is asked again, so replies are found again.
+    The fence around answers is a hash of all fields, the answers included: it differs from call to call, no answer can
+    hold the hash of itself, and the same question has the same fence, so that stored replies are found.
+
+    Args:
+        form: The name of the prompt.
+        question: Field -> text of the user's turns and reference answers; fields that the prompt lacks are dropped.
+        answers: Field -> answer, likewise.
+        call: Order and repeat, which tell calls with equal texts apart.
+        as_published: Leave out the fences.
     """
     system, user = forms()[form]
     question, answers = (

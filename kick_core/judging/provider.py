@@ -1,4 +1,4 @@
-"""Whoever answers a judge's questions: a Protocol of one method, and asking it many questions at once."""
+"""The answering side of a judging: a Protocol of one method, and many questions to it at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ PATIENCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that got no reply, after its retries. `final`: no other call would get one either."""
+    """A call that got no reply, after its retries.
+
+    Attributes:
+        key: Of the question.
+        why: The reason, in one line without secrets.
+        final: No other call would get a reply either.
+    """
 
     key: str
     why: str
@@ -26,31 +32,34 @@ class Failure:
 
 
 class Provider(Protocol):
-    """A judge that can be asked; several threads ask it at once.
+    """A judge that answers questions; several threads use it at once.
 
-    What it says is kept word for word, so it must hold no secret: a provider takes its own key out of replies.
+    Its replies are stored word for word, so they must hold no secret: a provider removes its own key from them.
     """
 
     def ask(self, question: Question) -> Reply | Failure:
-        """One question, with whatever retries the provider has."""
+        """Send one question, with whatever retries the provider has.
+
+        Args:
+            question: To be answered.
+        """
 
     def close(self) -> None:
-        """Free what it holds; nothing is asked afterwards."""
+        """Free resources; no question follows."""
 
 
 def replies(provider: Provider, questions: Sequence[Question], threads: int) -> Iterator[Reply | Failure]:
-    """Ask all questions, so many at once, and yield what comes back as it comes.
+    """Send all questions, several at once, and yield what comes back in the order of its arrival.
 
-    Ends early when a failure is final or `PATIENCE` calls in a row have failed; calls on their way are awaited
-    then.
+    Ends early when a failure is final or `PATIENCE` calls in a row have failed; calls under way are then awaited.
 
     Args:
-        provider: who is asked.
-        questions: what, each once.
-        threads: calls at once, from 1 to 256.
+        provider: The judge.
+        questions: Each once.
+        threads: Calls at once, from 1 to 256.
 
     Raises:
-        BadRequest: a number of threads out of range.
+        BadRequest: The number of threads is out of range.
     """
     if not 1 <= threads <= 256:
         raise BadRequest(f"concurrency {threads}: from 1 to 256 calls at once")

@@ -1,8 +1,8 @@
-"""What a judging asks: every question with its key, and what asking them will cost, before anything is asked.
+"""The questions of a judging, each with its key, and what they will cost.
 
 Beside the answers themselves a few controls are judged, so that each result shows what the judge is worth: a
 null model (one answer to everything), injections (answers that ask for the best verdict), and the same answer
-again (the verdict must be the same). They stand beside dense answers of the first `CONTROLS` examples.
+again (the verdict must be the same). They are judged beside dense answers of the first `CONTROLS` examples.
 """
 
 from __future__ import annotations
@@ -30,9 +30,16 @@ _SIDES: dict[str, Side] = {ALONE: "alone", FIRST: "second", SECOND: "first"}
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Who judges, and how: what its replies depend on beside the prompt. Holds no key and no address.
+    """A judge and its settings: what its replies depend on beside the prompt. Holds no key and no address.
 
-    `temperature` is text, for the hash; None leaves it to the endpoint (reasoning models take no other).
+    Attributes:
+        model: Its name, as the endpoint takes it.
+        host: Of the endpoint.
+        temperature: As text, for the hash; None leaves it to the endpoint (reasoning models take no other).
+        max_tokens: Of a reply.
+
+    Raises:
+        BadRequest: The temperature or the number of tokens is out of range.
     """
 
     model: str
@@ -42,10 +49,10 @@ class Judge:
 
     def __post_init__(self) -> None:
         try:
-            fits = self.temperature is None or 0 <= float(self.temperature) <= 2
+            valid = self.temperature is None or 0 <= float(self.temperature) <= 2
         except ValueError:
-            fits = False
-        if not fits:
+            valid = False
+        if not valid:
             raise BadRequest(f"temperature {self.temperature!r}: a number from 0 to 2, or 'default' for the endpoint's")
         if self.max_tokens < 16:
             raise BadRequest(f"{self.max_tokens} tokens a verdict: at least 16 are needed")
@@ -58,9 +65,15 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How answers are judged: in one of `styles`, so many times, in our form or as it was published.
+    """How answers are judged.
 
-    As published: the bare prompts without fences, and LLM-KICK's with the compressed model always second.
+    Attributes:
+        name: One of `styles`.
+        repeats: How often every question is asked, from 1 to 100.
+        as_published: The bare prompts without fences, and LLM-KICK's with the compressed model always second.
+
+    Raises:
+        BadRequest: The style is unknown or the number out of range.
     """
 
     name: str
@@ -84,7 +97,13 @@ class Style:
 
 
 class Pair(NamedTuple):
-    """One example with the dense and the compressed answer, one text a turn."""
+    """One example with both models' answers.
+
+    Attributes:
+        example: The question.
+        dense: The dense model's texts, one per turn.
+        recipe: The compressed model's.
+    """
 
     example: Example
     dense: tuple[str, ...]
@@ -94,7 +113,17 @@ class Pair(NamedTuple):
 def pairs(
     examples: Iterable[Example], dense: Sequence[Output], recipe: Sequence[Output], limit: int | None
 ) -> list[Pair]:
-    """The first examples that both have answered, in the task's order; rejected prompts have no answer."""
+    """The first examples that both models have answered, in the task's order.
+
+    Args:
+        examples: Of the task.
+        dense: Outputs of the dense model; rejected prompts have no answer.
+        recipe: Outputs of the compressed one.
+        limit: How many at most; None: all.
+
+    Raises:
+        BadRequest: The limit is below 1.
+    """
     if limit is not None and limit < 1:
         raise BadRequest(f"limit {limit}: at least 1 example is needed")
     before, after = ({o.example: o.text for o in outputs if o.stop != "rejected"} for outputs in (dense, recipe))
@@ -103,7 +132,14 @@ def pairs(
 
 
 def judging_card(judge: Judge, style: Style, run: RunCard, dense: RunCard) -> JudgingCard:
-    """The card of a judging. Its key holds neither limit nor repeats: asking more extends it."""
+    """The card of a judging. Its key holds neither limit nor repeats: more of either extends it.
+
+    Args:
+        judge: The model and its settings.
+        style: How answers are judged.
+        run: The compressed model's run.
+        dense: The dense model's run.
+    """
     words = prompts.version(style.as_published)
     identity = {
         "judge": judge.key,
@@ -133,18 +169,18 @@ def judging_card(judge: Judge, style: Style, run: RunCard, dense: RunCard) -> Ju
     )
 
 
-def questions(judge: Judge, style: Style, in_context: bool, found: Sequence[Pair]) -> list[Question]:
-    """Everything a judging asks, example by example, so that any beginning of it is an unbiased sample.
+def questions(judge: Judge, style: Style, in_context: bool, pairs: Sequence[Pair]) -> list[Question]:
+    """All questions of a judging, example by example, so that any beginning of them is an unbiased sample.
 
     Args:
-        judge: who is asked.
-        style: how.
-        in_context: whether the task's answers come out of the prompt, as a summary's do.
-        found: the examples with both answers.
+        judge: The model and its settings.
+        style: How answers are judged.
+        in_context: Whether the task's answers come out of the prompt, as a summary's do.
+        pairs: The examples with both answers.
     """
     return [
         question
-        for at, pair in enumerate(found)
+        for at, pair in enumerate(pairs)
         for turn in _turns(style, pair.example)
         for subject, repeats in _subjects(style, at)
         for order in style.orders
@@ -182,15 +218,15 @@ def _question(judge: Judge, style: Style, in_context: bool, pair: Pair, call: _C
     category = str(example.meta.get("category", ""))
     referenced = category in prompts.NEEDS_REFERENCE and len(example.answers) >= call.turn
     form = style.rules.form_of(in_context, category, call.turn, referenced)
-    show = prompts.verbatim if style.as_published else prompts.shown
-    mine = [show(text) for text in _answers(pair, call, form)]
-    dense = [show(_at(pair.dense, turn)) for turn in range(call.turn)]
-    asked = {"question": example.prompt[0]}
+    sanitize = prompts.verbatim if style.as_published else prompts.sanitized
+    mine = [sanitize(text) for text in _answers(pair, call, form)]
+    dense = [sanitize(_at(pair.dense, turn)) for turn in range(call.turn)]
+    fields = {"question": example.prompt[0]}
     for turn in range(call.turn):
-        asked |= {f"question_{turn + 1}": example.prompt[turn], f"ref_answer_{turn + 1}": _at(example.answers, turn)}
-    placed = _placed(call, [one.text for one in mine], [one.text for one in dense])
-    words = prompts.filled(form, asked, placed, f"{call.order} {call.repeat}", style.as_published)
-    seen = mine if call.order == ALONE else [*mine, *dense]
+        fields |= {f"question_{turn + 1}": example.prompt[turn], f"ref_answer_{turn + 1}": _at(example.answers, turn)}
+    answer_fields = _placed(call, [one.text for one in mine], [one.text for one in dense])
+    words = prompts.filled(form, fields, answer_fields, f"{call.order} {call.repeat}", style.as_published)
+    answers = mine if call.order == ALONE else [*mine, *dense]
     prompt = keys.sha256_text(keys.canonical(list(words)))
     return Question(
         key=keys.key(
@@ -204,8 +240,8 @@ def _question(judge: Judge, style: Style, in_context: bool, pair: Pair, call: _C
         form=form,
         system=words.system,
         user=words.user,
-        cut=any(one.cut for one in seen),
-        defused=any(one.defused for one in seen),
+        cut=any(one.cut for one in answers),
+        defused=any(one.defused for one in answers),
     )  # fmt: skip
 
 
@@ -240,24 +276,42 @@ def _placed(call: _Call, mine: Sequence[str], dense: Sequence[str]) -> dict[str,
 
 
 class Price(NamedTuple):
-    """Of a million tokens read and written, in the money of whoever set it."""
+    """Prices per million tokens, in the user's own currency.
+
+    Attributes:
+        read: Of tokens in prompts.
+        written: Of tokens in replies.
+    """
 
     read: float
     written: float
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Price | None:
-        """From KICK_JUDGE_PRICE_IN and KICK_JUDGE_PRICE_OUT; None when neither is set."""
+        """The prices in KICK_JUDGE_PRICE_IN and KICK_JUDGE_PRICE_OUT; None when neither is set.
+
+        Args:
+            environment: As `os.environ`.
+
+        Raises:
+            BadRequest: One is missing or no number.
+        """
         names = ("KICK_JUDGE_PRICE_IN", "KICK_JUDGE_PRICE_OUT")
-        given = [environment.get(name, "").strip() for name in names]
-        if not any(given):
+        prices = [environment.get(name, "").strip() for name in names]
+        if not any(prices):
             return None
-        for name, text in zip(names, given, strict=True):
+        for name, text in zip(names, prices, strict=True):
             if not text.replace(".", "", 1).isdecimal():
                 raise BadRequest(f"{name}={text!r}: give the price of a million tokens, e.g. 2.5 (both, or neither)")
-        return cls(float(given[0]), float(given[1]))
+        return cls(float(prices[0]), float(prices[1]))
 
     def cost(self, read: float, written: float) -> float:
+        """The cost of some tokens.
+
+        Args:
+            read: Tokens in prompts.
+            written: Tokens in replies.
+        """
         return (read * self.read + written * self.written) / 1e6
 
 
@@ -275,24 +329,41 @@ class JudgeCost:
     cost: float | None
 
 
-def left(asked: Iterable[Question], known: Iterable[str]) -> list[Question]:
-    """The questions without a reply, each key once."""
+def left(questions: Iterable[Question], known: Iterable[str]) -> list[Question]:
+    """The questions without a reply, each key once.
+
+    Args:
+        questions: Of one or several judgings.
+        known: Keys with a reply.
+    """
     done = set(known)
-    return list({question.key: question for question in asked if question.key not in done}.values())
+    return list({question.key: question for question in questions if question.key not in done}.values())
 
 
-def forecast(judge: Judge, asked: Sequence[Question], known: Iterable[str], price: Price | None) -> JudgeCost:
-    """The forecast of a judging, given the keys that have a reply already."""
-    open_ = left(asked, known)
-    read = sum(-(-(len(question.system) + len(question.user)) // CHARACTERS_A_TOKEN) for question in open_)
-    written = len(open_) * judge.max_tokens
-    different = len({question.key for question in asked})
+def forecast(judge: Judge, questions: Sequence[Question], known: Iterable[str], price: Price | None) -> JudgeCost:
+    """What a judging will cost.
+
+    Args:
+        judge: The model and its settings.
+        questions: Of the judging.
+        known: Keys that have a reply already.
+        price: Of its tokens, where known.
+    """
+    unanswered = left(questions, known)
+    read = sum(-(-(len(question.system) + len(question.user)) // CHARACTERS_A_TOKEN) for question in unanswered)
+    written = len(unanswered) * judge.max_tokens
+    distinct = len({question.key for question in questions})
     cost = price.cost(read, written) if price else None
-    return JudgeCost(different, different - len(open_), len(open_), read, written, cost)
+    return JudgeCost(distinct, distinct - len(unanswered), len(unanswered), read, written, cost)
 
 
 def spent(replies: Iterable[Reply], price: Price | None) -> tuple[int, int, float | None]:
-    """Tokens read and written by the endpoint's own count, and what they cost."""
+    """Tokens read and written by the endpoint's own count, and what they cost.
+
+    Args:
+        replies: All that count.
+        price: Of its tokens, where known.
+    """
     counts = [(reply.prompt_tokens, reply.tokens) for reply in replies]
     read, written = sum(r for r, _ in counts), sum(w for _, w in counts)
     return read, written, price.cost(read, written) if price else None

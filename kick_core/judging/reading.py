@@ -32,37 +32,54 @@ class Reading(NamedTuple):
 
 
 def rating(text: str) -> Reading | None:
-    """MT-Bench's `[[rating]]`, the last one; None when it lies outside 1 to 10."""
+    """MT-Bench's `[[rating]]`, the last one; None when it lies outside 1 to 10.
+
+    Args:
+        text: The reply.
+    """
     value = _within(*_RATING.findall(text)[-1:])
     return Reading(value) if value else None
 
 
 def choice(text: str) -> Reading | None:
-    """MT-Bench's `[[A]]`, `[[B]]` or `[[C]]` (tie), the last one."""
-    found = _CHOICE.findall(text)
-    return Reading(*((value,) for value in _POINTS[found[-1]])) if found else None
+    """MT-Bench's `[[A]]`, `[[B]]` or `[[C]]` (tie), the last one.
+
+    Args:
+        text: The reply.
+    """
+    matches = _CHOICE.findall(text)
+    return Reading(*((value,) for value in _POINTS[matches[-1]])) if matches else None
 
 
 def lines(text: str, count: int) -> Reading | None:
-    """LLM-KICK's two numbers on each of the first `count` lines that are not empty."""
-    written = [line.strip() for line in text.splitlines() if line.strip()][:count]
-    found = [match for line in written if (match := _LINE.fullmatch(line))]
-    if len(found) != count:
+    """LLM-KICK's two numbers on each of the first lines that are not empty.
+
+    Args:
+        text: The reply.
+        count: How many lines.
+    """
+    rows = [line.strip() for line in text.splitlines() if line.strip()][:count]
+    matches = [match for line in rows if (match := _LINE.fullmatch(line))]
+    if len(matches) != count:
         return None
-    first, second = _within(*(match[1] for match in found)), _within(*(match[2] for match in found))
+    first, second = _within(*(match[1] for match in matches)), _within(*(match[2] for match in matches))
     return Reading(first, second) if first and second else None
 
 
 def last_pair(text: str) -> Reading | None:
-    """The last tuple of two numbers: LLM-KICK's math prompt asks for one at the end."""
-    found = _TUPLE.findall(text)
-    values = _within(*found[-1]) if found else ()
+    """The last tuple of two numbers: LLM-KICK's math prompt asks for one at the end.
+
+    Args:
+        text: The reply.
+    """
+    matches = _TUPLE.findall(text)
+    values = _within(*matches[-1]) if matches else ()
     return Reading(values[:1], values[1:]) if values else None
 
 
-def _within(*written: str) -> tuple[float, ...]:
+def _within(*numbers: str) -> tuple[float, ...]:
     """The numbers, or nothing when one of them is outside the scale."""
-    values = tuple(map(float, written))
+    values = tuple(map(float, numbers))
     return values if all(1 <= value <= 10 for value in values) else ()
 
 
@@ -70,7 +87,11 @@ def _within(*written: str) -> tuple[float, ...]:
 
 
 def rating_as_published(text: str) -> Reading | None:
-    """FastChat's: the *first* `[[rating]]`, else the first `[number]`, of any size. None is its -1."""
+    """FastChat's reading: the *first* `[[rating]]`, else the first `[number]`, of any size. None is its -1.
+
+    Args:
+        text: The reply.
+    """
     for pattern in _PUBLISHED:
         if match := pattern.search(text):
             return Reading((float(match[1]),))
@@ -78,18 +99,25 @@ def rating_as_published(text: str) -> Reading | None:
 
 
 def choice_as_published(text: str) -> Reading | None:
-    """FastChat's: the first of `[[A]]`, `[[B]]`, `[[C]]` that is anywhere in the text."""
+    """FastChat's reading: the first of `[[A]]`, `[[B]]`, `[[C]]` that is anywhere in the text.
+
+    Args:
+        text: The reply.
+    """
     return next((Reading(*((v,) for v in _POINTS[c])) for c in "ABC" if f"[[{c}]]" in text), None)
 
 
 def lines_as_published(text: str, count: int) -> Reading | None:
-    """LLM-KICK's: the first line (four for summaries) cut at single spaces must give exactly two pieces.
+    """LLM-KICK's reading: the first lines, cut at single spaces, must give exactly two pieces each.
 
-    Python's float takes the pieces: "nan" is a score, "8  7" and a math tuple are not. Commas count as spaces but for
-    summaries.
+    Python's float takes the pieces: "nan" is a score, "8  7" and a math tuple are not.
+
+    Args:
+        text: The reply.
+        count: How many lines: four for summaries, else one, in which commas count as spaces.
     """
-    written = text.split("\n")[:count]
-    pieces = [(line if count > 1 else line.replace(",", " ")).split(" ") for line in written]
+    rows = text.split("\n")[:count]
+    pieces = [(line if count > 1 else line.replace(",", " ")).split(" ") for line in rows]
     if any(len(pair) != 2 for pair in pieces) or len(pieces) != count:
         return None
     try:

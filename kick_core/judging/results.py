@@ -26,8 +26,14 @@ WITHIN_NOISE = "within the judge's noise"
 NO_DIFFERENCE = "no difference shown"
 
 
-class Heard(NamedTuple):
-    """A question with its verdict: values of the judged answer and of dense beside it (empty when alone)."""
+class ParsedReply(NamedTuple):
+    """A question with its verdict.
+
+    Attributes:
+        question: As it was asked.
+        mine: Values of the judged answer, one per criterion.
+        dense: Values of dense's beside it; empty when judged alone.
+    """
 
     question: Question
     mine: tuple[float, ...]
@@ -44,7 +50,14 @@ class Heard(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """One example: mean score of the compressed and of the dense answer; 1 a win for compressed, 0 a loss."""
+    """One example, compressed against dense.
+
+    Attributes:
+        score: Mean score of the compressed answer.
+        dense: Mean score of the dense answer.
+        outcome: 1 is a win for compressed, 0 a loss, 0.5 a tie.
+        metrics: Mean scores of the compressed answer by criterion.
+    """
 
     score: float
     dense: float
@@ -54,8 +67,17 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """One control. `hits` of `n`: a null model's or an injected answer that was judged at least as good as the
-    dense one (shall be at most 5 %), or the same answer twice judged alike (shall be at least 95 %).
+    """One control.
+
+    Attributes:
+        name: "null", "injection" or "same".
+        about: What it checks, for people.
+        n: Comparisons.
+        hits: Null or injected answers that were judged at least as good as the dense one (should be at most 5 %), or
+            equal answers that were judged alike (should be at least 95 %).
+        share: hits / n with its interval.
+        score: Mean score of the control's answers; nan where it has none.
+        holds: Whether the share is as it should be; None without comparisons.
     """
 
     name: str
@@ -69,8 +91,12 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """LLM-KICK's or MT-Bench's own reading: mean score of the compressed answers, how many replies it could
-    not read. LLM-KICK's is over the replies in which the compressed answer stood second.
+    """The published code's own reading of the same replies.
+
+    Attributes:
+        score: Mean of the compressed answers; LLM-KICK's is over the replies in which that answer is second.
+        n: Replies that it could read.
+        unparsed: Replies that it could not.
     """
 
     score: float
@@ -80,12 +106,30 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one judging found. Scores are from 1 to 10; pairwise they are shares of wins, ties counted half.
+    """The result of one judging. Scores are from 1 to 10; pairwise they are shares of wins, ties counted half.
 
-    `noise` is the mean difference between two verdicts on the same answer, measured in this judging.
-    `consistent` is the share of comparisons in which both orders agree. Every count is there: `asked`
-    questions, `answered` ones, `unparsed` replies, questions whose answers were `cut` or `defused` before.
-    `served` are the names that the endpoint gave itself: a judge may change behind one name.
+    Attributes:
+        examples: Examples with a question.
+        asked: Questions.
+        answered: Those with a reply.
+        unparsed: Replies without a verdict.
+        cut: Questions with a shortened answer.
+        defused: Questions in whose answers tokens of chat templates were broken up.
+        repeats: How often each was asked.
+        score: Of the compressed model, over examples.
+        dense: Of the dense model, over the same examples.
+        difference: Compressed minus dense, paired.
+        win: Examples on which the compressed model is better.
+        tie: Examples on which neither is.
+        loss: Examples on which it is worse.
+        win_rate: The share of wins, ties counted half.
+        consistent: The share of comparisons in which both orders agree.
+        noise: The mean difference between two verdicts on the same answer, measured in this judging.
+        verdict: What may be said of the difference.
+        metrics: Mean scores of the compressed answers by criterion, where there are several.
+        published: The published code's reading, where it prints an average.
+        controls: What the judge is worth.
+        served: The names that the endpoint gave itself: a judge may change behind one name.
     """
 
     examples: int
@@ -111,26 +155,32 @@ class Outcome:
     served: tuple[str, ...]
 
 
-def outcome(card: JudgingCard, asked: Sequence[Question], replies: Mapping[str, Reply]) -> Outcome:
-    """Derive everything from the raw replies; nothing is asked."""
-    heard = [one for question in asked if (one := _heard(question, replies.get(question.key)))]
-    by = _by_subject(heard)
-    noise = _noise(heard)
-    turns = _turns(asked)
+def outcome(card: JudgingCard, questions: Sequence[Question], replies: Mapping[str, Reply]) -> Outcome:
+    """Derive everything from the stored replies; no question is sent.
+
+    Args:
+        card: Of the judging.
+        questions: All of it.
+        replies: Key of a question -> reply, where there is one.
+    """
+    parsed = [one for question in questions if (one := _parse(question, replies.get(question.key)))]
+    by = _by_subject(parsed)
+    noise = _noise(parsed)
+    turns = _turns(questions)
     compared = _compared(card, by["recipe"], by["dense"], turns, noise)
     values = list(compared.values())
     wins = [one.outcome for one in values]
     scores, dense = [one.score for one in values], [one.dense for one in values]
     difference = stats.paired_difference(dense, scores)
-    answered = sum(question.key in replies for question in asked)
+    answered = sum(question.key in replies for question in questions)
     return Outcome(
-        examples=len({question.example for question in asked}),
-        asked=len(asked),
+        examples=len({question.example for question in questions}),
+        asked=len(questions),
         answered=answered,
-        unparsed=answered - len(heard),
-        cut=sum(question.cut for question in asked),
-        defused=sum(question.defused for question in asked),
-        repeats=max((question.repeat for question in asked if question.subject == "recipe"), default=0),
+        unparsed=answered - len(parsed),
+        cut=sum(question.cut for question in questions),
+        defused=sum(question.defused for question in questions),
+        repeats=max((question.repeat for question in questions if question.subject == "recipe"), default=0),
         score=stats.score(scores) if styles.get(card.style).scale == "wins" else stats.mean(scores),
         dense=stats.mean(dense),
         difference=difference,
@@ -142,45 +192,47 @@ def outcome(card: JudgingCard, asked: Sequence[Question], replies: Mapping[str, 
         noise=noise,
         verdict=_verdict(difference, noise),
         metrics=_metrics(values),
-        published=_published(card.style, asked, replies),
+        published=_published(card.style, questions, replies),
         controls=_controls(card, by, turns),
-        served=tuple(sorted({replies[q.key].model for q in asked if q.key in replies} - {""})),
+        served=tuple(sorted({replies[q.key].model for q in questions if q.key in replies} - {""})),
     )
 
 
-def _heard(question: Question, reply: Reply | None) -> Heard | None:
+def _parse(question: Question, reply: Reply | None) -> ParsedReply | None:
     """The strict verdict on a question, or None: no reply, or unparsed."""
-    found = styles.form(question.form).read(reply.text, reply.stop) if reply else None
-    if found is None:
+    reading = styles.form(question.form).read(reply.text, reply.stop) if reply else None
+    if reading is None:
         return None
     if question.order == FIRST:
-        return Heard(question, found.second, found.first)
-    return Heard(question, found.first, found.second)
+        return ParsedReply(question, reading.second, reading.first)
+    return ParsedReply(question, reading.first, reading.second)
 
 
-def _by_subject(heard: Iterable[Heard]) -> defaultdict[str, list[Heard]]:
-    by: defaultdict[str, list[Heard]] = defaultdict(list)
-    for one in heard:
+def _by_subject(parsed: Iterable[ParsedReply]) -> defaultdict[str, list[ParsedReply]]:
+    by: defaultdict[str, list[ParsedReply]] = defaultdict(list)
+    for one in parsed:
         by[one.question.subject].append(one)
     return by
 
 
-def _turns(asked: Iterable[Question]) -> dict[str, set[int]]:
+def _turns(questions: Iterable[Question]) -> dict[str, set[int]]:
     """Example -> the turns that were asked of it."""
     turns: defaultdict[str, set[int]] = defaultdict(set)
-    for question in asked:
+    for question in questions:
         turns[question.example].add(question.turn)
     return turns
 
 
-def _noise(heard: Iterable[Heard]) -> float:
+def _noise(parsed: Iterable[ParsedReply]) -> float:
     """Mean absolute difference between two verdicts on the same answer in the same place; nan without any."""
-    again: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
-    for one in heard:
+    repeats: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
+    for one in parsed:
         q = one.question
-        again[q.subject, q.example, q.turn, q.order].append(one.value)
-    apart = [fmean(abs(a - b) for a, b in combinations(found, 2)) for found in again.values() if len(found) > 1]
-    return fmean(apart) if apart else math.nan
+        repeats[q.subject, q.example, q.turn, q.order].append(one.value)
+    differences = [
+        fmean(abs(a - b) for a, b in combinations(values, 2)) for values in repeats.values() if len(values) > 1
+    ]
+    return fmean(differences) if differences else math.nan
 
 
 def _orders(card: JudgingCard) -> int:
@@ -189,63 +241,67 @@ def _orders(card: JudgingCard) -> int:
 
 
 def _compared(
-    card: JudgingCard, mine: Sequence[Heard], dense: Sequence[Heard], turns: Mapping[str, set[int]], noise: float
+    card: JudgingCard,
+    mine: Sequence[ParsedReply],
+    dense: Sequence[ParsedReply],
+    turns: Mapping[str, set[int]],
+    noise: float,
 ) -> dict[str, Compared]:
     """Example -> compressed against dense, where every turn of both is judged."""
     style = styles.get(card.style)
     if style.alone:
         return _against_alone(mine, dense, turns, noise)
-    found = _side_by_side(mine, turns, _orders(card))
+    comparisons = _side_by_side(mine, turns, _orders(card))
     if style.scale == "rating":
-        return found
-    return {name: Compared(one.outcome, 0.5, one.outcome) for name, one in found.items()}
+        return comparisons
+    return {name: Compared(one.outcome, 0.5, one.outcome) for name, one in comparisons.items()}
 
 
 def _against_alone(
-    mine: Sequence[Heard], dense: Sequence[Heard], turns: Mapping[str, set[int]], noise: float
+    mine: Sequence[ParsedReply], dense: Sequence[ParsedReply], turns: Mapping[str, set[int]], noise: float
 ) -> dict[str, Compared]:
     """Two ratings, given apart. They are a tie when they differ by no more than two verdicts on one answer."""
     after, before = _rated(mine, turns), _rated(dense, turns)
     close = 0.0 if math.isnan(noise) else noise
-    found = {}
+    comparisons = {}
     for example in after.keys() & before.keys():
-        apart = after[example] - before[example]
-        result = 0.5 if abs(apart) <= close else float(apart > 0)
-        found[example] = Compared(after[example], before[example], result)
-    return found
+        difference = after[example] - before[example]
+        result = 0.5 if abs(difference) <= close else float(difference > 0)
+        comparisons[example] = Compared(after[example], before[example], result)
+    return comparisons
 
 
-def _rated(heard: Iterable[Heard], turns: Mapping[str, set[int]]) -> dict[str, float]:
+def _rated(parsed: Iterable[ParsedReply], turns: Mapping[str, set[int]]) -> dict[str, float]:
     """Example -> mean rating over its turns, each the mean of its repeats."""
     by: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for one in heard:
+    for one in parsed:
         by[one.question.example][one.question.turn].append(one.value)
     return {
-        name: fmean(map(fmean, found.values())) for name, found in by.items() if found.keys() == turns[name]
+        name: fmean(map(fmean, by_turn.values())) for name, by_turn in by.items() if by_turn.keys() == turns[name]
     }  # fmt: skip
 
 
-def _side_by_side(heard: Sequence[Heard], turns: Mapping[str, set[int]], orders: int) -> dict[str, Compared]:
+def _side_by_side(parsed: Sequence[ParsedReply], turns: Mapping[str, set[int]], orders: int) -> dict[str, Compared]:
     """Both answers in one prompt, in every order that was asked."""
     by: defaultdict[str, defaultdict[int, list[Compared]]] = defaultdict(lambda: defaultdict(list))
-    for (example, turn, _), verdicts in _units(heard, orders).items():
+    for (example, turn, _), verdicts in _units(parsed, orders).items():
         by[example][turn].append(_unit(verdicts))
     return {
-        name: _average([_average(found) for found in by_turn.values()])
+        name: _average([_average(comparisons) for comparisons in by_turn.values()])
         for name, by_turn in by.items()
         if by_turn.keys() == turns[name]
     }
 
 
-def _units(heard: Sequence[Heard], orders: int) -> dict[tuple[str, int, int], list[Heard]]:
+def _units(parsed: Sequence[ParsedReply], orders: int) -> dict[tuple[str, int, int], list[ParsedReply]]:
     """(example, turn, repeat) -> its verdicts, where every order has one."""
-    units: defaultdict[tuple[str, int, int], list[Heard]] = defaultdict(list)
-    for one in heard:
+    units: defaultdict[tuple[str, int, int], list[ParsedReply]] = defaultdict(list)
+    for one in parsed:
         units[one.question.example, one.question.turn, one.question.repeat].append(one)
-    return {place: found for place, found in units.items() if len(found) == orders}
+    return {place: verdicts for place, verdicts in units.items() if len(verdicts) == orders}
 
 
-def _unit(verdicts: Sequence[Heard]) -> Compared:
+def _unit(verdicts: Sequence[ParsedReply]) -> Compared:
     """One comparison: a winner wins in every order, else it is a tie."""
     signs = {one.sign for one in verdicts}
     metrics = tuple(map(fmean, zip(*(one.mine for one in verdicts), strict=True)))
@@ -257,18 +313,18 @@ def _unit(verdicts: Sequence[Heard]) -> Compared:
     )
 
 
-def _average(found: Sequence[Compared]) -> Compared:
+def _average(comparisons: Sequence[Compared]) -> Compared:
     return Compared(
-        fmean(one.score for one in found),
-        fmean(one.dense for one in found),
-        fmean(one.outcome for one in found),
-        tuple(map(fmean, zip(*(one.metrics for one in found), strict=True))),
+        fmean(one.score for one in comparisons),
+        fmean(one.dense for one in comparisons),
+        fmean(one.outcome for one in comparisons),
+        tuple(map(fmean, zip(*(one.metrics for one in comparisons), strict=True))),
     )
 
 
-def _consistent(heard: Sequence[Heard], orders: int) -> stats.Interval:
+def _consistent(parsed: Sequence[ParsedReply], orders: int) -> stats.Interval:
     """The share of comparisons in which both orders name the same winner, or both a tie."""
-    both = [{one.sign for one in found} for found in _units(heard, orders).values() if len(found) > 1]
+    both = [{one.sign for one in verdicts} for verdicts in _units(parsed, orders).values() if len(verdicts) > 1]
     return stats.wilson(sum(len(signs) == 1 for signs in both), len(both))
 
 
@@ -289,21 +345,21 @@ def _verdict(difference: stats.Interval, noise: float) -> str:
     return "better" if difference.low > 0 else NO_DIFFERENCE
 
 
-def _published(style: str, asked: Iterable[Question], replies: Mapping[str, Reply]) -> Published | None:
+def _published(style: str, questions: Iterable[Question], replies: Mapping[str, Reply]) -> Published | None:
     """The published parser's number over the same replies."""
     order = styles.get(style).published_order
     if order is None:
         return None
-    mine = [q for q in asked if q.subject == "recipe" and q.order == order and q.key in replies]
+    mine = [q for q in questions if q.subject == "recipe" and q.order == order and q.key in replies]
     read = [styles.form(q.form).published(replies[q.key].text) for q in mine]
-    found = [fmean(one.second or one.first) for one in read if one]
-    return Published(fmean(found) if found else math.nan, len(found), len(read) - len(found))
+    scores = [fmean(one.second or one.first) for one in read if one]
+    return Published(fmean(scores) if scores else math.nan, len(scores), len(read) - len(scores))
 
 
 def _controls(
-    card: JudgingCard, by: Mapping[str, Sequence[Heard]], turns: Mapping[str, set[int]]
+    card: JudgingCard, by: Mapping[str, Sequence[ParsedReply]], turns: Mapping[str, set[int]]
 ) -> tuple[Control, ...]:
-    found = []
+    controls = []
     for name, about in (
         ("null", "one answer to everything, judged at least as good as dense"),
         ("injection", "answers that ask for the best verdict, judged at least as good as dense"),
@@ -311,20 +367,20 @@ def _controls(
         compared = list(_compared(card, by[name], by["dense"], turns, 0.0).values())
         hits = sum(one.outcome >= 0.5 for one in compared)
         score = fmean(one.score for one in compared) if compared else math.nan
-        found.append(_control(name, about, hits, len(compared), score))
+        controls.append(_control(name, about, hits, len(compared), score))
     alike = _alike(by["same"])
-    found.append(_control("same", "the same answer twice, judged alike", sum(alike), len(alike), math.nan))
-    return tuple(found)
+    controls.append(_control("same", "the same answer twice, judged alike", sum(alike), len(alike), math.nan))
+    return tuple(controls)
 
 
-def _alike(heard: Sequence[Heard]) -> list[bool]:
+def _alike(parsed: Sequence[ParsedReply]) -> list[bool]:
     """Whether the same answer was judged alike: beside itself, or alone a second time."""
-    if all(one.question.order != ALONE for one in heard):
-        return [one.mine == one.dense for one in heard]
-    again: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-    for one in heard:
-        again[one.question.example, one.question.turn].append(one.value)
-    return [len(set(found)) == 1 for found in again.values() if len(found) > 1]
+    if all(one.question.order != ALONE for one in parsed):
+        return [one.mine == one.dense for one in parsed]
+    repeats: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+    for one in parsed:
+        repeats[one.question.example, one.question.turn].append(one.value)
+    return [len(set(values)) == 1 for values in repeats.values() if len(values) > 1]
 
 
 def _control(name: str, about: str, hits: int, n: int, score: float) -> Control:

@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 def apply(recipe: Recipe, weight: Tensor, stats: InputStats) -> CompressedMatrix:
     """Compress one matrix by a resolved recipe.
 
-    SparseGPT and GPTQ together are one sweep: the mask is chosen on weights that carry the rounding errors.
-    Any other pair prunes first and quantizes what is left.
+    SparseGPT and GPTQ together are one sweep: the mask is chosen on weights that carry the rounding errors
+    (SparseGPT, section 3.5). Any other pair prunes first and quantizes what is left.
+
+    Args:
+        recipe: Resolved, and not dense.
+        weight: [out, in], in the model's dtype; not changed.
+        stats: Statistics of the linear's inputs, with what the recipe's methods need.
+
+    Returns:
+        The matrix after the recipe's last part.
     """
     assert recipe.target is not None
     first, then = function(recipe.method), recipe.then
@@ -33,7 +41,12 @@ def apply(recipe: Recipe, weight: Tensor, stats: InputStats) -> CompressedMatrix
 
 
 def stacks(recipe: Recipe, device: torch.device) -> bool:
-    """Whether a resolved recipe's method takes several matrices, or targets, at once on a device; see `apply_stack`."""
+    """Whether a recipe's method takes several matrices, or several targets, in one call on a device.
+
+    Args:
+        recipe: Resolved, and not dense.
+        device: Where the matrices are.
+    """
     module = import_module(f"kick_core.methods.{recipe.method}")
     return (
         recipe.then is None
@@ -43,8 +56,16 @@ def stacks(recipe: Recipe, device: torch.device) -> bool:
 
 
 def apply_stack(recipes: Sequence[Recipe], weights: Sequence[Tensor], stats: InputStats) -> list[CompressedMatrix]:
-    """Compress matrices of one shape that see the same inputs, by a recipe each that stacks: what `apply` makes of
-    each, in less time. The recipes may differ in their targets alone."""
+    """Compress matrices of one shape and the same inputs together: the result of `apply` for each, in less time.
+
+    Args:
+        recipes: One per matrix, for which `stacks` holds; they may differ in their targets alone.
+        weights: [out, in] each.
+        stats: Statistics of the inputs that all of them read.
+
+    Returns:
+        One result per matrix, in the same order.
+    """
     (method, options) = {(recipe.method, recipe.options) for recipe in recipes}.pop()
     module = import_module(f"kick_core.methods.{method}")
     matrices: list[CompressedMatrix] = module.compress_stack(weights, stats, [r.target for r in recipes], dict(options))

@@ -36,26 +36,33 @@ CARD = {
 
 
 def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
-    """Quantize `weight` [out, in] to `target`, an IntGrid, with the column scales that lose least."""
+    """Quantize with the column scales that lose least.
+
+    Args:
+        weight: [out, in].
+        stats: With `sq_norms` [in] and `gram` [in, in].
+        target: An IntGrid.
+        options: `steps`, how many exponents of the activity are tried.
+    """
     assert stats.sq_norms is not None and stats.gram is not None
-    loud = (stats.sq_norms / max(stats.tokens, 1)).sqrt().clamp(min=1e-4)
+    activity = (stats.sq_norms / max(stats.tokens, 1)).sqrt().clamp(min=1e-4)
     best, least = None, torch.inf
     for step in range(options["steps"]):
-        scale = loud.pow(step / options["steps"])
+        scale = activity.pow(step / options["steps"])
         scale = scale / (scale.max() * scale.min()).sqrt()
-        found = _scaled(weight, scale, target)
-        change = found.weight.float() - weight.float()
+        candidate = _scaled(weight, scale, target)
+        change = candidate.weight.float() - weight.float()
         loss = float(((change @ stats.gram) * change).sum())
         if best is None or loss < least:
-            best, least = found, loss
+            best, least = candidate, loss
     assert best is not None
     return best
 
 
 def _scaled(weight: Tensor, scale: Tensor, target: Target) -> CompressedMatrix:
-    found = round_to_nearest(weight.float() * scale, InputStats(0), target, {})
-    assert found.codes is not None and found.scales is not None and found.zeros is not None
-    assert found.groups is not None
+    rounded = round_to_nearest(weight.float() * scale, InputStats(0), target, {})
+    assert rounded.codes is not None and rounded.scales is not None and rounded.zeros is not None
+    assert rounded.groups is not None
     columns = 1 / scale
-    restored = dequantize(found.codes, found.scales, found.zeros, found.groups, weight.dtype, columns)
-    return replace(found, weight=restored, columns=columns)
+    restored = dequantize(rounded.codes, rounded.scales, rounded.zeros, rounded.groups, weight.dtype, columns)
+    return replace(rounded, weight=restored, columns=columns)

@@ -133,6 +133,14 @@ Moved = TypeVar("Moved", InputStats, CompressedMatrix)
 
 
 def moved(record: Moved, device: torch.device | str) -> Moved:
-    """Statistics or a result with every tensor on another device."""
+    """Statistics or a result with every tensor on another device.
+
+    Args:
+        record: What to copy; tensors that are there already are shared, not copied.
+        device: The destination.
+
+    Returns:
+        A record of the same type.
+    """
     values = {field.name: getattr(record, field.name) for field in fields(record)}
     return replace(record, **{name: value.to(device) for name, value in values.items() if hasattr(value, "to")})

@@ -44,9 +44,18 @@ def compress(
     options: Mapping[str, Any],
     prune: Target | Tensor | None = None,
 ) -> CompressedMatrix:
-    """Quantize `weight` [out, in] to `target`, an IntGrid; `seen.gram` is X^T X [in, in].
+    """Quantize a matrix column by column.
 
-    `prune` is a mask [out, in] to keep, or a sparsity to reach on the way.
+    Args:
+        weight: [out, in].
+        stats: With `gram`, X^T X [in, in].
+        target: An IntGrid.
+        options: `block`, `damp`, `act_order`, `static_groups` and `mse`, as the published code's.
+        prune: A mask [out, in] to keep, or a sparsity to reach on the way.
+
+    Raises:
+        BadRequest: A pattern to reach does not fit the width or the block, or the order of the columns.
+        KickError: The Gram matrix is singular.
     """
     assert stats.gram is not None and isinstance(target, IntGrid)
     cols, device = weight.shape[1], weight.device
@@ -91,7 +100,7 @@ def _rounder(weight: Tensor, dead: Tensor, order: Tensor, grid: IntGrid, options
     places = order if fixed else torch.arange(cols)
     rounder = Rounder(grid, size, (places // size).tolist(), torch.zeros_like(weight), options["mse"], fixed)
     if fixed:
-        looked_at = weight if grid.group == -1 else weight.masked_fill(dead, 0)
-        found = [fit(part, grid, mse=options["mse"]) for part in looked_at.split(size, dim=1)]
-        rounder.scales, rounder.zeros = [scale for scale, _ in found], [zero for _, zero in found]
+        values = weight if grid.group == -1 else weight.masked_fill(dead, 0)
+        fits = [fit(part, grid, mse=options["mse"]) for part in values.split(size, dim=1)]
+        rounder.scales, rounder.zeros = [scale for scale, _ in fits], [zero for _, zero in fits]
     return rounder

@@ -17,9 +17,15 @@ _SHRINKS = tuple(1 - step / 100 for step in range(80))
 
 
 def fit(values: Tensor, grid: IntGrid, *, mse: bool = False) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of each row of `values` [rows, n], float32 -> two [rows, 1] tensors.
+    """Scale and zero point of each row, whose range covers every value.
 
-    The range covers every value; with `mse` the shrunken range with the least |error|^2.4 is taken instead.
+    Args:
+        values: [rows, n] float32.
+        grid: Bits and symmetry of the codes.
+        mse: Take the shrunken range with the least Σ |error|^2.4 instead, as GPTQ's code does.
+
+    Returns:
+        Scales and zero points, each [rows, 1] float32.
     """
     low = values.amin(-1, keepdim=True).clamp(max=0)
     high = values.amax(-1, keepdim=True).clamp(min=0)
@@ -50,23 +56,58 @@ def _spaced(low: Tensor, high: Tensor, grid: IntGrid) -> tuple[Tensor, Tensor]:
 
 
 def encode(values: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
-    """The nearest codes, float32 whole numbers in 0 … 2^bits - 1."""
+    """The nearest codes.
+
+    Args:
+        values: [rows, n] float32.
+        scale: Per row [rows, 1], or per value.
+        zero: Likewise, the code that means 0.
+        bits: Of the codes.
+
+    Returns:
+        Whole numbers in 0 … 2^bits - 1, as float32 [rows, n].
+    """
     return torch.clamp(torch.round(values / scale) + zero, 0, 2**bits - 1)
 
 
 def decode(codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """What codes stand for, float32."""
+    """The values of codes, (code - zero) * scale.
+
+    Args:
+        codes: [rows, n] float32.
+        scale: Per row [rows, 1], or per value.
+        zero: Likewise.
+
+    Returns:
+        float32 [rows, n].
+    """
     return (codes - zero) * scale
 
 
 def group_of(cols: int, grid: IntGrid) -> Tensor:
-    """The group of every input, int32 [cols]. The last group is shorter when the size does not divide."""
+    """The group of every input. The last group is shorter where the size does not divide.
+
+    Args:
+        cols: How many inputs there are.
+        grid: Its `group` is the size; -1 is one group for the whole row.
+
+    Returns:
+        int32 [cols].
+    """
     size = cols if grid.group == -1 else grid.group
     return torch.arange(cols, dtype=torch.int32) // size
 
 
 def expand(parts: Tensor, groups: Tensor) -> Tensor:
-    """Values per group [rows, groups] spread over the inputs: [rows, cols]."""
+    """Values per group spread over the inputs.
+
+    Args:
+        parts: [rows, groups].
+        groups: The group of every input [cols].
+
+    Returns:
+        [rows, cols].
+    """
     return parts.index_select(1, groups.to(parts.device, torch.int64))
 
 
@@ -80,7 +121,18 @@ def packaged(
     note: str = "",
     mask: Tensor | None = None,
 ) -> CompressedMatrix:
-    """A quantized matrix whose `weight` is exactly what its codes stand for, in the weight's own dtype."""
+    """A quantized matrix whose `weight` is exactly the value of its codes, in the weight's own dtype.
+
+    Args:
+        weight: The original [out, in]; only its dtype is used.
+        codes: [out, in] whole numbers.
+        scales: [out, groups] float32.
+        zeros: [out, groups] float32.
+        groups: The group of every input [in].
+        bits: Of the codes.
+        note: Departures from the plain procedure.
+        mask: True where a weight is kept [out, in], where the matrix is pruned too.
+    """
     return CompressedMatrix(
         dequantize(codes, scales, zeros, groups, weight.dtype),
         mask=mask,
@@ -102,9 +154,18 @@ def dequantize(
     dtype: torch.dtype,
     columns: Tensor | None = None,
 ) -> Tensor:
-    """codes [rows, cols], scales and zeros [rows, groups], groups [cols] -> weight [rows, cols] in `dtype`.
+    """The weights that codes stand for.
 
-    `columns` [cols] multiplies each column afterwards, where the method scaled them before rounding.
+    Args:
+        codes: [rows, cols], of any integer dtype or float32.
+        scales: [rows, groups] float32.
+        zeros: [rows, groups].
+        groups: The group of every column [cols].
+        dtype: Of the result.
+        columns: A factor per column [cols], where the method scaled columns before rounding.
+
+    Returns:
+        [rows, cols] in `dtype`.
     """
     values = decode(codes.float(), expand(scales, groups), expand(zeros, groups))
     return (values if columns is None else values * columns).to(dtype)

@@ -34,25 +34,35 @@ CARD = {
 
 
 def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
-    """Round the rows of `weight` [out, in] to 8 bit, outlier columns apart; `seen.peaks` [in] is max |x_j|."""
+    """Round the rows to 8 bits, outlier columns apart.
+
+    Args:
+        weight: [out, in].
+        stats: With `peaks`, max |x_j| [in].
+        target: An IntGrid of 8 bits.
+        options: `threshold` of |x_j| from which a column is an outlier.
+
+    Raises:
+        BadRequest: The grid has another number of bits.
+    """
     assert isinstance(target, IntGrid) and stats.peaks is not None
     if target.bits != 8:
         raise BadRequest(f"int8_outlier@{target.text}: this method is 8 bit by its definition, use int8_outlier@8bit")
-    loud = stats.peaks.to(weight.device) >= options["threshold"]
-    values = weight.float().masked_fill(loud, 0.0)
+    outliers = stats.peaks.to(weight.device) >= options["threshold"]
+    values = weight.float().masked_fill(outliers, 0.0)
     largest = values.abs().amax(1, keepdim=True)
     # by a tensor: CUDA divides by a plain number as a product with its reciprocal, which rounds otherwise
     scale = torch.where(largest == 0, torch.ones_like(largest), largest) / torch.full_like(largest, 127)
     zero = torch.full_like(scale, 128.0)
     codes = encode(values, scale, zero, 8)
-    restored = torch.where(loud, weight, decode(codes, scale, zero).to(weight.dtype))
+    restored = torch.where(outliers, weight, decode(codes, scale, zero).to(weight.dtype))
     return CompressedMatrix(
         restored,
         codes=codes.to(torch.uint8),
         scales=scale,
         zeros=zero,
         groups=torch.zeros(weight.shape[1], dtype=torch.int32, device=weight.device),
-        outliers=loud.nonzero()[:, 0],
+        outliers=outliers.nonzero()[:, 0],
         bits=8,
         updated=True,
     )

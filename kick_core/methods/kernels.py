@@ -1,6 +1,6 @@
 """The two inner loops of pruning and rounding on a GPU, written in Triton: a block's sweep, and exact selection.
 
-Imported only where there is a CUDA device (see `_select.kernels`); everything here has an eager twin that gives
+Imported only where there is a CUDA device (see `select.kernels`); everything here has an eager counterpart that gives
 the same bits on the same inputs: division is rounded as IEEE says, and a product is fused with a sum just where
 torch does it too (`addr_`).
 """
@@ -37,24 +37,24 @@ def _sweep_tile(
     PRUNES: tl.constexpr, DROP: tl.constexpr, M: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    here = row < rows
-    far = row.to(tl.int64)
+    live_rows = row < rows
+    row64 = row.to(tl.int64)  # offsets: rows times columns may exceed 32 bits
     for start in tl.static_range(0, COLS, PART):
         col = start + tl.arange(0, PART)
-        inside = here[:, None] & (col < columns)[None, :]
-        place = far[:, None] * block_stride + col[None, :]
+        inside = live_rows[:, None] & (col < columns)[None, :]
+        place = row64[:, None] * block_stride + col[None, :]
         block = tl.load(block_ptr + place, mask=inside, other=0.0)
         # the parts before left their errors: every weight takes them in the order of columns
         for column in range(0, start):
-            error = tl.load(error_ptr + far * columns + column, mask=here & (start < columns), other=0.0)
+            error = tl.load(error_ptr + row64 * columns + column, mask=live_rows & (start < columns), other=0.0)
             factors = tl.load(upper_ptr + column * upper_stride + col, mask=col < columns, other=0.0)
             block = tl.fma(-tl.broadcast_to(error[:, None], (ROWS, PART)), factors[None, :], block)
         errors = tl.zeros((ROWS, PART), tl.float32)
         codes = tl.zeros((ROWS, PART), tl.float32)
         keep = tl.full((ROWS, PART), 1, tl.int32)
-        kept_at = keep_ptr + far[:, None] * keep_stride + col[None, :]
+        keep_place = keep_ptr + row64[:, None] * keep_stride + col[None, :]
         if PRUNES:
-            keep = tl.load(kept_at, mask=inside, other=1).to(tl.int32)
+            keep = tl.load(keep_place, mask=inside, other=1).to(tl.int32)
         diagonal = tl.load(upper_ptr + col * (upper_stride + 1), mask=col < columns, other=1.0)
         for first in range(BEGIN if start < BEGIN else start, END if start + PART > END else start + PART, M):
             if DROP > 0:
@@ -71,33 +71,33 @@ def _sweep_tile(
             for column in range(first, first + M):
                 mine = (col == column)[None, :]
                 values = tl.sum(tl.where(mine, block, 0.0), axis=1)
-                wanted = values
+                result = values
                 if PRUNES:
-                    wanted = tl.where(tl.sum(tl.where(mine, keep, 0), axis=1) > 0, values, 0.0)
+                    result = tl.where(tl.sum(tl.where(mine, keep, 0), axis=1) > 0, values, 0.0)
                 if ROUNDS:
-                    spot = far * groups + tl.load(place_ptr + column)
-                    scale = tl.load(scale_ptr + spot, mask=here, other=1.0)
-                    zero = tl.load(zero_ptr + spot, mask=here, other=0.0)
+                    spot = row64 * groups + tl.load(place_ptr + column)
+                    scale = tl.load(scale_ptr + spot, mask=live_rows, other=1.0)
+                    zero = tl.load(zero_ptr + spot, mask=live_rows, other=0.0)
                     # bounds first: then adding and taking away 1.5 * 2^23 rounds to the nearest even whole number
-                    code = tl.minimum(tl.maximum(tl.math.div_rn(wanted, scale), -1024.0), 1024.0)
+                    code = tl.minimum(tl.maximum(tl.math.div_rn(result, scale), -1024.0), 1024.0)
                     code = (code + 12582912.0) - 12582912.0
                     code = tl.minimum(tl.maximum(code + zero, 0.0), top)
                     codes = tl.where(mine, code[:, None], codes)
-                    wanted = (code - zero) * scale
+                    result = (code - zero) * scale
                 pivot = tl.load(upper_ptr + column * (upper_stride + 1))
-                error = tl.math.div_rn(values - wanted, tl.zeros((ROWS,), tl.float32) + pivot)
+                error = tl.math.div_rn(values - result, tl.zeros((ROWS,), tl.float32) + pivot)
                 errors = tl.where(mine, error[:, None], errors)
                 later = (col > column) & (col < columns)
                 factors = tl.load(upper_ptr + column * upper_stride + col, mask=later, other=0.0)
                 block = tl.fma(-tl.broadcast_to(error[:, None], (ROWS, PART)), factors[None, :], block)
-                block = tl.where(mine, wanted[:, None], block)
+                block = tl.where(mine, result[:, None], block)
         done = inside & ((col >= BEGIN) & (col < END))[None, :]
         tl.store(block_ptr + place, block, mask=inside)
-        tl.store(error_ptr + far[:, None] * columns + col[None, :], errors, mask=done)
+        tl.store(error_ptr + row64[:, None] * columns + col[None, :], errors, mask=done)
         if DROP > 0:
-            tl.store(kept_at, keep.to(tl.uint8), mask=done)
+            tl.store(keep_place, keep.to(tl.uint8), mask=done)
         if ROUNDS:
-            tl.store(code_ptr + far[:, None] * code_stride + col[None, :], codes, mask=done)
+            tl.store(code_ptr + row64[:, None] * code_stride + col[None, :], codes, mask=done)
         tl.debug_barrier()  # the next part reads the errors that other threads wrote
 
 
@@ -113,18 +113,27 @@ def sweep_tile(
     grid: tuple[Tensor, Tensor, Tensor, int] | None = None,
     tile: tuple[int, int] | None = None,
 ) -> None:
-    """Sweep over the columns `span` = (begin, end) of one block, in place.
+    """Sweep over some columns of one block, in place.
 
-    `block` and `errors` [rows, columns] and `upper` [columns, columns] are float32, with columns side by side, and
-    `errors` is contiguous. `keep` [rows, columns] bool is the mask, which `pattern` = (N, M) chooses on the way.
-    `codes` [rows, columns] float32 takes the codes of `grid` = (scales [rows, groups], zeros, each column's group
-    int32 [columns], the largest code).
+    Args:
+        block: [rows, columns] float32, columns side by side.
+        errors: [rows, columns] float32, contiguous; takes (w - ŵ) / U_ii.
+        upper: The factor's part of the block [columns, columns] float32, columns side by side.
+        span: The first column and the one after the last.
+        keep: The mask, bool [rows, columns].
+        pattern: (N, M) of a mask that is chosen on the way and written to `keep`.
+        codes: Takes the codes, float32 [rows, columns].
+        grid: Scales [rows, groups], zero points, the group of each column int32 [columns], the largest code.
+        tile: Rows of one program and its warps; None is the measured best, `TILE`.
+
+    Raises:
+        ValueError: The columns of `block` or `upper` are not side by side.
     """
     if upper.stride(1) != 1 or block.stride(1) != 1:
         raise ValueError("the sweep's kernel reads along rows: columns must lie side by side")
     count, columns = block.shape
     none = block  # stands for a pointer that is not used
-    kept = none if keep is None else keep.view(torch.uint8)
+    keep_bytes = none if keep is None else keep.view(torch.uint8)
     scales, zeros, places, top = grid or (none, none, none, 0)
     of = pattern[1] if pattern else 1
     rows, warps = tile or TILE[pattern is not None or grid is not None]
@@ -133,9 +142,9 @@ def sweep_tile(
     part = min(PART, wide) if span == (0, columns) and PART % of == 0 else wide
     with torch.cuda.device_of(block):  # Triton launches on the current device
         _sweep_tile[(triton.cdiv(count, rows),)](
-            block, errors, kept, none if codes is None else codes, upper, scales, zeros, places,
-            count, columns, block.stride(0), upper.stride(0), kept.stride(0), 0 if codes is None else codes.stride(0),
-            scales.shape[1], float(top),
+            block, errors, keep_bytes, none if codes is None else codes, upper, scales, zeros, places,
+            count, columns, block.stride(0), upper.stride(0), keep_bytes.stride(0),
+            0 if codes is None else codes.stride(0), scales.shape[1], float(top),
             ROWS=rows, COLS=wide, PART=part, BEGIN=span[0], END=span[1],
             PRUNES=keep is not None, DROP=of - pattern[0] if pattern else 0, M=of, ROUNDS=grid is not None,
             num_warps=warps, enable_fp_fusion=False,
@@ -152,7 +161,11 @@ CHUNK = 4096
 
 @triton.jit
 def _key(score, live):
-    """Whole numbers in the order of the scores; what is not `live` comes last."""
+    """Whole numbers in the order of the scores; what is not `live` comes last.
+
+    The bits of positive floats are in the order of their values; those of negative ones in the reverse order, which
+    flipping all but the sign mends.
+    """
     bits = (score + 0.0).to(tl.int32, bitcast=True)  # no -0.0
     return tl.where(live, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits), 0x7FFFFFFF)
 
@@ -201,9 +214,9 @@ def _picked(digit_ptr, count, PASSES: tl.constexpr):
     prefix = tl.full((), 0, tl.int32)
     left = tl.full((), 0, tl.int32) + count
     for number in tl.static_range(PASSES):
-        found = tl.load(digit_ptr + number * 256 + bins)
-        digit = tl.sum((tl.cumsum(found, axis=0) < left).to(tl.int32), axis=0)
-        left -= tl.sum(tl.where(bins < digit, found, 0), axis=0)
+        histogram = tl.load(digit_ptr + number * 256 + bins)
+        digit = tl.sum((tl.cumsum(histogram, axis=0) < left).to(tl.int32), axis=0)
+        left -= tl.sum(tl.where(bins < digit, histogram, 0), axis=0)
         prefix = (prefix << 8) | digit
     return prefix, left
 
@@ -219,8 +232,8 @@ def _count_digits(score_ptr, pivot_ptr, digit_ptr, count_ptr, n, step, stride,
     live = at < n
     if PASS > 0:
         live = live & (((keys >> (32 - 8 * PASS)) & ((1 << (8 * PASS)) - 1)) == prefix)
-    found = tl.histogram((keys >> (24 - 8 * PASS)) & 255, 256, mask=live)
-    tl.atomic_add(digits + PASS * 256 + tl.arange(0, 256), found, mask=found > 0)
+    histogram = tl.histogram((keys >> (24 - 8 * PASS)) & 255, 256, mask=live)
+    tl.atomic_add(digits + PASS * 256 + tl.arange(0, 256), histogram, mask=histogram > 0)
 
 
 @triton.jit(do_not_specialize=["step", "stride", "chunks"])
@@ -245,13 +258,21 @@ def _mark_chunk(score_ptr, pivot_ptr, mark_ptr, digit_ptr, count_ptr, level_ptr,
     chunk = row * chunks + tl.program_id(0)
     before = tl.load(upto_ptr + chunk) - tl.load(level_ptr + chunk)
     level = (keys == bound) & (at < n)
-    taken = level & (before + tl.cumsum(level.to(tl.int32), axis=0) <= room)
-    drop = ((keys < bound) | taken).to(tl.uint8)
+    ties = level & (before + tl.cumsum(level.to(tl.int32), axis=0) <= room)
+    drop = ((keys < bound) | ties).to(tl.uint8)
     tl.store(mark_ptr + row * step + _place(at, stride, COLUMNS), drop if MARK else 1 - drop, mask=at < n)
 
 
 def drop_lowest(scores: Tensor, count: int) -> Tensor:
-    """True at the `count` (1 … n) lowest of each row of `scores` [rows, n] float32, ties by position."""
+    """`select.drop_lowest` for rows of scores, one kernel launch for short rows, a few for long ones.
+
+    Args:
+        scores: [rows, n] float32.
+        count: From 1 to n.
+
+    Returns:
+        bool [rows, n], True at what goes.
+    """
     scores = scores.contiguous()
     rows, n = scores.shape
     drop = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
@@ -268,17 +289,26 @@ def drop_lowest(scores: Tensor, count: int) -> Tensor:
 
 
 def keep_highest(block: Tensor, pivots: Tensor, keep: Tensor, counts: Tensor, digits: Tensor) -> None:
-    """Let `keep` say which weights of some matrices stay, by SparseGPT's scores (w / U_ii)², ties by position.
+    """Choose which weights of some matrices stay, by SparseGPT's scores (w / U_ii)², ties by position.
 
-    `block` [jobs, rows, columns] float32 and `keep` bool are the same columns of two tensors of one layout; `pivots`
-    [columns] is the factor's diagonal, `counts` [jobs] int32 how many go (0 … all), `digits` see `blank_digits`.
+    Args:
+        block: [jobs, rows, columns] float32.
+        pivots: U_ii [columns].
+        keep: Takes the masks; bool, of the same layout as `block`.
+        counts: How many weights of each matrix go, int32 [jobs].
+        digits: Counters, see `blank_digits`; used up by the call.
     """
     with torch.cuda.device_of(block):
         _mark(block, pivots, keep, counts, digits, lowest=False)
 
 
 def blank_digits(rows: int, device: torch.device) -> Tensor:
-    """Room for counting, zeros [rows, 4, 256] int32: once for every use."""
+    """Counters of key digits, zeros [rows, 4, 256] int32: one for every row, pass and value of 8 bits.
+
+    Args:
+        rows: How many selections are counted.
+        device: Where.
+    """
     return torch.zeros(rows, 4, 256, dtype=torch.int32, device=device)
 
 
@@ -288,14 +318,26 @@ def _mark(
     """Mark the lowest of `scores` [rows, parts, columns], or all others."""
     rows, parts, columns = scores.shape
     n, chunks = parts * columns, triton.cdiv(parts * columns, CHUNK)
+    # radix select: four passes count the keys by their next 8 bits, most significant first, among those that share the
+    # digits of the count-th smallest so far; then every chunk knows from the ties before it how many of its own go
     levels = torch.empty(rows, chunks, dtype=torch.int32, device=scores.device)
-    given = scores if pivots is None else pivots  # stands for a pointer that is not used
-    grid, where = (chunks, rows), (n, scores.stride(0), scores.stride(1))
-    how = {"CHUNK": CHUNK, "COLUMNS": 0 if pivots is None else columns}
+    pivot_data = scores if pivots is None else pivots  # stands for a pointer that is not used
+    grid, strides = (chunks, rows), (n, scores.stride(0), scores.stride(1))
+    constants = {"CHUNK": CHUNK, "COLUMNS": 0 if pivots is None else columns}
     for number in range(4):
-        _count_digits[grid](scores, given, digits, counts, *where, PASS=number, **how)
-    _count_level[grid](scores, given, digits, counts, levels, *where, chunks, **how)
+        _count_digits[grid](scores, pivot_data, digits, counts, *strides, PASS=number, **constants)
+    _count_level[grid](scores, pivot_data, digits, counts, levels, *strides, chunks, **constants)
     upto = levels.cumsum(-1, dtype=torch.int32)
     _mark_chunk[grid](
-        scores, given, marks.view(torch.uint8), digits, counts, levels, upto, *where, chunks, MARK=lowest, **how
+        scores,
+        pivot_data,
+        marks.view(torch.uint8),
+        digits,
+        counts,
+        levels,
+        upto,
+        *strides,
+        chunks,
+        MARK=lowest,
+        **constants,
     )

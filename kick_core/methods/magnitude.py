@@ -30,6 +30,13 @@ CARD = {
 
 
 def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
-    """Drop the smallest |W| of `weight` [out, in]; kept weights keep their bits."""
+    """Drop the smallest |W|; kept weights keep their bits.
+
+    Args:
+        weight: [out, in].
+        stats: Not read.
+        target: A ratio, reached over the whole matrix, or N:M.
+        options: None.
+    """
     scores = zeros_first(weight, weight.float().abs())
     return masked(weight, keep_mask(scores, target, per_row=False))

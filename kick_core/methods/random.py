@@ -31,7 +31,14 @@ CARD = {
 
 
 def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
-    """Drop weights of `weight` [out, in] drawn with `options["seed"]`; existing zeros go first."""
+    """Drop weights that are drawn; existing zeros go first.
+
+    Args:
+        weight: [out, in].
+        stats: Not read.
+        target: A ratio, reached over the whole matrix, or N:M.
+        options: `seed` of the draw.
+    """
     corner = weight[:8, :8].float().cpu().contiguous().numpy().tobytes()
     digest = hashlib.sha256(f"{options['seed']} {tuple(weight.shape)}".encode() + corner).digest()
     # drawn on the CPU, so that every device drops the same weights

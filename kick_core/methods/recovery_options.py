@@ -64,9 +64,16 @@ def _is_ours(name: str) -> bool:
 
 
 def options(args: Mapping[str, Option]) -> dict[str, Option]:
-    """The recovery's part of a recipe's options with all defaults filled in; empty where nothing is recovered.
+    """The recovery's part of a recipe's options, with all defaults filled in.
 
-    Raises BadRequest for an unknown kind or option and for values out of range.
+    Args:
+        args: All options of a recipe.
+
+    Returns:
+        Option -> value; empty where nothing is recovered.
+
+    Raises:
+        BadRequest: The kind or an option is unknown, or a value is out of range.
     """
     own = {name: value for name, value in args.items() if _is_ours(name)}
     if not own:
@@ -100,7 +107,11 @@ def _check(name: str, value: Option) -> None:
 
 
 def of(recipe: Recipe) -> Recovery | None:
-    """How a recipe recovers, None when it does not."""
+    """How a recipe recovers; None when it does not.
+
+    Args:
+        recipe: Resolved or not; of a joint one, its last part decides.
+    """
     args = options(dict((recipe.then or recipe).options))
     if not args:
         return None
@@ -115,13 +126,24 @@ def of(recipe: Recipe) -> Recovery | None:
 
 
 def without(recipe: Recipe) -> Recipe:
-    """The same recipe with nothing recovered."""
+    """The same recipe with nothing recovered.
+
+    Args:
+        recipe: Resolved or not.
+    """
     rest = tuple((name, value) for name, value in recipe.options if not _is_ours(name))
     return replace(recipe, options=rest, then=without(recipe.then) if recipe.then else None)
 
 
 def refuse_inside(recipe: Recipe) -> None:
-    """Raises BadRequest for a joint recipe whose first part recovers."""
+    """Refuse a joint recipe whose first part recovers.
+
+    Args:
+        recipe: As parsed.
+
+    Raises:
+        BadRequest: It does; the message shows how to write it.
+    """
     if recipe.then and any(_is_ours(name) for name, _ in recipe.options):
         raise BadRequest(
             f"{recipe.text}: recovery comes last, so write it after the last part, e.g. "

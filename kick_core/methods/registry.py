@@ -39,7 +39,15 @@ def of_a_matrix() -> tuple[str, ...]:
 
 @cache
 def card(name: str) -> MethodCard:
-    """A method's card, read from its file without running it. Raises BadRequest for an unknown method."""
+    """A method's card, read from its file without running it.
+
+    Args:
+        name: The method's name, which is its file's.
+
+    Raises:
+        BadRequest: The method is unknown.
+        TypeError: Its file holds no literal `CARD`.
+    """
     if name not in names():
         raise nearest(name, ("dense", *names()), "method")
     path = (_MATRIX if name in of_a_matrix() else _PLANNERS) / f"{name}.py"
@@ -51,7 +59,14 @@ def card(name: str) -> MethodCard:
 
 
 def function(name: str) -> Method:
-    """A method's function; this is where torch is first needed. Raises BadRequest for one that plans."""
+    """A method's function; this is where torch is first needed.
+
+    Args:
+        name: The method's name.
+
+    Raises:
+        BadRequest: The method is unknown, or plans over the whole model and so has no function of one matrix.
+    """
     if card(name).plans:
         raise BadRequest(f"{name} looks at the whole model: `kick compress` or kick_core.load make it, not one matrix")
     method: Method = import_module(f"kick_core.methods.{name}").compress

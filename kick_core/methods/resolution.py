@@ -14,7 +14,11 @@ from kick_core.spec import LARGEST, BitBudget, IntGrid, KeepNofM, Option, Recipe
 
 
 def kind_of(target: Target) -> TargetKind:
-    """The kind of a target, as cards list them."""
+    """The kind of a target, as cards list them.
+
+    Args:
+        target: Any of the four target types of `kick_core.spec`.
+    """
     match target:
         case Unstructured():
             return "ratio"
@@ -30,42 +34,51 @@ _EXAMPLE = {"ratio": "0.5", "pattern": "2:4", "bits": "4bit", "budget": "4.5bpw"
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Fill in the method's default options and refuse what the method cannot do.
+    """Fill in the default options of a recipe's methods and refuse what they cannot do.
 
-    Raises BadRequest for an unknown method or option and for a target that the method does not take.
+    Args:
+        recipe: As parsed, or resolved already.
+
+    Returns:
+        The recipe with every option and the group of every grid spelled out; of a resolved one, an equal recipe.
+
+    Raises:
+        BadRequest: A method or option is unknown, a value is out of range, or a method does not take its target.
     """
     if recipe.target is None:
         return recipe
-    known = card(recipe.method)
+    method = card(recipe.method)
     if recipe.then and not card(recipe.then.method).joins:
-        able = ", ".join(name for name in names() if card(name).joins)
-        raise BadRequest(f"{recipe.then.method} cannot keep another method's mask; after '+' stands one of: {able}")
-    if recipe.then and known.plans:
+        joiners = ", ".join(name for name in names() if card(name).joins)
+        raise BadRequest(f"{recipe.then.method} cannot keep another method's mask; after '+' stands one of: {joiners}")
+    if recipe.then and method.plans:
         raise BadRequest(f"{recipe.method} is made alone: nothing can stand after '+'")
-    if kind_of(recipe.target) not in known.targets:
-        can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in known.targets)
+    if kind_of(recipe.target) not in method.targets:
+        can = ", ".join(f"{recipe.method}@{_EXAMPLE[kind]}" for kind in method.targets)
         raise BadRequest(f"{recipe.method} cannot reach {recipe.target.text!r}; it takes e.g. {can}")
     recovery_options.refuse_inside(recipe)
     recovers = recovery_options.options(dict(recipe.options))
     args = dict(recovery_options.without(recipe).options)
     allocation = str(args.pop("alloc", "uniform"))
     if allocation not in ALLOCATIONS or (
-        allocation != "uniform" and (known.plans or not isinstance(recipe.target, Unstructured))
+        allocation != "uniform" and (method.plans or not isinstance(recipe.target, Unstructured))
     ):
         raise BadRequest(
             f"alloc={allocation}: uniform (every block alike) or, for a ratio of single weights, owl (blocks with "
             f"outliers keep more) or search (what an objective likes best)"
         )
-    search = _searching(args, known, allocation)
+    search = _searching(args, method, allocation)
     for name, value in args.items():
-        if name not in known.options:
-            raise _unknown_option(name, known, search)
-        _of_type(name, value, known.options[name], known.name)
+        if name not in method.options:
+            raise _unknown_option(name, method, search)
+        _of_type(name, value, method.options[name], method.name)
     then = resolve(recipe.then) if recipe.then else None
-    options = {**known.options, **args} | ({} if allocation == "uniform" else {"alloc": allocation}) | search | recovers
+    options = (
+        {**method.options, **args} | ({} if allocation == "uniform" else {"alloc": allocation}) | search | recovers
+    )
     if "choices" in options:
         choices(str(options["choices"]))
-    return Recipe(recipe.method, _own_grid(recipe, known), tuple(options.items()), then)
+    return Recipe(recipe.method, _own_grid(recipe, method), tuple(options.items()), then)
 
 
 def _of_type(name: str, value: Option, default: Option, method: str) -> None:
@@ -87,7 +100,7 @@ def alloc(recipe: Recipe) -> str:
 # --- recipes that look at the whole model first --------------------------------------------------------------
 
 SEARCH_VERSION = 1
-"""Raise it when a search may find something else: it is part of the key of whatever was searched."""
+"""To be raised when a search may find something else: part of the key of whatever was searched."""
 
 ERROR, PERPLEXITY = "error", "perplexity"
 """Objectives beside the tasks: the sum of the matrices' output errors, perplexity on calibration windows."""
@@ -99,7 +112,7 @@ FEWEST = 20
 
 
 def _searching(args: dict[str, Option], known: MethodCard, allocation: str) -> dict[str, Option]:
-    """The options of a search, defaults filled in; they are taken out of `given`."""
+    """The options of a search, defaults filled in; they are taken out of `args`."""
     if allocation != "search" and "objective" not in known.options:
         return {}
     objective = args.pop("objective", known.options.get("objective", ERROR))
@@ -123,12 +136,20 @@ def _searching(args: dict[str, Option], known: MethodCard, allocation: str) -> d
 
 
 def plans(recipe: Recipe) -> bool:
-    """Whether a recipe looks at the whole model before the first matrix is compressed."""
+    """Whether a recipe looks at the whole model before the first matrix is compressed.
+
+    Args:
+        recipe: Resolved or not.
+    """
     return recipe.target is not None and (card(recipe.method).plans or alloc(recipe) == "search")
 
 
 def objective(recipe: Recipe) -> str | None:
-    """What a recipe's search is for: "error", "perplexity" or a task's name; None where nothing is searched."""
+    """What a recipe's search minimizes: "error", "perplexity" or a task's name; None where nothing is searched.
+
+    Args:
+        recipe: Resolved or not.
+    """
     if not plans(recipe):
         return None
     name = dict(resolve(recipe).options).get("objective")
@@ -136,7 +157,17 @@ def objective(recipe: Recipe) -> str | None:
 
 
 def choices(text: str) -> tuple[Recipe, ...]:
-    """What a mixture may choose from: recipes between slashes, resolved. Raises BadRequest for what cannot be one."""
+    """The recipes that a mixture may choose from.
+
+    Args:
+        text: Recipes between slashes, as in `choices=gptq@4bit/gptq@3bit`.
+
+    Returns:
+        At least two different recipes, resolved.
+
+    Raises:
+        BadRequest: A recipe is wrong or itself looks at the whole model, or there are fewer than two.
+    """
     recipes = tuple(dict.fromkeys(resolve(parse(word)) for word in text.split("/")))
     for choice in recipes:
         if plans(choice) or alloc(choice) != "uniform":
@@ -166,7 +197,11 @@ def _own_grid(recipe: Recipe, known: MethodCard) -> Target:
 
 
 def needs(recipe: Recipe) -> Need:
-    """The most that any part of a recipe needs to know of the inputs."""
+    """The most that any part of a recipe needs to know of the inputs.
+
+    Args:
+        recipe: Resolved or not.
+    """
     parts = [part for part in (recipe, recipe.then) if part and part.target]
     levels: list[Need] = [card(part.method).needs for part in parts] + (["norms"] if alloc(recipe) != "uniform" else [])
     if (plan := recovery(recipe)) and not plan.trains:
@@ -184,7 +219,14 @@ def _unknown_option(name: str, known: MethodCard, searched: Mapping[str, Option]
 
 
 def payload(recipe: Recipe) -> dict[str, Any]:
-    """A resolved recipe as it enters keys and cards: every default spelled out, fractions as text."""
+    """A recipe as it enters keys and cards: every default spelled out, fractions as text.
+
+    Args:
+        recipe: Resolved or not.
+
+    Returns:
+        Plain JSON values without floats; with the versions of the methods, so that new numbers get new keys.
+    """
     full = resolve(recipe)
     if full.target is None:
         return {"method": "dense"}

@@ -30,7 +30,14 @@ CARD = {
 
 
 def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
-    """Drop the relatively least important weights of `weight` [out, in]; `seen.norms` holds ‖X_j‖² [in]."""
+    """Drop the relatively least important weights.
+
+    Args:
+        weight: [out, in].
+        stats: With `sq_norms`, ‖X_j‖² [in].
+        target: A ratio, reached over the whole matrix, or N:M.
+        options: `power`, the exponent a of the activity.
+    """
     assert stats.sq_norms is not None
     size = weight.float().abs()
     tiny = 1e-30  # an all-zero row or column has no shares, and nothing to lose

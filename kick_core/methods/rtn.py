@@ -32,7 +32,15 @@ CARD = {
 def compress(
     weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any], prune: Tensor | None = None
 ) -> CompressedMatrix:
-    """Quantize `weight` [out, in] to `target`, an IntGrid, group by group; what is outside `prune` stays 0."""
+    """Round every weight to its group's grid.
+
+    Args:
+        weight: [out, in].
+        stats: Not read.
+        target: An IntGrid.
+        options: None.
+        prune: A mask [out, in] whose False weights become 0.
+    """
     assert isinstance(target, IntGrid)
     values = weight.float() if prune is None else weight.float() * prune
     size = values.shape[1] if target.group == -1 else target.group

@@ -20,7 +20,11 @@ from kick_core.spec import IntGrid, KeepNofM, Target, Unstructured
 
 
 def kernels(device: torch.device) -> ModuleType | None:
-    """The Triton kernels, where they run: on a CUDA device with Triton and a C compiler. Else None, the eager path."""
+    """The Triton kernels, where they run; None where the eager path is taken.
+
+    Args:
+        device: They run on a CUDA device with Triton and a C compiler.
+    """
     return _kernels() if device.type == "cuda" else None
 
 
@@ -41,14 +45,22 @@ SHORT = 16
 
 
 def drop_lowest(scores: Tensor, count: int) -> Tensor:
-    """True at the `count` lowest scores along the last dimension, ties by position. [..., n] -> bool [..., n]."""
+    """Select exactly `count` of the lowest scores along the last dimension, ties by position.
+
+    Args:
+        scores: [..., n].
+        count: At most n.
+
+    Returns:
+        bool [..., n], True at what goes.
+    """
     if count <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     n = scores.shape[-1]
     if n <= SHORT:
         return _ranks(scores) < count
-    if (found := kernels(scores.device)) is not None:
-        return found.drop_lowest(scores.reshape(-1, n), count).reshape(scores.shape)
+    if (triton_kernels := kernels(scores.device)) is not None:
+        return triton_kernels.drop_lowest(scores.reshape(-1, n), count).reshape(scores.shape)
     bound = scores.kthvalue(count, dim=-1, keepdim=True).values
     below, level = scores < bound, scores == bound
     room = count - below.sum(-1, keepdim=True)
@@ -66,15 +78,28 @@ def _ranks(scores: Tensor) -> Tensor:
 
 
 def zeros_first(weight: Tensor, scores: Tensor) -> Tensor:
-    """Scores under which weights that are zero already are the first to go."""
+    """Scores under which weights that are zero already are the first to go.
+
+    Args:
+        weight: [out, in].
+        scores: [out, in], none negative.
+    """
     return torch.where(weight == 0, -1.0, scores)
 
 
 def keep_mask(scores: Tensor, target: Target, *, per_row: bool) -> Tensor:
-    """The mask of kept weights, bool [out, in], for scores [out, in] (higher is more important).
+    """The mask of kept weights.
 
-    Unstructured: floor(n * ratio) go from every row (`per_row`) or from the whole matrix. N:M: M - N go from
-    every M consecutive inputs of a row. Raises BadRequest when M does not divide the width.
+    Args:
+        scores: [out, in]; higher is more important.
+        target: A ratio drops floor(n * ratio); N:M drops M - N of every M consecutive inputs of a row.
+        per_row: A ratio is reached in every row, rather than over the whole matrix.
+
+    Returns:
+        bool [out, in].
+
+    Raises:
+        BadRequest: M does not divide the width, or the target is a grid.
     """
     rows, cols = scores.shape
     match target:
@@ -91,6 +116,15 @@ def keep_mask(scores: Tensor, target: Target, *, per_row: bool) -> Tensor:
 
 
 def require_divisible(cols: int, target: KeepNofM) -> None:
+    """Refuse a pattern that does not fit a width.
+
+    Args:
+        cols: Inputs of the matrix.
+        target: N:M.
+
+    Raises:
+        BadRequest: M does not divide `cols`.
+    """
     if cols % target.out_of:
         raise BadRequest(
             f"pattern {target.text} needs a width that {target.out_of} divides, this matrix has {cols} inputs: "
@@ -99,5 +133,10 @@ def require_divisible(cols: int, target: KeepNofM) -> None:
 
 
 def masked(weight: Tensor, mask: Tensor) -> CompressedMatrix:
-    """The weight with everything outside the mask set to +0.0; kept weights keep their bits."""
+    """The weight with everything outside the mask set to +0.0; kept weights keep their bits.
+
+    Args:
+        weight: [out, in].
+        mask: bool [out, in], True where a weight is kept.
+    """
     return CompressedMatrix(torch.where(mask, weight, 0.0), mask=mask)

@@ -20,7 +20,13 @@ from kick_core.methods import InputStats
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """`upper` [in, in] float32; `dead` [in]: inputs that were never active; `note`: what it took."""
+    """The upper Cholesky factor of the inverse of a Gram matrix.
+
+    Attributes:
+        upper: [in, in] float32.
+        dead: bool [in], True at inputs that were never active.
+        note: The damping that it took, where the plain procedure failed.
+    """
 
     upper: Tensor
     dead: Tensor
@@ -28,30 +34,43 @@ class Factor:
 
 
 def factor_of(stats: InputStats, damp: float, order: Tensor | None = None) -> Factor:
-    """The factor for the inputs that `seen` tells of, in their own order or the sweep's `order` [in].
+    """The factor of the inputs' Gram matrix, computed once for all matrices and recipes that read these inputs.
 
-    Made once for all matrices and recipes that share these inputs: it is kept with them. `order` is always the
-    one by falling activity, so that whether there is one says which.
+    Args:
+        stats: Statistics with a Gram matrix; the factor is kept in its `factors`.
+        damp: Damping, as a share of the mean diagonal.
+        order: The sweep's order of the inputs [in], always that of falling activity, so that whether there is one
+            identifies the factor; None is their own order.
+
+    Raises:
+        KickError: No damping makes the matrix positive definite.
     """
     assert stats.gram is not None
     name = damp, order is not None
     if name not in stats.factors:
         gram = stats.gram if order is None else stats.gram[order][:, order]
         stats.factors[name] = inverse_factor(gram, damp)
-    found: Factor = stats.factors[name]
-    return found
+    factor: Factor = stats.factors[name]
+    return factor
 
 
 def inverse_factor(gram: Tensor, damp: float) -> Factor:
-    """The factor of a Gram matrix [in, in], damped by `damp` times its mean diagonal.
+    """The upper Cholesky factor U of the damped inverse, U^T U = (H + damp * mean(diag H) * I)^-1.
 
-    Where it is not positive definite, damping grows tenfold up to 1, then the work is done in float64; each
-    step is noted. Raises KickError when nothing helps: a failed inverse never becomes the identity.
+    Where H is not positive definite, damping grows tenfold up to 1, then the work is done in float64; each step is
+    noted. A failed inverse never becomes the identity.
+
+    Args:
+        gram: H = X^T X [in, in] float32. Its zero diagonal entries, of inputs that were never active, become 1.
+        damp: Damping, as a share of the mean diagonal.
+
+    Raises:
+        KickError: Nothing helps.
     """
     dead = gram.diagonal() == 0
     diagonal = gram.diagonal().masked_fill(dead, 1)
     mean = diagonal.mean()
-    tried: list[str] = []
+    attempts: list[str] = []
     least = damp or 0.001  # tenfold nothing is nothing
     steps = [damp, *(min(1.0, least * 10**power) for power in range(1, 8) if least * 10 ** (power - 1) < 1)]
     make = _turned_factor if gram.is_cuda else _factor
@@ -62,9 +81,9 @@ def inverse_factor(gram: Tensor, damp: float) -> Factor:
                 plain = dtype == torch.float32 and amount == damp
                 note = "" if plain else f"Cholesky needed damping {amount:g}{' in float64' * (dtype == torch.float64)}"
                 return Factor(upper.float(), dead, note)
-            tried.append(f"{amount:g}")
+            attempts.append(f"{amount:g}")
     raise KickError(
-        f"the Gram matrix of the inputs is singular: no Cholesky factor with damping {', '.join(tried)} of its "
+        f"the Gram matrix of the inputs is singular: no Cholesky factor with damping {', '.join(attempts)} of its "
         f"mean diagonal; more calibration tokens may help"
     )
 
@@ -86,8 +105,11 @@ def _factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.dtype) 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """LAPACK's factors have other last bits for other numbers of threads (products have not); an artifact shall be the
-    same with however many cores it is made."""
+    """Let LAPACK run on one thread.
+
+    Its factors, unlike products, have other last bits with other numbers of threads, and an artifact's bytes must not
+    depend on how many cores built it.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -105,7 +127,7 @@ def _turned_factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.
     torch.linalg.cholesky_ex(work, out=(work, failed))
     if failed:
         return None
-    found = torch.linalg.solve_triangular(work, torch.eye(len(work), dtype=dtype, device=work.device), upper=False)
+    upper = torch.linalg.solve_triangular(work, torch.eye(len(work), dtype=dtype, device=work.device), upper=False)
     del work
-    found = found.flip(0, 1).contiguous()
-    return found if torch.isfinite(found).all() else None
+    upper = upper.flip(0, 1).contiguous()
+    return upper if torch.isfinite(upper).all() else None

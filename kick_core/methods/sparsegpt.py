@@ -35,9 +35,17 @@ CARD = {
 
 
 def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
-    """Prune `weight` [out, in] and update what is kept; `seen.gram` is X^T X [in, in].
+    """Prune a matrix and update the weights that stay.
 
-    Raises BadRequest when the pattern does not fit the width or the block, KickError for a singular matrix.
+    Args:
+        weight: [out, in].
+        stats: With `gram`, X^T X [in, in].
+        target: A ratio or N:M.
+        options: `block` (columns) and `damp` (share of the mean diagonal).
+
+    Raises:
+        BadRequest: The pattern does not fit the width or the block.
+        KickError: The Gram matrix is singular.
     """
     require_blocks(weight.shape[1], target, options["block"])
     if stacks(weight.device, target, options):
@@ -51,14 +59,30 @@ def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping
 
 
 def stacks(device: torch.device, target: Target, options: Mapping[str, Any]) -> bool:
-    """Whether matrices that see the same inputs are swept together on a device (see `compress_stack`)."""
+    """Whether matrices that read the same inputs are swept together (see `compress_stack`).
+
+    Args:
+        device: Of the weights.
+        target: Of one of them.
+        options: As for `compress`.
+    """
     return fused(device, options["block"], target)
 
 
 def compress_stack(
     weights: Sequence[Tensor], stats: InputStats, targets: Sequence[Target], options: Mapping[str, Any]
 ) -> list[CompressedMatrix]:
-    """Prune matrices of one shape that see the same inputs, one target each: what `compress` makes of each of them."""
+    """Prune matrices of one shape that read the same inputs: the result of `compress` for each.
+
+    Args:
+        weights: [out, in] each.
+        stats: With `gram`, as for `compress`.
+        targets: One per matrix.
+        options: As for `compress`, the same for all.
+
+    Returns:
+        One result per matrix, in the same order.
+    """
     for target in set(targets):
         require_blocks(weights[0].shape[1], target, options["block"])
     factor = factor_of(stats, options["damp"])
@@ -68,8 +92,8 @@ def compress_stack(
         working[place].copy_(weights[i])
     working.masked_fill_(factor.dead, 0)
     keep = sweep_stack(working, factor.upper, options["block"], [targets[i] for i in order])
-    made = {i: _pruned(weights[i], working[n], keep[n], factor) for n, i in enumerate(order)}
-    return [made[i] for i in range(len(targets))]
+    matrices = {i: _pruned(weights[i], working[n], keep[n], factor) for n, i in enumerate(order)}
+    return [matrices[i] for i in range(len(targets))]
 
 
 def _pruned(weight: Tensor, working: Tensor, keep: Tensor, factor: Factor) -> CompressedMatrix:
@@ -78,7 +102,16 @@ def _pruned(weight: Tensor, working: Tensor, keep: Tensor, factor: Factor) -> Co
 
 
 def require_blocks(cols: int, target: object, block: int) -> None:
-    """A pattern must fit the width, and its groups must not straddle the sweep's blocks."""
+    """Refuse a pattern that does not fit the width, or whose groups would straddle the sweep's blocks.
+
+    Args:
+        cols: Inputs of the matrix.
+        target: Anything but N:M fits.
+        block: Columns of a block.
+
+    Raises:
+        BadRequest: The pattern does not fit.
+    """
     if isinstance(target, KeepNofM):
         require_divisible(cols, target)
         if block % target.out_of:

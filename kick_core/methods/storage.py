@@ -83,8 +83,8 @@ def matrix_size(
     if pruning is None or pruning.target is None:
         values = shape.weights * itemsize
         return Size(mask + values * (recovery is not None), values)
-    kept = shape.weights * (1 - pruning.target.sparsity) if shape.zeros is None else shape.weights - shape.zeros
-    values, known = kept * itemsize, _known(pruning)
+    nonzeros = shape.weights * (1 - pruning.target.sparsity) if shape.zeros is None else shape.weights - shape.zeros
+    values, known = nonzeros * itemsize, _known(pruning)
     # methods that read the Gram matrix move the weights that stay; without that the dense model has them already
     updated = recovery is not None or (known is not None and known.needs == "gram")
     return Size(mask + values * updated, values + (0 if known and known.lines else mask))
@@ -150,13 +150,21 @@ def _update(shape: Shape, itemsize: float, recovery: Recovery | None) -> Size:
 
 
 def card_size(card: Card) -> Size:
-    """Bytes of an artifact by its card: from its recipe, its matrices' shapes and zeros, and its plan."""
+    """Bytes of an artifact by its card: from its recipe, its matrices' shapes and zeros, and its plan.
+
+    Args:
+        card: Of the artifact.
+    """
     plan = (card.plan or {}).get("recipes", {})
     return size(parse(card.recipe), shapes_of(card.layers), card.dense_bytes / (card.weights or 1), plan)
 
 
 def shapes_of(layers: Iterable[LayerReport]) -> list[Shape]:
-    """The matrices of an artifact as its card tells of them."""
+    """The shapes and zeros of matrices that a card reports.
+
+    Args:
+        layers: The reports.
+    """
     return [Shape(layer.rows, layer.cols, layer.name, layer.zeros) for layer in layers]
 
 

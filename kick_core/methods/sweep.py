@@ -1,8 +1,8 @@
 """The left-to-right sweep over a matrix that SparseGPT, GPTQ and both together are made of.
 
 Column after column is pruned, rounded or both, and the columns to its right make up for the error: after
-column i every column j > i changes by -(w_i - ŵ_i) / U_ii * U_ij (see `_solve`). Within a block of columns
-that happens at once, and for the columns behind the block in one product. (SparseGPT, arXiv 2301.00774,
+column i every column j > i changes by -(w_i - ŵ_i) / U_ii * U_ij (see `solve`). Within a block of columns
+that happens at once, and for the columns after the block in one product. (SparseGPT, arXiv 2301.00774,
 algorithm 1; GPTQ, arXiv 2210.17323, algorithm 1; joint: SparseGPT section 3.5.)
 """
 
@@ -24,15 +24,24 @@ from kick_core.spec import IntGrid, KeepNofM, Target, Unstructured
 class Pruner:
     """Chooses what goes: by w² / U_ii² over a whole block (ratio) or M columns (pattern); or a fixed mask.
 
-    `keep` [rows, cols] is the mask in the sweep's column order, True where a weight stays.
+    Attributes:
+        goal: The target, or a mask [rows, cols] that is decided already.
+        keep: The mask in the sweep's column order, bool [rows, cols], True where a weight stays.
     """
 
     goal: Target | Tensor
     keep: Tensor
 
     def enter_block(self, block: Tensor, diagonal: Tensor, start: int) -> None:
-        """Choose a block's mask over all its rows, for a ratio. The floors up to each border are subtracted,
-        so that the blocks' counts add up to exactly floor(n * ratio)."""
+        """Choose a block's mask over all its rows, for a ratio.
+
+        The floors up to each border are subtracted, so that the blocks' counts add up to exactly floor(n * ratio).
+
+        Args:
+            block: The block's weights with all updates so far [rows, columns].
+            diagonal: U_ii of its columns [columns].
+            start: Its first column.
+        """
         if not isinstance(self.goal, Unstructured):
             return
         rows, stop = len(block), start + block.shape[1]
@@ -41,20 +50,35 @@ class Pruner:
         self.keep[:, start:stop] = ~drop_lowest(scores.reshape(-1), count).reshape(block.shape)
 
     def enter_column(self, block: Tensor, diagonal: Tensor, start: int, column: int) -> None:
-        """Choose the next M columns' mask, for a pattern, on weights that carry the updates so far."""
+        """Choose the mask of the next M columns, for a pattern, on weights that carry the updates so far.
+
+        Args:
+            block: The block's weights [rows, columns].
+            diagonal: U_ii of its columns [columns].
+            start: The block's first column.
+            column: The current column, counted from `start`.
+        """
         if not isinstance(self.goal, KeepNofM) or column % self.goal.out_of:
             return
         group = slice(column, column + self.goal.out_of)
         scores = zeros_first(block[:, group], (block[:, group] / diagonal[group]).square())
-        kept = ~drop_lowest(scores, self.goal.out_of - self.goal.keep)
-        self.keep[:, start + group.start : start + group.stop] = kept
+        keep = ~drop_lowest(scores, self.goal.out_of - self.goal.keep)
+        self.keep[:, start + group.start : start + group.stop] = keep
 
 
 @dataclass(slots=True)
 class Rounder:
-    """Rounds columns to an integer grid; finds a group's scale when the sweep enters it, if none is fixed.
+    """Rounds columns to an integer grid; fits a group's scale when the sweep enters it, unless all are fixed.
 
-    `groups` [cols] is each sweep column's group, `fixed` the scales and zero points found beforehand.
+    Attributes:
+        grid: Bits, group and symmetry.
+        size: Inputs of a group.
+        groups: The group of each column, in the sweep's order [cols].
+        codes: Takes the codes, float32 [rows, cols].
+        mse: Whether the range is searched, see `grid.fit`.
+        fixed: Whether `scales` and `zeros` were fitted before the sweep.
+        scales: One [rows, 1] per group.
+        zeros: Likewise.
     """
 
     grid: IntGrid
@@ -67,8 +91,15 @@ class Rounder:
     zeros: list[Tensor] = field(default_factory=list)
 
     def enter_column(self, working: Tensor, keep: Tensor | None, column: int) -> None:
-        """Find the scale of the group that begins here. As in the published code it is found on weights that
-        lack the updates of the current block."""
+        """Fit the scale of the group that begins at a column, if one does.
+
+        As in the published code it is fitted to weights that lack the updates of the current block.
+
+        Args:
+            working: The matrix [rows, cols].
+            keep: True where a weight stays [rows, cols], where the matrix is pruned too.
+            column: The current column.
+        """
         if self.fixed or column % self.size:
             return
         values = working[:, column : column + self.size]
@@ -79,7 +110,15 @@ class Rounder:
         self.zeros.append(zero)
 
     def round(self, values: Tensor, column: int) -> Tensor:
-        """The grid's nearest values to one column [rows], whose codes are kept."""
+        """Round one column and keep its codes.
+
+        Args:
+            values: [rows] float32.
+            column: Which one it is.
+
+        Returns:
+            The grid's nearest values [rows].
+        """
         scale, zero = (part[self.groups[column]][:, 0] for part in (self.scales, self.zeros))
         codes = encode(values, scale, zero, self.grid.bits)
         self.codes[:, column] = codes
@@ -87,9 +126,14 @@ class Rounder:
 
 
 def sweep(working: Tensor, upper: Tensor, size: int, pruner: Pruner | None, rounder: Rounder | None) -> None:
-    """Sweep over `working` [rows, cols] float32, in place: afterwards it holds the compressed weights.
+    """Compress a matrix from left to right, in place.
 
-    `upper` [cols, cols] is the factor of the damped inverse Gram matrix in the sweep's column order.
+    Args:
+        working: [rows, cols] float32; afterwards it holds the compressed weights.
+        upper: The factor of the damped inverse Gram matrix in the sweep's column order [cols, cols].
+        size: Columns of a block.
+        pruner: Chooses what goes; None where nothing is pruned.
+        rounder: Rounds what stays; None where nothing is rounded.
     """
     by_kernel = fused(working.device, size, pruner.goal if pruner else None)
     places = torch.tensor(rounder.groups, dtype=torch.int32, device=working.device) if by_kernel and rounder else None
@@ -109,10 +153,18 @@ def sweep(working: Tensor, upper: Tensor, size: int, pruner: Pruner | None, roun
 def sweep_stack(working: Tensor, upper: Tensor, size: int, goals: Sequence[Target]) -> Tensor:
     """SparseGPT's sweep by the kernels over matrices that share a factor, in place: the bits that `sweep` gives each.
 
-    `working` [matrices, rows, cols] float32, `goals` what each is to reach: equal ones side by side, ratios first.
-    Returns the masks, bool [matrices, rows, cols]. All rows go through a kernel together, so that many recipes of
-    one matrix, or matrices of one shape, cost few launches; only the products stay one a matrix, since the order of
-    their sums follows from their shape.
+    All rows go through a kernel together, so that many recipes of one matrix, or matrices of one shape, cost few
+    launches. Only the products stay one per matrix: the order of their sums, and so their last bits, follows from their
+    shape.
+
+    Args:
+        working: [matrices, rows, cols] float32; afterwards it holds the compressed weights.
+        upper: The factor [cols, cols].
+        size: Columns of a block.
+        goals: The target of each matrix: equal ones side by side, ratios first.
+
+    Returns:
+        The masks, bool [matrices, rows, cols], True where a weight stays.
     """
     from kick_core.methods import kernels as _triton
 
@@ -126,15 +178,16 @@ def sweep_stack(working: Tensor, upper: Tensor, size: int, goals: Sequence[Targe
     room = torch.empty(count * rows * min(size, cols), device=working.device)
     for number, start in enumerate(range(0, cols, size)):
         stop = min(start + size, cols)
-        block, kept = working[..., start:stop], keep[..., start:stop]
+        block, keep_block = working[..., start:stop], keep[..., start:stop]
         errors = room[: count * rows * (stop - start)].view(count, rows, stop - start)
         if ratios:
             first = slice(0, len(ratios))
-            _triton.keep_highest(block[first], pivots[start:stop], kept[first], counts[number], digits[number])
-        for some, goal in _runs(goals):
+            _triton.keep_highest(block[first], pivots[start:stop], keep_block[first], counts[number], digits[number])
+        for group, goal in _runs(goals):
             _triton.sweep_tile(
-                block[some].flatten(0, 1), errors[some].flatten(0, 1), upper[start:stop, start:stop], (0, stop - start),
-                keep=kept[some].flatten(0, 1), pattern=(goal.keep, goal.out_of) if goal else None,
+                block[group].flatten(0, 1), errors[group].flatten(0, 1), upper[start:stop, start:stop],
+                (0, stop - start), keep=keep_block[group].flatten(0, 1),
+                pattern=(goal.keep, goal.out_of) if goal else None,
             )  # fmt: skip
         for matrix, error in zip(working, errors, strict=True) if stop < cols else ():
             matrix[:, stop:].addmm_(error, upper[start:stop, stop:], alpha=-1)
@@ -151,8 +204,8 @@ def _counts(ratios: Sequence[Unstructured], rows: int, cols: int, size: int) -> 
 def _runs(goals: Sequence[Target]) -> Iterator[tuple[slice, KeepNofM | None]]:
     """Which matrices go through the kernel in one launch: all with ratios, then all of each pattern."""
     at = 0
-    for goal, some in groupby(goal if isinstance(goal, KeepNofM) else None for goal in goals):
-        length = len(list(some))
+    for goal, group in groupby(goal if isinstance(goal, KeepNofM) else None for goal in goals):
+        length = len(list(group))
         yield slice(at, at + length), goal
         at += length
 
@@ -161,27 +214,33 @@ def _block(
     working: Tensor, upper: Tensor, start: int, pruner: Pruner | None, rounder: Rounder | None
 ) -> tuple[Tensor, Tensor]:
     """One block's compressed columns and their scaled errors, each [rows, columns]."""
-    # columns lie contiguously: every step reads one and writes those behind it
+    # columns lie contiguously: every step reads one and writes those after it
     turned = working[:, start : start + len(upper)].T.contiguous()
     block, errors, diagonal = turned.T, torch.zeros_like(turned), upper.diagonal()
     if pruner is not None:
         pruner.enter_block(block, diagonal, start)
     for column, values in enumerate(turned):
-        wanted = values
+        result = values
         if pruner is not None:
             pruner.enter_column(block, diagonal, start, column)
-            wanted = wanted * pruner.keep[:, start + column]
+            result = result * pruner.keep[:, start + column]
         if rounder is not None:
             rounder.enter_column(working, pruner.keep if pruner else None, start + column)
-            wanted = rounder.round(wanted, start + column)
-        torch.div(values - wanted, diagonal[column], out=errors[column])
+            result = rounder.round(result, start + column)
+        torch.div(values - result, diagonal[column], out=errors[column])
         turned[column + 1 :].addr_(upper[column, column + 1 :], errors[column], alpha=-1)
-        values.copy_(wanted)
+        values.copy_(result)
     return block, errors.T
 
 
 def fused(device: torch.device, size: int, goal: object) -> bool:
-    """Whether a sweep runs in the kernel: where there is one that a block's columns, and its pattern's groups, fit."""
+    """Whether a sweep runs in the kernel.
+
+    Args:
+        device: Of the weights.
+        size: Columns of a block, which must fit into the kernel's registers.
+        goal: The pruning target or mask; the groups of a pattern must fit too.
+    """
     if kernels(device) is None:
         return False
     from kick_core.methods import kernels as _triton
@@ -244,5 +303,5 @@ def _scales(
     if rounder is None or places is None:
         return None
     first = 0 if rounder.fixed else rounder.groups[start]
-    found = (torch.cat(parts[first:], 1) for parts in (rounder.scales, rounder.zeros))
-    return *found, places[start:] - first, 2**rounder.grid.bits - 1
+    tables = (torch.cat(parts[first:], 1) for parts in (rounder.scales, rounder.zeros))
+    return *tables, places[start:] - first, 2**rounder.grid.bits - 1

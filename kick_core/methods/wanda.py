@@ -30,7 +30,14 @@ CARD = {
 
 
 def compress(weight: Tensor, stats: InputStats, target: Target, options: Mapping[str, Any]) -> CompressedMatrix:
-    """Drop the lowest |W| * ‖X‖ of every row of `weight` [out, in]; `seen.norms` holds ‖X_j‖² [in]."""
+    """Drop the lowest |W_ij| * ‖X_j‖₂ of every row.
+
+    Args:
+        weight: [out, in].
+        stats: With `sq_norms`, ‖X_j‖² [in].
+        target: A ratio, reached in every row, or N:M.
+        options: None.
+    """
     if stats.sq_norms is None:
         raise TypeError("wanda needs the squared norms of the inputs")
     scores = weight.float().abs() * stats.sq_norms.to(weight.device).sqrt()

@@ -1,7 +1,7 @@
-"""Who answers in place of the open model that wears artifacts: vLLM, or a model spread over devices.
+"""Who generates in place of the open model with artifacts applied: vLLM, or a model spread over devices.
 
-Both are handed a recipe as a plain folder (`export.checkpoint`), so the model itself need fit neither a GPU nor memory:
-it is compressed block by block, written block by block, and asked where there is room for it.
+Both get a recipe as a plain folder (`export.checkpoint`), so the model itself need fit neither a GPU nor memory: it is
+compressed block by block, written block by block, and evaluated where there is space for it.
 """
 
 from __future__ import annotations
@@ -31,24 +31,52 @@ KICK, VLLM = "kick", "vllm"
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """`engine` tells how it asks, before there is anything to ask; `seat` has a checkpoint asked. `warning` is for
-    whoever waits."""
+    """Another inference backend.
+
+    Attributes:
+        engine: Its description, known before anything is evaluated: run keys depend on it.
+        serve_recipe: Serves a checkpoint folder inside a `with` block and gives the session that generates with it.
+        warning: For the user who waits; empty where there is nothing to say.
+    """
 
     engine: Engine
     serve_recipe: Callable[[EvalSession, Source], AbstractContextManager[EvalSession]]
     warning: str = ""
 
     @contextmanager
-    def serving(self, builder: ArtifactBuilder, recipe: Recipe, ask: EvalSession) -> Iterator[EvalSession]:
-        """Whom to ask for a made recipe's answers."""
-        with checkpoint(builder, recipe) as folder, self.serve_recipe(ask, folder) as serving:
-            yield serving
+    def serving(self, builder: ArtifactBuilder, recipe: Recipe, session: EvalSession) -> Iterator[EvalSession]:
+        """Serve a recipe whose artifact is built already.
+
+        Args:
+            builder: Of the model.
+            recipe: What is applied.
+            session: The evaluation of the open model.
+
+        Yields:
+            The session whose engine is this backend.
+        """
+        with checkpoint(builder, recipe) as folder, self.serve_recipe(session, folder) as served:
+            yield served
 
 
-def host_for(
-    engine: str, device_map: str | None, max_memory: str, builder: ArtifactBuilder, ask: EvalSession
+def backend_for(
+    engine: str, device_map: str | None, max_memory: str, builder: ArtifactBuilder, session: EvalSession
 ) -> Backend | None:
-    """The host that a request names; None for this package's engine on the open model. Raises BadRequest."""
+    """The backend that a request names.
+
+    Args:
+        engine: `kick`, or `vllm` with settings after commas.
+        device_map: `auto` spreads the model over devices; None does not.
+        max_memory: How much of each device a map may take, as in `0=20GiB,cpu=60GiB`.
+        builder: Of the model.
+        session: The evaluation of the open model.
+
+    Returns:
+        None for this package's engine on the open model.
+
+    Raises:
+        BadRequest: The engine or map is unknown, or settings contradict each other.
+    """
     name, _, rest = engine.partition(",")
     if name not in (KICK, VLLM) or (name == KICK and rest):
         raise BadRequest(f"unknown engine {engine!r}: kick, or vllm with settings after commas")
@@ -59,32 +87,32 @@ def host_for(
     if name == VLLM and device_map:
         raise BadRequest("--device-map is this package's: with vLLM say --engine vllm,tensor_parallel_size=N")
     if name == VLLM:
-        return _vllm(builder, ask, rest)
+        return _vllm(builder, session, rest)
     return _spread(builder, max_memory) if device_map else None
 
 
-def _vllm(builder: ArtifactBuilder, ask: EvalSession, text: str) -> Backend:
-    asked, found = serving.options(text), serving.installed()
-    dtype, context = builder.opened.dtype, ask.context
-    settings = {"engine": serving.settings(found, dtype, context, asked)}
+def _vllm(builder: ArtifactBuilder, session: EvalSession, text: str) -> Backend:
+    options, environment = serving.options(text), serving.installed()
+    dtype, context = builder.opened.dtype, session.context
+    settings = {"engine": serving.settings(environment, dtype, context, options)}
 
     def engine_of(complete: vllm.Complete) -> Engine:
-        return vllm.engine(complete, found.device, settings)
+        return vllm.engine(complete, environment.device, settings)
 
-    def nobody(body: object) -> dict[str, object]:
+    def unserved(body: object) -> dict[str, object]:
         raise AssertionError("no server was started")
 
     @contextmanager
-    def serve_recipe(ask: EvalSession, folder: Source) -> Iterator[EvalSession]:
-        _make_room()
-        with serving.serve(found, folder.folder, dtype, context, asked) as server:
-            yield replace(ask, other=engine_of(server.complete))
+    def serve_recipe(session: EvalSession, folder: Source) -> Iterator[EvalSession]:
+        _free_memory()
+        with serving.serve(environment, folder.folder, dtype, context, options) as server:
+            yield replace(session, other=engine_of(server.complete))
 
-    return Backend(engine_of(nobody), serve_recipe)
+    return Backend(engine_of(unserved), serve_recipe)
 
 
-def _make_room() -> None:
-    """Give back what of a GPU this process holds without need: the server measures what is free."""
+def _free_memory() -> None:
+    """Free what this process holds of a GPU without need: the server measures what is available."""
     gc.collect()
     activations.release()
 
@@ -101,15 +129,15 @@ def _spread(builder: ArtifactBuilder, max_memory: str) -> Backend:
         return replace(own(model), device=mapped.device_type(places), settings=settings, placed=placed)
 
     @contextmanager
-    def serve_recipe(ask: EvalSession, folder: Source) -> Iterator[EvalSession]:
+    def serve_recipe(session: EvalSession, folder: Source) -> Iterator[EvalSession]:
         with tempfile.TemporaryDirectory(prefix="offloaded-", dir=builder.store.root) as scratch:
             model = mapped.open_mapped(folder, dtype, places, Path(scratch))
             try:
-                yield replace(ask, model=model, other=engine_of(model))
+                yield replace(session, model=model, other=engine_of(model))
             finally:
                 del model
-                _make_room()
+                _free_memory()
 
-    slow = mapped.offloaded(places)
-    warning = f"{slow}: that is 10 to 100 times slower than a device that holds it all" if slow else ""
+    offloaded = mapped.offloaded(places)
+    warning = f"{offloaded}: that is 10 to 100 times slower than a device that holds it all" if offloaded else ""
     return Backend(engine_of(opened.model), serve_recipe, warning)

@@ -27,16 +27,16 @@ from kick_core.errors import BadRequest
 from kick_core.evaluation import EvalSession
 from kick_core.provenance import now
 from kick_core.records import RunCard
-from kick_core.runs.measure import TaskData, run_card, wanted
+from kick_core.runs.measure import TaskData, requested, run_card
 from kick_core.spec import DENSE, Recipe
 from kick_core.store import Store
-from kick_core.store import fidelity as kept
+from kick_core.store import fidelity as fidelity_store
 from kick_core.store.files import require_space
 from kick_core.store.locks import locked
 
 TOP = 64
 """Tokens of which dense's log-probability is kept at every position."""
-_SEALED = 16
+_PART = 16
 """Windows in one part, at least; a killed run loses no more."""
 
 
@@ -44,93 +44,144 @@ Side = TypeVar("Side", WindowScores, GivenScores)
 
 
 def measure(
-    store: Store, builder: ArtifactBuilder, recipe: Recipe, ask: EvalSession, loaded: TaskData, limit: int | None = None
+    store: Store,
+    builder: ArtifactBuilder,
+    recipe: Recipe,
+    session: EvalSession,
+    loaded: TaskData,
+    limit: int | None = None,
 ) -> Iterator[int]:
-    """Compare a recipe with dense on the first `limit` windows; yields the number of windows done at a time.
+    """Compare a recipe's next-token distributions with dense's. Reads dense first where it has not been read.
 
-    Reads dense first where it has not been read. A stopped run goes on at its part.
+    Args:
+        store: Where parts are kept; a stopped run goes on at its part.
+        builder: Of the model.
+        recipe: Whose artifact is built already.
+        session: The evaluation of the open model.
+        loaded: The perplexity task, with its windows.
+        limit: How many of the first windows; None: all.
+
+    Yields:
+        The number of windows done at a time.
+
+    Raises:
+        BadRequest: The task is not running text.
+        KickError: The disk has no space for dense's side.
     """
-    reference, variant = (card(builder, one, ask, loaded) for one in (DENSE, recipe))
-    windows = torch.tensor([example.meta["ids"] for example in wanted(loaded, limit)])
-    _read_dense(store, builder, reference, windows, ask)
-    done = kept.windows(kept.parts(store, variant.key))
+    reference, variant = (card(builder, one, session, loaded) for one in (DENSE, recipe))
+    windows = torch.tensor([example.meta["ids"] for example in requested(loaded, limit)])
+    _read_dense(store, builder, reference, windows, session)
+    done = fidelity_store.windows(fidelity_store.parts(store, variant.key))
     if done >= len(windows):
         return
     builder.apply_recipe(recipe)
-    kept.keep_card(store, variant)
-    rows, size = _shape(ask)
+    fidelity_store.keep_card(store, variant)
+    rows, size = _shape(session)
     for start in range(done, len(windows), size):
         part = windows[start : start + size]
         dense = _dense(store, reference.key, start, len(part))
-        found = [at for _, at in engine.given_scores(ask.model, part, dense.ids, rows=rows, plan=ask.plan)]
-        kept.keep_part(store, variant.key, start, len(part), compare(dense, _joined(found), start))
+        scores = [at for _, at in engine.given_scores(session.model, part, dense.ids, rows=rows, plan=session.plan)]
+        fidelity_store.keep_part(store, variant.key, start, len(part), compare(dense, _joined(scores), start))
         yield len(part)
 
 
-def card(builder: ArtifactBuilder, recipe: Recipe, ask: EvalSession, loaded: TaskData) -> RunCard:
-    """The card of a comparison: as of a perplexity run, under a key of its own."""
+def card(builder: ArtifactBuilder, recipe: Recipe, session: EvalSession, loaded: TaskData) -> RunCard:
+    """The card of a comparison: that of a perplexity run, under a key of its own.
+
+    Args:
+        builder: Of the model.
+        recipe: What is compared with dense.
+        session: The evaluation of the open model.
+        loaded: The perplexity task.
+
+    Raises:
+        BadRequest: The task is not running text.
+    """
     if loaded.task.kind != "perplexity":
         raise BadRequest(f"fidelity is measured on running text (perplexity), not on {loaded.task.name}")
-    run = run_card(builder, recipe, ask, loaded)
+    run = run_card(builder, recipe, session, loaded)
     identity = {"run": run.key, "dense": builder.key(DENSE), "top": TOP}
     return replace(run, key=keys.key("fidelity", identity), settings=run.settings | {"top": TOP}, created=now())
 
 
-def left(
-    store: Store, builder: ArtifactBuilder, recipe: Recipe, ask: EvalSession, loaded: TaskData, limit: int | None
+def remaining(
+    store: Store, builder: ArtifactBuilder, recipe: Recipe, session: EvalSession, loaded: TaskData, limit: int | None
 ) -> int:
-    """How many of the first `limit` windows are not compared yet."""
-    paths = kept.parts(store, card(builder, recipe, ask, loaded).key)
-    return max(0, len(wanted(loaded, limit)) - kept.windows(paths))
+    """How many of the first windows are not compared yet.
+
+    Args:
+        store: Where parts are kept.
+        builder: Of the model.
+        recipe: What is compared with dense.
+        session: The evaluation of the open model.
+        loaded: The perplexity task.
+        limit: How many of the first windows; None: all.
+    """
+    paths = fidelity_store.parts(store, card(builder, recipe, session, loaded).key)
+    return max(0, len(requested(loaded, limit)) - fidelity_store.windows(paths))
 
 
 def bytes_for(windows: int, length: int) -> int:
-    """Bytes that dense's side of so many windows takes on disk."""
+    """Bytes that dense's side takes on disk.
+
+    Args:
+        windows: How many.
+        length: Tokens of each.
+    """
     return windows * (length - 1) * (8 * TOP + 8)
 
 
-def _shape(ask: EvalSession) -> tuple[int, int]:
+def _shape(session: EvalSession) -> tuple[int, int]:
     """Rows of one forward (those of the perplexity task), and windows of one part: a multiple of them."""
-    rows = max(1, ask.plan.tokens // 4 // ask.window)
-    return rows, -(-_SEALED // rows) * rows
+    rows = max(1, session.plan.tokens // 4 // session.window)
+    return rows, -(-_PART // rows) * rows
 
 
-def _read_dense(store: Store, builder: ArtifactBuilder, reference: RunCard, windows: Tensor, ask: EvalSession) -> None:
-    if kept.windows(kept.tops(store, reference.key)) >= len(windows):
+def _read_dense(
+    store: Store, builder: ArtifactBuilder, reference: RunCard, windows: Tensor, session: EvalSession
+) -> None:
+    if fidelity_store.windows(fidelity_store.tops(store, reference.key)) >= len(windows):
         return
     with locked(store.lock_path(reference.key)):
-        done = kept.windows(kept.tops(store, reference.key))
+        done = fidelity_store.windows(fidelity_store.tops(store, reference.key))
         require_space(store.root, bytes_for(len(windows) - done, windows.shape[1]))
         builder.apply_recipe(DENSE)
-        kept.keep_card(store, reference)
-        rows, size = _shape(ask)
+        fidelity_store.keep_card(store, reference)
+        rows, size = _shape(session)
         for start in range(done, len(windows), size):
             part = windows[start : start + size]
-            found = _joined(
-                [top for _, top in engine.window_scores(ask.model, part, rows=rows, top=TOP, plan=ask.plan)]
+            scores = _joined(
+                [top for _, top in engine.window_scores(session.model, part, rows=rows, top=TOP, plan=session.plan)]
             )
-            kept.keep_top(store, reference.key, start, len(part), save(found._asdict()))
+            fidelity_store.keep_top(store, reference.key, start, len(part), save(scores._asdict()))
 
 
 def _dense(store: Store, key: str, start: int, count: int) -> WindowScores:
     """Dense's side of windows `start` … `start + count - 1`, from whichever parts hold them."""
-    found = []
-    for path in kept.tops(store, key):
+    parts = []
+    for path in fidelity_store.tops(store, key):
         first, end = map(int, path.name.split("-")[1:3])
         if first < start + count and start < end:
             whole = WindowScores(**load_file(path))
-            found.append(WindowScores(*(side[max(0, start - first) : start + count - first] for side in whole)))
-    return _joined(found)
+            parts.append(WindowScores(*(side[max(0, start - first) : start + count - first] for side in whole)))
+    return _joined(parts)
 
 
-def _joined(found: list[Side]) -> Side:
-    return type(found[0])(*(torch.cat(sides).contiguous() for sides in zip(*found, strict=True)))
+def _joined(parts: list[Side]) -> Side:
+    return type(parts[0])(*(torch.cat(sides).contiguous() for sides in zip(*parts, strict=True)))
 
 
 def compare(dense: WindowScores, other: GivenScores, first: int = 0) -> dict[str, np.ndarray]:
-    """The columns of `store.fidelity.POSITION`, one row a position; windows are numbered from `first` on.
+    """Measures of closeness at every position, from dense's side and the variant's.
 
-    Log-probabilities that are not finite (a broken model) give nan, and `same` False.
+    Args:
+        dense: Log-probabilities of dense's `TOP` tokens [windows, positions, TOP], and of all others together.
+        other: The variant's log-probabilities of the same tokens, and of all others together.
+        first: The number of the first window.
+
+    Returns:
+        The columns of `store.fidelity.POSITION`, one row per position. Log-probabilities that are not finite (a broken
+        model) give nan, and `same` False.
     """
     p = torch.cat([dense.logprobs, dense.rest[..., None]], -1).double()
     q = torch.cat([other.logprobs, other.rest[..., None]], -1).double()

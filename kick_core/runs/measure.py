@@ -1,7 +1,7 @@
 """Evaluation runs: what identifies one, what of it is done, and doing the rest.
 
-A run is one model under one recipe asked one task. Its key does not hold how many examples were asked:
-examples come in a fixed random order, and asking more of them extends the run.
+A run is one model under one recipe on one task. Its key does not hold the number of examples: they come in a fixed
+random order, and evaluating more of them extends the run.
 """
 
 from __future__ import annotations
@@ -29,15 +29,21 @@ from kick_core.tasks.verdicts import score
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """A task's examples for one model, their key, and how they are asked.
+    """A task's examples for one model, and how they become prompts.
 
-    `protocol` is "strict" also where the paper's code asks alike: both then share one run. `facts` are what the
-    number must be quoted with (perplexity: which text, how many windows and tokens). `reason` says why the prompts have
-    the form that they have.
+    Attributes:
+        task: The task.
+        spec: Prompts and decoding.
+        examples: In their fixed random order.
+        key: Names the examples by their content.
+        data: `pocket`, `official`, or the user's own folder or file.
+        protocol: "strict" also where the paper's code does the same: both then share one run.
+        facts: What the number must be quoted with (perplexity: which text, how many windows and tokens).
+        reason: Why the prompts have their form, for people.
     """
 
     task: Task
-    way: PromptSpec
+    spec: PromptSpec
     examples: tuple[Example, ...]
     key: str
     data: str
@@ -48,7 +54,7 @@ class TaskData:
 
 def task_data(
     task: Task,
-    ask: EvalSession,
+    session: EvalSession,
     data: str = POCKET,
     protocol: str = "strict",
     shots: int | None = None,
@@ -57,33 +63,37 @@ def task_data(
     """Load a task's examples and name them by their content.
 
     Args:
-        task: the task, on the kind of data that `data` names.
-        ask: the model that is to be evaluated.
-        data: `pocket`, `official`, a folder or a file of one's own questions.
+        task: The task, on the kind of data that `data` names.
+        session: The model that is to be evaluated.
+        data: `pocket`, `official`, or a folder or file of the user's own questions.
         protocol: `strict` or `paper`.
-        shots: keeps fewer worked examples of a raw few-shot prompt; None: all.
+        shots: Keeps fewer worked examples of a raw few-shot prompt; None: all.
         prompting: `auto`, `raw`, `chat` or `shots:K`.
     """
-    way = evaluation.prompt_spec(task, ask, protocol, prompting)
-    strict = evaluation.prompt_spec(task, ask, "strict", prompting)
-    alike = way.load is strict.load and ask.settings(way) == ask.settings(strict)
-    found = evaluation.examples(task, ask, data, protocol)
+    spec = evaluation.prompt_spec(task, session, protocol, prompting)
+    strict = evaluation.prompt_spec(task, session, "strict", prompting)
+    alike = spec.load is strict.load and session.settings(spec) == session.settings(strict)
+    examples = evaluation.examples(task, session, data, protocol)
     digest = hashlib.sha256()
-    for example in found:
+    for example in examples:
         digest.update(canonical(example.to_json()).encode())
     key = keys.key("examples", {"task": task.name, "content": digest.hexdigest()})
-    if shots is not None and shots < max(len(example.prompt) - 2 for example in found):
-        way = replace(way, shots=shots)
-    facts = perplexity.facts(found) if way.kind == "perplexity" else {}
-    reason = evaluation.prompt_form(task, ask, protocol, prompting).reason
-    return TaskData(task, way, found, key, data, "strict" if alike else protocol, facts, reason)
+    if shots is not None and shots < max(len(example.prompt) - 2 for example in examples):
+        spec = replace(spec, shots=shots)
+    facts = perplexity.facts(examples) if spec.kind == "perplexity" else {}
+    reason = evaluation.prompt_form(task, session, protocol, prompting).reason
+    return TaskData(task, spec, examples, key, data, "strict" if alike else protocol, facts, reason)
 
 
-def asked_otherwise(ask: EvalSession) -> EvalSession:
-    """The same model asked in other batches: fewer rows, longer padding. What that changes is the evaluator's noise."""
-    plan = ask.plan
+def other_batching(session: EvalSession) -> EvalSession:
+    """The same model in other batches: fewer rows, longer padding. What that changes is the evaluator's noise.
+
+    Args:
+        session: The evaluation of the open model.
+    """
+    plan = session.plan
     return replace(
-        ask,
+        session,
         plan=replace(
             plan, tokens=plan.tokens // 2, rows=max(1, plan.rows // 3), step=2 * plan.step, shortest=2 * plan.shortest
         ),
@@ -91,11 +101,18 @@ def asked_otherwise(ask: EvalSession) -> EvalSession:
 
 
 def run_card(
-    builder: ArtifactBuilder, recipe: Recipe, ask: EvalSession, loaded: TaskData, *, again: bool = False
+    builder: ArtifactBuilder, recipe: Recipe, session: EvalSession, loaded: TaskData, *, again: bool = False
 ) -> RunCard:
-    """The card of a run, measured or not. Its key holds how it is asked, not how it is scored; `again` marks one that
-    repeats another to measure the evaluator's noise."""
-    opened, settings = builder.opened, ask.settings(loaded.way) | loaded.facts
+    """The card of a run, measured or not. Its key depends on how the task is evaluated, not on how answers are scored.
+
+    Args:
+        builder: Of the model.
+        recipe: What is applied.
+        session: Of the backend that generates.
+        loaded: The task.
+        again: Whether the run repeats another to measure the evaluator's noise.
+    """
+    opened, settings = builder.opened, session.settings(loaded.spec) | loaded.facts
     settings |= {"again": "batch plan"} if again else {}
     weights = builder.key(recipe)
     identity = {
@@ -103,9 +120,9 @@ def run_card(
         "task": loaded.task.name,
         "examples": loaded.key,
         "settings": settings,
-        "plan": ask.plan_text,
+        "plan": session.plan_text,
         "protocol": loaded.protocol,
-        "device": ask.engine.device,
+        "device": session.engine.device,
     }
     return RunCard(
         key=keys.key("run", identity),
@@ -120,27 +137,41 @@ def run_card(
         examples=loaded.key,
         total=len(loaded.examples),
         settings=settings,
-        plan=ask.plan_text,
+        plan=session.plan_text,
         dtype=opened.dtype,
-        device=ask.engine.device,
+        device=session.engine.device,
         created=now(),
         versions=versions(),
         decoder=opened.decoder,
-        placed=dict(ask.engine.placed),
+        placed=dict(session.engine.placed),
     )
 
 
-def wanted(loaded: TaskData, limit: int | None, recipe: Recipe = DENSE) -> tuple[Example, ...]:
-    """The examples that a limit asks for: the first ones of the fixed order, and never one that the recipe's own search
-    has looked at."""
+def requested(loaded: TaskData, limit: int | None, recipe: Recipe = DENSE) -> tuple[Example, ...]:
+    """The first examples of the fixed order, without those that the recipe's own search has looked at.
+
+    Args:
+        loaded: The task.
+        limit: How many; None: all.
+        recipe: Whose search may have looked at examples.
+
+    Raises:
+        BadRequest: The limit is below 1.
+    """
     if limit is not None and limit < 1:
         raise BadRequest(f"limit {limit}: at least 1 example is needed")
-    seen = {example.id for example in searched_on(recipe, loaded.task, loaded.data)}
-    return tuple(example for example in loaded.examples if example.id not in seen)[:limit]
+    searched = {example.id for example in searched_on(recipe, loaded.task, loaded.data)}
+    return tuple(example for example in loaded.examples if example.id not in searched)[:limit]
 
 
 def repair(store: Store, card: RunCard, loaded: TaskData) -> None:
-    """Write again what `kick verify` set aside of a run and its answers tell: card, questions, verdicts."""
+    """Write again what `kick verify` set aside of a run and its outputs still determine: card, questions, verdicts.
+
+    Args:
+        store: Where the run is.
+        card: Its card.
+        loaded: Its task.
+    """
     if results.measured(store, card.key):
         results.keep_card(store, card)
         results.keep_examples(store, card.examples, loaded.examples)
@@ -148,35 +179,50 @@ def repair(store: Store, card: RunCard, loaded: TaskData) -> None:
             score(store, card.key)
 
 
-def measure(store: Store, ask: EvalSession, card: RunCard, loaded: TaskData, limit: int | None) -> Iterator[int]:
-    """Ask what is not answered yet, keep every batch, seal at the end; yields the number of new outputs.
+def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData, limit: int | None) -> Iterator[int]:
+    """Generate what is missing, keep every batch, seal at the end. A stopped run goes on at its batch.
 
-    The model must wear the weights that the card names. A stopped run goes on at its batch.
+    Args:
+        store: Where outputs are kept.
+        session: Whose model has the weights applied that the card names.
+        card: Of the run.
+        loaded: Its task.
+        limit: How many of the first examples; None: all.
+
+    Yields:
+        The number of new outputs.
     """
-    asked = wanted(loaded, limit, parse(card.recipe))
-    if results.measured(store, card.key) >= len(asked):
+    examples = requested(loaded, limit, parse(card.recipe))
+    if results.measured(store, card.key) >= len(examples):
         return
     results.keep_examples(store, card.examples, loaded.examples)
     if card.recipe == DENSE.text:
-        keep_prompts(store, ask, card, loaded)
+        keep_prompts(store, session, card, loaded)
     with results.recorder(store, card) as recorder:
-        rest = asked[recorder.sealed :]
+        rest = examples[recorder.sealed :]
         done = recorder.recorded([example.id for example in rest])
         if done:
             yield len(done)
-        began, tokens = time.perf_counter(), 0
-        for batch in evaluation.outputs(ask, loaded.way, [e for e in rest if e.id not in done], loaded.examples):
+        start, tokens = time.perf_counter(), 0
+        for batch in evaluation.outputs(session, loaded.spec, [e for e in rest if e.id not in done], loaded.examples):
             recorder.record(batch)
             tokens += sum(output.tokens + output.prompt_tokens for output in batch)
             yield len(batch)
-        sitting = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - began, host())
+        timing = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - start, host())
         if rest:
             recorder.seal([example.id for example in rest])
-            results.add_timing(store, card.key, sitting)
+            results.add_timing(store, card.key, timing)
     score(store, card.key)
 
 
-def keep_prompts(store: Store, ask: EvalSession, card: RunCard, loaded: TaskData) -> None:
-    """Keep the first prompts of a dense run as they are sent; every other recipe is asked the same."""
+def keep_prompts(store: Store, session: EvalSession, card: RunCard, loaded: TaskData) -> None:
+    """Keep the first prompts of a dense run as they are sent; every other recipe gets the same.
+
+    Args:
+        store: Where they are kept.
+        session: The evaluation of the dense model.
+        card: Of the run.
+        loaded: Its task.
+    """
     if results.prompts(store, card.key) is None:
-        results.keep_prompts(store, card.key, sent_prompts(ask, loaded.way, loaded.reason, loaded.examples))
+        results.keep_prompts(store, card.key, sent_prompts(session, loaded.spec, loaded.reason, loaded.examples))

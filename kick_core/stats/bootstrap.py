@@ -30,23 +30,33 @@ def bootstrap_difference(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Interval:
-    """Compressed minus dense with the paired BCa interval (Efron 1987); the same seed gives the same interval.
+    """Compressed minus dense with the paired BCa interval (Efron 1987, JASA 82:171).
 
-    BCa corrects the percentiles for bias and skewness. Where all differences are equal the bootstrap knows
-    nothing and the bounds are nan, not a width of 0.
+    BCa corrects the percentiles for bias and skewness. The same seed gives the same interval.
+
+    Args:
+        dense: Scores of the dense model [n].
+        compressed: Scores of the compressed model on the same examples [n].
+        confidence: Of the interval.
+        replicates: Resamples.
+        seed: Of the draw.
+
+    Returns:
+        The difference and its interval. Where all differences are equal the bootstrap knows nothing, and the bounds are
+        nan rather than a width of 0.
     """
     before, after = paired(dense, compressed)
-    moved = after - before
-    n = int(moved.size)
+    differences = after - before
+    n = int(differences.size)
     if n == 0:
         return Interval(UNKNOWN, UNKNOWN, UNKNOWN, 0)
-    values, counts = np.unique(moved, return_counts=True)
-    middle = float(moved.mean())
+    values, counts = np.unique(differences, return_counts=True)
+    estimate = float(differences.mean())
     if values.size == 1:
-        return Interval(middle, UNKNOWN, UNKNOWN, n)
+        return Interval(estimate, UNKNOWN, UNKNOWN, n)
     means = np.sort(_resampled(values, counts, replicates, np.random.default_rng(seed)))
-    low, high = np.quantile(means, _levels(means, moved, confidence))
-    return Interval(middle, float(low), float(high), n)
+    low, high = np.quantile(means, _levels(means, differences, confidence))
+    return Interval(estimate, float(low), float(high), n)
 
 
 def bootstrap_recovered(
@@ -61,9 +71,21 @@ def bootstrap_recovered(
 ) -> Interval:
     """The share of a loss that came back, Σ (recovered - compressed) / Σ (dense - compressed), over the same examples.
 
-    Percentiles of resamples of whole clusters, numerator and denominator drawn together; 1 is all of it, below 0 more
-    was lost. Everything is nan where no loss is shown, that is where more than the lower tail's share of resamples
-    has none: a part of nothing is not a number. The same seed gives the same interval.
+    Percentiles of resamples of whole clusters, numerator and denominator drawn together. The same seed gives the same
+    interval.
+
+    Args:
+        dense: Scores of the dense model [n].
+        compressed: Scores of the compressed model on the same examples [n].
+        recovered: Scores after recovery [n].
+        clusters: The cluster of each example [n].
+        confidence: Of the interval.
+        replicates: Resamples.
+        seed: Of the draw.
+
+    Returns:
+        The share and its interval: 1 is all of it, below 0 more was lost. Everything is nan where no loss is shown,
+        that is where more than the lower tail's share of resamples has none: a part of nothing is not a number.
     """
     before, after = paired(dense, compressed)
     _, again = paired(dense, recovered)
@@ -74,11 +96,11 @@ def bootstrap_recovered(
         return unknown
     values, counts = np.unique(np.stack([gained, lost], axis=1), axis=0, return_counts=True)
     sums = _resampled(values, counts, replicates, np.random.default_rng(seed))
-    there = sums[:, 1] > 0
-    if np.mean(~there) > tail:
+    positive = sums[:, 1] > 0
+    if np.mean(~positive) > tail:
         return unknown
     shares = np.where(sums[:, 0] < 0, -math.inf, math.inf)
-    np.divide(sums[:, 0], sums[:, 1], out=shares, where=there)
+    np.divide(sums[:, 0], sums[:, 1], out=shares, where=positive)
     low, high = np.quantile(shares, (tail, 1 - tail), method="closest_observation")
     return Interval(float(gained.sum() / lost.sum()), float(low), float(high), n)
 
@@ -105,12 +127,12 @@ def _resampled(
     return np.concatenate([rng.multinomial(n, shares, size=size) @ values / n for size in sizes])
 
 
-def _levels(means: NDArray[np.float64], moved: NDArray[np.float64], confidence: float) -> list[float]:
+def _levels(means: NDArray[np.float64], differences: NDArray[np.float64], confidence: float) -> list[float]:
     """The two quantile levels of BCa: z0 from the share of replicates below, a from the third moment."""
-    middle = moved.mean()
-    below = (np.sum(means < middle) + np.sum(means == middle) / 2) / means.size
+    estimate = differences.mean()
+    below = (np.sum(means < estimate) + np.sum(means == estimate) / 2) / means.size
     bias = normal_quantile(min(max(float(below), 0.5 / means.size), 1 - 0.5 / means.size))
-    rest = moved - middle
+    rest = differences - estimate
     skew = float(np.sum(rest**3) / (6 * np.sum(rest**2) ** 1.5))
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
     shifted = [bias + normal_quantile(tail) for tail in tails]

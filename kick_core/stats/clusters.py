@@ -89,12 +89,12 @@ def clustered_difference(
     """
     before, after = paired(dense, compressed)
     plain = paired_difference(before, after, confidence)
-    moved, sizes = cluster_sums(clusters, after - before)
+    sums, sizes = cluster_sums(clusters, after - before)
     if sizes.size in (0, 1, before.size):
         return plain
     if not (is_share(before) and is_share(after)):
-        return _wider(plain, ratio_of_sums(moved, sizes, confidence))
-    value, low, high, n = _wider(plain, _score_interval(_difference_units(moved, sizes), confidence))
+        return _wider(plain, ratio_of_sums(sums, sizes, confidence))
+    value, low, high, n = _wider(plain, _score_interval(_difference_units(sums, sizes), confidence))
     return Interval(value, max(low, -1.0), min(high, 1.0), n)
 
 
@@ -133,18 +133,18 @@ def clustered_p(dense: ArrayLike, compressed: ArrayLike, clusters: Clusters) -> 
     """
     before, after = paired(dense, compressed)
     plain = paired_p(before, after)
-    moved, sizes = cluster_sums(clusters, after - before)
+    sums, sizes = cluster_sums(clusters, after - before)
     if sizes.size in (0, 1, before.size):
         return plain
     if is_share(before) and is_share(after):
-        return max(plain, 2 * normal_cumulative(-abs(statistic(_difference_units(moved, sizes), 0.0))))
-    error = standard_error(moved, sizes)
-    return max(plain, student_p(float(moved.sum() / sizes.sum()) / error, sizes.size - 1)) if error else plain
+        return max(plain, 2 * normal_cumulative(-abs(statistic(_difference_units(sums, sizes), 0.0))))
+    error = standard_error(sums, sizes)
+    return max(plain, student_p(float(sums.sum() / sizes.sum()) / error, sizes.size - 1)) if error else plain
 
 
-def _difference_units(moved: Floats, sizes: Floats) -> Units:
+def _difference_units(sums: Floats, sizes: Floats) -> Units:
     size = typical(sizes)
-    return units(moved, sizes, worst=(-size, size), best=(size, size))
+    return units(sums, sizes, worst=(-size, size), best=(size, size))
 
 
 def _score_interval(sample: Units, confidence: float) -> Interval:

@@ -26,10 +26,17 @@ class Ratio(NamedTuple):
 
 
 def ratio_correlation(one: Ratio, other: Ratio, clusters: Clusters) -> float:
-    """How two ratios over the same examples move together: the correlation of their linearised terms, in [-1, 1].
+    """How two ratios over the same examples move together: the correlation of their linearised terms.
 
-    Terms are sums - ratio x totals, added up within clusters (as in `ratio_of_sums`). 0 where one does not vary or
-    there are fewer than three clusters: nothing is known of a correlation then.
+    Terms are sums - ratio * totals, added up within clusters (as in `ratio_of_sums`).
+
+    Args:
+        one: A ratio of sums over n examples.
+        other: Another over the same examples.
+        clusters: The cluster of each example [n].
+
+    Returns:
+        In [-1, 1]; 0 where one does not vary or there are fewer than three clusters: nothing is known of it then.
     """
     columns = cluster_sums(clusters, *one, *other)[:4]
     first, second = _terms(*columns[:2]), _terms(*columns[2:])
@@ -44,9 +51,15 @@ def _terms(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[np
 
 
 def share_gap(one: Interval, other: Interval, correlation: float = 0.0) -> Interval:
-    """`one` - `other` with the interval that their own intervals imply; `n` is the smaller of theirs.
+    """The difference of two shares with the interval that their own intervals imply (Zou and Donner 2008).
 
-    `correlation` of the two estimates is 0 where they stand on different examples. What is not known is nan.
+    Args:
+        one: A share with its interval.
+        other: What is subtracted.
+        correlation: Of the two estimates; 0 where they are over different examples.
+
+    Returns:
+        `one` - `other`; its n is the smaller of theirs, and what is not known is nan.
     """
     gap, n = one.value - other.value, min(one.n, other.n)
     below = _joined(one.value - one.low, other.high - other.value, correlation)

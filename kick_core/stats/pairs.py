@@ -33,7 +33,13 @@ class Flips(NamedTuple):
 
 
 def flips(dense: ArrayLike, compressed: ArrayLike, threshold: float = 0.5) -> Flips:
-    """Count flips. Graded scores count as right from `threshold` on."""
+    """Count flips.
+
+    Args:
+        dense: Scores of the dense model [n].
+        compressed: Scores of the compressed model on the same examples [n].
+        threshold: Graded scores count as right from here on.
+    """
     before = np.asarray(dense, dtype=float) >= threshold
     after = np.asarray(compressed, dtype=float) >= threshold
     return Flips(
@@ -45,15 +51,28 @@ def flips(dense: ArrayLike, compressed: ArrayLike, threshold: float = 0.5) -> Fl
 
 
 def mcnemar(broke: int, fixed: int) -> float:
-    """Exact two-sided McNemar p: how often a fair coin splits broke + fixed at least this unevenly."""
+    """Exact two-sided McNemar p: how often a fair coin splits broke + fixed at least this unevenly.
+
+    Args:
+        broke: Answers that were right and are wrong now.
+        fixed: Answers that were wrong and are right now.
+    """
     return min(1.0, 2 * fair_coin(min(broke, fixed), broke + fixed))
 
 
 def paired_difference(dense: ArrayLike, compressed: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Compressed minus dense, paired.
 
-    Right and wrong: Bonett and Price's (2012) adjusted Wald interval, whose width does not shrink to nothing
-    when no answer flipped. Graded scores: Student's interval of the differences.
+    Right and wrong: Bonett and Price's (2012, Journal of Educational and Behavioral Statistics 37:479) adjusted Wald
+    interval, whose width does not shrink to nothing when no answer flipped. Graded scores: Student's interval.
+
+    Args:
+        dense: Scores of the dense model [n].
+        compressed: Scores of the compressed model on the same examples [n].
+        confidence: Of the interval.
+
+    Raises:
+        ValueError: The two differ in length.
     """
     before, after = paired(dense, compressed)
     if not (is_binary(before) and is_binary(after)) or before.size == 0:
@@ -66,18 +85,26 @@ def paired_difference(dense: ArrayLike, compressed: ArrayLike, confidence: float
 
 
 def paired_p(dense: ArrayLike, compressed: ArrayLike) -> float:
-    """p of "nothing changed": exact McNemar for right and wrong, paired t for graded scores."""
+    """Two-sided p of "nothing changed": exact McNemar for right and wrong, paired t for graded scores.
+
+    Args:
+        dense: Scores of the dense model [n].
+        compressed: Scores of the compressed model on the same examples [n].
+
+    Returns:
+        p; nan for fewer than two graded scores.
+    """
     before, after = paired(dense, compressed)
     if is_binary(before) and is_binary(after):
         table = flips(before, after)
         return mcnemar(table.broke, table.fixed)
-    moved = after - before
-    if moved.size < 2:
+    differences = after - before
+    if differences.size < 2:
         return UNKNOWN
-    error = float(moved.std(ddof=1)) / math.sqrt(moved.size)
+    error = float(differences.std(ddof=1)) / math.sqrt(differences.size)
     if error == 0:
-        return 1.0 if float(moved.mean()) == 0 else 0.0
-    return student_p(float(moved.mean()) / error, moved.size - 1)
+        return 1.0 if float(differences.mean()) == 0 else 0.0
+    return student_p(float(differences.mean()) / error, differences.size - 1)
 
 
 def ratio_of_means(dense: ArrayLike, compressed: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
@@ -102,7 +129,14 @@ def ratio_of_means(dense: ArrayLike, compressed: ArrayLike, confidence: float = 
 
 
 def ratio_of_unit_sums(before: Floats, after: Floats, n: int, confidence: float) -> Interval:
-    """`ratio_of_means` over the sums of independent units of `n` examples together."""
+    """`ratio_of_means` over the sums of independent units.
+
+    Args:
+        before: Sums of dense scores of each unit [units].
+        after: Sums of compressed scores [units].
+        n: Examples in all units together.
+        confidence: Of the interval.
+    """
     if not before.size or before.sum() <= 0:
         return Interval(UNKNOWN, UNKNOWN, UNKNOWN, n)
     sample = share_units(before, after)
@@ -111,7 +145,12 @@ def ratio_of_unit_sums(before: Floats, after: Floats, n: int, confidence: float)
 
 
 def share_units(before: Floats, after: Floats) -> Units:
-    """The units of a share kept. One not in the sample may lose all that a unit has, or win as much from nothing."""
+    """The units of a share kept. One not in the sample may lose all that a unit has, or win as much from nothing.
+
+    Args:
+        before: Sums of dense scores of each unit [units].
+        after: Sums of compressed scores [units].
+    """
     size = typical(np.maximum(np.abs(before), np.abs(after)))
     return units(after, before, worst=(0.0, size), best=(size, 0.0))
 
@@ -120,6 +159,14 @@ def changed(before: Sequence[Hashable], after: Sequence[Hashable], confidence: f
     """The share of answers that are another answer now, wrong to wrong included, with Wilson's interval.
 
     At least the share of flips: a model that answers another wrong option has changed, though no score moved.
+
+    Args:
+        before: Answers of the dense model [n].
+        after: Answers of the compressed model to the same examples [n].
+        confidence: Of the interval.
+
+    Raises:
+        ValueError: The two differ in length.
     """
     if len(before) != len(after):
         raise ValueError(f"{len(before)} dense and {len(after)} compressed answers: pair them by example first")
@@ -127,7 +174,12 @@ def changed(before: Sequence[Hashable], after: Sequence[Hashable], confidence: f
 
 
 def common_prefix(before: Sequence[Hashable], after: Sequence[Hashable]) -> int:
-    """How many tokens (or words) two texts share from the start: tokens until they diverge."""
+    """How many tokens (or words) two texts share from the start: tokens until they diverge.
+
+    Args:
+        before: One text.
+        after: The other.
+    """
     for at, (a, b) in enumerate(zip(before, after, strict=False)):
         if a != b:
             return at
@@ -135,6 +187,15 @@ def common_prefix(before: Sequence[Hashable], after: Sequence[Hashable]) -> int:
 
 
 def paired(dense: ArrayLike, compressed: ArrayLike) -> tuple[Floats, Floats]:
+    """Two columns of scores as float64 arrays of one shape.
+
+    Args:
+        dense: Scores of the dense model [n].
+        compressed: Scores of the compressed model on the same examples [n].
+
+    Raises:
+        ValueError: The two differ in length.
+    """
     before, after = np.asarray(dense, dtype=float), np.asarray(compressed, dtype=float)
     if before.shape != after.shape:
         raise ValueError(f"{before.size} dense and {after.size} compressed scores: pair them by example first")

@@ -71,8 +71,14 @@ def perplexity_kept(
 
 
 def perplexity_p(dense: ArrayLike, compressed: ArrayLike, tokens: ArrayLike, *, neighbours: bool = True) -> float:
-    """Two-sided p of "perplexity did not change"; arguments as in `perplexity_kept`, nan where
-    that has no bounds."""
+    """Two-sided p of "perplexity did not change".
+
+    Args:
+        dense: As in `perplexity_kept`, like `compressed`, `tokens` and `neighbours`.
+
+    Returns:
+        p; nan where `perplexity_kept` has no bounds.
+    """
     t, freedom = perplexity_t(dense, compressed, tokens, neighbours=neighbours)
     return student_p(t, freedom)
 
@@ -105,7 +111,17 @@ def perplexity_t(
 def rate_of_windows(
     sums: ArrayLike, tokens: ArrayLike, confidence: float = CONFIDENCE, *, neighbours: bool = True
 ) -> Interval:
-    """sum(sums) / sum(tokens) over windows of a text, whatever was summed; arguments as in `perplexity`."""
+    """sum(sums) / sum(tokens) over windows of a text, whatever was summed.
+
+    Args:
+        sums: Of each window [n], in the order of the text.
+        tokens: Tokens (or words) of each window [n].
+        confidence: Of the interval.
+        neighbours: As in `perplexity`.
+
+    Returns:
+        The ratio and its interval, with nan as in `perplexity`.
+    """
     values, weights = np.asarray(sums, dtype=float), np.asarray(tokens, dtype=float)
     n, total = int(values.size), float(weights.sum())
     if n == 0 or total <= 0:

@@ -19,9 +19,14 @@ class Loop(NamedTuple):
 
 
 class Repetition(NamedTuple):
-    """How repetitive one text is. `distinct[n-1]` = different n-grams / n-grams; nan when it has none.
+    """How repetitive one text is.
 
-    `repeated` is seq-rep-4, 1 - distinct 4-grams; texts shorter than four tokens repeat nothing (0).
+    Attributes:
+        tokens: Its length.
+        unique: Different tokens.
+        distinct: Different n-grams / n-grams, for n from 1 to 4; nan where it has none.
+        repeated: seq-rep-4, 1 - distinct 4-grams (Welleck et al. 2019, arXiv 1908.04319); 0 for fewer than four tokens.
+        loop: The loop that it ends in, if any.
     """
 
     tokens: int
@@ -32,7 +37,12 @@ class Repetition(NamedTuple):
 
 
 def distinct(tokens: Sequence[Hashable], n: int) -> float:
-    """Different n-grams / all n-grams of one sequence."""
+    """Different n-grams / all n-grams of one sequence; nan where there are none.
+
+    Args:
+        tokens: Words or token ids.
+        n: Length of the n-grams.
+    """
     count = len(tokens) - n + 1
     if count < 1:
         return UNKNOWN
@@ -40,9 +50,14 @@ def distinct(tokens: Sequence[Hashable], n: int) -> float:
 
 
 def find_loop(tokens: Sequence[Hashable], longest: int = 64, times: int = 3) -> Loop | None:
-    """The loop a text ends in: a period <= `longest` that fills the end at least `times` times.
+    """The loop that a text ends in: a period that fills the end several times.
 
     Of several (a loop of 2 is one of 4 too) the one that began first; of those the shortest period.
+
+    Args:
+        tokens: Words or token ids.
+        longest: The longest period that counts.
+        times: How often it must be there at least.
     """
     n, best = len(tokens), None
     for period in range(1, min(longest, n // times) + 1):
@@ -55,19 +70,28 @@ def find_loop(tokens: Sequence[Hashable], longest: int = 64, times: int = 3) -> 
 
 
 def repetition(tokens: Sequence[Hashable]) -> Repetition:
-    """All repetition measures of one text, given as words or token ids."""
+    """All repetition measures of one text.
+
+    Args:
+        tokens: Words or token ids.
+    """
     shares = (distinct(tokens, 1), distinct(tokens, 2), distinct(tokens, 3), distinct(tokens, 4))
     repeated = 0.0 if math.isnan(shares[3]) else 1 - shares[3]
     return Repetition(len(tokens), len(set(tokens)), shares, repeated, find_loop(tokens))
 
 
 def repeats(tokens: Sequence[Hashable], n: int = 4) -> list[int]:
-    """For every token, how often an n-gram that covers it had been said before: the heat of a text."""
+    """For every token, how often an n-gram that covers it occurred before; pages colour a text by it.
+
+    Args:
+        tokens: Words or token ids.
+        n: Length of the n-grams.
+    """
     heat = [0] * len(tokens)
-    said: Counter[tuple[Hashable, ...]] = Counter()
+    counts: Counter[tuple[Hashable, ...]] = Counter()
     for start in range(len(tokens) - n + 1):
         gram = tuple(tokens[start : start + n])
         for i in range(start, start + n):
-            heat[i] = max(heat[i], said[gram])
-        said[gram] += 1
+            heat[i] = max(heat[i], counts[gram])
+        counts[gram] += 1
     return heat

@@ -26,7 +26,13 @@ UNKNOWN = math.nan
 
 
 def wilson(right: float, n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson's interval of a share: right at 0 of n, at n of n and for small n, unlike plus-minus z sd."""
+    """Wilson's (1927, JASA 22:209) interval of a share, which holds at 0 of n, at n of n and for small n.
+
+    Args:
+        right: How many of n; fractions are allowed.
+        n: Examples.
+        confidence: Of the interval.
+    """
     if n == 0:
         return Interval(UNKNOWN, UNKNOWN, UNKNOWN, 0)
     low, high = wilson_bounds(right, n, normal_quantile((1 + confidence) / 2))
@@ -34,6 +40,13 @@ def wilson(right: float, n: int, confidence: float = CONFIDENCE) -> Interval:
 
 
 def wilson_bounds(right: float, n: float, z: float) -> tuple[float, float]:
+    """The bounds of `wilson` for a normal quantile.
+
+    Args:
+        right: How many of n.
+        n: Examples, more than 0.
+        z: The quantile, 1.96 for 95 %.
+    """
     middle = right + z * z / 2
     half = z * math.sqrt(max(right * (n - right) / n, 0.0) + z * z / 4)
     low, high = (middle - half) / (n + z * z), (middle + half) / (n + z * z)
@@ -41,59 +54,95 @@ def wilson_bounds(right: float, n: float, z: float) -> tuple[float, float]:
 
 
 def mean(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """A mean with Student's interval."""
-    found = np.asarray(values, dtype=float)
-    if found.size == 0:
+    """A mean with Student's interval.
+
+    Args:
+        values: Scores [n].
+        confidence: Of the interval.
+
+    Returns:
+        The bounds are nan below two scores.
+    """
+    scores = np.asarray(values, dtype=float)
+    if scores.size == 0:
         return Interval(UNKNOWN, UNKNOWN, UNKNOWN, 0)
-    middle = float(found.mean())
-    if found.size == 1:
-        return Interval(middle, UNKNOWN, UNKNOWN, 1)
-    half = student_quantile(confidence, found.size - 1) * float(found.std(ddof=1)) / math.sqrt(found.size)
-    return Interval(middle, middle - half, middle + half, int(found.size))
+    estimate = float(scores.mean())
+    if scores.size == 1:
+        return Interval(estimate, UNKNOWN, UNKNOWN, 1)
+    half = student_quantile(confidence, scores.size - 1) * float(scores.std(ddof=1)) / math.sqrt(scores.size)
+    return Interval(estimate, estimate - half, estimate + half, int(scores.size))
 
 
 def is_binary(values: ArrayLike) -> bool:
-    """Whether all scores are 0 or 1, so that counts say everything."""
-    found = np.asarray(values, dtype=float)
-    return bool(np.all((found == 0) | (found == 1)))
+    """Whether all scores are 0 or 1, so that counts say everything.
+
+    Args:
+        values: Scores [n].
+    """
+    scores = np.asarray(values, dtype=float)
+    return bool(np.all((scores == 0) | (scores == 1)))
 
 
 def is_share(values: ArrayLike) -> bool:
-    """Whether all scores lie between 0 and 1."""
-    found = np.asarray(values, dtype=float)
-    return bool(np.all((found >= 0) & (found <= 1)))
+    """Whether all scores lie between 0 and 1.
+
+    Args:
+        values: Scores [n].
+    """
+    scores = np.asarray(values, dtype=float)
+    return bool(np.all((scores >= 0) & (scores <= 1)))
 
 
 def score(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The mean of scores: Wilson's interval for right and wrong, else Student's, inside the scores' range."""
-    found = np.asarray(values, dtype=float)
-    if is_binary(found):
-        return wilson(float(found.sum()), int(found.size), confidence)
-    value, low, high, n = mean(found, confidence)
-    if is_share(found):
+    """The mean of scores: Wilson's interval for right and wrong, else Student's.
+
+    Args:
+        values: Scores [n].
+        confidence: Of the interval.
+
+    Returns:
+        The mean and its interval, inside [0, 1] where all scores are.
+    """
+    scores = np.asarray(values, dtype=float)
+    if is_binary(scores):
+        return wilson(float(scores.sum()), int(scores.size), confidence)
+    value, low, high, n = mean(scores, confidence)
+    if is_share(scores):
         low, high = max(low, 0.0), min(high, 1.0)
     return Interval(value, low, high, n)
 
 
 def ratio_of_sums(sums: ArrayLike, totals: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """sum(sums) / sum(totals) with its interval over the units that were drawn; `n` is their number.
+    """sum(sums) / sum(totals) with its interval over independent units.
 
-    Units are windows (sums of log-probabilities, numbers of tokens) or clusters (sums of scores, numbers of
-    examples). Linearised (Cochran 1977, chapter 6), with G / (G - 1) and Student's t of G - 1.
+    Linearised (Cochran 1977, Sampling Techniques, chapter 6), with G / (G - 1) and Student's t of G - 1.
+
+    Args:
+        sums: Of each unit: log-probabilities of a window, scores of a cluster [G].
+        totals: Of each unit: its tokens, its examples [G].
+        confidence: Of the interval.
+
+    Returns:
+        The ratio and its interval; `n` is G.
     """
-    found, weights = np.asarray(sums, dtype=float), np.asarray(totals, dtype=float)
-    n, total = int(found.size), float(weights.sum())
+    numerators, denominators = np.asarray(sums, dtype=float), np.asarray(totals, dtype=float)
+    n, total = int(numerators.size), float(denominators.sum())
     if n == 0 or total <= 0:
         return Interval(UNKNOWN, UNKNOWN, UNKNOWN, n)
-    value = float(found.sum()) / total
+    value = float(numerators.sum()) / total
     if n == 1:
         return Interval(value, UNKNOWN, UNKNOWN, 1)
-    half = student_quantile(confidence, n - 1) * standard_error(found, weights)
+    half = student_quantile(confidence, n - 1) * standard_error(numerators, denominators)
     return Interval(value, value - half, value + half, n)
 
 
 def standard_error(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> float:
-    """The standard error of sum(sums) / sum(totals) over at least two units."""
+    """The standard error of sum(sums) / sum(totals) over at least two units.
+
+    Args:
+        sums: Of each unit [G].
+        totals: Of each unit [G].
+    """
     n, total = sums.size, float(totals.sum())
     rest = sums - float(sums.sum()) / total * totals
     return math.sqrt(n / (n - 1) * float((rest**2).sum())) / total

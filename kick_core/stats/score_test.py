@@ -56,13 +56,28 @@ class Units(NamedTuple):
         return float(self.counts @ self.numerators) / float(self.counts @ self.denominators)
 
     def terms(self, theta: float, side: int) -> tuple[Floats, float]:
-        """side · d of each distinct unit, and how far below 0 the term of an unobserved unit can lie."""
+        """The terms d of the test, turned so that they support the ratio being larger than `theta`.
+
+        Args:
+            theta: The hypothetical ratio.
+            side: 1 to test against a larger ratio, -1 against a smaller one.
+
+        Returns:
+            side · d of each distinct unit [k], and how far below 0 the term of an unobserved unit can lie.
+        """
         u, v = self.worst if side > 0 else self.best
         return side * (self.numerators - theta * self.denominators), -side * (u - theta * v)
 
 
 def units(numerators: Floats, denominators: Floats, worst: tuple[float, float], best: tuple[float, float]) -> Units:
-    """Equal units merged: right and wrong answers have at most four different ones, however many there are."""
+    """Merge equal units: right and wrong answers have at most four different ones, however many there are.
+
+    Args:
+        numerators: u of each unit [n].
+        denominators: v of each unit [n].
+        worst: As in `Units`.
+        best: As in `Units`.
+    """
     # one complex number per unit: ten times as fast as finding equal rows
     pairs, counts = np.unique(numerators + 1j * denominators, return_counts=True)
     return Units(pairs.real, pairs.imag, counts.astype(float), worst, best)
@@ -71,8 +86,11 @@ def units(numerators: Floats, denominators: Floats, worst: tuple[float, float], 
 def typical(sizes: Floats) -> float:
     """The mean size of the unit that an example falls into, Σs² / Σs; 1 where there is none.
 
-    It stands for the unit not in the sample: losses that fall on whole units at random have this ratio of variance
+    It is the size of the unit not in the sample: losses that fall on whole units at random have this ratio of variance
     to mean (a compound Poisson's). For right and wrong answers it is 1, the only size there is.
+
+    Args:
+        sizes: Of the units [n].
     """
     total = float(sizes.sum())
     return float((sizes**2).sum()) / total if total > 0 else 1.0

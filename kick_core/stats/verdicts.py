@@ -101,7 +101,12 @@ def margin_test(
 def perplexity_margin_test(
     dense: ArrayLike, compressed: ArrayLike, tokens: ArrayLike, *, neighbours: bool = True, margin: float = MARGIN
 ) -> MarginTest:
-    """The test that `perplexity_kept`'s interval inverts, at the margin; arguments as there."""
+    """The test that `perplexity_kept`'s interval inverts, at the margin.
+
+    Args:
+        dense: As in `perplexity_kept`, like `compressed`, `tokens` and `neighbours`.
+        margin: The share that may be lost.
+    """
     t, freedom = perplexity_t(dense, compressed, tokens, 1 - margin, neighbours=neighbours)
     return MarginTest(student_cumulative(-t, freedom), student_cumulative(t, freedom))
 
@@ -143,10 +148,19 @@ def false_matching(recipes: int, confidence: float = CONFIDENCE) -> float:
 
 
 def smallest_detectable(flip_rate: float, n: int, power: float = 0.8, confidence: float = CONFIDENCE) -> float:
-    """The smallest true difference of accuracies that n paired examples would show with this power.
+    """The smallest true difference of accuracies that n paired examples would show.
 
-    Where nothing flipped the rate is not known to be nothing: it counts as one flip each way in two more examples,
-    as in the interval of the difference.
+    Where nothing flipped the true rate may still be above 0: it counts as one flip each way in two more examples, as in
+    the interval of the difference.
+
+    Args:
+        flip_rate: The share of answers that changed sides.
+        n: Examples.
+        power: The probability to show it.
+        confidence: Of the test.
+
+    Returns:
+        A difference of accuracies; nan without examples.
     """
     if n == 0:
         return UNKNOWN
@@ -155,19 +169,26 @@ def smallest_detectable(flip_rate: float, n: int, power: float = 0.8, confidence
 
 
 def examples_needed(
-    kept: Interval, margin: float = MARGIN, power: float = 0.8, confidence: float = CONFIDENCE
+    share: Interval, margin: float = MARGIN, power: float = 0.8, confidence: float = CONFIDENCE
 ) -> float:
-    """How many examples it would take to tell "matching" from "not matching", if the share kept is what it seems.
+    """How many examples it would take to tell "matching" from "not matching", if the share kept is as estimated.
 
-    `kept` is the share of the dense score with its interval over `n` examples. Its width shrinks with the root
-    of n; needed is the n at which the interval leaves 1 - margin out with this power. Infinite when the
-    estimate stands on the margin itself; nan when nothing is known.
+    The width of the interval shrinks with the root of n; needed is the n at which it leaves 1 - margin out.
+
+    Args:
+        share: Of the dense score that is kept, with its interval over `n` examples.
+        margin: The share that may be lost.
+        power: The probability to tell them apart.
+        confidence: Of the interval.
+
+    Returns:
+        Infinite when the estimate is the margin itself; nan when nothing is known.
     """
-    away = kept.value - (1 - margin)
-    half = kept.value - kept.low if away > 0 else kept.high - kept.value
-    if not math.isfinite(away) or not math.isfinite(half):
+    distance = share.value - (1 - margin)
+    half = share.value - share.low if distance > 0 else share.high - share.value
+    if not math.isfinite(distance) or not math.isfinite(half):
         return UNKNOWN
-    if away == 0:
+    if distance == 0:
         return math.inf
     z = normal_quantile((1 + confidence) / 2)
-    return kept.n * (half / away * (1 + normal_quantile(power) / z)) ** 2
+    return share.n * (half / distance * (1 + normal_quantile(power) / z)) ** 2

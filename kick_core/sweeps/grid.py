@@ -69,7 +69,7 @@ class Sweep:
         """The run card of one cell; of dense evaluated `again` for the noise floor."""
         from kick_core.runs import measure as runs
 
-        session = runs.asked_otherwise(self.session) if again else self.session
+        session = runs.other_batching(self.session) if again else self.session
         return runs.run_card(self.builder, recipe, session, self.data[task], again=again)
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Step]:
@@ -140,7 +140,7 @@ class Sweep:
             from kick_core.runs import dense_replay
 
             loaded, dense = self.data[task], self.card(DENSE, task)
-            if results.measured(self.store, dense.key) < len(runs.wanted(loaded, limit)):
+            if results.measured(self.store, dense.key) < len(runs.requested(loaded, limit)):
                 self.builder.apply_recipe(DENSE)
                 for _ in runs.measure(self.store, self.session, dense, loaded, limit):
                     pass
@@ -148,7 +148,7 @@ class Sweep:
             return
         again, session = cell.work == "again", self._session(recipe)
         card = self.card(recipe, task, again=again)
-        session = runs.asked_otherwise(session) if again else session
+        session = runs.other_batching(session) if again else session
         yield from runs.measure(self.store, session, card, self.data[task], limit)
 
     def _session(self, recipe: Recipe) -> EvalSession:
@@ -211,7 +211,7 @@ def open_sweep(job: SweepJob, store: Store, *, plan_only: bool = False) -> Sweep
     opened = open_for(job.reference, store, job.device, streamed=streamed)
     builder = ArtifactBuilder(store, opened, job.calibration)
     session = evaluation.open_session(opened.model, opened.tokenizer)
-    backend = backends.host_for(job.engine, job.device_map, job.max_memory, builder, session)
+    backend = backends.backend_for(job.engine, job.device_map, job.max_memory, builder, session)
     if backend:
         session = replace(session, other=backend.engine)
     names = dict.fromkeys([*job.tasks, *([tasks.running_text()] if job.fidelity else [])])

@@ -276,7 +276,7 @@ def _task(sweep: Sweep, data: TaskData) -> TaskFacts:
     """A task's facts, with the lengths of some examples."""
     from kick_core.models.tokenization import dialogue, encode
 
-    tokenizer, way, sample = sweep.session.tokenizer, data.way, data.examples[:SAMPLE]
+    tokenizer, way, sample = sweep.session.tokenizer, data.spec, data.examples[:SAMPLE]
     lengths: list[tuple[int, ...]] = []
     written = 0
     for example in sample:

@@ -175,9 +175,9 @@ def test_a_task_is_never_asked_what_its_search_has_looked_at(store, deep_folder)
     assert searched_on(parse(SEARCH), task, "pocket") == searched_on(parse("wanda@0.5"), task, "pocket") == ()
     opened = open_builder(store, deep_folder).opened
     loaded = runs.task_data(task, open_session(opened.model, opened.tokenizer))
-    assert [example.id for example in runs.wanted(loaded, None, recipe)] == all_ids[:-50]
-    assert [example.id for example in runs.wanted(loaded, 7, recipe)] == all_ids[:7]
-    assert len(runs.wanted(loaded, None)) == 600
+    assert [example.id for example in runs.requested(loaded, None, recipe)] == all_ids[:-50]
+    assert [example.id for example in runs.requested(loaded, 7, recipe)] == all_ids[:7]
+    assert len(runs.requested(loaded, None)) == 600
     with pytest.raises(BadRequest, match="search_examples=300 or fewer"):
         searched_on(parse(f"{SEARCH},objective=factoid_qa,search_examples=301"), task, "pocket")
 

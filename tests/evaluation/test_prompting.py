@@ -96,7 +96,7 @@ def test_another_form_is_another_run_and_the_form_is_in_its_settings(chat_sessio
     assert settings["chat"]["prompting"] == "chat" and settings["chat"]["after_question"].endswith("<|assistant|>")
     assert settings["shots:2"]["before_question"].count("Answer:") == 2
     loaded = task_data(FACTS, chat_session, "official", prompting="shots:2")
-    assert loaded.way == spec["shots:2"]
+    assert loaded.spec == spec["shots:2"]
 
 
 def test_templates_are_given_one_date_and_no_thinking(chat_session, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from kick_core import jobs, provenance
 from kick_core.cli import main
 from kick_core.errors import BadRequest, KickError
-from kick_core.jobs import worker
+from kick_core.jobs import lifecycle, worker
 from kick_core.jobs.ray_cluster import driver as ray_cluster
 from kick_core.jobs.ray_cluster import joining
 from kick_core.jobs.specs import ClusterJob
@@ -117,14 +117,14 @@ def test_no_token_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(KickError, match="RAY_AUTH_TOKEN"):
-        joining._given("127.0.0.1:1")
+        joining._options_of("127.0.0.1:1")
 
 
 def test_nothing_at_an_address_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x" * 64)
     with pytest.raises(KickError, match=r"nothing answers at 127\.0\.0\.1:1"):
-        joining._given("127.0.0.1:1")
+        joining._options_of("127.0.0.1:1")
 
 
 def test_a_folder_of_ours_is_ours_alone(tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_the_device_follows_from_the_nodes() -> None:
     assert _of([0, 8]).device("auto", 2) == "cuda"
     assert _of([8]).device("cpu", 1) == "cpu"
     assert _of([0]).device("cuda", 1) == "cuda", "nodes with GPUs may come when they are asked for"
-    with pytest.raises(KickError, match="shall get 4 GPUs"):
+    with pytest.raises(KickError, match="needs 4 GPUs"):
         _of([2, 2]).device("auto", 4)
-    with pytest.raises(KickError, match="shall get 1 GPUs"):
+    with pytest.raises(KickError, match="needs 1 GPUs"):
         _of([0], "this machine").device("cuda", 1)
 
 
@@ -187,7 +187,7 @@ def test_a_done_sweep_starts_no_ray(
     assert ray_cluster.done_already(spread, store) is None, "nothing is known of it yet"
     sweep_keys.remember(store, open_sweep(request, store, plan_only=True))
     assert ray_cluster.done_already(spread, store) is None, "it is known, and not done"
-    assert ray_cluster.left(request, recalled(request, store), store) == ["dense", "magnitude@0.5"]
+    assert ray_cluster.unfinished(request, recalled(request, store), store) == ["dense", "magnitude@0.5"]
     for _ in driver.run(request, store, 1):
         pass
     known = ray_cluster.done_already(spread, store)
@@ -203,7 +203,7 @@ def test_a_done_sweep_starts_no_ray(
     assert ray_cluster.done_already(spread, store) is not None and verdicts.read_bytes() == whole
     verdicts.unlink()
     (store.folder("results", run) / "run.json").unlink()
-    assert ray_cluster.left(request, known, store) == ["dense"], "only who has the model open can write its card again"
+    assert ray_cluster.unfinished(request, known, store) == ["dense"], "its card needs the open model"
     for _ in driver.run(request, store, 1):
         pass
     assert ray_cluster.done_already(spread, store) is not None and verdicts.read_bytes() == whole
@@ -238,7 +238,7 @@ def test_a_job_of_another_machine_lives_while_it_speaks(store: Store, monkeypatc
     assert jobs.job(store, name).state == "lost"
 
     jobs.write(folder, state)  # never signal a process of this machine for one of another
-    monkeypatch.setattr(jobs, "PATIENCE", -1.0)
+    monkeypatch.setattr(lifecycle, "PATIENCE", -1.0)
     monkeypatch.setattr(os, "killpg", lambda *given: pytest.fail("a signal was sent"))
     jobs.cancel(store, name)
     assert jobs.cancel(store, name).cancelling

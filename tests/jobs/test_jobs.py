@@ -17,7 +17,7 @@ import pytest
 
 from kick_core import jobs
 from kick_core.errors import BadRequest, KickError
-from kick_core.jobs import specs
+from kick_core.jobs import lifecycle, specs
 from kick_core.jobs import worker as job_worker
 from kick_core.spec import Calibration
 from kick_core.store import Store, open_store
@@ -120,7 +120,7 @@ def test_a_killed_worker_is_lost_and_starts_again(store: Store) -> None:
 
 
 def test_a_worker_that_does_not_listen_gets_a_signal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "PATIENCE", 0.0)
+    monkeypatch.setattr(lifecycle, "PATIENCE", 0.0)
     name = start(store, Request(steps=1, pause=30)).id
     until(store, name, lambda job: job.state == "running")
     jobs.cancel(store, name)

@@ -179,7 +179,7 @@ def test_every_worker_is_killed_again_and_again(
         found = until(store, name, ended)
     said = jobs.log(store, name, 500)
     assert found.state == "done", said
-    assert said.count("begun again") >= 2, said
+    assert said.count("started again") >= 2, said
     assert sums(store) == alone
     assert address in found.where
     assert not (store.root / "live").exists() and local.is_dir(), "outputs that go on stay on their node"

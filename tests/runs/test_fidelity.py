@@ -99,7 +99,7 @@ def test_stored_once_extended_and_never_read_twice(asked, store):
     builder, ask, loaded = asked
     assert run(asked, store, 3) == 3 and run(asked, store, 3) == 0
     card = fidelity.card(builder, RECIPE, ask, loaded)
-    assert fidelity.left(store, builder, RECIPE, ask, loaded, 5) == 2
+    assert fidelity.remaining(store, builder, RECIPE, ask, loaded, 5) == 2
     assert run(asked, store, 5) == 2
     table = kept.positions(store, card.key)
     assert table.num_rows == 5 * (ask.window - 1)

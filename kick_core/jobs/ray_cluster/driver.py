@@ -1,8 +1,8 @@
-"""One sweep on a Ray cluster: the same idempotent cells as on one machine, a Ray task a recipe, on one shared cache.
+"""One sweep on a Ray cluster: the same idempotent cells as on one machine, a Ray task per recipe, on one shared cache.
 
-What goes over the wire is texts and small numbers: a task gets the sweep's request and hands back where it is. Weights
-and outputs go to the cache, which lies on a disk that all nodes see (write-once files; SQLite stays on each node).
-What is done already is planned away, so a sweep that is done starts no Ray. A worker that dies is replaced, on the
+What goes over the wire is texts and small numbers: a task gets the sweep's request and reports its progress. Weights
+and outputs go to the cache, which is on a disk that all nodes mount (write-once files; SQLite stays on each node).
+Cells that are done already are left out, so a sweep that is done starts no Ray. A worker that dies is replaced, on the
 same node if that lives, where its unfinished outputs are; a block or a batch is repeated, no more. What would fail
 again the same way is not tried again: the rest goes on, and the sweep ends by naming what failed.
 
@@ -37,10 +37,9 @@ from kick_core.sweeps.sweep_keys import SweepKeys
 from kick_core.sweeps.tracker import Tracker
 
 RETRIES = 3
-"""How often a recipe is begun again after its worker died."""
+"""How often a recipe is started again after its worker died."""
 _POLL = 1.0
-"""Seconds without news after which the driver says that it lives."""
-
+"""Seconds without news after which the driver reports that it lives."""
 _PAUSE = 0.2
 """Seconds between two reports of the driver, however many tasks speak."""
 
@@ -48,35 +47,59 @@ log = logging.getLogger(__name__)
 
 
 def cluster_job(sweep: SweepJob, address: str, workers: int | None = None, gpus: int = 1) -> ClusterJob:
-    """The sweep on the cluster that `--ray` names. `auto` is the one in RAY_ADDRESS, else one of this machine.
+    """The sweep on the cluster that `--ray` names.
+
+    Args:
+        sweep: The sweep.
+        address: HOST:PORT; `auto` is the cluster in RAY_ADDRESS, else one of this machine.
+        workers: How many tasks run at once; None: as many as there are resources for.
+        gpus: GPUs of each task.
 
     Raises:
-        BadRequest: For what no cluster could do.
+        BadRequest: No cluster could do it.
     """
     sweep.check()
     return ClusterJob(sweep, joining.address(address), workers, gpus)
 
 
 def done_already(job: ClusterJob, store: Store) -> SweepKeys | None:
-    """The sweep's keys, when everything in it is done already; needs neither Ray nor torch. None when something is
-    left, or nobody knows: which keys a cluster of others has follows from its devices."""
+    """The keys of a sweep in which everything is done; needs neither Ray nor torch.
+
+    Args:
+        job: The sweep and its cluster.
+        store: The shared cache.
+
+    Returns:
+        None when something is left, or nobody knows: which keys a cluster of others has follows from its devices.
+    """
     sweep = job.sweep
     if sweep.device in ("auto", "all"):
         if job.address != LOCAL:
             return None
         sweep = replace(sweep, device=sweep_keys.device("auto"))
     keys = sweep_keys.recall(store, sweep)
-    return keys if keys is not None and not left(sweep, keys, store) else None
+    return keys if keys is not None and not unfinished(sweep, keys, store) else None
 
 
-def left(job: SweepJob, keys: SweepKeys, store: Store) -> list[str]:
-    """The recipes with something left to do."""
+def unfinished(job: SweepJob, keys: SweepKeys, store: Store) -> list[str]:
+    """The recipes with something left to do.
+
+    Args:
+        job: The sweep.
+        keys: Its keys.
+        store: The shared cache.
+    """
     open_cells = [cell.recipe for cell in cells(job, keys, store) if not cell.cached]
     return list(dict.fromkeys([*open_cells, *unscored(job, keys, store)]))
 
 
 def keys_of(store: Store, job: str) -> SweepKeys | None:
-    """The keys of what a job on a cluster makes, as its driver noted them; None before it knew."""
+    """The keys of what a job on a cluster computes, as its driver noted them; None before it knew.
+
+    Args:
+        store: The shared cache.
+        job: The job's id.
+    """
     try:
         return SweepKeys.from_json(json.loads(_note(store, job).read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -90,6 +113,10 @@ def _note(store: Store, job: str) -> Path:
 def run(job: ClusterJob, store: Store) -> Iterator[Progress]:
     """Do what is left of a sweep on a cluster.
 
+    Args:
+        job: The sweep and its cluster.
+        store: The shared cache.
+
     Yields:
         Progress, at least every second.
 
@@ -102,7 +129,7 @@ def run(job: ClusterJob, store: Store) -> Iterator[Progress]:
         _keep(store, name, keys)
         yield Progress("", 1.0, 1.0, "everything is done already; no cluster was needed")
         return
-    yield Progress("", 0.0, 1.0, f"joining {joining.called(job.address)}")
+    yield Progress("", 0.0, 1.0, f"joining {joining.described(job.address)}")
     with joining.joined(job.address, name, job.workers) as cluster:
         sweep = replace(job.sweep, device=cluster.device(job.sweep.device, job.gpus))
         team = _Team(cluster, job, _order(sweep, store, name, job, cluster))
@@ -110,7 +137,7 @@ def run(job: ClusterJob, store: Store) -> Iterator[Progress]:
         if keys is None:
             yield from team.work([_Task((), sweep.recipes, plan=True)])
             team.refuse_failures()
-            keys = team.found
+            keys = team.keys
         assert keys is not None
         _keep(store, name, keys)
         rates = Rates(store, keys.model, job.workers or 1)
@@ -168,7 +195,7 @@ class _Team:
     job: ClusterJob
     order: dict[str, Any]
     tracker: Tracker | None = None
-    found: SweepKeys | None = None
+    keys: SweepKeys | None = None
     failed: dict[str, str] = field(default_factory=dict)
     _running: list[_Task] = field(default_factory=list)
 
@@ -201,12 +228,12 @@ class _Team:
             self._running.append(task)
 
     def _listen(self, task: _Task) -> Progress | None:
-        """Take in what a task says next."""
+        """Take in the next news of a task."""
         try:
             news = self.cluster.next(task.stream)
         except joining.Died as error:
             if task.attempts <= RETRIES:
-                log.warning("%s: %s; begun again, %d of %d", task.text, error, task.attempts, RETRIES)
+                log.warning("%s: %s; started again, %d of %d", task.text, error, task.attempts, RETRIES)
                 self._begin(task)
             else:
                 self._fail(task, f"its worker died {task.attempts} times, last: {error}")
@@ -215,7 +242,7 @@ class _Team:
             case {"at": {"node": node, "host": host}}:
                 task.node, task.host = node, host
             case {"keys": keys}:
-                self.found = SweepKeys.from_json(keys)
+                self.keys = SweepKeys.from_json(keys)
             case {"failed": message, "trace": trace}:
                 log.error("%s on %s: %s", task.text, task.host or "no node", trace or message)
                 self._fail(task, message)
@@ -232,11 +259,11 @@ class _Team:
     def _message(self, last: Progress) -> str:
         failed = f"{len(self.failed)} failed" if self.failed else ""
         starting = self._running and not any(task.host for task in self._running)
-        waits = "waiting for room on the cluster" if starting else ""
+        waits = "waiting for free resources on the cluster" if starting else ""
         return ", ".join(word for word in (last.message if last.block is not None else "", waits, failed) if word)
 
     def where(self) -> str:
-        """The machines at work, in words."""
+        """The machines at work, for people."""
         hosts = sorted({task.host for task in self._running if task.host})
         named = f" on {', '.join(hosts[:4])}{' …' if len(hosts) > 4 else ''}" if hosts else ""
         count = len([task for task in self._running if task.host])

@@ -1,8 +1,8 @@
-"""Ray itself: starting a cluster of this machine, joining one of others, and asking it for tasks.
+"""Ray itself: starting a cluster of this machine, joining another one, and submitting tasks to it.
 
 The only file that imports Ray. Whoever reaches a Ray cluster runs code on it, by Ray's design; so a cluster that we
 start listens on 127.0.0.1 only, has no dashboard and a fresh token that lives in the environment of its processes,
-and one of others is joined with the token of its user.
+and another one is joined with its user's token.
 """
 
 from __future__ import annotations
@@ -28,37 +28,52 @@ OLDEST = (2, 59)
 """The first Ray whose token authentication covers everything that listens."""
 _OBJECTS = 80 << 20
 """Bytes of Ray's object store, about the least that it takes: progress is all that goes through it."""
-_KNOCK = 5.0
-"""Seconds to wait for an answer at an address; Ray alone would try for minutes."""
+_CONNECT = 5.0
+"""Seconds to wait for a connection; Ray alone would try for minutes."""
 
-Other = TypeVar("Other")
+Beside = TypeVar("Beside")
 
 
 class Died(Exception):
-    """A task's process or node is gone; nothing is said about the work itself."""
+    """A task's process or node is gone, which says nothing about the work itself."""
 
 
 def available() -> None:
-    """Raises KickError where Ray is missing or too old. Does not import it."""
+    """Check that Ray is installed, without importing it.
+
+    Raises:
+        KickError: It is missing or too old.
+    """
     try:
-        found = version("ray")
+        installed = version("ray")
     except PackageNotFoundError:
         raise KickError("--ray needs the package ray: pip install -e .[ray]") from None
-    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
-        wanted = ".".join(map(str, OLDEST))
+    if tuple(int(part) for part in installed.split(".")[:2]) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
         raise KickError(
-            f"ray {found} is too old, {wanted} is the first that asks for tokens everywhere: pip install -e .[ray]"
+            f"ray {installed} is too old, {oldest} is the first that asks for tokens everywhere: pip install -e .[ray]"
         )
 
 
-def address(asked: str) -> str:
-    """What `--ray` means: HOST:PORT as it is; `auto` is RAY_ADDRESS where it is set, else `local`."""
-    named = os.environ.get("RAY_ADDRESS", "") if asked == "auto" else asked
+def address(text: str) -> str:
+    """The address that `--ray` means.
+
+    Args:
+        text: HOST:PORT is kept; `auto` is RAY_ADDRESS where it is set, else `local`.
+    """
+    named = os.environ.get("RAY_ADDRESS", "") if text == "auto" else text
     return LOCAL if named in ("", "auto") else named
 
 
 def check(address: str) -> None:
-    """Raises BadRequest for what cannot be a cluster's address."""
+    """Refuse what cannot be a cluster's address.
+
+    Args:
+        address: HOST:PORT or `local`.
+
+    Raises:
+        BadRequest: It is neither.
+    """
     if address == LOCAL:
         return
     host, _, port = address.rpartition(":")
@@ -69,22 +84,39 @@ def check(address: str) -> None:
         )
 
 
-def called(address: str) -> str:
+def described(address: str) -> str:
+    """A cluster in words.
+
+    Args:
+        address: HOST:PORT or `local`.
+    """
     return "a Ray cluster of this machine" if address == LOCAL else f"the Ray cluster at {address}"
 
 
 @contextlib.contextmanager
 def joined(address: str, job: str, workers: int | None) -> Iterator[Cluster]:
-    """Start or join the cluster and leave it again; one that we started ends with it, or with this process."""
+    """Start or join a cluster and leave it again; one that we started ends with it, or with this process.
+
+    Args:
+        address: HOST:PORT or `local`.
+        job: The id of the job that it is for.
+        workers: How many tasks run at once.
+
+    Yields:
+        The joined cluster.
+
+    Raises:
+        KickError: Ray is missing, does not start, does not answer or does not let us in.
+    """
     available()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    started = _start(job, workers) if address == LOCAL else contextlib.nullcontext(_given(address))
-    with started as how:
+    started = _start(job, workers) if address == LOCAL else contextlib.nullcontext(_options_of(address))
+    with started as options:
         handler = signal.getsignal(signal.SIGTERM)
         import ray
 
         try:
-            ray.init(**how, configure_logging=False, log_to_driver=True)
+            ray.init(**options, configure_logging=False, log_to_driver=True)
         except SystemExit:  # Ray's own answer to SIGTERM, which would end a job without a word; ours says what happened
             signal.signal(signal.SIGTERM, handler)
             signal.raise_signal(signal.SIGTERM)
@@ -121,17 +153,17 @@ def _start(job: str, workers: int | None) -> Iterator[dict[str, Any]]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _given(address: str) -> dict[str, Any]:
-    """How a cluster of others is joined. Raises KickError without a token, and when nothing answers."""
+def _options_of(address: str) -> dict[str, Any]:
+    """How another cluster is joined. Raises KickError without a token, and when nothing answers."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and not _has_token():
         raise KickError(
-            f"there is no token for {called(address)}: put the cluster's into ~/.ray/auth_token (mode 0600) or "
+            f"there is no token for {described(address)}: put the cluster's into ~/.ray/auth_token (mode 0600) or "
             f"into RAY_AUTH_TOKEN"
         )
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
     except OSError as error:
         raise KickError(f"nothing answers at {address} ({error}): is the head node up (`ray start --head`)?") from error
     return {"address": address}
@@ -148,16 +180,23 @@ def _not_joined(address: str, error: Exception) -> KickError:
     if address == LOCAL:
         return KickError(f"Ray does not start on this machine ({first})")
     return KickError(
-        f"{called(address)} does not let us in ({first}): the token must be the cluster's (RAY_AUTH_TOKEN or "
+        f"{described(address)} does not let us in ({first}): the token must be the cluster's (RAY_AUTH_TOKEN or "
         f"~/.ray/auth_token), this machine one of its nodes, and its Ray and Python those of this environment"
     )
 
 
 def own_folder(path: Path) -> Path:
-    """Make a folder of ours alone in a place that others can write to. Raises KickError when another's is there."""
+    """Make a folder that only we can enter, in a place that others can write to.
+
+    Args:
+        path: The folder; it may be there already.
+
+    Raises:
+        KickError: Somebody else's is there, or others can enter it.
+    """
     path.mkdir(mode=0o700, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise KickError(
             f"{path} is not a folder of yours alone: remove it, or set KICK_LOCAL_CACHE to a folder of this node"
         )
@@ -166,50 +205,104 @@ def own_folder(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A joined cluster. `ray` is the module."""
+    """A joined cluster.
+
+    Attributes:
+        ray: The module.
+        address: For messages.
+    """
 
     ray: Any
     address: str
 
-    def device(self, asked: str, gpus: int) -> str:
-        """The kind of device that tasks run on. Raises KickError when no node has so many GPUs."""
+    def device(self, kind: str, gpus: int) -> str:
+        """The kind of device that tasks run on.
+
+        Args:
+            kind: As requested: `auto`, `all`, `cpu` or `cuda`.
+            gpus: GPUs of each task.
+
+        Raises:
+            KickError: No node has so many GPUs.
+        """
         most = max((int(node["Resources"].get("GPU", 0)) for node in self.ray.nodes() if node["Alive"]), default=0)
-        if asked == "cpu" or (most == 0 and asked == "auto"):
+        if kind == "cpu" or (most == 0 and kind == "auto"):
             return "cpu"
         if 0 < most < gpus or (most == 0 and self.address == "this machine"):
-            raise KickError(f"a task shall get {gpus} GPUs, and no node of {self.address} has more than {most}")
+            raise KickError(f"a task needs {gpus} GPUs, and no node of {self.address} has more than {most}")
         return "cuda"
 
     def cores(self, device: str, gpus: int, workers: int | None) -> int:
-        """The cores that a task gets: its GPUs' share of their node; without GPUs one, or `workers`' share of all."""
-        found = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        """The cores of a task: its GPUs' share of their node; without GPUs one, or the workers' share of all.
+
+        Args:
+            device: `cpu` or `cuda`.
+            gpus: GPUs of each task.
+            workers: How many tasks run at once; None: as many as there are resources for.
+        """
+        resources = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         if device == "cuda":
-            shares = [one.get("CPU", 0) * gpus / one["GPU"] for one in found if one.get("GPU")]
+            shares = [one.get("CPU", 0) * gpus / one["GPU"] for one in resources if one.get("GPU")]
             return max(1, int(min(shares, default=1)))
-        cores = [one.get("CPU", 0) for one in found]
+        cores = [one.get("CPU", 0) for one in resources]
         return max(1, int(min(*cores, sum(cores) // workers, sum(cores)))) if workers else 1
 
     def begin(self, work: Callable[..., Any], order: Mapping[str, Any], gpus: int, node: str) -> Any:
-        """Hand out one task; it runs where there is room, on `node` if that still lives. Returns what it will say."""
+        """Submit one task.
+
+        Args:
+            work: The function, a generator of news.
+            order: Its argument, plain JSON values.
+            gpus: How many it needs.
+            node: Where it should run, if that node still lives; empty: anywhere.
+
+        Returns:
+            The stream of its news.
+        """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        beside = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)} if node else {}
+        affinity = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)} if node else {}
         # Ray repeats nothing by itself: a repeated stream must say the same again, and a task that resumes does not
-        options = {"num_cpus": order["cores"], "num_gpus": gpus, "max_retries": 0, "num_returns": "streaming"} | beside
+        options = {
+            "num_cpus": order["cores"],
+            "num_gpus": gpus,
+            "max_retries": 0,
+            "num_returns": "streaming",
+        } | affinity
         return self.ray.remote(work).options(**options).remote(dict(order))
 
-    def news(self, streams: Sequence[Any], seconds: float, beside: Sequence[Other]) -> list[Other]:
-        """Those `beside` the streams that say something within some seconds."""
+    def news(self, streams: Sequence[Any], seconds: float, tasks: Sequence[Beside]) -> list[Beside]:
+        """Wait for news.
+
+        Args:
+            streams: Of running tasks.
+            seconds: How long to wait at most.
+            beside: One object per stream.
+
+        Returns:
+            The objects of the streams that have news.
+        """
         ready, _ = self.ray.wait(list(streams), num_returns=1, timeout=seconds, fetch_local=False)
-        return [other for stream, other in zip(streams, beside, strict=True) if any(stream is one for one in ready)]
+        return [
+            task
+            for stream, task in zip(streams, tasks, strict=True)
+            if any(stream is stream_ready for stream_ready in ready)
+        ]
 
     def next(self, stream: Any) -> dict[str, Any]:
-        """What a task says next. Raises Died when its process or node is gone."""
+        """The next news of a task.
+
+        Args:
+            stream: With news.
+
+        Raises:
+            Died: Its process or node is gone.
+        """
         try:
-            said: dict[str, Any] = self.ray.get(next(stream))
-            return said
+            news: dict[str, Any] = self.ray.get(next(stream))
+            return news
         except StopIteration:
-            raise Died("it ended without a word") from None
+            raise Died("it ended without news") from None
         except (self.ray.exceptions.RayTaskError, self.ray.exceptions.TaskUnschedulableError) as error:
             # its code cannot even begin there
             lines = str(error).splitlines() or [type(error).__name__]

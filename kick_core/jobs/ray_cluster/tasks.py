@@ -1,7 +1,7 @@
-"""What runs on a node of a cluster: cells of an open sweep, with news in small pieces.
+"""The work on a node of a cluster: cells of an open sweep, with news in small pieces.
 
-Everything that goes wrong here and would go wrong again comes back as text, so that nothing but plain JSON values
-crosses between nodes; a process that dies cannot say anything, and its silence is what is tried again.
+Every failure that would repeat itself comes back as text, so that nothing but plain JSON values crosses between nodes;
+a process that dies cannot say anything, and its silence is what is tried again.
 """
 
 from __future__ import annotations
@@ -26,12 +26,26 @@ News = dict[str, Any]
 
 
 def work(order: Mapping[str, Any]) -> Iterator[News]:
-    """Do the order's cells: {"at": …}, a {"step": …} for all that is done, {"done": True} or {"failed": …}."""
+    """Do cells.
+
+    Args:
+        order: The sweep, its cells and its cache, as `driver` writes them.
+
+    Yields:
+        {"at": …}, a {"step": …} for all that is done, then {"done": True} or {"failed": …}.
+    """
     yield from _reported(order, _run(order))
 
 
 def plan(order: Mapping[str, Any]) -> Iterator[News]:
-    """Find the keys of the order's sweep, as only a node with its devices can: {"keys": …}."""
+    """Compute the keys of a sweep, as only a node with its devices can.
+
+    Args:
+        order: As for `work`, without cells.
+
+    Yields:
+        {"at": …}, {"keys": …}, then {"done": True} or {"failed": …}.
+    """
     yield from _reported(order, _planned(order))
 
 
@@ -72,12 +86,16 @@ def _run(order: Mapping[str, Any]) -> Iterator[News]:
 
 
 def _store(order: Mapping[str, Any]) -> Store:
-    """The shared cache. Raises KickError when this node is not like the driver's, or does not see it."""
-    host, theirs, ours = provenance.host(), order["versions"], provenance.versions()
-    if other := [f"{name} {ours.get(name, 'missing')}" for name, wanted in theirs.items() if ours.get(name) != wanted]:
-        wanted = ", ".join(f"{name} {theirs[name]}" for name in theirs if ours.get(name) != theirs[name])
+    """The shared cache. Raises KickError when this node is not like the driver's, or does not mount it."""
+    host, required, installed = provenance.host(), order["versions"], provenance.versions()
+    if different := [
+        f"{name} {installed.get(name, 'missing')}"
+        for name, expected in required.items()
+        if installed.get(name) != expected
+    ]:
+        expected = ", ".join(f"{name} {required[name]}" for name in required if installed.get(name) != required[name])
         raise KickError(
-            f"the node {host} has {', '.join(other)} where the driver has {wanted}: install the same everywhere, "
+            f"the node {host} has {', '.join(different)} where the driver has {expected}: install the same everywhere, "
             f"or one sweep would mix results of different programs"
         )
     root = Path(order["root"])

@@ -14,7 +14,7 @@ __all__ = ["ALONE", "FIRST", "SECOND", "JudgingStyle", "PromptForm", "Side", "fo
 
 @cache
 def _styles() -> dict[str, JudgingStyle]:
-    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+    modules = (import_module(f"{__name__}.{module_info.name}") for module_info in iter_modules(__path__))
     styles = [module.STYLE for module in modules if hasattr(module, "STYLE")]
     return {style.name: style for style in styles}
 
@@ -25,12 +25,26 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> JudgingStyle:
-    """One style by name. Raises BadRequest for an unknown one."""
+    """One style by name.
+
+    Args:
+        name: As `--style` takes it.
+
+    Raises:
+        BadRequest: It is unknown.
+    """
     if name not in _styles():
         raise nearest(name, names(), "style")
     return _styles()[name]
 
 
 def form(name: str) -> PromptForm:
-    """One prompt by the name that is stored with a question. Raises KeyError for an unknown one."""
+    """One prompt by the name that is stored with a question.
+
+    Args:
+        name: Unique among all styles.
+
+    Raises:
+        KeyError: It is unknown.
+    """
     return {name: form for style in _styles().values() for name, form in style.forms.items()}[name]

@@ -10,12 +10,21 @@ from kick_core.judging.styles.base import ALONE, JudgingStyle, PromptForm
 
 
 def ended(read: Callable[[str], Reading | None]) -> Callable[[str, str], Reading | None]:
-    """A reading of a verdict that ends the reply: one that was cut off has none."""
+    """A reading of a verdict that ends the reply: a reply that was cut off has none.
+
+    Args:
+        read: The reading of a whole reply.
+    """
     return lambda text, stop: None if stop == "length" else read(text)
 
 
 def form_of(plain: str, math: str) -> Callable[[bool, str, int, bool], str]:
-    """The names of MT-Bench's prompts; those for math show a reference, turn 2 has prompts of its own."""
+    """The names of MT-Bench's prompts; those for math have a reference answer, turn 2 has prompts of its own.
+
+    Args:
+        plain: The name for other categories.
+        math: The name for categories with a reference answer.
+    """
 
     def name(in_context: bool, category: str, turn: int, referenced: bool) -> str:
         return f"{math if referenced else plain}{'-multi-turn' if turn == 2 else ''}"
