@@ -146,9 +146,9 @@ def _grid_of(recipe: Recipe, form: str) -> tuple[IntGrid, dict[str, Any]]:
         raise BadRequest(
             f"{last.method} keeps more than codes and scales, which {form} cannot hold: use --format dense"
         )
-    if (how := methods.recovery(full)) and how.trains:
+    if (recovery := methods.recovery(full)) and recovery.trains:
         raise BadRequest(
-            f"recover={how.kind} keeps updates beside the codes, which {form} cannot hold: use --format dense"
+            f"recover={recovery.kind} keeps updates beside the codes, which {form} cannot hold: use --format dense"
         )
     options = dict(last.options)
     if form == GPTQ and last.target.bits not in (4, 8):
@@ -184,8 +184,8 @@ def _write(
     _save_shards(_tensors(builder, recipe, form, grid[0] if grid else None), folder)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     for path in opened.source.folder.iterdir():
-        beside = path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt")
-        if beside and path.name not in _OF_WEIGHTS and not (folder / path.name).exists():
+        is_companion = path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt")
+        if is_companion and path.name not in _OF_WEIGHTS and not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
     if recipe.target is not None:
         card = weight_artifacts.card(builder.store, builder.key(recipe))
@@ -193,7 +193,7 @@ def _write(
 
 
 _OF_WEIGHTS = ("model.safetensors.index.json", "quantize_config.json")
-"""Files that tell of the weights beside them, not of the model."""
+"""Files that describe the weights beside them, not the model."""
 
 
 def _tensors(
@@ -201,7 +201,7 @@ def _tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     """The checkpoint's tensors by name, on the CPU, block after block; a tied head is left out, as loaders expect.
 
-    An open model wears the recipe already; of a streamed one each block puts it on while it is in memory.
+    An open model has the recipe applied already; on a streamed one it is applied to each block while that is in memory.
     """
     model = builder.opened.model
     blocks = decoder_blocks(model)
@@ -211,16 +211,16 @@ def _tensors(
         if not name.startswith(inside) and name not in tied:
             yield name, tensor.detach().cpu().contiguous()
     for number, block in enumerate(blocks):
-        with _worn(builder, recipe, number) as stored:
-            found = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
+        with _with_recipe(builder, recipe, number) as stored:
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
             if target is not None:
-                found = _with_grids(block, found, stored, form, target)
-        yield from ((f"{inside}{number}.{name}", tensor) for name, tensor in found.items())
+                tensors = _with_grids(block, tensors, stored, form, target)
+        yield from ((f"{inside}{number}.{name}", tensor) for name, tensor in tensors.items())
 
 
 @contextmanager
-def _worn(builder: ArtifactBuilder, recipe: Recipe, block: int) -> Iterator[dict[str, Tensor]]:
-    """A block in memory with the recipe on, and what the artifact holds of it."""
+def _with_recipe(builder: ArtifactBuilder, recipe: Recipe, block: int) -> Iterator[dict[str, Tensor]]:
+    """A block in memory with the recipe applied, and the artifact's tensors of it."""
     with builder.opened.hold(block):
         stored = {} if recipe == DENSE else weight_artifacts.tensors(builder.store, builder.key(recipe), block, "pt")
         if builder.opened.streamed and stored:
@@ -237,7 +237,7 @@ def _tied(model: PreTrainedModel) -> list[str]:
 
 
 def _with_grids(
-    block: nn.Module, found: dict[str, Tensor], stored: dict[str, Tensor], form: str, target: IntGrid
+    block: nn.Module, tensors: dict[str, Tensor], stored: dict[str, Tensor], form: str, target: IntGrid
 ) -> dict[str, Tensor]:
     """A block's tensors with every compressed linear's weight replaced by its packed form."""
     write = gptq_tensors if form == GPTQ else packed_tensors
@@ -246,9 +246,9 @@ def _with_grids(
         if not isinstance(linears.get(matrix.name), nn.Linear):
             raise BadRequest(f"{matrix.name} is no plain linear: use --format dense")
         grid = _stored_grid(matrix.name, stored, matrix.read().shape[1], target)
-        del found[f"{matrix.name}.weight"]
-        found |= write(matrix.name, grid, target.symmetric)
-    return found
+        del tensors[f"{matrix.name}.weight"]
+        tensors |= write(matrix.name, grid, target.symmetric)
+    return tensors
 
 
 def _stored_grid(name: str, stored: dict[str, Tensor], cols: int, target: IntGrid) -> Grid:
@@ -322,7 +322,7 @@ def _same_states(builder: ArtifactBuilder, recipe: Recipe, written: Source) -> N
     again, shards = open_streamed(written, opened.model.dtype, device), Shards(written)
     probe = _probe(opened)
     same = again is not None and torch.equal(
-        _states(opened.model, probe, lambda block: _worn(builder, recipe, block)),
+        _states(opened.model, probe, lambda block: _with_recipe(builder, recipe, block)),
         _states(again, probe, lambda block: resident(again, shards, block, device)),
     )
     heads = [m.get_output_embeddings().weight for m in (opened.model, again) if m is not None]

@@ -1,7 +1,7 @@
-"""An open model that can wear any artifact made from it, and the keys of what can be made.
+"""An open model to which any artifact built from it can be applied, and the keys of what can be built.
 
-One open model serves a whole sweep: it wears one artifact after the other and the dense weights again,
-without being opened anew.
+One open model serves a whole sweep: one artifact after the other is applied, and the dense weights again, without
+opening it anew.
 """
 
 from __future__ import annotations
@@ -44,11 +44,18 @@ from kick_core.store import Store, weight_artifacts
 
 @dataclass
 class OpenModel:
-    """A model that can wear any artifact made from it. `wears` is the key of the weights it has on.
+    """A model to which any artifact built from it can be applied.
 
-    A `streamed` model has its blocks in its files only: it can be compressed, not asked. `shards` are the
-    dense weights on disk; where files hold them under other names, a copy in memory stands in. On a GPU with
-    room for it a second copy of the dense weights stays there, so that a change of clothes moves only bits.
+    Where the files hold the dense weights under other names, a copy stays in memory. On a GPU with enough memory a
+    second copy stays there, so that applying an artifact moves only its own bits.
+
+    Attributes:
+        source: The model's files.
+        model: In evaluation mode.
+        tokenizer: Its tokenizer.
+        shards: The dense weights on disk; None where the copy in memory is needed.
+        streamed: The blocks are in the files only: it can be compressed, not evaluated.
+        active_key: The key of the artifact that is applied; empty for dense weights.
     """
 
     source: Source
@@ -90,8 +97,8 @@ class OpenModel:
 
     def base(self, block: int, matrix: Matrix) -> Tensor:
         """A matrix's dense weight [out, in]: the copy on the GPU, where there is one."""
-        found = self._resident.get(f"{block}.{matrix.name}")
-        return self.dense(block, matrix) if found is None else found
+        resident_copy = self._resident.get(f"{block}.{matrix.name}")
+        return self.dense(block, matrix) if resident_copy is None else resident_copy
 
     def _settle(self) -> None:
         """Keep the dense matrices on the GPU too, while a quarter of its memory stays free for work."""
@@ -120,14 +127,14 @@ class OpenModel:
         self.active_key = ""
 
     def _hold(self, store: Store, key: str) -> None:
-        """Keep others from removing what is worn, as long as this model is there."""
+        """Keep others from removing the applied artifact, as long as this model is there."""
         self.release()
         handle = weight_artifacts.hold(store, key)
         if handle is not None:
             self._let_go = weakref.finalize(self, os.close, handle)
 
     def release(self) -> None:
-        """What is worn may be removed from the cache; it stays on."""
+        """Let others remove the applied artifact from the cache; its weights stay in the model."""
         if self._let_go is not None:
             self._let_go()
         self._let_go = None
@@ -137,7 +144,15 @@ class OpenModel:
             codec.decode_into(matrix.read(), matrix.name, self.base(block, matrix), tensors)
 
     def apply_weights(self, store: Store, key: str) -> None:
-        """Put an artifact's weights on. Raises KickError when it was made from another model."""
+        """Apply an artifact's weights.
+
+        Args:
+            store: The cache that holds it.
+            key: Its key.
+
+        Raises:
+            KickError: It was built from another model, or is damaged.
+        """
         if self.active_key != key or self._let_go is None:
             self._hold(store, key)
         if self.active_key == key:
@@ -153,19 +168,34 @@ class OpenModel:
             self.apply_block(block, weight_artifacts.tensors(store, key, block, "pt"))
 
     def hold(self, block: int) -> AbstractContextManager[None]:
-        """Have a block's weights in memory while it is worked on."""
+        """Keep a block's weights in memory inside a `with` block.
+
+        Args:
+            block: Its number.
+        """
         return resident(self.model, self.shards if self.streamed else None, block, self.model.device)
 
 
 def open_for(ref: ModelRef, store: Store | None, device: str = "auto", *, streamed: bool = False) -> OpenModel:
-    """Find, check and open a model with its tokenizer; `streamed` leaves its blocks on disk where that works."""
+    """Find, check and open a model with its tokenizer.
+
+    Args:
+        ref: The model, its revision and dtype.
+        store: Where fingerprints of files are remembered; None: nowhere.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        streamed: Leave its blocks on disk, where the files allow that.
+
+    Raises:
+        BadRequest: The model or device is unknown.
+        KickError: The model cannot be read.
+    """
     source = find(ref, store)
     tokenizer = open_tokenizer(source)
     if quantization(source) is not None:
         return OpenModel(source, open_model(source, ref.dtype, device), tokenizer)
     if streamed:
-        wanted = None if ref.dtype == "auto" else getattr(torch, ref.dtype)
-        model = open_streamed(source, wanted, device_of(device))
+        dtype = None if ref.dtype == "auto" else getattr(torch, ref.dtype)
+        model = open_streamed(source, dtype, device_of(device))
         if model is not None:
             return OpenModel(source, model, tokenizer, Shards(source), streamed=True)
     model = open_model(source, ref.dtype, device)
@@ -174,7 +204,12 @@ def open_for(ref: ModelRef, store: Store | None, device: str = "auto", *, stream
 
 
 def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:
-    """A calibration as keys and cards tell it: the tokens themselves, and where they came from."""
+    """A calibration as keys and cards hold it: the tokens themselves, and where they came from.
+
+    Args:
+        calibration: The settings.
+        ids: The token ids [windows, length].
+    """
     return {
         "ids": digest(ids),
         "windows": ids.shape[0],
@@ -186,25 +221,30 @@ def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:
 
 
 SOLVED_ON = {"cuda": "cuda 2"}
-"""How a kind of device solves, where that is not as ever: raised when factors or sums get other last bits there."""
+"""How a kind of device solves, where that changed: raised when factors or sums get other last bits there."""
 
 
 def artifact_key(
     opened: OpenModel, recipe: Recipe, facts: dict[str, Any] | None, trained_on: Tensor | None = None
 ) -> str:
-    """The key of what a recipe makes of this model; `facts` of the calibration where the method looks at data,
-    `trained_on` [windows, length] the token ids that a recovery by training reads.
+    """The key of what a recipe makes of this model.
+
+    Args:
+        opened: The model.
+        recipe: Resolved or not.
+        facts: Of the calibration, where the recipe looks at data.
+        trained_on: The token ids that a recovery by training reads [windows, length].
     """
     opened.blocks()
-    seen = None
+    calibration = None
     if needs_data(recipe):
         assert facts is not None
-        seen = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
+        calibration = {name: facts[name] for name in ("ids", "propagate")} | {"batch": BATCH, "sums": "float32"}
         # inputs of such linears were once overlooked, and artifacts made on flat statistics
-        seen |= {"products": "seen"} if plain_products(opened.model) else {}
-        seen |= {"products": "watched"} if once_overlooked(opened.model) else {}
-        seen |= {"calls": "carried"} if carried(opened.model, opened.hold) else {}
-        seen |= {"min_tokens": facts["min_tokens"]} if "min_tokens" in facts else {}
+        calibration |= {"products": "seen"} if plain_products(opened.model) else {}
+        calibration |= {"products": "watched"} if once_overlooked(opened.model) else {}
+        calibration |= {"calls": "carried"} if carried(opened.model, opened.hold) else {}
+        calibration |= {"min_tokens": facts["min_tokens"]} if "min_tokens" in facts else {}
     solves = methods.needs(recipe) == "gram" or methods.plans(recipe) or methods.recovery(recipe) is not None
     trained = {} if trained_on is None else {"trained on": digest(trained_on)}
     # routers were once compressed in some families, and matrices that are no linears left out
@@ -217,7 +257,7 @@ def artifact_key(
             "model": opened.source.fingerprint,
             "dtype": opened.dtype,
             "recipe": methods.payload(recipe),
-            "calibration": seen,
+            "calibration": calibration,
             **_judged_by(recipe),
             # methods that solve, and plans, give other bytes on other kinds of device; the rest do not
             "device": SOLVED_ON.get(device := opened.model.device.type, device) if solves else None,
@@ -226,7 +266,7 @@ def artifact_key(
 
 
 def _judged_by(recipe: Recipe) -> dict[str, Any]:
-    """What a search's answers are judged by, where it asks a task."""
+    """The scorer of a search's answers, where its objective is a task."""
     name = methods.objective(recipe)
     if name in (None, methods.ERROR, methods.PERPLEXITY):
         return {}
@@ -235,5 +275,9 @@ def _judged_by(recipe: Recipe) -> dict[str, Any]:
 
 
 def dense_key(opened: OpenModel) -> str:
-    """The key that stands for the uncompressed weights."""
+    """The key of the uncompressed weights.
+
+    Args:
+        opened: The model.
+    """
     return keys.key("dense", {"model": opened.source.fingerprint, "dtype": opened.dtype})

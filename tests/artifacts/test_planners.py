@@ -15,7 +15,7 @@ from kick_core.artifacts.loaded_model import open_for
 from kick_core.artifacts.planners import PlannerContext, _survey, searched_on
 from kick_core.artifacts.planners._search import cheapest, ratio_grid
 from kick_core.artifacts.planners._survey import Survey, survey
-from kick_core.artifacts.planners._units import few, units
+from kick_core.artifacts.planners._units import probe_inputs, units
 from kick_core.artifacts.planners.mop import freed
 from kick_core.compression.activations import all_in_place
 from kick_core.errors import BadRequest, KickError
@@ -300,7 +300,7 @@ FUSED = {"Phi3": (64, 32, 32), "GPT2": (64, 64, 64), "GPTNeoX": (192,)}
 def test_channels_and_heads_of_every_family(family):
     model, ids = make(family), token_ids(2, 48, vocabulary=128)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    heads, *channels = units(model, 0, few(model, ids, all_in_place))
+    heads, *channels = units(model, 0, probe_inputs(model, ids, all_in_place))
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert heads.groups == HEADS.get(family, 2) and heads.width == 64
     assert channels and all(kind.groups == kind.width and kind.producers for kind in channels)
@@ -320,7 +320,7 @@ def test_channels_and_heads_of_every_family(family):
 def test_heads_that_share_one_key_stay():
     """Falcon's queries share one head of keys and values, so that there are channels alone to drop."""
     model, ids = make("Falcon"), token_ids(2, 48, vocabulary=128)
-    (channels,) = units(model, 0, few(model, ids, all_in_place))
+    (channels,) = units(model, 0, probe_inputs(model, ids, all_in_place))
     assert channels.reader == "mlp.dense_4h_to_h" and channels.groups == channels.width == 256
     assert channels.producers == (("mlp.dense_h_to_4h", (256,)),)
 

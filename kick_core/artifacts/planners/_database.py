@@ -33,29 +33,40 @@ Assignment = tuple[int, ...]
 
 @dataclass(slots=True)
 class Database:
-    """`errors` and `kept` [matrices, choices]: ‖(W-Ŵ)X‖²/‖WX‖², and how many weights are not zero; `sizes` [matrices].
+    """Every matrix in every way that it may be compressed.
 
-    `names` are "block.matrix". With `folder` the results lie there, and the model can wear any assignment; `worn` is
-    the one that it wears.
+    Attributes:
+        names: "block.matrix" [matrices].
+        sizes: Weights [matrices].
+        errors: ‖(W-Ŵ)X‖²/‖WX‖² [matrices, choices].
+        nonzeros: Weights that are not zero [matrices, choices].
+        choices: The recipes.
+        folder: Where the results are, so that an assignment can be applied; None: they were not kept.
+        applied: The assignment that the model has now; empty before the first.
     """
 
     names: list[str]
     sizes: Numbers
     errors: Numbers
-    kept: Numbers
+    nonzeros: Numbers
     choices: tuple[Recipe, ...]
     folder: Path | None = None
-    worn: list[int] = field(default_factory=list)
+    applied: list[int] = field(default_factory=list)
 
-    def apply_weights(self, opened: OpenModel, wanted: Assignment) -> None:
-        """Put an assignment on, changing only what differs from what is worn."""
+    def apply_weights(self, opened: OpenModel, assignment: Assignment) -> None:
+        """Apply an assignment to the model, changing only what differs from the one before.
+
+        Args:
+            opened: The model.
+            assignment: The number of the choice of every matrix.
+        """
         assert self.folder is not None
         number = 0
         for block in range(len(decoder_blocks(opened.model))):
             files: dict[int, dict[str, Tensor]] = {}
             for matrix in opened.block_matrices(block):
-                choice = wanted[number]
-                if not self.worn or self.worn[number] != choice:
+                choice = assignment[number]
+                if not self.applied or self.applied[number] != choice:
                     base = opened.base(block, matrix)
                     if self.choices[choice].target is None:
                         matrix.write(base)
@@ -64,7 +75,7 @@ class Database:
                             files[choice] = load_file(_file(self.folder, choice, block))
                         codec.decode_into(matrix.read(), matrix.name, base, files[choice])
                 number += 1
-        self.worn = list(wanted)
+        self.applied = list(assignment)
 
 
 def _file(folder: Path, choice: int, block: int) -> Path:
@@ -72,32 +83,40 @@ def _file(folder: Path, choice: int, block: int) -> Path:
 
 
 def build(context: PlannerContext, choices: Sequence[Recipe], *, keep: bool) -> Generator[PlanProgress, None, Database]:
-    """Make every choice of every matrix; `keep` writes the results down, so that they can be worn.
+    """Compress every matrix in every way.
 
-    A search's steps, which come afterwards, are part of the looks that are told of.
+    Args:
+        context: The model and the recipe.
+        choices: The recipes.
+        keep: Write the results to the scratch folder, so that assignments can be applied.
+
+    Yields:
+        How far it is; a search's steps, which come afterwards, are part of the total.
     """
     steps = int(dict(context.recipe.options).get("search_steps", 0))
-    made = [choice for choice in choices if choice.target is not None]
+    compressed = [choice for choice in choices if choice.target is not None]
     errors: dict[str, dict[Recipe, Any]] = {}
-    kept: dict[str, dict[Recipe, int]] = {}
+    nonzeros: dict[str, dict[Recipe, int]] = {}
     sizes: dict[str, int] = {}
-    for recipe, walked in walk_many(context.opened.model, made, context.ids, hold=context.opened.hold, need="gram"):
+    for recipe, walked in walk_many(
+        context.opened.model, compressed, context.ids, hold=context.opened.hold, need="gram"
+    ):
         block = walked.report.block
         for layer in walked.report.layers:
             name = f"{block}.{layer.name}"
             sizes[name] = layer.rows * layer.cols
             errors.setdefault(name, {})[recipe] = np.nan if layer.loss is None else layer.loss
-            kept.setdefault(name, {})[recipe] = sizes[name] - layer.zeros
+            nonzeros.setdefault(name, {})[recipe] = sizes[name] - layer.zeros
         if keep:
             replace_file(
                 _file(context.scratch, list(choices).index(recipe), block), save(codec.encode_block(walked.results))
             )
-        if recipe == made[-1]:
-            note = f"{len(made)} choices for every matrix of block {block}"
+        if recipe == compressed[-1]:
+            note = f"{len(compressed)} choices for every matrix of block {block}"
             yield PlanProgress(block + 1, walked.report.blocks + steps, note)
     table = np.array([[errors[name].get(choice, 0.0) for choice in choices] for name in sizes], dtype=float)
     # an expert that no token reached is judged like the other matrices
     table = np.where(np.isnan(table), np.nan_to_num(np.nanmean(table, axis=0)), table)
-    counts = np.array([[kept[name].get(choice, sizes[name]) for choice in choices] for name in sizes], dtype=float)
+    counts = np.array([[nonzeros[name].get(choice, sizes[name]) for choice in choices] for name in sizes], dtype=float)
     folder = context.scratch if keep else None
     return Database(list(sizes), np.array(list(sizes.values()), dtype=float), table, counts, tuple(choices), folder)

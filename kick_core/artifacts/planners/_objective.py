@@ -13,43 +13,61 @@ from kick_core.errors import BadRequest
 from kick_core.evaluation import EvalSession
 
 WINDOWS = 16
-"""Calibration windows that a perplexity is measured on; a candidate is judged in seconds."""
+"""Calibration windows that a perplexity is measured on; a candidate takes seconds."""
 
 
 @dataclass(slots=True)
 class Objective:
-    """`measure` looks at the model and gives a number; `facts` say on what. `asked` counts the looks."""
+    """What a search minimizes.
+
+    Attributes:
+        name: "perplexity" or a task's.
+        measure: Evaluates the model as it is now.
+        higher_is_better: Of its number.
+        facts: The data that it evaluates, for the card.
+        evaluations: How often it was measured.
+    """
 
     name: str
     measure: Callable[[], float]
     higher_is_better: bool
     facts: dict[str, Any] = field(default_factory=dict)
-    asked: int = 0
+    evaluations: int = 0
 
     def loss(self) -> float:
-        """The number as it is now, turned so that less is better; infinite where there is none."""
-        self.asked += 1
-        found = self.measure()
-        if math.isnan(found):
+        """The number as it is now, negated where more is better; infinite where there is none."""
+        self.evaluations += 1
+        value = self.measure()
+        if math.isnan(value):
             return math.inf
-        return -found if self.higher_is_better else found
+        return -value if self.higher_is_better else value
 
-    def shown(self, loss: float) -> float:
-        """A loss in the objective's own unit."""
+    def in_own_unit(self, loss: float) -> float:
+        """A loss in the objective's own unit.
+
+        Args:
+            loss: As `loss` gave it.
+        """
         return -loss if self.higher_is_better else loss
 
 
 def objective(context: PlannerContext) -> Objective:
-    """What a recipe's search is for. Raises BadRequest for an unknown task, one with too few examples, or a model whose
-    blocks are on disk only."""
+    """The objective of a recipe's search.
+
+    Args:
+        context: The model and the recipe.
+
+    Raises:
+        BadRequest: The task is unknown or has too few examples, or the model's blocks are on disk only.
+    """
     name = methods.objective(context.recipe) or methods.ERROR
     if context.opened.streamed:
         raise BadRequest(f"objective={name} asks the model, which must be in memory as a whole: use objective=error")
     if name == methods.PERPLEXITY:
         windows = context.ids[:WINDOWS]
         return Objective(name, lambda: _perplexity(context, windows), False, {"windows": len(windows)})
-    ask = evaluation.open_session(context.opened.model, context.opened.tokenizer)
-    return _of_task(ask, context, name)
+    session = evaluation.open_session(context.opened.model, context.opened.tokenizer)
+    return _of_task(session, context, name)
 
 
 def _perplexity(context: PlannerContext, windows: Any) -> float:
@@ -58,24 +76,24 @@ def _perplexity(context: PlannerContext, windows: Any) -> float:
     return math.exp(mean) if mean < 700 else math.inf  # nan, of logits that are not finite, is no number to beat
 
 
-def _of_task(ask: EvalSession, context: PlannerContext, name: str) -> Objective:
+def _of_task(session: EvalSession, context: PlannerContext, name: str) -> Objective:
     data = str(dict(context.recipe.options)["search_data"])
     task = tasks.get(name, data)
     if task.kind == "perplexity":
         raise BadRequest(f"objective={name}: a search is for perplexity, or for a task that is answered")
-    wanted = searched_on(context.recipe, task, data)
-    among = evaluation.examples(task, ask, data)
-    by_id = {example.id: example for example in wanted}
+    examples = searched_on(context.recipe, task, data)
+    among = evaluation.examples(task, session, data)
+    by_id = {example.id: example for example in examples}
 
     def score() -> float:
-        found = [
+        scores = [
             verdict.score or 0.0  # what cannot be judged earns nothing
-            for batch in evaluation.outputs(ask, task.strict, wanted, among)
+            for batch in evaluation.outputs(session, task.strict, examples, among)
             for output in batch
             for verdict in tasks.judge(task, by_id[output.example], output)
             if verdict.scorer == task.headline
         ]
-        return sum(found) / len(wanted)
+        return sum(scores) / len(examples)
 
-    facts = {"data": data, "scorer": task.headline, "examples": [example.id for example in wanted]}
+    facts = {"data": data, "scorer": task.headline, "examples": [example.id for example in examples]}
     return Objective(name, score, True, facts)

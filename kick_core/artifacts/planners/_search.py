@@ -4,7 +4,7 @@
 Compression, arXiv 2208.11580). Errors do not simply add up in a language model (Sieberling et al. 2025, "EvoPress",
 arXiv 2410.14649), so the other objectives look at the model: every block and every kind of matrix has a coefficient
 that its errors are multiplied with; coefficients are drawn, first far and then near the best so far, each draw is
-solved under the budget, and the solution is put on and measured (the reparametrized search of SPDY, Frantar & Alistarh
+solved under the budget, and the solution is applied and measured (the reparametrized search of SPDY, Frantar & Alistarh
 2022, arXiv 2201.13096, with measured errors in place of its quadratic ones, as ZipLM does, arXiv
 2302.04089). Whatever is found obeys the budget, and as it was measured, on results that saw dense activations, it is
 never worse for the objective than the even one; the artifact is then made with the calibration's own propagation.
@@ -36,19 +36,27 @@ STEP, REACH, MOST = 0.05, 5, 0.95
 
 
 def plan(context: PlannerContext) -> Generator[PlanProgress, None, LayerPlan]:
-    """Share a method's ratio out over the matrices: as many weights stay as with one ratio for all."""
+    """Allocate a method's ratio over the matrices: as many weights stay as with one ratio for all.
+
+    Args:
+        context: The model and the recipe.
+    """
     recipe = context.recipe
     assert isinstance(recipe.target, Unstructured)
-    asked = ratio_grid(recipe)
+    choices = ratio_grid(recipe)
     keep = methods.objective(recipe) != methods.ERROR
-    database = yield from build(context, asked, keep=keep)
-    even = (asked.index(_at_ratio(recipe, recipe.target.ratio)),) * len(database.names)
-    budget = float(_spent(database.kept, even))
-    return (yield from solved(context, database, database.kept, budget, even))
+    database = yield from build(context, choices, keep=keep)
+    even = (choices.index(_at_ratio(recipe, recipe.target.ratio)),) * len(database.names)
+    budget = float(_spent(database.nonzeros, even))
+    return (yield from solved(context, database, database.nonzeros, budget, even))
 
 
 def ratio_grid(recipe: Recipe) -> tuple[Recipe, ...]:
-    """The recipes among which every matrix gets one, from mild to harsh."""
+    """The recipes of which every matrix gets one, from mild to harsh.
+
+    Args:
+        recipe: Resolved, with a ratio.
+    """
     assert isinstance(recipe.target, Unstructured)
     ratio = recipe.target.ratio
     ratios = {round(min(max(MOST, ratio), max(0.0, ratio + STEP * step)), 6) for step in range(-REACH, REACH + 1)}
@@ -64,55 +72,71 @@ def _at_ratio(recipe: Recipe, ratio: float) -> Recipe:
 def solved(
     context: PlannerContext, database: Database, costs: Numbers, budget: float, even: Assignment
 ) -> Generator[PlanProgress, None, LayerPlan]:
-    """The plan that the recipe's objective likes best; `even` is the assignment that it must beat."""
+    """The plan with the best objective.
+
+    Args:
+        context: The model and the recipe.
+        database: The compressed matrices to choose from.
+        costs: Of every choice [matrices, choices].
+        budget: What all may cost together.
+        even: The same choice for all matrices, which the plan must not be worse than.
+    """
     by_error = cheapest(database.errors, costs, budget)
     name = methods.objective(context.recipe)
     if name == methods.ERROR:
         facts: dict[str, Any] = {"objective": name, "uniform": _spent(database.errors, even)}
         return _plan(database, costs, budget, by_error, facts | {"found": _spent(database.errors, by_error)})
-    sought = objective(context)
-    hunt = _Hunt(context, database, sought)
-    uniform, first = hunt.loss(even), hunt.loss(by_error)
+    goal = objective(context)
+    search = _Search(context, database, goal)
+    uniform, first = search.loss(even), search.loss(by_error)
     if not (np.isfinite(uniform) or np.isfinite(first)):
         raise KickError(f"objective={name} is no finite number under {context.recipe.text}: choose a milder target")
-    best = yield from hunt.refine(costs, budget, by_error)
-    found, chosen = min((uniform, 1, even), (hunt.loss(best), 0, best))[::2]
-    facts = {"objective": name, "uniform": sought.shown(uniform), "error": sought.shown(first)}
-    facts |= {"found": sought.shown(found), "evaluations": sought.asked, "history": hunt.history, **sought.facts}
+    best = yield from search.refine(costs, budget, by_error)
+    loss, chosen = min((uniform, 1, even), (search.loss(best), 0, best))[::2]
+    facts = {"objective": name, "uniform": goal.in_own_unit(uniform), "error": goal.in_own_unit(first)}
+    facts |= {"found": goal.in_own_unit(loss), "evaluations": goal.evaluations, "history": search.history, **goal.facts}
     return _plan(database, costs, budget, chosen, facts)
 
 
 @dataclass
-class _Hunt:
-    """Looks at assignments, each one once. `history` is the best so far after every step, in the objective's unit."""
+class _Search:
+    """Measures assignments, each one once.
+
+    Attributes:
+        context: The model and the recipe.
+        database: The compressed matrices to choose from.
+        goal: The objective.
+        known: Assignment -> loss.
+        history: The best so far after every step, in the objective's unit.
+    """
 
     context: PlannerContext
     database: Database
-    sought: Objective
+    goal: Objective
     known: dict[Assignment, float] = field(default_factory=dict)
     history: list[float] = field(default_factory=list)
 
-    def loss(self, wanted: Assignment) -> float:
-        if wanted not in self.known:
-            self.database.apply_weights(self.context.opened, wanted)
-            self.known[wanted] = self.sought.loss()
-        return self.known[wanted]
+    def loss(self, assignment: Assignment) -> float:
+        if assignment not in self.known:
+            self.database.apply_weights(self.context.opened, assignment)
+            self.known[assignment] = self.goal.loss()
+        return self.known[assignment]
 
     def refine(self, costs: Numbers, budget: float, best: Assignment) -> Generator[PlanProgress, None, Assignment]:
-        """Draw coefficients around the best, solve, look; as good is good enough to move on from."""
+        """Draw coefficients around the best, solve, measure; an equal loss is enough to move on from."""
         options = dict(self.context.recipe.options)
-        steps, chance = int(options["search_steps"]), np.random.default_rng(int(options["search_seed"]))
+        steps, rng = int(options["search_steps"]), np.random.default_rng(int(options["search_seed"]))
         groups, before = _groups(self.database.names), len(decoder_blocks(self.context.opened.model))
         centre = np.zeros(groups.shape[1])
         for step in range(steps):
             far = step < steps // 4
-            drawn = chance.normal(size=len(centre)) * (chance.random(len(centre)) < (1 if far else 0.4))
+            drawn = rng.normal(size=len(centre)) * (rng.random(len(centre)) < (1 if far else 0.4))
             coefficients = drawn if far else centre + (0.8 - 0.6 * step / steps) * drawn
-            wanted = cheapest(np.exp(groups @ coefficients)[:, None] * self.database.errors, costs, budget)
-            if self.loss(wanted) <= self.loss(best):
-                best, centre = wanted, coefficients
-            self.history.append(self.sought.shown(self.loss(best)))
-            yield PlanProgress(before + step + 1, before + steps, f"{self.sought.name} {self.history[-1]:.4g}")
+            assignment = cheapest(np.exp(groups @ coefficients)[:, None] * self.database.errors, costs, budget)
+            if self.loss(assignment) <= self.loss(best):
+                best, centre = assignment, coefficients
+            self.history.append(self.goal.in_own_unit(self.loss(best)))
+            yield PlanProgress(before + step + 1, before + steps, f"{self.goal.name} {self.history[-1]:.4g}")
         return best
 
 
@@ -123,14 +147,20 @@ def _groups(names: list[str]) -> Numbers:
     return np.array([[float(label in zip(("block", "kind"), own, strict=True)) for label in columns] for own in labels])
 
 
-def _spent(table: Numbers, wanted: Assignment) -> float:
-    return float(table[np.arange(len(wanted)), wanted].sum())
+def _spent(table: Numbers, assignment: Assignment) -> float:
+    return float(table[np.arange(len(assignment)), assignment].sum())
 
 
 def cheapest(errors: Numbers, costs: Numbers, budget: float) -> Assignment:
-    """One choice a row of `errors` and `costs` [matrices, choices]: the smallest sum of errors within the budget.
+    """One choice per matrix: the smallest sum of errors within the budget.
 
-    Raises KickError when nothing is within it.
+    Args:
+        errors: [matrices, choices].
+        costs: [matrices, choices].
+        budget: What all may cost together.
+
+    Raises:
+        KickError: Even the cheapest choices exceed it.
     """
     if (least := costs.min(axis=1).sum()) > budget:
         raise KickError(f"nothing fits a budget of {budget:.0f}: the cheapest choices take {least:.0f}")

@@ -1,4 +1,4 @@
-"""What one pass over the calibration windows tells of structures: blocks, channels and heads.
+"""Measures of structures (blocks, channels and heads) from one pass over the calibration windows.
 
 How much a block does is its influence, one minus the mean cosine between what enters and what leaves it (ShortGPT, Men
 et al. 2024, arXiv 2403.03853). How much a channel or a head does is its share of the energy that the reading
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kick_core.artifacts.planners import PlannerContext
-from kick_core.artifacts.planners._units import Units, few, units
+from kick_core.artifacts.planners._units import Units, probe_inputs, units
 from kick_core.compression import activations
 from kick_core.errors import KickError
 from kick_core.methods import InputStats
@@ -54,31 +54,39 @@ Kinds = dict[tuple[tuple[str, torch.Size], ...], tuple[Units, ...]]
 
 @torch.no_grad()
 def survey(context: PlannerContext, kinds: Kinds | None = None, *, without: Collection[int] = ()) -> Survey:
-    """One pass of the model as it is, passing over the blocks in `without`; channels and heads too, where `kinds` shall
-    be told: it keeps those that were found, on the dense model, and is added to.
+    """One pass of the model as it is now.
 
-    Raises KickError for a family whose blocks show no channels and no heads.
+    Args:
+        context: The model and its calibration tokens.
+        kinds: The channels and heads of blocks, found on the dense model; what is missing is added. None: of blocks
+            alone.
+        without: Blocks that are skipped.
+
+    Raises:
+        KickError: The blocks of this family show no channels and no heads.
     """
-    model, hold, found = context.opened.model, context.opened.hold, Survey()
+    model, hold, result = context.opened.model, context.opened.hold, Survey()
     inputs = activations.first(model, context.ids, hold=hold)
-    probe = None if kinds is None else few(model, context.ids, hold)
+    probe = None if kinds is None else probe_inputs(model, context.ids, hold)
     for index, block in enumerate(decoder_blocks(model)):
         with hold(index):
             shapes = tuple((matrix.name, matrix.read().shape) for matrix in matrices(block))
-            found.weights[index] = sum(shape.numel() for _, shape in shapes)
+            result.weights[index] = sum(shape.numel() for _, shape in shapes)
             if index in without:
                 continue
             dense = activations.dense_pass(model, block, index, inputs, "norms", keep=True)
             assert dense.outputs is not None
-            found.influence[index] = _influence(inputs.hidden, dense.outputs)
+            result.influence[index] = _influence(inputs.hidden, dense.outputs)
             if kinds is not None and probe is not None:
                 if shapes not in kinds:
                     kinds[shapes] = units(model, index, probe)
                     if not kinds[shapes]:
-                        raise KickError(f"block {index} of {type(model).__name__}: no channels or heads can be told")
-                found.units += _valued(index, block, kinds[shapes], dense.stats)
+                        raise KickError(
+                            f"block {index} of {type(model).__name__}: no channels or heads can be told apart"
+                        )
+                result.units += _valued(index, block, kinds[shapes], dense.stats)
             inputs.hidden = dense.outputs
-    return found
+    return result
 
 
 def _influence(entering: Tensor, leaving: Tensor) -> float:
@@ -89,43 +97,53 @@ def _influence(entering: Tensor, leaving: Tensor) -> float:
 
 def _valued(index: int, block: nn.Module, kinds: tuple[Units, ...], stats: Mapping[str, InputStats]) -> list[Unit]:
     read = {matrix.name: matrix.read() for matrix in matrices(block)}
-    found = []
+    valued = []
     for kind in kinds:
         weight = read[kind.reader].float()
-        told = stats.get(kind.reader) or activations.unseen(weight.shape[1], weight.device)
-        assert told.sq_norms is not None
-        energy = weight.square().sum(0) * told.sq_norms
+        input_stats = stats.get(kind.reader) or activations.unseen(weight.shape[1], weight.device)
+        assert input_stats.sq_norms is not None
+        energy = weight.square().sum(0) * input_stats.sq_norms
         shares = (energy / energy.sum().clamp(min=1e-30)).reshape(kind.groups, -1).sum(1).tolist()
         freed = kind.width // kind.groups * len(weight)
         freed += sum(sum(parts) // kind.groups * read[name].shape[1] for name, parts in kind.producers)
-        found += [Unit(index, kind, group, share, freed) for group, share in enumerate(shares)]
-    return found
+        valued += [Unit(index, kind, group, share, freed) for group, share in enumerate(shares)]
+    return valued
 
 
 def weakest(among: list[Unit], weights: int, gone: Collection[tuple[int, str, int]] = ()) -> list[Unit]:
-    """The units worth least for what they free, until `weights` are free; the last one of a reader stays."""
+    """The units worth least for what they free; the last one of a reader stays.
+
+    Args:
+        among: All units.
+        weights: How many weights should become free, at most.
+        gone: Units that are dropped already, by block, reader and group.
+    """
     left: dict[tuple[int, str], int] = {}
-    open_ones = [one for one in among if (one.block, one.kind.reader, one.group) not in gone]
-    for one in open_ones:
-        left[one.block, one.kind.reader] = left.get((one.block, one.kind.reader), 0) + 1
+    available = [unit for unit in among if (unit.block, unit.kind.reader, unit.group) not in gone]
+    for unit in available:
+        left[unit.block, unit.kind.reader] = left.get((unit.block, unit.kind.reader), 0) + 1
     chosen = []
-    for one in sorted(open_ones, key=lambda one: one.share / one.weights):
-        place = (one.block, one.kind.reader)
-        if one.weights <= weights and left[place] > 1:
-            chosen.append(one)
-            weights -= one.weights
+    for unit in sorted(available, key=lambda unit: unit.share / unit.weights):
+        place = (unit.block, unit.kind.reader)
+        if unit.weights <= weights and left[place] > 1:
+            chosen.append(unit)
+            weights -= unit.weights
             left[place] -= 1
     return chosen
 
 
 def lines_of(chosen: list[Unit]) -> dict[str, StructuredMask]:
-    """What is dropped of every matrix, by its name "block.matrix"."""
+    """What is dropped of every matrix, by its name "block.matrix".
+
+    Args:
+        chosen: Units that go.
+    """
     rows: dict[str, set[int]] = {}
     cols: dict[str, set[int]] = {}
-    for one in chosen:
-        cols.setdefault(f"{one.block}.{one.kind.reader}", set()).update(one.kind.cols(one.group))
-        for name, own in one.kind.rows(one.group).items():
-            rows.setdefault(f"{one.block}.{name}", set()).update(own)
+    for unit in chosen:
+        cols.setdefault(f"{unit.block}.{unit.kind.reader}", set()).update(unit.kind.cols(unit.group))
+        for name, own in unit.kind.rows(unit.group).items():
+            rows.setdefault(f"{unit.block}.{name}", set()).update(own)
     return {
         name: StructuredMask(tuple(sorted(rows.get(name, ()))), tuple(sorted(cols.get(name, ()))))
         for name in rows | cols
@@ -133,29 +151,37 @@ def lines_of(chosen: list[Unit]) -> dict[str, StructuredMask]:
 
 
 def whole_blocks(context: PlannerContext, dropped: Collection[int]) -> dict[str, StructuredMask]:
-    """All matrices of these blocks. Raises KickError where that leaves a block that still does something."""
-    inputs = few(context.opened.model, context.ids, context.opened.hold)
-    found: dict[str, StructuredMask] = {}
+    """Masks that drop all matrices of some blocks.
+
+    Args:
+        context: The model.
+        dropped: Numbers of the blocks.
+
+    Raises:
+        KickError: Such a block would still change what passes through it.
+    """
+    inputs = probe_inputs(context.opened.model, context.ids, context.opened.hold)
+    masks: dict[str, StructuredMask] = {}
     for index in sorted(dropped):
         with context.opened.hold(index):
             own = context.opened.block_matrices(index)
-            found |= {f"{index}.{matrix.name}": StructuredMask(tuple(range(matrix.read().shape[0]))) for matrix in own}
+            masks |= {f"{index}.{matrix.name}": StructuredMask(tuple(range(matrix.read().shape[0]))) for matrix in own}
             _require_identity(context, index, inputs)
-    return found
+    return masks
 
 
 @torch.no_grad()
 def _require_identity(context: PlannerContext, index: int, inputs: activations.Inputs) -> None:
     model = context.opened.model
     block = decoder_blocks(model)[index]
-    kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
-    for matrix, weight in kept:
+    weights = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
+    for matrix, weight in weights:
         matrix.write(torch.zeros_like(weight))
     try:
         with eager_experts(model):
             same = all(torch.equal(out, inputs.hidden[rows].to(out)) for rows, out in inputs.outputs(block, index))
     finally:
-        for matrix, weight in kept:
+        for matrix, weight in weights:
             matrix.write(weight)
     if not same:
         raise KickError(

@@ -60,41 +60,50 @@ def _span(rows: int, groups: int, group: int) -> tuple[int, int]:
     return group * size, (group + 1) * size
 
 
-def _members(parts: Parts, groups: int, wanted: Iterable[int]) -> list[int]:
+def _members(parts: Parts, groups: int, groups_wanted: Iterable[int]) -> list[int]:
     """The rows that belong to the wanted groups."""
-    found: list[int] = []
+    members: list[int] = []
     start = 0
     for rows in parts:
-        for group in wanted:
+        for group in groups_wanted:
             low, high = _span(rows, groups, group)
-            found += range(start + low, start + high)
+            members += range(start + low, start + high)
         start += rows
-    return sorted(found)
+    return sorted(members)
 
 
 @torch.no_grad()
 def units(model: PreTrainedModel, index: int, inputs: Inputs) -> tuple[Units, ...]:
-    """The channels and heads of a block, by forwards of `inputs`, a few tokens of one window; empty where none show."""
+    """The channels and heads of a block, from forwards with some rows zeroed.
+
+    Args:
+        model: With its dense weights.
+        index: Of the block.
+        inputs: A few tokens of one window.
+
+    Returns:
+        One record per reading matrix; empty where none show.
+    """
     probe = _Probe(model, index, inputs)
     config = model.config.get_text_config()
     heads = [int(getattr(config, name, 0) or 0) for name in ("num_attention_heads", "num_key_value_heads")]
-    found = []
+    kinds = []
     for reader in probe.consumers():
         width = reader.read().shape[1]
-        tried = [
+        candidates = [
             Units(reader.name, width, groups, tuple(probe.producers(reader.name, width, groups)))
             for groups in dict.fromkeys((width, *heads))
             if groups > 1 and width % groups == 0
         ]
         # ties go to the finer partition, which comes first
-        best = max(tried, key=lambda one: sum(sum(parts) for _, parts in one.producers), default=None)
+        best = max(candidates, key=lambda one: sum(sum(parts) for _, parts in one.producers), default=None)
         if best is not None and best.producers:
-            found.append(best)
-    return tuple(found)
+            kinds.append(best)
+    return tuple(kinds)
 
 
 class _Probe:
-    """Runs one block with some rows zeroed, and tells whose inputs change. Every such run is made once."""
+    """Runs one block with some rows zeroed, and compares the inputs of its matrices. Every such run is made once."""
 
     def __init__(self, model: PreTrainedModel, index: int, inputs: Inputs) -> None:
         self.model, self.index, self.inputs = model, index, inputs
@@ -116,19 +125,19 @@ class _Probe:
         halves = (half[: groups // 2], half[groups // 2 :])
         for name, matrix in self.matrices.items():
             for parts in _layouts(len(matrix.read()), width, groups) if name != reader else ():
-                if all(self._own(reader, name, groups, parts, some) for some in halves):
+                if all(self._own(reader, name, groups, parts, subset) for subset in halves):
                     yield name, parts
                     break
 
-    def _own(self, reader: str, name: str, groups: int, parts: Parts, some: list[int]) -> bool:
+    def _own(self, reader: str, name: str, groups: int, parts: Parts, subset: list[int]) -> bool:
         """Whether the rows of some groups change nothing of the reader's input but those groups' columns."""
-        before, after = self.plain[reader], self._without(name, tuple(_members(parts, groups, some))).get(reader)
+        before, after = self.plain[reader], self._without(name, tuple(_members(parts, groups, subset))).get(reader)
         if after is None or after.shape != before.shape:  # tokens went to another expert
             return False
         noise = 8 * torch.finfo(before.dtype).eps * before.abs().max()
         changed = (after - before).abs().amax(0) > noise
         mine = torch.zeros_like(changed)
-        mine[_members((len(changed),), groups, some)] = True
+        mine[_members((len(changed),), groups, subset)] = True
         return bool(changed.any() and not (changed & ~mine).any())
 
     def _without(self, name: str, rows: tuple[int, ...]) -> dict[str, Tensor]:
@@ -159,6 +168,12 @@ class _Probe:
         return stats
 
 
-def few(model: PreTrainedModel, ids: Tensor, hold: Hold) -> Inputs:
-    """Inputs enough to see who feeds whom."""
+def probe_inputs(model: PreTrainedModel, ids: Tensor, hold: Hold) -> Inputs:
+    """Inputs that are enough to see which rows feed which columns.
+
+    Args:
+        model: The model.
+        ids: Calibration tokens [windows, length].
+        hold: Keeps a block in memory while it runs.
+    """
     return activations.first(model, ids[:1, :64], hold=hold)

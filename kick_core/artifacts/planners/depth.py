@@ -37,15 +37,16 @@ def plan(context: PlannerContext) -> Generator[PlanProgress, None, LayerPlan]:
     dropped: list[int] = []
     influence: list[float] = []
     while True:
-        found = survey(context, without=dropped)
-        room = target.count(found.total) - sum(found.weights[block] for block in dropped)
-        fitting = [block for block in found.influence if found.weights[block] <= room]
+        result = survey(context, without=dropped)
+        room = target.count(result.total) - sum(result.weights[block] for block in dropped)
+        fitting = [block for block in result.influence if result.weights[block] <= room]
         if not fitting:
             break
-        dropped.append(min(fitting, key=lambda block: found.influence[block]))
-        influence.append(found.influence[dropped[-1]])
-        yield PlanProgress(len(dropped), len(found.weights), f"block {dropped[-1]} goes, influence {influence[-1]:.3g}")
+        dropped.append(min(fitting, key=lambda block: result.influence[block]))
+        influence.append(result.influence[dropped[-1]])
+        note = f"block {dropped[-1]} goes, influence {influence[-1]:.3g}"
+        yield PlanProgress(len(dropped), len(result.weights), note)
     if not dropped:
-        least = min(found.weights.values()) / found.total
+        least = min(result.weights.values()) / result.total
         raise BadRequest(f"{context.recipe.text} drops no block: the smallest is {least:.4g} of the model's matrices")
     return LayerPlan({}, whole_blocks(context, dropped), {"blocks": dropped, "influence": influence})

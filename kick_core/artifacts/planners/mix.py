@@ -43,17 +43,17 @@ def plan(context: PlannerContext) -> Generator[PlanProgress, None, LayerPlan]:
     """One of the choices for every matrix. Raises BadRequest when even the smallest one does not fit the budget."""
     target, options = context.recipe.target, dict(context.recipe.options)
     assert isinstance(target, BitBudget)
-    asked = methods.choices(str(options["choices"]))
+    choices = methods.choices(str(options["choices"]))
     shapes = dict(_shapes(context))
     itemsize = context.opened.model.dtype.itemsize
-    costs = {name: [_bits(choice, shape, itemsize) for choice in asked] for name, shape in shapes.items()}
+    costs = {name: [_bits(choice, shape, itemsize) for choice in choices] for name, shape in shapes.items()}
     bits = np.array(list(costs.values())).sum(axis=0) / sum(shape.weights for shape in shapes.values())
     if bits.min() > target.bits:
-        smallest = asked[int(bits.argmin())].text
+        smallest = choices[int(bits.argmin())].text
         raise BadRequest(
             f"no choice takes {target.bits:.12g} bits a weight or less: {smallest} takes the least, {bits.min():.4g}"
         )
-    database = yield from build(context, asked, keep=options["objective"] != methods.ERROR)
+    database = yield from build(context, choices, keep=options["objective"] != methods.ERROR)
     # what one recipe for all matrices would be: the one with the least error among those that fit
     alone = np.where(bits <= target.bits, database.errors.sum(axis=0), np.inf)
     even = (int(alone.argmin()),) * len(database.names)

@@ -44,48 +44,53 @@ def plan(context: PlannerContext) -> Generator[PlanProgress, None, LayerPlan]:
     assert isinstance(target, Unstructured)
     if context.recipe.options and dict(context.recipe.options)["objective"] == "error":
         raise BadRequest("mop compares models: its objective is perplexity or a task")
-    sought = objective(context)
+    goal = objective(context)
     gone: Branch = ([], [])
     steps: list[dict[str, Any]] = []
     kinds: Kinds = {}
     while True:
-        found = survey(context, kinds)
-        room = target.count(found.total) - freed(gone, found)
-        branches = {name: one for name, one in _branches(found, gone, room).items() if one != gone}
+        result = survey(context, kinds)
+        room = target.count(result.total) - freed(gone, result)
+        branches = {name: branch for name, branch in _branches(result, gone, room).items() if branch != gone}
         if not branches:
             break
-        losses = {name: _look(context, sought, one) for name, one in branches.items()}
+        losses = {name: _look(context, goal, branch) for name, branch in branches.items()}
         took = min(losses, key=lambda name: losses[name])
         gone = branches[took]
         _apply(context, _lines(context, gone))
-        steps.append({"took": took, **{name: sought.shown(loss) for name, loss in losses.items()}})
-        done = freed(gone, found)
-        yield PlanProgress(done, target.count(found.total), f"{took}: {sought.name} {steps[-1][took]:.4g}")
+        steps.append({"took": took, **{name: goal.in_own_unit(loss) for name, loss in losses.items()}})
+        done = freed(gone, result)
+        yield PlanProgress(done, target.count(result.total), f"{took}: {goal.name} {steps[-1][took]:.4g}")
     if not steps:
         raise BadRequest(f"{context.recipe.text} has no room for a single channel or head")
-    facts = {"objective": sought.name, "steps": steps, "blocks": gone[0], "evaluations": sought.asked, **sought.facts}
+    facts = {"objective": goal.name, "steps": steps, "blocks": gone[0], "evaluations": goal.evaluations, **goal.facts}
     return LayerPlan({}, _lines(context, gone), facts)
 
 
-def freed(gone: Branch, found: Survey) -> int:
-    """How many weights a branch is without; what is gone in a dropped block counts once."""
+def freed(gone: Branch, result: Survey) -> int:
+    """How many weights a branch is without; units of a dropped block do not count twice.
+
+    Args:
+        gone: The branch.
+        result: The survey of the model.
+    """
     blocks, units = gone
-    whole = sum(found.weights[block] for block in blocks)
+    whole = sum(result.weights[block] for block in blocks)
     return whole + sum(unit.weights for unit in units if unit.block not in blocks)
 
 
-def _branches(found: Survey, gone: Branch, room: int) -> Mapping[str, Branch]:
+def _branches(result: Survey, gone: Branch, room: int) -> Mapping[str, Branch]:
     """One step further in depth, where there is room for it, and in width."""
     blocks, units = gone
-    here = freed(gone, found)
-    step = min(room, min(found.weights.values()))
-    taken = {(one.block, one.kind.reader, one.group) for one in units}
-    open_ones = [one for one in found.units if one.block not in blocks]
-    further: dict[str, Branch] = {"width": (blocks, [*units, *weakest(open_ones, step, taken)])}
-    deeper = [([*blocks, block], units) for block in found.influence if block not in blocks]
-    fitting = [branch for branch in deeper if freed(branch, found) - here <= room]
+    freed_now = freed(gone, result)
+    step = min(room, min(result.weights.values()))
+    dropped = {(unit.block, unit.kind.reader, unit.group) for unit in units}
+    available = [unit for unit in result.units if unit.block not in blocks]
+    further: dict[str, Branch] = {"width": (blocks, [*units, *weakest(available, step, dropped)])}
+    deeper = [([*blocks, block], units) for block in result.influence if block not in blocks]
+    fitting = [branch for branch in deeper if freed(branch, result) - freed_now <= room]
     if fitting:
-        further["depth"] = min(fitting, key=lambda branch: found.influence[branch[0][-1]])
+        further["depth"] = min(fitting, key=lambda branch: result.influence[branch[0][-1]])
     return further
 
 
@@ -94,9 +99,9 @@ def _lines(context: PlannerContext, gone: Branch) -> dict[str, StructuredMask]:
     return lines_of(units) | whole_blocks(context, blocks)
 
 
-def _look(context: PlannerContext, sought: Objective, branch: Branch) -> float:
+def _look(context: PlannerContext, goal: Objective, branch: Branch) -> float:
     _apply(context, _lines(context, branch))
-    return sought.loss()
+    return goal.loss()
 
 
 def _apply(context: PlannerContext, lines: Mapping[str, StructuredMask]) -> None:

@@ -36,18 +36,23 @@ def plan(context: PlannerContext) -> Generator[PlanProgress, None, LayerPlan]:
     target = context.recipe.target
     assert isinstance(target, Unstructured)
     yield PlanProgress(0, 1, "what channels and heads are worth")
-    found = survey(context, {})
-    chosen = weakest(found.units, target.count(found.total))
+    result = survey(context, {})
+    chosen = weakest(result.units, target.count(result.total))
     if not chosen:
         raise BadRequest(f"{context.recipe.text} has no room for a single channel or head")
-    return LayerPlan({}, lines_of(chosen), {"kept": kept(found, chosen)})
+    return LayerPlan({}, lines_of(chosen), {"kept": kept_units(result, chosen)})
 
 
-def kept(found: Survey, chosen: list[Unit]) -> dict[str, list[int]]:
-    """How many units every reading matrix keeps, and how many it had: "block.matrix" -> [kept, all]."""
+def kept_units(result: Survey, chosen: list[Unit]) -> dict[str, list[int]]:
+    """How many units every reading matrix keeps, and how many it had: "block.matrix" -> [kept, all].
+
+    Args:
+        result: The survey of the model.
+        chosen: Units that go.
+    """
     counts: dict[str, list[int]] = {}
-    for one in found.units:
-        counts.setdefault(f"{one.block}.{one.kind.reader}", [one.kind.groups, one.kind.groups])
-    for one in chosen:
-        counts[f"{one.block}.{one.kind.reader}"][0] -= 1
+    for unit in result.units:
+        counts.setdefault(f"{unit.block}.{unit.kind.reader}", [unit.kind.groups, unit.kind.groups])
+    for unit in chosen:
+        counts[f"{unit.block}.{unit.kind.reader}"][0] -= 1
     return counts
