@@ -18,9 +18,15 @@ SCHEMA = 1
 
 
 def canonical(payload: object) -> str:
-    """Canonical JSON: sorted keys, no spaces, ASCII. NaN and infinities raise ValueError.
+    """Canonical JSON: sorted keys, no spaces, ASCII.
 
-    Numbers that are not whole must come as text ("0.5"): 0.1 + 0.2 and 0.3 would be two keys.
+    Fractional numbers must come as text ("0.5"): 0.1 + 0.2 and 0.3 would be two keys.
+
+    Args:
+        payload: JSON values, mappings and tuples.
+
+    Raises:
+        TypeError: There is a float, or a name that is no text.
     """
     _refuse_floats(payload)
     return json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -43,18 +49,31 @@ def _refuse_floats(payload: object) -> None:
 
 
 def key(kind: str, payload: Mapping[str, Any]) -> str:
-    """The tagged key of a payload, e.g. `weights1-3fa9…` (40 hexadecimal digits of its SHA-256)."""
+    """The tagged key of a payload, e.g. `weights1-3fa9…`: 40 hexadecimal digits of its SHA-256.
+
+    Args:
+        kind: The tag.
+        payload: Everything that can change the bytes that the key names.
+    """
     digest = hashlib.sha256(canonical({"kind": kind, "schema": SCHEMA, "payload": payload}).encode())
     return f"{kind}{SCHEMA}-{digest.hexdigest()[:40]}"
 
 
 def sha256_text(text: str) -> str:
-    """SHA-256 of UTF-8 text, in hexadecimal."""
+    """SHA-256 of a text in UTF-8, in hexadecimal.
+
+    Args:
+        text: Any.
+    """
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Args:
+        path: The file.
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -62,8 +81,10 @@ def sha256_file(path: Path) -> str:
 def fingerprint(files: Iterable[Path], *, memo: dict[str, str] | None = None) -> str:
     """One hash over (name, SHA-256) of files: a model's or a data set's identity, whatever its path is.
 
-    `memo` maps `inode:size:mtime_ns:ctime_ns` to a SHA-256 that was computed before; it is added to. A file
-    edited in place changes its times, so it is hashed anew.
+    Args:
+        files: In any order.
+        memo: `device:inode:size:mtime_ns:ctime_ns` -> SHA-256 that was computed before; it is added to. A file edited
+            in place changes its times, so it is hashed anew.
     """
     rows = []
     for path in sorted(files, key=lambda path: path.name):

@@ -1,4 +1,4 @@
-"""When, where, and with which versions: what every card says about its making."""
+"""When, where, and with which versions: the part of every card that says how it came to be."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def now() -> str:
 
 
 def host() -> str:
-    """The name of this machine: where on a cluster something was made."""
+    """The name of this machine: where on a cluster something was computed."""
     return platform.node()
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
+    """Versions of the packages that decide the numbers."""
     return dict(_versions())
 
 

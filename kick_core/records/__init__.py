@@ -1,4 +1,4 @@
-"""What the cache holds, as frozen records: examples, raw outputs, verdicts, block reports and cards.
+"""The cache's contents as frozen records: examples, raw outputs, verdicts, block reports and cards.
 
 Outputs are raw and kept for ever; verdicts are derived from them again whenever a scorer changes. A verdict
 without a score (`None`) means "not judged" and never counts as wrong.

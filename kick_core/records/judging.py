@@ -9,12 +9,20 @@ from kick_core.records.json_record import JsonRecord
 
 @dataclass(frozen=True, slots=True)
 class Question(JsonRecord):
-    """One question to a judge, whole: what it was shown and whose answer that was.
+    """One question to a judge, whole: what it reads and whose answer that is.
 
-    `key` names everything that can change the reply (judge, words, order, repeat), so equal keys are asked
-    once. `subject` is "recipe", "dense" or a control ("null", "injection", "same"); `order` is "alone", "dense
-    first" or "dense second"; `turn` and `repeat` count from 1. `cut` marks an answer that was shortened,
-    `defused` one whose chat-template tokens were broken up.
+    Attributes:
+        key: Names everything that can change the reply (judge, words, order, repeat), so equal keys are asked once.
+        subject: "recipe", "dense" or a control ("null", "injection", "same").
+        example: The example's id.
+        turn: Of a dialogue, from 1.
+        order: "alone", "dense first" or "dense second".
+        repeat: From 1.
+        form: The name of the prompt.
+        system: The system message.
+        user: The user's message.
+        cut: Whether an answer in it was shortened.
+        defused: Whether chat-template tokens in an answer were broken up.
     """
 
     key: str
@@ -32,10 +40,15 @@ class Question(JsonRecord):
 
 @dataclass(frozen=True, slots=True)
 class Reply(JsonRecord):
-    """What a judge said to the question `key`, raw. Verdicts are read out of it again and again.
+    """A judge's reply, raw. Verdicts are read out of it again and again.
 
-    `stop` is the endpoint's finish reason, `model` the name that the endpoint gives itself; tokens are the
-    endpoint's own count, 0 where it gives none.
+    Attributes:
+        key: Of the question.
+        text: As it was generated.
+        stop: The endpoint's finish reason.
+        model: The name that the endpoint gives itself.
+        prompt_tokens: By the endpoint's own count; 0 where it gives none.
+        tokens: Likewise, of the reply.
     """
 
     key: str
@@ -48,9 +61,25 @@ class Reply(JsonRecord):
 
 @dataclass(frozen=True, slots=True)
 class JudgingCard(JsonRecord):
-    """One run shown to one judge in one style, beside dense. `replies` is the judge's key in the store.
+    """One run judged by one judge in one style, beside dense.
 
-    `judge`, `host`, `temperature` (as text; None: the endpoint's own) and `max_tokens` say who judged and how.
+    Attributes:
+        key: The content key.
+        replies: The judge's key in the store.
+        judge: The judge's model name.
+        host: Of its endpoint.
+        temperature: As text; None: the endpoint's own.
+        max_tokens: Of a reply.
+        style: As `--style` takes it.
+        as_published: Whether the published prompts were used as they are.
+        wording: A hash of all words around the answers.
+        task: Of the run.
+        model: Of the run.
+        fingerprint: SHA-256 of the model's files.
+        recipe: Of the run.
+        run: The run's key.
+        dense_run: The key of dense's run on the same examples.
+        created: UTC, ISO 8601.
     """
 
     key: str

@@ -75,24 +75,24 @@ def database_faults(folder: Path, *, deep: bool) -> list[str]:
     if not path.exists():
         return []
     disk = PlainDisk(str(folder))
-    found: list[str] = []
+    problems: list[str] = []
     try:
         with closing(sqlite3.connect(path, timeout=60)) as database:
             (sound,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if sound != "ok":
-                found.append(f"its structure is damaged ({sound.splitlines()[0]})")
+                problems.append(f"its structure is damaged ({sound.splitlines()[0]})")
             if database.execute("SELECT 1 FROM Cache WHERE raw IS NOT 1 LIMIT 1").fetchone():
-                found.append("it holds a row that this program did not write")
+                problems.append("it holds a row that this program did not write")
             rows = database.execute("SELECT key, raw, mode, filename, value FROM Cache") if deep else ()
             for key, raw, mode, filename, value in rows:
                 try:
                     disk.get(key, raw)
                     disk.fetch(mode, filename, value, False)
                 except KickError as error:
-                    found.append(f"{str(key)[:80]!r}: {error}")
+                    problems.append(f"{str(key)[:80]!r}: {error}")
     except sqlite3.DatabaseError as error:
-        found.append(f"it is no output database ({error})")
-    return found
+        problems.append(f"it is no output database ({error})")
+    return problems
 
 
 def database_keys(folder: Path) -> set[str] | None:

@@ -62,9 +62,16 @@ _REPLY = pa.schema(
 
 
 def cards(store: Store) -> list[JudgingCard]:
-    """The cards of all judgings, oldest first."""
-    found = [_card(store.folder("judgments", key) / "judging.json") for key in store.keys("judgments")]
-    return sorted((card for card in found if card), key=lambda card: (card.created, card.key))
+    """The cards of all judgings, oldest first.
+
+    Args:
+        store: The cache.
+
+    Raises:
+        KickError: A card is damaged.
+    """
+    judgings = [_card(store.folder("judgments", key) / "judging.json") for key in store.keys("judgments")]
+    return sorted((card for card in judgings if card), key=lambda card: (card.created, card.key))
 
 
 def _card(path: Path) -> JudgingCard | None:
@@ -77,19 +84,33 @@ def _card(path: Path) -> JudgingCard | None:
 
 
 def card(store: Store, key: str) -> JudgingCard:
-    """The card of one judging. Raises KickError when there is none."""
-    found = _card(store.folder("judgments", key) / "judging.json")
-    if found is None:
+    """The card of one judging.
+
+    Args:
+        store: The cache.
+        key: Of the judging.
+
+    Raises:
+        KickError: There is none, or it is damaged.
+    """
+    judging = _card(store.folder("judgments", key) / "judging.json")
+    if judging is None:
         raise KickError(f"no judging {key!r} in {store.root}")
-    return found
+    return judging
 
 
 def questions(store: Store, key: str, *, words: bool = True) -> list[Question]:
-    """Everything that a judging asked, each question once; without the prompts' words it is read faster."""
+    """All questions of a judging, each once.
+
+    Args:
+        store: The cache.
+        key: Of the judging.
+        words: Read the prompts' words too, which takes longer.
+    """
     columns = None if words else [name for name in _QUESTION.names if name not in ("system", "user")]
     rows = (row for path in sealed(store, "judgments", key) for row in read(path, columns))
-    found = (Question.from_json(row if words else row | {"system": "", "user": ""}) for row in rows)
-    return list({_place(question): question for question in found}.values())
+    records = (Question.from_json(row if words else row | {"system": "", "user": ""}) for row in rows)
+    return list({_place(question): question for question in records}.values())
 
 
 def _place(question: Question) -> tuple[Any, ...]:
@@ -98,39 +119,61 @@ def _place(question: Question) -> tuple[Any, ...]:
 
 
 def replies(store: Store, judge: str) -> dict[str, Reply]:
-    """Question key -> what the judge said, all sealed replies."""
+    """Question key -> reply, of all sealed replies.
+
+    Args:
+        store: The cache.
+        judge: The judge's key.
+    """
     rows = (row for path in sealed(store, "replies", judge) for row in read(path))
     return {reply.key: reply for reply in map(Reply.from_json, rows)}
 
 
 def sealed(store: Store, section: str, key: str) -> list[Path]:
-    """The sealed files of a judging or a judge. They never change under one name."""
+    """The sealed files of a judging or a judge. They never change under one name.
+
+    Args:
+        store: The cache.
+        section: "judgments" or "replies".
+        key: Of the judging or the judge.
+    """
     return sorted(path for path in store.folder(section, key).glob("*.parquet") if _SEALED.fullmatch(path.name))
 
 
 def known(store: Store, judge: str) -> frozenset[str]:
-    """The keys of all questions that have a reply, sealed or left behind by a kill. For a forecast."""
+    """The keys of all questions that have a reply, sealed or left behind by a kill. For a forecast.
+
+    Args:
+        store: The cache.
+        judge: The judge's key.
+    """
     live = store.live(judge)
-    said: list[Reply] = []
+    recorded: list[Reply] = []
     if live.exists():
         try:
             with open_cache(live) as cache:
-                said = _recorded(cache)
+                recorded = _recorded(cache)
         except DamagedRow:
-            said = []
-    return frozenset(replies(store, judge)) | {reply.key for reply in said}
+            recorded = []
+    return frozenset(replies(store, judge)) | {reply.key for reply in recorded}
 
 
 # --- writing -----------------------------------------------------------------------------------------------
 
 
-def keep_questions(store: Store, card: JudgingCard, asked: Sequence[Question]) -> None:
-    """Keep a judging's card and questions, before they are asked. What is there already stays as it is."""
+def keep_questions(store: Store, card: JudgingCard, new_questions: Sequence[Question]) -> None:
+    """Store a judging's card and questions, before they are sent. What is there already stays as it is.
+
+    Args:
+        store: The cache.
+        card: Of the judging.
+        new_questions: Those of its questions that are to be sent now.
+    """
     folder = store.folder("judgments", card.key)
-    there = {_place(question) for question in questions(store, card.key, words=False)}
-    new = [question.to_json() for question in asked if _place(question) not in there]
-    if new:
-        data = parquet(new, _QUESTION)
+    stored = {_place(question) for question in questions(store, card.key, words=False)}
+    rows = [question.to_json() for question in new_questions if _place(question) not in stored]
+    if rows:
+        data = parquet(rows, _QUESTION)
         replace_file(folder / f"asked-{checksum(data)}.parquet", data)
     if not (folder / "judging.json").exists():
         replace_file(folder / "judging.json", seal_json(card.to_json()))
@@ -138,7 +181,7 @@ def keep_questions(store: Store, card: JudgingCard, asked: Sequence[Question]) -
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """A judge who is being asked: the keys of all replies there are, and a place for new ones."""
+    """A judging in progress: the keys of all replies there are, and a place for new ones."""
 
     store: Store
     judge: str
@@ -146,7 +189,14 @@ class Recorder:
     known: frozenset[str]
 
     def record(self, reply: Reply) -> None:
-        """Keep one reply durably; it was paid for."""
+        """Store one reply durably; it was paid for.
+
+        Args:
+            reply: As it arrived.
+
+        Raises:
+            KickError: It cannot be written.
+        """
         try:
             self.cache.set(reply.key, reply.to_json())
         except (sqlite3.DatabaseError, OSError) as error:
@@ -154,8 +204,8 @@ class Recorder:
 
     def seal(self) -> None:
         """Write all recorded replies as one part."""
-        there = replies(self.store, self.judge)
-        rows = [reply.to_json() for reply in _recorded(self.cache) if reply.key not in there]
+        sealed_replies = replies(self.store, self.judge)
+        rows = [reply.to_json() for reply in _recorded(self.cache) if reply.key not in sealed_replies]
         if rows:
             data = parquet(rows, _REPLY)
             replace_file(self.store.folder("replies", self.judge) / f"part-{checksum(data)}.parquet", data)
@@ -163,29 +213,34 @@ class Recorder:
 
 def _recorded(cache: Any) -> list[Reply]:
     """The replies in a live database, sorted by key; damaged rows count as absent."""
-    found = []
+    recorded = []
     for key in sorted(cache):
         try:
-            found.append(Reply.from_json(cache.get(key)))
+            recorded.append(Reply.from_json(cache.get(key)))
         except (DamagedRow, ValueError, TypeError, AttributeError):
             continue
-    return found
+    return recorded
 
 
 @contextmanager
 def recorder(store: Store, judge: str) -> Iterator[Recorder]:
-    """Take the right to ask a judge; another process that asks the same one waits. Seals what was said at the
-    end, whatever ended it. After a kill the live database is there, and the next asking seals it.
+    """Take the right to query a judge; another process that queries the same one waits.
+
+    Seals the replies at the end, whatever ended it. After a kill the live database is there, and the next run seals it.
+
+    Args:
+        store: The cache.
+        judge: The judge's key.
     """
     with locked(store.lock_path(judge)):
         live = store.live(judge)
         cache = open_live(store, judge)
-        said = _recorded(cache)
-        known = frozenset(replies(store, judge)) | {reply.key for reply in said}
-        made = Recorder(store, judge, cache, known)
+        recorded = _recorded(cache)
+        known = frozenset(replies(store, judge)) | {reply.key for reply in recorded}
+        open_recorder = Recorder(store, judge, cache, known)
         try:
-            yield made
+            yield open_recorder
         finally:
-            made.seal()
+            open_recorder.seal()
             cache.close()
         shutil.rmtree(live, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Which model was tuned from which, as the user said it: `tuned.json`, fingerprint -> fingerprint.
+"""Which model was fine-tuned from which, as the user stated it: `tuned.json`, fingerprint -> fingerprint.
 
-No file of a model tells this for certain: base models ship chat templates too, and a name is only a name.
+No file of a model says this for certain: base models ship chat templates too, and a name is only a name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ FILE = "tuned.json"
 
 
 def tuned_from(store: Store) -> dict[str, str]:
-    """Fingerprint of a tuned model -> that of its base. Raises KickError when the file is damaged."""
+    """Fingerprint of a tuned model -> that of its base.
+
+    Args:
+        store: The cache.
+
+    Raises:
+        KickError: The file is damaged.
+    """
     try:
         return {tuned: str(base) for tuned, base in read_sealed_json(store.root / FILE).items()}
     except FileNotFoundError:
@@ -27,7 +34,16 @@ def tuned_from(store: Store) -> dict[str, str]:
 
 
 def set_base_model(store: Store, tuned: str, base: str) -> None:
-    """Keep that one model was tuned from another. Raises BadRequest when that would be a circle."""
+    """Record that one model was tuned from another.
+
+    Args:
+        store: The cache.
+        tuned: The fingerprint of the tuned model.
+        base: The fingerprint of its base.
+
+    Raises:
+        BadRequest: That would be a circle.
+    """
     with locked(store.lock_path("tuned")):
         known = tuned_from(store) | {tuned: base}
         chain, at = {tuned}, base

@@ -26,9 +26,9 @@ NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "ceph", "beegfs", "glusterfs"
 
 def file_system(path: Path) -> str:
     """The type of the file system that holds `path`, or would hold it."""
-    there = path.resolve()
-    found = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
-    return next((found[place] for place in (there, *there.parents) if place in found), "")
+    resolved = path.resolve()
+    types = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
+    return next((types[place] for place in (resolved, *resolved.parents) if place in types), "")
 
 
 def refuse_network(folder: Path) -> None:

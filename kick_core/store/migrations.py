@@ -1,4 +1,4 @@
-"""What the layout on disk was before, and how it becomes the next one. A migration that is killed is done again."""
+"""Earlier layouts on disk, and how each becomes the next one. A migration that is killed is run again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _seal(path: Path, *, wrap: str = "") -> None:
 
 
 def _shared_masks(root: Path) -> None:
-    """2 -> 3: artifacts may share the files of nested masks, which programs before take for damage."""
+    """2 -> 3: artifacts may share the files of nested masks, which earlier programs would take for damage."""
 
 
 MIGRATIONS: Mapping[int, Callable[[Path], None]] = {1: _sums_everywhere, 2: _shared_masks}

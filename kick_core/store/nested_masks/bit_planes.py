@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from kick_core.store.files import Damaged
 from kick_core.store.tensor_header import read_header
 
-_LADDER = "ladder"
+_SERIES = "ladder"
 """The metadata of a shared file: its artifacts, the one that keeps most first, and the header of their mask files."""
 
 _CHUNK = 1 << 16
@@ -32,54 +32,74 @@ _CHUNK = 1 << 16
 
 
 def above(levels: Any, level: int) -> Any:
-    """Where `levels` are above `level`: uint8 [bits, ...], bit planes from the lowest on -> uint8 [...], packed alike.
+    """Where levels are above a level.
 
-    Arrays of numpy and of torch, on any device.
+    Args:
+        levels: Bit planes from the lowest on, uint8 [bits, ...], packed as masks are; an array of numpy or torch.
+        level: The number of a mask in its series.
+
+    Returns:
+        The mask, uint8 [...], packed alike.
     """
-    found = levels[0] & 0
+    mask = levels[0] & 0
     for bit in range(len(levels)):
         if level >> bit & 1:
-            found &= levels[bit]
+            mask &= levels[bit]
         else:
-            found |= levels[bit]
-    return found
+            mask |= levels[bit]
+    return mask
 
 
 def tensors(path: Path, key: str, framework: str, mask_of: str | None = None) -> dict[str, Any]:
-    """The tensors of a block's file as the artifact `key` was made of them: from a shared one, this artifact's masks.
+    """The tensors of a block's file as the artifact was built with them: of a shared file, this artifact's masks.
 
-    `framework` "pt" or "np". `mask_of` a linear: no more than its mask is read. Raises Damaged.
+    Args:
+        path: The block's file.
+        key: Of the artifact.
+        framework: "pt" or "np".
+        mask_of: A linear, of which no more than the mask is read; None: everything.
+
+    Raises:
+        Damaged: The file is no safetensors file, or a shared one without this artifact's masks.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework) as file:
-            ladder = (file.metadata() or {}).get(_LADDER)
-            wanted = file.keys() if mask_of is None else {f"{mask_of}.mask", f"{mask_of}.levels"} & {*file.keys()}
-            found = {name: file.get_tensor(name) for name in wanted}
+            series = (file.metadata() or {}).get(_SERIES)
+            names = file.keys() if mask_of is None else {f"{mask_of}.mask", f"{mask_of}.levels"} & {*file.keys()}
+            tensors_by_name = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise Damaged(f"{path} is no whole safetensors file ({error}): `kick verify --deep` sets it aside") from error
-    if ladder is None:
-        return found
-    level = _level(ladder, key)
-    return {f"{name.removesuffix('.levels')}.mask": above(part, level) for name, part in found.items()}
+    if series is None:
+        return tensors_by_name
+    level = _level(series, key)
+    return {f"{name.removesuffix('.levels')}.mask": above(part, level) for name, part in tensors_by_name.items()}
 
 
-def _level(ladder: str, key: str) -> int:
+def _level(series: str, key: str) -> int:
     try:
-        return list(json.loads(ladder)["keys"]).index(key)
+        return list(json.loads(series)["keys"]).index(key)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"a file of nested masks does not tell which is that of {key}: `kick verify --deep`") from error
 
 
 def keys(path: Path) -> list[str]:
-    """The artifacts whose masks a shared file holds; [] of any other file."""
+    """The artifacts whose masks a shared file holds; [] of any other file.
+
+    Args:
+        path: The block's file.
+    """
     with open(path, "rb") as file:
         return _keys(_header(file))
 
 
 def holds_masks(path: Path) -> bool:
-    """Whether a block's file holds nothing but masks, its own or those of several artifacts."""
+    """Whether a block's file holds nothing but masks, its own or those of several artifacts.
+
+    Args:
+        path: The block's file.
+    """
     with open(path, "rb") as file:
         header = _header(file)
     names = [name for name in header if name != "__metadata__"]
@@ -87,7 +107,15 @@ def holds_masks(path: Path) -> bool:
 
 
 def size(file: BinaryIO, key: str) -> int | None:
-    """How many bytes an open file must have to be whole; None where it is not a shared one that holds `key`."""
+    """How many bytes an open file must have to be whole.
+
+    Args:
+        file: At any place; afterwards at its data.
+        key: Of the artifact that it should belong to.
+
+    Returns:
+        None where it is not a shared file with this artifact's masks.
+    """
     file.seek(0)
     header = _header(file)
     if key not in _keys(header):
@@ -101,7 +129,7 @@ def size(file: BinaryIO, key: str) -> int | None:
 
 def _keys(header: Mapping[str, Any]) -> list[str]:
     try:
-        return [str(key) for key in json.loads(header["__metadata__"][_LADDER])["keys"]]
+        return [str(key) for key in json.loads(header["__metadata__"][_SERIES])["keys"]]
     except (KeyError, ValueError, TypeError, RecursionError):
         return []
 
@@ -115,7 +143,14 @@ def _header(file: BinaryIO) -> dict[str, Any]:
 
 
 def pack(files: Mapping[str, bytes]) -> bytes | None:
-    """One file for the mask files of several artifacts, by key; None where they hold something else or do not nest."""
+    """One file for the mask files of several artifacts.
+
+    Args:
+        files: Key -> the bytes of its file.
+
+    Returns:
+        The bytes of the shared file; None where the files hold something else, or masks that do not nest.
+    """
     from safetensors.numpy import save
 
     heads = {_split(data)[0] for data in files.values()}
@@ -126,25 +161,33 @@ def pack(files: Mapping[str, bytes]) -> bytes | None:
     if {len(data) for data in masks.values()} != {sum(map(math.prod, shapes.values()))}:
         return None
     order = sorted(masks, key=lambda key: (-int(np.bitwise_count(masks[key]).sum(dtype=np.int64)), key))
-    planes = _counted([masks[key] for key in order])
+    planes = _count_planes([masks[key] for key in order])
     ends = np.cumsum([0, *map(math.prod, shapes.values())]).tolist()
     parts = {
         f"{name.removesuffix('.mask')}.levels": np.ascontiguousarray(planes[:, start:end]).reshape(-1, *shape)
         for (name, shape), (start, end) in zip(shapes.items(), pairwise(ends), strict=True)
     }
     # one entry: the library writes several in no fixed order
-    about = json.dumps({"keys": order, "masks": heads.pop().decode()})
-    packed: bytes = save(parts, {_LADDER: about})
+    description = json.dumps({"keys": order, "masks": heads.pop().decode()})
+    packed: bytes = save(parts, {_SERIES: description})
     return packed if all(unfold(packed, key) == data for key, data in files.items()) else None
 
 
 def unfold(packed: bytes, key: str) -> bytes:
-    """The mask file of one artifact, as it was before it was packed. Raises Damaged."""
+    """The mask file of one artifact, as it was before it was packed.
+
+    Args:
+        packed: The bytes of the shared file.
+        key: Of the artifact.
+
+    Raises:
+        Damaged: It holds no masks of this artifact.
+    """
     head, data = _split(packed)
     try:
         header = json.loads(head)
-        ladder = json.loads(header["__metadata__"][_LADDER])
-        level, masks = ladder["keys"].index(key), ladder["masks"].encode()
+        series = json.loads(header["__metadata__"][_SERIES])
+        level, masks = series["keys"].index(key), series["masks"].encode()
         parts = []
         for name in _shapes(masks) or ():
             fact = header[f"{name.removesuffix('.mask')}.levels"]
@@ -172,15 +215,18 @@ def _shapes(head: bytes) -> dict[str, tuple[int, ...]] | None:
         return None
 
 
-def _counted(masks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """In how many of the masks every bit is set: packed bits [bytes] each -> bit planes [bits, bytes]."""
-    found = np.zeros((len(masks).bit_length(), len(masks[0])), np.uint8)
-    for start in range(0, found.shape[1], _CHUNK):
-        part = found[:, start : start + _CHUNK]
+def _count_planes(masks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """In how many of the masks every bit is set: packed bits [bytes] each -> bit planes [bits, bytes].
+
+    A ripple-carry adder over whole bytes: the planes are a counter per bit, and every mask is added to all of them.
+    """
+    planes = np.zeros((len(masks).bit_length(), len(masks[0])), np.uint8)
+    for start in range(0, planes.shape[1], _CHUNK):
+        part = planes[:, start : start + _CHUNK]
         for mask in masks:
             carry = mask[start : start + _CHUNK]
             for plane in part:
                 over = plane & carry
                 plane ^= carry
                 carry = over
-    return found
+    return planes

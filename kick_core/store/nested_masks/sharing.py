@@ -29,7 +29,13 @@ from kick_core.store.nested_masks import bit_planes
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """One block of a series is done."""
+    """One block of a series is done.
+
+    Attributes:
+        masks: How many artifacts share it now.
+        block: Its number.
+        blocks: How many there are.
+    """
 
     masks: int
     block: int
@@ -37,34 +43,48 @@ class Shared:
 
 
 def find(store: Store) -> list[list[str]]:
-    """The keys of artifacts that differ in nothing but the ratio that was asked for.
+    """The keys of artifacts that differ in nothing but the requested ratio, series by series.
 
     Only where masks are nested by the way they are chosen: without data, or all from the dense model's activations.
-    From block to block of a pruned model every ratio sees other activations.
+    From block to block of a pruned model every ratio reads other activations.
+
+    Args:
+        store: The cache.
     """
     series: dict[str, list[str]] = defaultdict(list)
     for card in weight_artifacts.cards(store):
         with suppress(KickError, OSError):  # a recipe of a newer program, or removed while we look
-            if (alike := _alike(card)) and bit_planes.holds_masks(weight_artifacts.block_path(store, card.key, 0)):
-                series[alike].append(card.key)
+            if (group := _series_key(card)) and bit_planes.holds_masks(weight_artifacts.block_path(store, card.key, 0)):
+                series[group].append(card.key)
     return [sorted(keys) for _, keys in sorted(series.items())]
 
 
-def _alike(card: Card) -> str:
+def _series_key(card: Card) -> str:
     """What the artifacts of a series have in common; empty where an artifact belongs to none."""
-    recipe, seen = parse(card.recipe), card.calibration
-    if not isinstance(recipe.target, Unstructured) or recipe.then or (seen and seen.get("propagate") != "dense"):
+    recipe, calibration = parse(card.recipe), card.calibration
+    if (
+        not isinstance(recipe.target, Unstructured)
+        or recipe.then
+        or (calibration and calibration.get("propagate") != "dense")
+    ):
         return ""
-    asked = {name: fact for name, fact in card.resolved.items() if name != "target"}
-    tokens = seen.get("ids") if seen else None
-    return json.dumps([card.fingerprint, card.dtype, card.decoder, recipe.method, asked, tokens], sort_keys=True)
+    settings = {name: fact for name, fact in card.resolved.items() if name != "target"}
+    tokens = calibration.get("ids") if calibration else None
+    return json.dumps([card.fingerprint, card.dtype, card.decoder, recipe.method, settings, tokens], sort_keys=True)
 
 
 def share(store: Store, among: Collection[str] | None = None) -> Iterator[Shared]:
-    """Let every series share its files where that takes less space (`among`: only those with one of these keys).
+    """Let every series share its files where that takes less space.
 
     What is damaged, busy, removed meanwhile or not ours to change is left as it is, and so is the rest when there is
     no space for one more block: nothing depends on it.
+
+    Args:
+        store: The cache.
+        among: Only series with one of these keys; None: all.
+
+    Yields:
+        A record per block.
     """
     for keys in find(store):
         if among is None or not set(among).isdisjoint(keys):
@@ -73,9 +93,9 @@ def share(store: Store, among: Collection[str] | None = None) -> Iterator[Shared
 
 
 def _share(store: Store, keys: Sequence[str]) -> Iterator[Shared]:
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for key in keys:  # neither removed nor made again while their files are replaced
-            held.enter_context(locked(store.lock_path(key), timeout=0))
+            locks.enter_context(locked(store.lock_path(key), timeout=0))
         blocks, changed = weight_artifacts.card(store, keys[0]).blocks, False
         for block in range(blocks):
             changed |= _share_block({key: weight_artifacts.block_path(store, key, block) for key in keys}, store, block)
@@ -86,15 +106,15 @@ def _share(store: Store, keys: Sequence[str]) -> Iterator[Shared]:
 
 def _share_block(paths: Mapping[str, Path], store: Store, block: int) -> bool:
     """Whether a file was replaced."""
-    named = {key: set(bit_planes.keys(path)) for key, path in paths.items()}
-    if _shared_well(paths, named) or (len(paths) < 3 and not any(named.values())):
+    series_keys = {key: set(bit_planes.keys(path)) for key, path in paths.items()}
+    if _shared_well(paths, series_keys) or (len(paths) < 3 and not any(series_keys.values())):
         return False
     files = {key: weight_artifacts.as_made(store, key, block) for key in paths}
     packed = bit_planes.pack(files)
     if packed is None or len(packed) >= sum(map(len, files.values())):
-        for key in (key for key in paths if named[key]):
+        for key in (key for key in paths if series_keys[key]):
             replace_file(paths[key], files[key])
-        return any(named.values())
+        return any(series_keys.values())
     first, *others = paths.values()
     if free_bytes(first) < len(packed) or not _can_link(first):
         return False
@@ -104,19 +124,19 @@ def _share_block(paths: Mapping[str, Path], store: Store, block: int) -> bool:
     return True
 
 
-def _shared_well(paths: Mapping[str, Path], named: Mapping[str, set[str]]) -> bool:
+def _shared_well(paths: Mapping[str, Path], series_keys: Mapping[str, set[str]]) -> bool:
     """Whether all have one file already, with no more bits a weight than they need."""
     inodes = {(facts.st_dev, facts.st_ino) for facts in map(os.stat, paths.values())}
-    there = next(iter(named.values()))
-    return len(inodes) == 1 and there >= set(paths) and len(there).bit_length() == len(paths).bit_length() < len(paths)
+    keys = next(iter(series_keys.values()))
+    return len(inodes) == 1 and keys >= set(paths) and len(keys).bit_length() == len(paths).bit_length() < len(paths)
 
 
-def _beside(path: Path) -> Path:
+def _staging_path(path: Path) -> Path:
     return path.parent / f".{path.name}.{uuid.uuid4().hex}"
 
 
 def _can_link(path: Path) -> bool:
-    probe = _beside(path)
+    probe = _staging_path(path)
     try:
         os.link(path, probe)
     except OSError:
@@ -126,8 +146,8 @@ def _can_link(path: Path) -> bool:
 
 
 def _link(shared: Path, path: Path) -> None:
-    """Let `path` be another name of `shared`, in one step."""
-    staged = _beside(path)
+    """Make `path` another name of `shared`, in one step."""
+    staged = _staging_path(path)
     try:
         os.link(shared, staged)
         fault_injection.point(f"{path.name}: linked")
