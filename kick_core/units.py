@@ -1,4 +1,4 @@
-"""Bytes, durations and scores as people read them: the one place for the command line, the explorer and reports."""
+"""Numbers, bytes, durations and scores as people read them, on the command line, in the explorer and in reports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import math
 
 MISSING = "–"
 """What stands where nothing was measured."""
+
+
+def count_text(count: int, noun: str) -> str:
+    """A number of things: `1 example`, `14,042 examples`.
+
+    Args:
+        count: How many.
+        noun: Their name in the singular, with a regular plural.
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def bytes_text(count: float) -> str:

@@ -17,6 +17,7 @@ from kick_core.errors import KickError, nearest
 from kick_core.judging import Caller, Endpoint, Failure, Judge, JudgeCost, Judging, Pair, Price, Style, styles
 from kick_core.records import Progress, Reply
 from kick_core.store import Store, judgments, open_store, results
+from kick_core.units import count_text
 
 
 def run(args: Namespace) -> int:
@@ -88,9 +89,9 @@ def _show_plan(plan: JudgeCost, who: Judge, at: Endpoint) -> None:
     """The forecast, on standard error: standard output is for the results."""
     cost = "" if plan.cost is None else f", cost at most {plan.cost:.2f}"
     print(
-        f"kick: {plan.calls} calls to {printing.clean(who.model)} at {printing.clean(at.host)} "
-        f"({plan.questions} questions, {plan.answered} answered already): about {plan.tokens_read:,} tokens read, "
-        f"at most {plan.tokens_written:,} written{cost}",
+        f"kick: {count_text(plan.calls, 'call')} to {printing.clean(who.model)} at {printing.clean(at.host)} "
+        f"({count_text(plan.questions, 'question')}, {plan.answered:,} answered already): "
+        f"about {plan.tokens_read:,} tokens read, at most {plan.tokens_written:,} written{cost}",
         file=sys.stderr,
     )
     if at.in_the_clear:

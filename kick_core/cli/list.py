@@ -7,7 +7,7 @@ from argparse import Namespace
 from kick_core.cli import printing
 from kick_core.records import Card, RunCard
 from kick_core.store import Store, open_store, results, weight_artifacts
-from kick_core.units import bytes_text
+from kick_core.units import bytes_text, count_text
 
 
 def run(args: Namespace) -> int:
@@ -20,7 +20,7 @@ def run(args: Namespace) -> int:
         documents = [card.to_json() | {"n": n} for card, n in runs]
         printing.document({"cache": str(store.root), "artifacts": artifacts, "runs": documents})
         return 0
-    print(f"{store.root}: {len(cards)} artifacts, {len(runs)} runs")
+    print(f"{store.root}: {count_text(len(cards), 'artifact')}, {count_text(len(runs), 'run')}")
     printing.table(
         ("artifact", "model", "recipe", "bits/weight", "on disk", "dense copy"),
         (

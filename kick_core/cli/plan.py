@@ -9,7 +9,7 @@ from kick_core.store import Store
 from kick_core.sweeps import cost
 from kick_core.sweeps.cost import Line, SweepCost
 from kick_core.sweeps.request import SweepJob
-from kick_core.units import bytes_text, duration_text
+from kick_core.units import bytes_text, count_text, duration_text
 
 
 def print_plans(jobs: Sequence[SweepJob], store: Store, *, as_json: bool) -> None:
@@ -31,8 +31,9 @@ def _print(plan: SweepCost) -> None:
     cells = [line.cost.cell for line in plan.lines]
     left = plan.left
     print(
-        f"{len(cells)} cells, {sum(cell.cached for cell in cells)} done already; left: {left['tokens']:,.0f} tokens, "
-        f"{left['flops']:.2g} FLOPs, {bytes_text(plan.demanded)} on disk ({bytes_text(plan.free)} free), {_time(plan)}"
+        f"{count_text(len(cells), 'cell')}, {sum(cell.cached for cell in cells)} done already; "
+        f"left: {left['tokens']:,.0f} tokens, {left['flops']:.2g} FLOPs, "
+        f"{bytes_text(plan.demanded)} on disk ({bytes_text(plan.free)} free), {_time(plan)}"
     )
 
 
@@ -81,4 +82,4 @@ def _time(plan: SweepCost) -> str:
         return f"{time}, by rates measured on this machine"
     if all(line.basis == "specification" for line in left):
         return f"{time}: an estimate from the device's specification, nothing is measured yet"
-    return f"{time}; {plan.unmeasured} of {len(left)} cells by rates of similar work"
+    return f"{time}; {plan.unmeasured} of {count_text(len(left), 'cell')} by rates of similar work"

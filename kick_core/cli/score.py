@@ -7,6 +7,7 @@ from argparse import Namespace
 from kick_core.cli import printing
 from kick_core.store import open_store, results
 from kick_core.tasks import verdicts
+from kick_core.units import count_text
 
 
 def run(args: Namespace) -> int:
@@ -16,5 +17,5 @@ def run(args: Namespace) -> int:
     if args.json:
         printing.document({"verdicts": counts})
     else:
-        print(f"{sum(counts.values())} verdicts on {len(counts)} runs")
+        print(f"{count_text(sum(counts.values()), 'verdict')} on {count_text(len(counts), 'run')}")
     return 0

@@ -33,6 +33,7 @@ from kick_core.sweeps.cost import Rates
 from kick_core.sweeps.request import SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
 from kick_core.sweeps.tracker import Tracker
+from kick_core.units import count_text
 
 if TYPE_CHECKING:
     from kick_core.sweeps.grid import Sweep
@@ -109,7 +110,7 @@ def run(job: SweepJob, store: Store, workers: int | None = None) -> Run:
     if keys is not None:
         listed, repairs = cells(job, keys, store), unscored(job, keys, store)
         if not repairs and all(cell.cached for cell in listed):
-            yield Progress("", 0.0, 1.0, f"all {len(listed)} cells are done already")
+            yield Progress("", 0.0, 1.0, "everything is done already")
             return (yield from _finish(keys, store, job, None))
         count = min(count, len({cell.recipe for cell in listed if not cell.cached} | set(repairs)))
     else:
@@ -120,10 +121,12 @@ def run(job: SweepJob, store: Store, workers: int | None = None) -> Run:
 
 
 def _finish(keys: SweepKeys, store: Store, job: SweepJob, tracker: Tracker | None) -> Run:
-    """Let nested masks share their files, once all of them are made: nothing but their size on disk changes."""
-    made = {keys.artifacts[recipe.text] for recipe in job.parsed() if recipe != DENSE}
-    for shared in sharing.share(store, made):
-        yield Progress("", 1.0, 1.0, f"{shared.masks} nested masks as one", shared.block, shared.blocks)
+    """Let nested masks share their files, once all of them are built: nothing but their size on disk changes."""
+    built = {keys.artifacts[recipe.text] for recipe in job.parsed() if recipe != DENSE}
+    for shared in sharing.share(store, built):
+        # a series of one artifact has nothing to share, but its file may have been shared with others that are gone
+        message = f"files shared by {shared.masks} nested masks" if shared.masks > 1 else "a file of its own for a mask"
+        yield Progress("", 1.0, 1.0, message, shared.block, shared.blocks)
     yield tracker.finish() if tracker else Progress("", 1.0, 1.0, "done", remaining=0.0)
     return keys
 
@@ -156,7 +159,7 @@ def _planned(
 
 def _done_already(job: SweepJob, store: Store, keys: SweepKeys) -> str:
     listed = cells(job, keys, store)
-    return f"{sum(cell.cached for cell in listed)} of {len(listed)} cells are done already"
+    return f"{sum(cell.cached for cell in listed)} of {count_text(len(listed), 'cell')} done already"
 
 
 # --- several processes ---------------------------------------------------------------------------------------

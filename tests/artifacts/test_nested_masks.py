@@ -39,7 +39,7 @@ def linears(model):
 @pytest.mark.parametrize(("recipes", "propagate"), [(MAGNITUDE, "compressed"), (WANDA, "dense")])
 def test_a_series_shares_its_files_and_is_worn_the_same(store, tmp_path, tiny_folder, recipes, propagate):
     builder, steps = sweep(tiny_folder, store, (*recipes, f"{recipes[0].split('@')[0]}@2:4"), propagate)
-    assert "4 nested masks as one" in {step.message for step in steps}
+    assert "files shared by 4 nested masks" in {step.message for step in steps}
     keys = [builder.key(parse(text)) for text in recipes]
     assert len({tuple(files(store, key)) for key in keys}) == 1
     apart = open_store(tmp_path / "apart")

@@ -35,6 +35,7 @@ from kick_core.sweeps.cost import Rates
 from kick_core.sweeps.request import SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
 from kick_core.sweeps.tracker import Tracker
+from kick_core.units import count_text
 
 RETRIES = 3
 """How often a recipe is started again after its worker died."""
@@ -267,7 +268,7 @@ class _Team:
         hosts = sorted({task.host for task in self._running if task.host})
         named = f" on {', '.join(hosts[:4])}{' …' if len(hosts) > 4 else ''}" if hosts else ""
         count = len([task for task in self._running if task.host])
-        at = f": {count} task{'s' * (count != 1)}{named}" if count else ""
+        at = f": {count_text(count, 'task')}{named}" if count else ""
         return f"Ray, {self.cluster.address}{at}"
 
     def refuse_failures(self) -> None:
@@ -279,4 +280,5 @@ class _Team:
             by_message.setdefault(message, []).append(recipe)
         reasons = "; ".join(f"{', '.join(recipes)}: {message}" for message, recipes in by_message.items())
         count = len(self.job.sweep.recipes)
-        raise KickError(f"{len(self.failed)} of {count} recipes failed ({reasons}); everything else is done and kept")
+        share = f"{len(self.failed)} of {count_text(count, 'recipe')}"
+        raise KickError(f"{share} failed ({reasons}); everything else is done and kept")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from kick_core import tasks
+from kick_core.units import count_text
 from kick_core.views import chart_style, charts, commands, size_charts
 from kick_core.views.chart_style import each
 from kick_core.views.claims import SIZE
@@ -45,7 +46,7 @@ def abstract(story: Story) -> list[Safe]:
         return [said("Nothing has been measured.")]
     recipes, answers = frame["recipe"].nunique(), int(frame["n"].sum() + frame["unjudged"].sum())
     lines = [
-        f"{story.model} was asked {_counted(len(story.titles), 'task')} under {_counted(recipes, 'recipe')}, dense "
+        f"{story.model} was asked {count_text(len(story.titles), 'task')} under {count_text(recipes, 'recipe')}, dense "
         f"among them: {answers:,} answers, every one kept.",
         *(headline(frame, recipe) for recipe in _telling(story)),
     ]
@@ -59,10 +60,6 @@ def abstract(story: Story) -> list[Safe]:
     if len(floor):
         lines.append(_noise_said(story, floor.to_dict("records")))
     return [tag("p", " ".join(line for line in lines if line), cls="abstract")]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _telling(story: Story) -> list[str]:
