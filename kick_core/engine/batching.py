@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -24,8 +24,9 @@ class BatchPolicy:
     """The shape policy. All sizes are tokens, if not rows.
 
     `tokens` bounds rows x length of one batch, `rows` its rows; prompts are padded to `shortest` or to multiples of
-    `step`, and read at most `prompt` tokens at a time before decoding. A pack has rows of `row` tokens, `pack`
-    tokens in all, after shared prefixes that are padded to multiples of `room`; so are the caches of decoding.
+    `step`, and read at most `prompt` tokens at a time before decoding, those longer than `alone` one at a time (0:
+    together too). The caches of decoding may have more than `tokens` tokens where they fit into `cache` bytes. A pack
+    has rows of `row` tokens, `pack` tokens in all, after shared prefixes that are padded to multiples of `room`.
     `kernels` lets packs and decoding use our own (see `fused`); `compiled` instead lets torch.compile fuse the small
     operations of decoding on CUDA: a minute per shape, for long runs.
     `notes` collects what departed from the plan: it is no part of the plan's identity, and whoever stores a run
@@ -37,6 +38,8 @@ class BatchPolicy:
     step: int = 64
     shortest: int = 32
     prompt: int = 4096
+    alone: int = 0
+    cache: int = 0
     row: int = 256
     pack: int = 2048
     room: int = 16
@@ -47,10 +50,12 @@ class BatchPolicy:
     @property
     def text(self) -> str:
         """What keys and pages say of it."""
+        apart = f"; prompts above {self.alone} tokens alone" * bool(self.alone)
+        apart += f"; caches of 2^n columns, {self.cache >> 30} GiB" * bool(self.cache)
         return (
             f"padded to {self.shortest} or multiples of {self.step}, {self.rows} rows, {self.tokens} tokens, "
             f"prompts by {self.prompt}; options in packs of {self.pack} tokens, rows of {self.row}, prefixes padded "
-            f"to {self.room}" + "; by kernels" * self.kernels + "; decoding compiled" * self.compiled
+            f"to {self.room}{apart}" + "; by kernels" * self.kernels + "; decoding compiled" * self.compiled
         )
 
     def length(self, tokens: int) -> int:
@@ -60,6 +65,10 @@ class BatchPolicy:
     def batch_rows(self, length: int) -> int:
         """Rows of every batch of prompts padded to `length`."""
         return max(1, min(self.rows, self.tokens // length))
+
+    def read_rows(self, length: int) -> int:
+        """Rows of a forward that reads prompts padded to `length`."""
+        return 1 if self.alone and length > self.alone else max(1, self.prompt // length)
 
     def note(self, text: str) -> None:
         """Remember once what departed from the plan."""
@@ -77,7 +86,19 @@ def plan_for(device: torch.device) -> BatchPolicy:
     if device.type == "cpu":
         return BatchPolicy(tokens=16384, rows=64, step=16, shortest=16)
     there = kernels(device) is not None
-    return BatchPolicy(tokens=65536, rows=256, prompt=16384, row=512, pack=16384, room=128, kernels=there)
+    return BatchPolicy(
+        tokens=65536, rows=256, prompt=8192, alone=512, cache=16 << 30, row=512, pack=4096, room=128, kernels=there
+    )
+
+
+def cache_tokens(model: PreTrainedModel, plan: BatchPolicy) -> int:
+    """Tokens that the caches of one batch may have: as many as the plan says of any model, or as fit into `cache`
+    bytes. Nothing of it follows from how much memory is free: shapes, and so bits, must not."""
+    config = model.config.get_text_config()
+    heads, layers = getattr(config, "num_attention_heads", 0), getattr(config, "num_hidden_layers", 0)
+    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    token = 2 * layers * (getattr(config, "num_key_value_heads", None) or heads) * width * model.dtype.itemsize
+    return max(plan.tokens, plan.cache // token if token else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,35 +123,69 @@ def batches(lengths: Sequence[int], plan: BatchPolicy) -> list[Batch]:
 
 
 def rows_matter(model: PreTrainedModel) -> bool:
-    """Whether the bits of one row may depend on how many rows there are.
+    """Whether the bits of one row may depend on how many rows there are, however many: then a forward's shape is
+    fixed, and copies fill it up."""
+    return not least_rows(model)
 
-    On a CPU in half precision they usually do not (the order in which a product is summed up is the same for any
-    number of rows, and masked columns behind the last token add exact zeros); that is tried out here with products
-    as wide as the model's. In float32 on a CPU the difference stays below 1e-5. On an accelerator the library picks
-    other kernels for other shapes.
+
+def least_rows(model: PreTrainedModel) -> int:
+    """From how many rows on a row's bits do not depend on their number; 0 where they always may.
+
+    On a CPU in half precision that is usually one (the order in which a product is summed up is the same for any
+    number of rows, and masked columns behind the last token add exact zeros), or a few where a library has other
+    kernels for vectors; it is tried out here with products as wide as the model's. In float32 on a CPU the difference
+    stays below 1e-5. On an accelerator the library picks other kernels for other shapes.
     """
     if model.device.type != "cpu":
-        return True
-    return model.dtype != torch.float32 and not _rows_alike(
-        model.dtype, int(model.config.get_text_config().hidden_size)
-    )
+        return 0
+    if model.dtype == torch.float32:
+        return 1
+    return _least_rows(model.dtype, int(model.config.get_text_config().hidden_size))
+
+
+_ROWS_TRIED = (1, 2, 3, 4, 5, 8, 11, 16, 17, 24, 33, 64, 256)
+_LEAST = (1, 2, 4, 8, 16)
 
 
 @cache
-def _rows_alike(dtype: torch.dtype, width: int) -> bool:
+def _least_rows(dtype: torch.dtype, width: int) -> int:
     made = torch.Generator().manual_seed(0)
+    other: set[int] = set()
     for inner, outer in ((width, 3 * width), (3 * width, width)):
         weight = torch.randn(outer, inner, generator=made).to(dtype)
-        rows = torch.randn(64, inner, generator=made).to(dtype)
+        rows = torch.randn(_ROWS_TRIED[-1], inner, generator=made).to(dtype)
         whole = torch.nn.functional.linear(rows, weight)
-        if any(not torch.equal(torch.nn.functional.linear(rows[:n], weight), whole[:n]) for n in (1, 2, 5, 16, 33)):
-            return False
+        other |= {n for n in _ROWS_TRIED if not torch.equal(torch.nn.functional.linear(rows[:n], weight), whole[:n])}
     attend = torch.nn.functional.scaled_dot_product_attention
     query, keys, values = (torch.randn(4, 4, n, 32, generator=made) for n in (1, 1024, 1024))
     mask = torch.full((4, 1, 1, 1024), torch.finfo(torch.float32).min)
     mask[..., :100] = 0
     found = [attend(query, keys[:, :, :n], values[:, :, :n], attn_mask=mask[..., :n]) for n in (112, 256, 528, 1024)]
-    return all(torch.equal(found[0], other) for other in found[1:])
+    if not all(torch.equal(found[0], columns) for columns in found[1:]):
+        return 0
+    return next((least for least in _LEAST if least > max(other, default=0)), 0)
+
+
+def forward_rows(model: PreTrainedModel, items: int, rows: int) -> int:
+    """Rows that a forward for so many items has, where a full one has `rows`."""
+    least = least_rows(model)
+    return max(items, least) if least else rows
+
+
+def positions(model: PreTrainedModel, rows: int) -> int:
+    """Positions of every row whose logits are computed, so that the last product has rows enough too."""
+    return -(-least_rows(model) // rows) or 1
+
+
+_FIXED_ROWS = 8
+
+
+def frugal(model: PreTrainedModel, plan: BatchPolicy) -> BatchPolicy:
+    """The plan with few rows, for a CPU where every forward must have the same number: there a row that only fills
+    costs as much as one that is asked."""
+    if model.device.type != "cpu" or not rows_matter(model):
+        return plan
+    return replace(plan, rows=min(plan.rows, _FIXED_ROWS), pack=min(plan.pack, 2 * plan.row))
 
 
 def in_parts(

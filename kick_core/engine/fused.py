@@ -53,11 +53,18 @@ class FusedPatches:
         def given(like: Tensor, *shape: int) -> Tensor:
             return torch.randn(shape, generator=draw).to(like)
 
+        known: dict[Any, bool] = {}
+
+        def tried(kind: Any, trial: Callable[[], bool]) -> bool:
+            if kind not in known:
+                known[kind] = trial()
+            return known[kind]
+
         inside: set[nn.Module] = set()
         for module in model.modules():
             if "forward" in module.__dict__ or module in inside:  # somebody else's already
                 continue
-            found = _norm(module, given) or _gated_mlp(module, tokens, given)
+            found = _norm(module, given, tried) or _gated_mlp(module, tokens, given, tried)
             if found is None and tokens == 1 and _plain_linear(module):
                 found = partial(_linear, module)
             if found is not None:
@@ -108,7 +115,11 @@ def _linear(module: nn.Linear, inputs: Tensor) -> Tensor:
     return kernels.one_row(inputs, module.weight, module.bias)
 
 
-def _norm(module: nn.Module, given: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
+Tried = Callable[[Any, Callable[[], bool]], bool]
+"""The result of a trial, which modules of one kind share: (what tells the kind, the trial)."""
+
+
+def _norm(module: nn.Module, given: Callable[..., Tensor], tried: Tried) -> Callable[..., Tensor] | None:
     weight = getattr(module, "weight", None)
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if "RMSNorm" not in type(module).__name__ or not isinstance(epsilon, float):
@@ -120,11 +131,16 @@ def _norm(module: nn.Module, given: Callable[..., Tensor]) -> Callable[..., Tens
     def normed(values: Tensor) -> Tensor:
         return kernels.normed(values, weight, epsilon)
 
-    values = given(weight, 2, 1, len(weight))
-    return normed if _alike(normed(values), module(values)) else None
+    def sound() -> bool:
+        values = given(weight, 2, 1, len(weight))
+        return _alike(normed(values), module(values))
+
+    return normed if tried((type(module), len(weight), weight.dtype, epsilon), sound) else None
 
 
-def _gated_mlp(module: nn.Module, tokens: int, given: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
+def _gated_mlp(
+    module: nn.Module, tokens: int, given: Callable[..., Tensor], tried: Tried
+) -> Callable[..., Tensor] | None:
     parts: list[Any] = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
     act = getattr(module, "act_fn", None)
     if act is None or not all(map(_plain_linear, parts)):
@@ -140,9 +156,11 @@ def _gated_mlp(module: nn.Module, tokens: int, given: Callable[..., Tensor]) -> 
         linear = nn.functional.linear
         return linear(kernels.gated(linear(values, gate.weight), linear(values, up.weight)), down.weight, down.bias)
 
-    values = given(gate.weight, tokens, 1, gate.in_features)
-    sound = _alike(nn.functional.silu(values), act(values)) and _alike(mlp(values), module(values))
-    return mlp if sound else None
+    def sound() -> bool:
+        values = given(gate.weight, tokens, 1, gate.in_features)
+        return _alike(nn.functional.silu(values), act(values)) and _alike(mlp(values), module(values))
+
+    return mlp if tried((type(module), type(act), getattr(act, "__name__", ""), gate.weight.shape), sound) else None
 
 
 def _rotary(function: Callable[..., Any], given: Callable[..., Tensor]) -> Callable[..., Any] | None:

@@ -11,7 +11,19 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core.engine import forms
-from kick_core.engine.batching import Batch, BatchPolicy, Ids, batches, in_parts, round_up, rows_matter
+from kick_core.engine.batching import (
+    Batch,
+    BatchPolicy,
+    Ids,
+    batches,
+    cache_tokens,
+    forward_rows,
+    frugal,
+    in_parts,
+    least_rows,
+    round_up,
+    rows_matter,
+)
 from kick_core.engine.steps import NOT_FINITE, Chooser, LibrarySteps, PlainSteps, SlotSteps, steps_for
 from kick_core.errors import BadRequest
 
@@ -104,8 +116,7 @@ def generate(
     """
     if sampling is not None and (seeds is None or len(seeds) != len(prompts)):
         raise BadRequest(f"sampling needs one seed per prompt: {len(seeds or ())} seeds for {len(prompts)} prompts")
-    rules = _Rules(new_tokens, ends, stops)
-    fixed = rows_matter(model)
+    fixed, plan = rows_matter(model), frugal(model, plan)
     choose = sampling.choose if sampling else None
     for steps, own in _right_steps(model, prompts, plan, filler, choose, fixed):
         for batch in _batches([len(prompts[i]) for i in own], new_tokens, plan, steps, fixed):
@@ -113,12 +124,14 @@ def generate(
             def ask(
                 items: Sequence[int], rows: int, room: int = batch.length, steps: Steps = steps
             ) -> dict[int, Generated]:
-                count = rows if fixed else len(items)
+                count = rows if fixed else forward_rows(model, len(items), rows)
                 uniforms = _chances([seeds[i] for i in items], count, new_tokens) if seeds and sampling else None
                 steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms)
                 # where rows leave is proven for batches of several lengths; a batch of one length is few
                 leave = not fixed and (isinstance(steps, PlainSteps) or not _one_length(steps))
-                return dict(zip(items, _written(steps, len(items), rules, leave=leave), strict=True))
+                least = least_rows(model) if leave else count
+                rules = _Rules(new_tokens, ends, stops, least)
+                return dict(zip(items, _written(steps, len(items), count, rules), strict=True))
 
             yield from in_parts([own[n] for n in batch.items], batch.rows, ask, plan)
 
@@ -188,10 +201,15 @@ def _batches(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: 
             made.append(Batch(tuple(order[-rows:]), rows, room))
             del order[-rows:]
         return made[::-1]
-    for room, some in groupby(order, key=lambda item: round_up(plan.length(lengths[item]) + new_tokens, plan.room)):
-        items, rows = list(some), plan.batch_rows(room)
+    # a shape must follow from a prompt alone: rooms of 2^n columns let prompts of many lengths share a batch
+    for room, some in groupby(order, key=lambda item: _cache_room(lengths[item] + new_tokens, plan)):
+        items, rows = list(some), max(1, min(plan.rows, cache_tokens(steps.model, plan) // room))
         made += [Batch(tuple(items[i : i + rows]), rows, room) for i in range(0, len(items), rows)]
     return made
+
+
+def _cache_room(tokens: int, plan: BatchPolicy) -> int:
+    return max(plan.room, 1 << (tokens - 1).bit_length())
 
 
 def _of_one_length(lengths: Sequence[int], plan: BatchPolicy, fixed: bool) -> list[Batch]:
@@ -206,9 +224,12 @@ def _of_one_length(lengths: Sequence[int], plan: BatchPolicy, fixed: bool) -> li
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
+    """When a row ends; `least`: how many rows a step must have."""
+
     new_tokens: int
     ends: frozenset[int]
     stops: Stopper
+    least: int
 
 
 def _chances(seeds: Sequence[int], rows: int, new_tokens: int) -> Tensor:
@@ -221,8 +242,8 @@ _LEAVE = 0.9
 """Finished rows are taken out when no more than this share of the rows still writes."""
 
 
-def _written(steps: Steps, asked: int, rules: _Rules, leave: bool) -> list[Generated]:
-    """Run the steps of a batch until its first `asked` rows are done; the rest only keeps the shape."""
+def _written(steps: Steps, asked: int, count: int, rules: _Rules) -> list[Generated]:
+    """Run the steps of a batch of `count` rows until its first `asked` are done; the rest only keeps the shape."""
     ids: list[list[int]] = [[] for _ in range(asked)]
     ended = ["" for _ in range(asked)]
     rows = list(range(asked))  # which prompt stands in which row
@@ -241,6 +262,9 @@ def _written(steps: Steps, asked: int, rules: _Rules, leave: bool) -> list[Gener
         still = [place for place, row in enumerate(rows) if not ended[row]]
         if not still:
             break
-        if leave and len(still) <= _LEAVE * len(rows):
-            rows = [rows[place] for place in steps.keep(still)]
+        if max(len(still), rules.least) <= _LEAVE * count:
+            ended_places = [place for place, row in enumerate(rows) if ended[row]]
+            filling = ended_places[: max(0, rules.least - len(still))]
+            count = len(still) + len(filling)
+            rows = [rows[place] for place in steps.keep(sorted(still + filling))]
     return [Generated(tuple(own), stop) for own, stop in zip(ids, ended, strict=True)]

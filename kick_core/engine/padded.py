@@ -15,10 +15,12 @@ from kick_core.engine.batching import (
     Padded,
     answer,
     batches,
+    frugal,
     in_parts,
     logits_in,
     logits_of,
     padded,
+    positions,
     rows_matter,
 )
 from kick_core.engine.caches import new_cache, select_rows
@@ -79,7 +81,7 @@ def in_batches(
 ) -> Iterator[dict[int, OptionScores]]:
     """One prompt a row, padded on the left; its cache is repeated for its options, whose tokens are read in one
     forward, or `singly`, one after the other."""
-    for batch in batches([len(prompts[i]) for i in asked], plan):
+    for batch in batches([len(prompts[i]) for i in asked], frugal(model, plan)):
 
         def ask(items: Sequence[int], rows: int, length: int = batch.length) -> dict[int, OptionScores]:
             count = rows if rows_matter(model) else len(items)
@@ -105,8 +107,9 @@ def _scored_rows(
     each = max(len(ids) for ids in options)
     width = max(max(branches(ids)) for ids in options)
     cache: Any = new_cache(model) if width else None
-    output = answer(model, batch.inputs | {"past_key_values": cache, "use_cache": bool(width)}, 1)
-    first = logits_in(output, 1)[: len(items), 0].log_softmax(-1)
+    keep = positions(model, rows)
+    output = answer(model, batch.inputs | {"past_key_values": cache, "use_cache": bool(width)}, keep)
+    first = logits_in(output, keep)[: len(items), -1].log_softmax(-1)
     asked = [options[i] for i in items]
     if not width:
         return scored(first, asked, [[0.0] * len(ids) for ids in asked])

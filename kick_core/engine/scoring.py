@@ -21,7 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from kick_core.engine import forms, fused
-from kick_core.engine.batching import BatchPolicy, Ids, batches, in_parts, logits_of, rows_matter
+from kick_core.engine.batching import BatchPolicy, Ids, batches, frugal, in_parts, least_rows, logits_of, rows_matter
 from kick_core.engine.packing import Layout, Row, digest, pack_layout
 from kick_core.engine.padded import Options, OptionScores, in_batches, one_by_one, scored
 
@@ -107,6 +107,7 @@ def _in_packs(
     plan: BatchPolicy,
     filler: int,
 ) -> Iterator[dict[int, OptionScores]]:
+    plan = frugal(model, plan)
     layout = pack_layout(prompts, options, plan)
     stand_ins = fused.FusedPatches(model, plan.step) if plan.kernels else None
     packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins)
@@ -186,7 +187,7 @@ class _Packer:
         shape = (len(rows), rows[0].length)
         ids, positions = torch.full(shape, self.filler), torch.zeros(shape, dtype=torch.int64)
         question, branch = torch.full(shape, -1), torch.zeros(shape, dtype=torch.int64)
-        kept = torch.zeros(len(rows), self.layout.kept, dtype=torch.int64)
+        kept = torch.zeros(len(rows), max(self.layout.kept, least_rows(self.model)), dtype=torch.int64)
         first: dict[int, tuple[int, int]] = {}
         for number, row in enumerate(rows):
             read = 0

@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from kick_core.engine import fused
-from kick_core.engine.batching import BatchPolicy, Ids, answer, logits_in, logits_of, padded, round_up
+from kick_core.engine.batching import BatchPolicy, Ids, answer, logits_in, logits_of, padded, positions, round_up
 from kick_core.engine.caches import new_cache, select_rows
 from kick_core.models import device_map
 
@@ -147,11 +147,12 @@ class SlotSteps:
 
     def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None) -> None:
         """Read the prompts of a batch, in ascending order of length, into the first of `rows` rows with `room`
-        columns; rows beyond the prompts are there for the shape. `chances` is float32 [rows, new_tokens]."""
+        columns; rows beyond the prompts are there for the shape, and see one column. `uniforms` is float32 [rows,
+        new_tokens]."""
         device = self.model.device
         if self.spoiled or self.shape != (rows, room):
             self._make_room(rows, room)
-        lengths = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) for row in range(rows)]).to(device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts] + [1] * (rows - len(prompts))).to(device)
         self.ids, self.tokens, self.where, self.number = self.all_ids, self.all_tokens, self.all_where, self.all_number
         self.mask, self.uniforms = self.all_mask, self.all_chances
         self.where.copy_(lengths)
@@ -189,7 +190,7 @@ class SlotSteps:
         logits, at = [], 0
         for length, some in groupby(prompts, key=lambda ids: self.plan.length(len(ids))):
             same = list(some)
-            count = max(1, self.plan.prompt // length)
+            count = self.plan.read_rows(length)
             for start in range(0, len(same), count):
                 part = same[start : start + count]
                 logits.append(self._read_part(part, min(count, rows) if self.whole else len(part), length, at))
@@ -202,10 +203,11 @@ class SlotSteps:
         ids = torch.full((rows, length), self.filler)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = torch.tensor(prompt)
-        last = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) - 1 for row in range(rows)])
+        last = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) - 1 for row in range(rows)])[:, None]
+        last = last.expand(-1, positions(self.model, rows))
         cache = DynamicCache(config=self.model.config)
         inputs = {"input_ids": ids.to(self.model.device), "past_key_values": cache, "use_cache": True}
-        logits = logits_of(self.model, inputs, last[:, None].to(self.model.device))[: len(prompts), 0]
+        logits = logits_of(self.model, inputs, last.to(self.model.device))[: len(prompts), 0]
         for slots, read in zip(self.cache.layers, cache.layers, strict=True):
             slots.put(first, read.keys[: len(prompts)], read.values[: len(prompts)])
         return logits

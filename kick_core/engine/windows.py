@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kick_core.engine.batching import BatchPolicy, Ids, answer, batches, in_parts, padded, round_up, rows_matter
+from kick_core.engine.batching import BatchPolicy, Ids, answer, batches, frugal, in_parts, padded, round_up, rows_matter
 from kick_core.engine.forms import agree, chosen_form, quiet, require_causal, require_embedded, sample
 
 _CHUNK = 2048
@@ -213,7 +213,7 @@ def _in_padded_batches(
         by_width.setdefault(round_up(len(text), plan.step), []).append(item)
     for width, items in sorted(by_width.items()):
         whole = [[*prompts[i], *continuations[i]] for i in items]
-        for batch in batches([len(ids) for ids in whole], plan):
+        for batch in batches([len(ids) for ids in whole], frugal(model, plan)):
 
             def ask(
                 part: Sequence[int], rows: int, length: int = batch.length, keep: int = min(width + 1, batch.length)

@@ -16,7 +16,7 @@ from kick_core import evaluation, keys
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.planners import searched_on
 from kick_core.errors import BadRequest
-from kick_core.evaluation import EvalSession, perplexity
+from kick_core.evaluation import EvalSession, multiple_choice, perplexity
 from kick_core.evaluation.sent import sent_prompts
 from kick_core.keys import canonical
 from kick_core.provenance import host, now, versions
@@ -113,6 +113,8 @@ def run_card(
         again: Whether the run repeats another to measure the evaluator's noise.
     """
     opened, settings = builder.opened, session.settings(loaded.spec) | loaded.facts
+    if loaded.spec.kind == "choose" and session.other is None:
+        settings |= multiple_choice.span_settings(len(loaded.examples))
     settings |= {"again": "batch plan"} if again else {}
     weights = builder.key(recipe)
     identity = {

@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from kick_core import engine
+from kick_core.engine import batching
 from kick_core.engine.batching import in_parts
 from kick_core.engine.packing import shared_prefixes
 from tests.engine.engine_cases import PLAN, ids, options, questions
@@ -26,6 +27,23 @@ def test_one_row_that_does_not_fit_is_an_error_and_nothing_is_lost():
             found += part
     assert found == ["a", "b", "c", "d", "e"]
     assert plan.notes == ["out of memory with 4 rows, went on with 2", "out of memory with 2 rows, went on with 1"]
+
+
+@pytest.mark.parametrize(("differ", "least"), [((), 1), ((1,), 2), ((1, 2, 3), 4), ((5,), 8), ((33,), 0)])
+def test_how_many_rows_a_product_needs_is_tried_out(differ, least, monkeypatch):
+    def linear(rows, weight):
+        return torch.full((len(rows), len(weight)), float(len(rows) in differ))
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    assert batching._least_rows.__wrapped__(torch.bfloat16, 64) == least
+
+
+def test_caches_have_the_tokens_that_fit_into_their_bytes():
+    plan, model = engine.BatchPolicy(tokens=512, rows=4, cache=1 << 20), make("Llama")
+    config = model.config
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    assert batching.cache_tokens(model, plan) == (1 << 20) // token > 512
+    assert batching.cache_tokens(model, engine.BatchPolicy(tokens=512, rows=4)) == 512
 
 
 def cut_best(prompts, toll):

@@ -179,6 +179,36 @@ def test_where_rows_matter_every_shape_is_fixed(models, family, monkeypatch):
     assert shapes == met
 
 
+@pytest.mark.parametrize("family", ["Llama", "Gemma3Text"])
+def test_where_a_few_rows_are_needed_no_more_are_filled(family, monkeypatch):
+    """A library that multiplies fewer than four rows otherwise: a step has four rows at least, and never a full batch."""
+    model, prompts = make(family).to(torch.bfloat16), [ids(3 + 7 * n % 23, n) for n in range(9)]
+    plan = engine.BatchPolicy(tokens=1024, rows=16, step=16, shortest=16, row=32, pack=96, room=8, prompt=64)
+
+    def texts(which):
+        batches = engine.generate(
+            model, [prompts[i] for i in which], new_tokens=9, ends=frozenset(range(2, 20)), stops=lambda _: False,
+            plan=plan, filler=0,
+        )  # fmt: skip
+        return {which[i]: text for batch in batches for i, text in batch.items()}
+
+    free, scored = texts(range(9)), scores(model, questions(), options(3), plan=plan)
+    monkeypatch.setattr("kick_core.engine.batching._least_rows", lambda *_: 4)
+    rows, forward = [], model.forward
+
+    def watched(*args, **kwargs):
+        if kwargs["input_ids"].shape[1] == 1:
+            rows.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    watched.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(model, "forward", watched)
+    assert texts(range(9)) == free and min(rows[-3:]) == 4
+    rows.clear()
+    assert texts([3]) == {3: free[3]} and set(rows) == {4}
+    assert scores(model, questions(), options(3), plan=plan) == scored
+
+
 def test_sampling_draws_from_the_distribution_that_it_says():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -9.0]])
     uniforms = (torch.arange(4000) + 0.5) / 4000
