@@ -94,6 +94,8 @@ def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
         first = rows.iloc[0]
         sittings = results.timings(store, str(key))
         seconds = sum(sitting.seconds for sitting in sittings)
+        run = load.one(store, str(key))
+        examples = tuple(load.examples(store, run.card.examples).values())
         tokens = sum(sitting.tokens for sitting in sittings)
         documents.append(
             {
@@ -107,7 +109,7 @@ def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
                 "artifact": first["weights"],
                 "run": key,
                 "asked": first["protocol"],
-                "details": details(store, str(key), views.context_partner(store, load.one(store, str(key)))),
+                "details": details(store, str(key), views.context_partner(store, run), examples),
                 "tokens_per_second": tokens / seconds if seconds else None,
                 "seconds": seconds,
             }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar, Self
 
@@ -32,6 +32,31 @@ class JsonRecord:
             raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
         return cls(**{name: _frozen(value) for name, value in data.items()})
 
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> list[Self]:
+        """`from_json` of every row of a table, several times as fast.
+
+        Args:
+            columns: Field name -> its values, all of one length.
+
+        Raises:
+            ValueError: There is an unknown field.
+            TypeError: A field without a default is missing.
+        """
+        if unknown := set(columns) - cls.__dataclass_fields__.keys():
+            raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+        names = [name for name in cls.__dataclass_fields__ if name in columns]
+        rows = zip(*(_all_frozen(columns[name]) for name in names), strict=True)
+        if names == list(cls.__dataclass_fields__)[: len(names)]:
+            return [cls(*row) for row in rows]
+        return [cls(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def _all_frozen(values: Sequence[Any]) -> Sequence[Any]:
+    """A column with tuples for lists; a column of plain values is left as it is."""
+    first = next((value for value in values if value is not None), None)
+    return [_frozen(value) for value in values] if isinstance(first, list) else values
+
 
 def _plain(value: Any) -> Any:
     """As `dataclasses.asdict`, which looks into every single number and takes ten times as long."""
@@ -45,4 +70,6 @@ def _plain(value: Any) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    return tuple(map(_frozen, value)) if any(isinstance(item, list) for item in value) else tuple(value)

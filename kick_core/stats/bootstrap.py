@@ -2,7 +2,9 @@
 
 Resampling n examples with replacement is drawing how often each *different* value appears, and that is one
 multinomial draw. Right and wrong have three different values of the difference, checks and facts some dozens, so
-10,000 replicates take milliseconds and no replicate is ever laid out example by example.
+10,000 replicates take milliseconds and no replicate is ever laid out example by example. Scores with hundreds of
+different values are drawn in equal bins of their range, each at the mean of its values: the estimate stays what it was,
+and an interval narrows by about a thousandth.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from kick_core.stats.pairs import paired
 from kick_core.stats.samples import CONFIDENCE, UNKNOWN, Interval
 
 REPLICATES = 10_000
+BINNED_ABOVE, BINS = 200, 64
+"""From how many different values on a difference is binned, and the bins of its range."""
 _AT_ONCE = 4_000_000
 """Counts drawn at a time, so that memory stays below 64 MB whatever n is."""
 
@@ -54,6 +58,8 @@ def bootstrap_difference(
     estimate = float(differences.mean())
     if values.size == 1:
         return Interval(estimate, UNKNOWN, UNKNOWN, n)
+    if values.size > BINNED_ABOVE:
+        values, counts = _binned(values, counts)
     means = np.sort(_resampled(values, counts, replicates, np.random.default_rng(seed)))
     low, high = np.quantile(means, _levels(means, differences, confidence))
     return Interval(estimate, float(low), float(high), n)
@@ -115,6 +121,19 @@ def blocks(n: int) -> NDArray[np.intp]:
         The block of each place [n], of n^(1/3) places each, rounded up.
     """
     return np.arange(n) // max(1, math.ceil(n ** (1 / 3)))
+
+
+def _binned(
+    values: NDArray[np.float64], counts: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Ascending values in equal bins of their range, each at its mean; a value of many examples keeps its own."""
+    edges = np.linspace(values[0], values[-1], BINS + 1)[1:-1]
+    places = np.searchsorted(edges, values, side="right")
+    common = counts * BINS > counts.sum()
+    places[common] = BINS + np.arange(common.sum())
+    sums = np.bincount(places, counts, minlength=0)
+    means = np.bincount(places, counts * values) / np.maximum(sums, 1)
+    return means[sums > 0], sums[sums > 0].astype(np.intp)
 
 
 def _resampled(

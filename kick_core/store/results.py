@@ -34,7 +34,7 @@ from kick_core.store.files import Damaged, joined, read_sealed_json, replace_fil
 from kick_core.store.live import not_written, open_live
 from kick_core.store.locks import locked
 from kick_core.store.plaindisk import DamagedRow
-from kick_core.store.tables import checksum, parquet, read
+from kick_core.store.tables import checksum, parquet, read_columns
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 
@@ -109,9 +109,10 @@ def measured(store: Store, key: str) -> int:
     return int(_PART.fullmatch(chain[-1].name)[2]) if chain else 0  # type: ignore[index]
 
 
-def outputs(store: Store, key: str) -> list[Output]:
-    """All sealed outputs of a run, in the task's order."""
-    return [Output.from_json(row) for path in parts(store, key) for row in read(path)]
+def outputs(store: Store, key: str, *, ids: bool = True) -> list[Output]:
+    """All sealed outputs of a run, in the task's order; without their token ids where nobody looks at them."""
+    columns = None if ids else [name for name in _OUTPUT.names if name != "ids"]
+    return [one for path in parts(store, key) for one in Output.from_columns(read_columns(path, columns))]
 
 
 def examples(store: Store, key: str) -> list[Example]:
@@ -119,7 +120,8 @@ def examples(store: Store, key: str) -> list[Example]:
     paths = sorted(store.folder("examples", key).glob("examples-*.parquet"))
     if not paths:
         raise KickError(f"the examples {key!r} are not in {store.root}")
-    return [Example.from_json({**row, "meta": json.loads(row["meta"])}) for row in read(paths[0])]
+    columns = read_columns(paths[0])
+    return Example.from_columns({**columns, "meta": [json.loads(meta) for meta in columns["meta"]]})
 
 
 def verdict_file(store: Store, key: str, version: int) -> Path | None:
@@ -131,7 +133,7 @@ def verdict_file(store: Store, key: str, version: int) -> Path | None:
 def verdicts(store: Store, key: str, version: int) -> list[Verdict] | None:
     """The stored verdicts, or None when they must be derived (again)."""
     path = verdict_file(store, key, version)
-    return [Verdict.from_json(row) for row in read(path)] if path else None
+    return Verdict.from_columns(read_columns(path)) if path else None
 
 
 def prompts(store: Store, key: str) -> SentPrompts | None:

@@ -24,10 +24,20 @@ def parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
 
 def read(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The rows of a Parquet file, all columns or some. Raises KickError when it is damaged."""
+    return list(_table(path, columns).to_pylist())
+
+
+def _table(path: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
-        return list(pq.read_table(path, columns=columns, page_checksum_verification=True).to_pylist())
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
+
+
+def read_columns(path: Path, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
+    """The columns of a Parquet file as lists, all or some. Raises KickError when it is damaged."""
+    table = _table(path, columns)
+    return dict(zip(table.column_names, (column.to_pylist() for column in table.columns), strict=True))
 
 
 def checksum(data: bytes) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kick_core.records import Example, Output
-from kick_core.stats import repetition
+from kick_core.stats import find_loop
 from kick_core.tasks.base import Score
 
 _MARKS = re.compile("[" + re.escape(string.punctuation) + "\u2018\u2019\u00b4`]")
@@ -68,7 +68,7 @@ def _why(output: Output, answer: str) -> str:
     """Why an answer that is not right failed, by its form."""
     if not normalise(answer):
         return "empty"
-    if repetition(answer.split()).loop:
+    if find_loop(answer.split()):
         return "loop"
     return "cut off" if output.stop == "limit" else "wrong"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kick_core import tasks
-from kick_core.records import RunCard, Verdict
+from kick_core.records import Example, RunCard, Verdict
 from kick_core.store import Store, results
 from kick_core.tasks import breakdowns
 
@@ -29,19 +30,23 @@ def _derived(store: Store, card: RunCard) -> list[Verdict]:
     ]
 
 
-def details(store: Store, key: str, closed: str | None = None) -> dict[str, list[dict[str, Any]]]:
+def details(
+    store: Store, key: str, closed: str | None = None, examples: Sequence[Example] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """A run's tables beyond its scores: failures, letters, calibration, subjects, use of the context … Writes nothing.
 
     `closed` is the closed-book run of the same weights, for telling what an open-book answer was read from; it
-    tells nothing where it was asked other questions, as in the pocket world.
+    tells nothing where it was asked other questions, as in the pocket world. `examples` are the run's questions, where
+    the caller has them already.
     """
     card = results.run(store, key)
     task = tasks.get(card.task, card.data)
     verdicts = results.verdicts(store, key, task.version) or _derived(store, card)
-    outputs = results.outputs(store, key)
+    outputs = results.outputs(store, key, ids=False)
     known = _known(store, closed) if closed else {}
     shared = known if any(output.example in known for output in outputs) else None
-    return breakdowns.details(task, results.examples(store, card.examples), outputs, verdicts, shared)
+    shown = results.examples(store, card.examples) if examples is None else examples
+    return breakdowns.details(task, shown, outputs, verdicts, shared)
 
 
 def _known(store: Store, key: str) -> dict[str, bool]:

@@ -181,7 +181,7 @@ def test_where_rows_matter_every_shape_is_fixed(models, family, monkeypatch):
 
 @pytest.mark.parametrize("family", ["Llama", "Gemma3Text"])
 def test_where_a_few_rows_are_needed_no_more_are_filled(family, monkeypatch):
-    """A library that multiplies fewer than four rows otherwise: a step has four rows at least, and never a full batch."""
+    """A library that multiplies fewer than four rows otherwise: a step has four rows at least, never a full batch."""
     model, prompts = make(family).to(torch.bfloat16), [ids(3 + 7 * n % 23, n) for n in range(9)]
     plan = engine.BatchPolicy(tokens=1024, rows=16, step=16, shortest=16, row=32, pack=96, room=8, prompt=64)
 

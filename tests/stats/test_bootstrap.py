@@ -12,6 +12,7 @@ from scipy import stats as oracle
 
 from kick_core import stats
 from kick_core.stats import bootstrap
+from kick_core.stats import bootstrap
 
 
 def facts(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -124,3 +125,16 @@ def test_shares_of_clusters_are_wider_and_whole_or_worse_than_nothing_are_told()
     assert stats.bootstrap_recovered(dense, compressed, dense, range(300))[:3] == (1.0, 1.0, 1.0)
     worse = stats.bootstrap_recovered(dense, compressed, np.zeros(300), range(300))
     assert worse.high < 0
+
+
+def test_scores_of_many_values_are_binned_without_moving_what_they_say():
+    rng = np.random.default_rng(5)
+    dense = rng.beta(0.6, 0.6, 3000)
+    after = np.clip(dense - np.where(rng.random(3000) < 0.5, rng.beta(0.5, 4, 3000), 0), 0, 1)
+    values, counts = np.unique(after - dense, return_counts=True)
+    bins, sizes = bootstrap._binned(values, counts)
+    assert values.size > 1000 and bins.size <= bootstrap.BINS + 1 and sizes.sum() == 3000
+    assert bins @ sizes == pytest.approx(values @ counts, rel=1e-12)
+    assert bins[sizes.argmax()] == 0.0  # the half that did not move stays where it is
+    spread = [math.sqrt(np.average(v**2, weights=c)) for v, c in ((values, counts), (bins, sizes))]
+    assert spread[1] == pytest.approx(spread[0], rel=5e-3)
