@@ -123,9 +123,7 @@ def blocks(n: int) -> NDArray[np.intp]:
     return np.arange(n) // max(1, math.ceil(n ** (1 / 3)))
 
 
-def _binned(
-    values: NDArray[np.float64], counts: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def _binned(values: NDArray[np.float64], counts: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Ascending values in equal bins of their range, each at its mean; a value of many examples keeps its own."""
     edges = np.linspace(values[0], values[-1], BINS + 1)[1:-1]
     places = np.searchsorted(edges, values, side="right")

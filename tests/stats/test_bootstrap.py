@@ -12,7 +12,6 @@ from scipy import stats as oracle
 
 from kick_core import stats
 from kick_core.stats import bootstrap
-from kick_core.stats import bootstrap
 
 
 def facts(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
