@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kick_core import methods
+from kick_core import methods, timing
 from kick_core.artifacts import planners
 from kick_core.artifacts.loaded_model import OpenModel, artifact_key, calibration_facts, dense_key, open_for
 from kick_core.compression import codec
@@ -57,7 +57,8 @@ class ArtifactBuilder:
     def ids(self) -> Tensor:
         """The calibration tokens, read once."""
         if self._ids is None:
-            self._ids = token_windows(self.calibration, self.opened.tokenizer, self.opened.source.context)
+            with timing.stage("calibration"):
+                self._ids = token_windows(self.calibration, self.opened.tokenizer, self.opened.source.context)
         return self._ids
 
     def facts(self, recipe: Recipe) -> dict[str, Any] | None:

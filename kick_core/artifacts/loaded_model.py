@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kick_core import keys, methods, tasks
+from kick_core import keys, methods, tasks, timing
 from kick_core.compression import codec
 from kick_core.compression.activations import BATCH
 from kick_core.compression.calibration import digest
@@ -190,6 +190,11 @@ def open_for(ref: ModelRef, store: Store | None, device: str = "auto", *, stream
         KickError: The model cannot be read.
     """
     source = find(ref, store)
+    with timing.stage("open"):
+        return _opened(ref, source, device, streamed)
+
+
+def _opened(ref: ModelRef, source: Source, device: str, streamed: bool) -> OpenModel:
     tokenizer = open_tokenizer(source)
     if quantization(source) is not None:
         return OpenModel(source, open_model(source, ref.dtype, device), tokenizer)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kick_core import timing
 from kick_core.errors import KickError
 from kick_core.methods import InputStats, Need
 from kick_core.models.blocks import Call, eager_experts, watched_inputs
@@ -209,6 +210,11 @@ def first(
 
     Raises KickError for a model whose blocks cannot be called as the library does.
     """
+    with timing.stage("first inputs"):
+        return _first(model, ids, hidden, hold, min_tokens)
+
+
+def _first(model: PreTrainedModel, ids: Tensor, hidden: Tensor | None, hold: Hold, min_tokens: int) -> Inputs:
     walked = replay(model, ids, hold)
     if hidden is None:
         states = walked.begin(slice(0, min(BATCH, len(ids))))
@@ -243,9 +249,10 @@ def dense_pass(
     Raises KickError when a matrix's inputs are not finite.
     """
     attempt = partial(_attempt, model, block, index, inputs, need, keep)
-    # after an out-of-memory a window may have been counted in part: statistics are begun anew
-    while (found := attempt()) is None:
-        pass
+    with timing.stage("statistics"):
+        # after an out-of-memory a window may have been counted in part: statistics are begun anew
+        while (found := attempt()) is None:
+            pass
     return found
 
 

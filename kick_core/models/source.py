@@ -19,6 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from kick_core import timing
 from kick_core.errors import BadRequest, KickError, nearest
 from kick_core.keys import fingerprint
 from kick_core.models import gguf
@@ -288,7 +289,8 @@ def _identity(folder: Path, weights: Sequence[Path], store: Store | None) -> str
     except (Damaged, OSError):
         memo = {}  # only a memo: what it held is hashed again
     before = len(memo)
-    found = fingerprint({*weights, *side}, memo=memo)
+    with timing.stage("fingerprint"):
+        found = fingerprint({*weights, *side}, memo=memo)
     if len(memo) != before:
         replace_file(memo_path, seal_json(memo))
     return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kick_core import methods, tasks
+from kick_core import methods, tasks, timing
 from kick_core.artifacts import planners
 from kick_core.records import BlockReport, PlanProgress, RunCard
 from kick_core.spec import DENSE, Recipe, parse
@@ -201,11 +201,12 @@ def open_sweep(job: SweepJob, store: Store, *, plan_only: bool = False) -> Sweep
         KickError: For files that cannot be opened.
     """
     recipes = job.check()
-    from kick_core import evaluation
-    from kick_core.artifacts.builder import ArtifactBuilder
-    from kick_core.artifacts.loaded_model import open_for
-    from kick_core.runs import backends
-    from kick_core.runs import measure as runs
+    with timing.stage("import"):
+        from kick_core import evaluation
+        from kick_core.artifacts.builder import ArtifactBuilder
+        from kick_core.artifacts.loaded_model import open_for
+        from kick_core.runs import backends
+        from kick_core.runs import measure as runs
 
     streamed = plan_only or job.hosted or not _whole(job, store, recipes)
     opened = open_for(job.reference, store, job.device, streamed=streamed)
