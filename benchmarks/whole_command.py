@@ -1,4 +1,4 @@
-"""How long whole commands take, as a user runs them: every stage beside its floor, an older commit and a peer beside ours.
+"""How long whole commands take, run as a user runs them: stages beside floors, an older commit and a peer beside ours.
 
 A model folder of the wanted shape is made on the spot. Each command runs in a process of its own; its seconds a block
 are the differences between the times of its block files, which needs nothing from the program measured.
@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -81,7 +82,7 @@ def _block_seconds(cache: Path, key: str) -> list[float]:
     """From one finished block file to the next: whatever a block costs, writing it included. The first compiles."""
     files = sorted((cache / "weights").glob(f"*/{key}/block-*.safetensors"))
     times = [path.stat().st_mtime_ns / 1e9 for path in files]
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in pairwise(times)]
 
 
 def _floors(bench: Bench, passes: int, written: int) -> dict[str, float]:
