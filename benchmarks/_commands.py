@@ -64,7 +64,8 @@ def kick(words: Sequence[str], tree: Path = HERE.parent, environment: Mapping[st
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "stages.jsonl"
         command = [sys.executable, str(HERE / "_recorded_kick.py"), str(record), *words]
-        known = {**os.environ, "PYTHONPATH": str(tree), **(environment or {})}
+        places = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
+        known = {**os.environ, "PYTHONPATH": places, **(environment or {})}
         began, spawned = time.perf_counter(), time.time()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=known, cwd=tree)
         heard: list[bytes] = []

@@ -11,6 +11,7 @@ are the differences between the times of its block files, which needs nothing fr
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import tempfile
@@ -85,6 +86,13 @@ def _block_seconds(cache: Path, key: str) -> list[float]:
     return [after - before for before, after in pairwise(times)]
 
 
+def _sums(cache: Path, key: str) -> str:
+    """One sum over an artifact's blocks as they were made: equal for two commits that make the same."""
+    (manifest,) = (cache / "weights").glob(f"*/{key}/manifest.json")
+    files = json.loads(manifest.read_text())["files"]
+    return hashlib.sha256(json.dumps({n: files[n] for n in sorted(files) if n != "card.json"}).encode()).hexdigest()
+
+
 def _floors(bench: Bench, passes: int, written: int) -> dict[str, float]:
     """The least that stages can take at this machine's rates."""
     tokens = bench.windows * bench.length
@@ -107,6 +115,7 @@ def compress(bench: Bench, recipes: tuple[str, ...], propagate: str = "compresse
         written += card["bytes"]
         facts["recipes"][card["recipe"]] = {
             "seconds_a_block": median(blocks) if blocks else None, "blocks": blocks, "bytes": card["bytes"],
+            "sums": _sums(cache, card["key"]),
         }  # fmt: skip
     floors = _floors(bench, 1 if propagate == "dense" else len(recipes), written)
     facts["floors"] = floors

@@ -223,7 +223,7 @@ def _artifact(store: Store, recipe: Recipe, model: str) -> None:
             return
         for block in range(4):
             mine = tuple(replace(report, name=report.name.partition(".")[2]) for report in layer[3 * block :][:3])
-            stage.add(BlockReport(block, 4, mine, 0.1), _masks(recipe, block), None)
+            stage.add(BlockReport(block, 4, mine, 0.1), _masks(recipe, block))
         stage.seal(
             Card(
                 key=key, model=model, fingerprint=keys.sha256_text(model), recipe=recipe.text,

@@ -6,24 +6,32 @@ waited for. With dense propagation all recipes that look at data are made in one
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core import methods, timing
 from kick_core.artifacts import planners
 from kick_core.artifacts.loaded_model import OpenModel, artifact_key, calibration_facts, dense_key, open_for
-from kick_core.compression import codec
+from kick_core.compression import block_files, codec
 from kick_core.compression.calibration import token_windows, window_length
 from kick_core.compression.recovery import adapters
-from kick_core.compression.walk import Walked, few_tokens, make_card, needs_data, walk, walk_many
+from kick_core.compression.walk import (
+    InputsDiffer,
+    Resume,
+    Walked,
+    few_tokens,
+    make_card,
+    needs_data,
+    walk,
+    walk_many,
+)
 from kick_core.errors import BadRequest, KickError
 from kick_core.methods import storage
 from kick_core.methods.recovery_options import Recovery
@@ -33,20 +41,27 @@ from kick_core.models.source import settled
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport, PlanProgress
 from kick_core.spec import DENSE, Calibration, IntGrid, ModelRef, Recipe, parse
 from kick_core.store import Store, open_store, weight_artifacts
-from kick_core.store.files import require_space
-from kick_core.store.weight_artifacts import Stage
+from kick_core.store.block_writer import BlockWriter, Content
+from kick_core.store.files import Buffers, free_bytes, require_space
+from kick_core.store.weight_artifacts import NextInputs, Stage
 
 _SPACE_MARGIN = 1.1
 """Space demanded on disk over what will be written."""
+_ANEW = "begun anew: the blocks that were finished give other activations on this machine"
 
 
 @dataclass
 class ArtifactBuilder:
-    """One open model, one calibration, one store: where artifacts are made."""
+    """One open model, one calibration, one store: where artifacts are made.
+
+    `inputs_share` is the part of a block's work that keeping the next one's inputs may take beside it; where it takes
+    more, who goes on works them out again.
+    """
 
     store: Store
     opened: OpenModel
     calibration: Calibration
+    inputs_share: float = 0.05
     _ids: Tensor | None = None
     _trained_on: dict[Calibration, Tensor] = field(default_factory=dict)
     _keys: dict[Recipe, str] = field(default_factory=dict)
@@ -127,19 +142,42 @@ class ArtifactBuilder:
         require_space(self.store.root, self._expected_bytes(recipe))
         plan = yield from self._planned(recipe, stage)
         opened.active_key = f"unfinished {key}"
-        reports, inputs = self._resume(stage, recipe)
-        yield from reports
-        ids = self.ids().to(opened.model.device) if needs_data(recipe) else None
-        propagate = self.calibration.propagate
-        for walked in walk(
-            opened.model, recipe, ids, propagate=propagate, start=len(reports), hold=opened.hold, plan=plan,
-            min_tokens=self.calibration.min_tokens, **inputs,
-        ):  # fmt: skip
-            stage.add(walked.report, _block_bytes(walked), _hidden_bytes(walked))
-            reports.append(walked.report)
-            yield walked.report
-        self._seal(stage, recipe, reports, time.perf_counter() - began, plan.facts if plan else None)
+        try:
+            reports = yield from self._walk_on(recipe, stage, plan)
+        except InputsDiffer:
+            stage.begin_anew()
+            opened.restore_dense()
+            opened.active_key = f"unfinished {key}"
+            reports = yield from self._walk_on(recipe, stage, plan, _ANEW)
+        with timing.stage("seal"):
+            self._seal(stage, recipe, reports, time.perf_counter() - began, plan.facts if plan else None)
         opened.active_key = key
+
+    def _walk_on(
+        self, recipe: Recipe, stage: Stage, plan: LayerPlan | None, note: str = ""
+    ) -> Generator[BlockReport, None, list[BlockReport]]:
+        """Walk over the blocks that are not finished. A report may come a moment before its block is on the disk.
+
+        Raises:
+            InputsDiffer: The finished blocks cannot be built upon.
+        """
+        opened, reports = self.opened, self._finished(stage, recipe)
+        yield from reports
+        if reports and len(reports) == reports[0].blocks:
+            self._apply_whole(stage, reports)
+            return reports
+        ids = self.ids().to(opened.model.device) if needs_data(recipe) else None
+        with BlockWriter(self.inputs_share) as writer:
+            for walked in walk(
+                opened.model, recipe, ids, propagate=self.calibration.propagate, hold=opened.hold, plan=plan,
+                resume=self._resume(stage, recipe, reports), min_tokens=self.calibration.min_tokens,
+                before_method=writer.wait,
+            ):  # fmt: skip
+                report, note = (replace(walked.report, note=note) if note else walked.report), ""
+                writer.add(stage, report, _content(walked, keep=self._keeps_inputs(recipe, walked, writer)))
+                reports.append(report)
+                yield report
+        return reports
 
     # --- recovery by training ---
 
@@ -194,7 +232,7 @@ class ArtifactBuilder:
         for block in range(start.blocks):
             tensors = weight_artifacts.tensors(self.store, start.key, block, "pt")
             report, written = self._rewritten(block, start, tensors, masks, outcome)
-            stage.add(report, save(written), None)
+            stage.add(report, block_files.content(block_files.sent_to_host(written)()))
             reports.append(report)
         losses, few = outcome.losses, max(1, len(outcome.losses) // 8)
         facts = {"first_loss": sum(losses[:few]) / few, "last_loss": sum(losses[-few:]) / few}
@@ -220,7 +258,7 @@ class ArtifactBuilder:
             made = codec.updated(matrix.name, worn, tensors, update.left, update.right, masks.get(name))
             weight = codec.decode(matrix.name, worn, {key: value.to(worn.device) for key, value in made.items()})
             zeros = weight.numel() - int(weight.count_nonzero())
-            layers.append(dataclasses.replace(told[name], name=matrix.name, zeros=zeros, loss=None))
+            layers.append(replace(told[name], name=matrix.name, zeros=zeros, loss=None))
             written |= made
         return BlockReport(block, start.blocks, tuple(layers), 0.0), written
 
@@ -241,33 +279,46 @@ class ArtifactBuilder:
             ours = [(recipe, stage) for recipe, stage in stages if stage is not None]
             if not ours:
                 return
-            reports = {recipe: stage.reports() for recipe, stage in ours}
-            start = min(len(found) for found in reports.values())
-            require_space(self.store.root, sum(self._expected_bytes(recipe, hidden=False) for recipe, _ in ours))
+            require_space(self.store.root, sum(self._expected_bytes(recipe) for recipe, _ in ours))
             plans = {}
             for recipe, stage in ours:
                 for told in (planning := _Told(self._planned(recipe, stage))):
                     yield recipe, told
                 plans[recipe] = planning.found
-            ids = self.ids().to(opened.model.device)
-            places, needed = dict(ours), {recipe: plan for recipe, plan in plans.items() if plan is not None}
-            for recipe, one in walk_many(
-                opened.model,
-                list(places),
-                ids,
-                start=start,
-                hold=opened.hold,
-                plans=needed,
-                min_tokens=self.calibration.min_tokens,
-            ):
-                if one.report.block == len(reports[recipe]):
-                    places[recipe].add(one.report, _block_bytes(one), None)
-                    reports[recipe].append(one.report)
-                yield recipe, one.report
-            for recipe, stage in ours:
-                plan = plans[recipe]
-                seconds = sum(report.seconds for report in reports[recipe])
-                self._seal(stage, recipe, reports[recipe], seconds, plan.facts if plan else None)
+            try:
+                reports = yield from self._walk_many(dict(ours), plans)
+            except InputsDiffer:
+                for _, stage in ours:
+                    stage.begin_anew()
+                reports = yield from self._walk_many(dict(ours), plans, _ANEW)
+            with timing.stage("seal"):
+                for recipe, stage in ours:
+                    plan = plans[recipe]
+                    seconds = sum(report.seconds for report in reports[recipe])
+                    self._seal(stage, recipe, reports[recipe], seconds, plan.facts if plan else None)
+
+    def _walk_many(
+        self, stages: dict[Recipe, Stage], plans: dict[Recipe, LayerPlan | None], note: str = ""
+    ) -> Generator[tuple[Recipe, BlockReport], None, dict[Recipe, list[BlockReport]]]:
+        """`_walk_on` for many recipes in one dense pass."""
+        opened = self.opened
+        reports = {recipe: self._finished(stage, recipe) for recipe, stage in stages.items()}
+        for recipe, finished in reports.items():
+            yield from ((recipe, report) for report in finished)
+        notes = dict.fromkeys(stages, note)
+        with BlockWriter() as writer:
+            for recipe, walked in walk_many(
+                opened.model, list(stages), self.ids().to(opened.model.device), hold=opened.hold,
+                plans={recipe: plan for recipe, plan in plans.items() if plan is not None},
+                resume={recipe: _resume_at(stages[recipe], found) for recipe, found in reports.items()},
+                min_tokens=self.calibration.min_tokens, before_method=writer.wait,
+            ):  # fmt: skip
+                note, notes[recipe] = notes[recipe], ""
+                report = replace(walked.report, note=note) if note else walked.report
+                writer.add(stages[recipe], report, _content(walked, keep=False))
+                reports[recipe].append(report)
+                yield recipe, report
+        return reports
 
     def _seal(
         self,
@@ -278,11 +329,7 @@ class ArtifactBuilder:
         plan: dict[str, Any] | None = None,
         recovery: dict[str, Any] | None = None,
     ) -> None:
-        layers = [
-            dataclasses.replace(layer, name=f"{report.block}.{layer.name}")
-            for report in reports
-            for layer in report.layers
-        ]
+        layers = [replace(layer, name=f"{report.block}.{layer.name}") for report in reports for layer in report.layers]
         stage.seal(
             make_card(
                 self.opened.model,
@@ -309,36 +356,47 @@ class ArtifactBuilder:
         before, after = zip(*fits, strict=True)
         return calibration_facts(self.calibration, self.ids()) | {"errors_before": before, "errors_after": after}
 
-    def _resume(self, stage: Stage, recipe: Recipe) -> tuple[list[BlockReport], dict[str, Tensor]]:
-        """Put the whole leading blocks of a stopped make on; returns their reports and the next block's inputs."""
+    def _finished(self, stage: Stage, recipe: Recipe) -> list[BlockReport]:
+        """The finished blocks of a stopped make; none where an older program left them, which took no digest."""
         reports = stage.reports()
-        if not reports:
-            return [], {}
-        inputs: dict[str, Tensor] = {}
-        if needs_data(recipe):
-            saved = stage.next_input(len(reports))
-            if saved is None and len(reports) < reports[0].blocks:
-                return [], {}
-            inputs = load_file(saved) if saved else {}
+        followed = [report.block for report in reports if report.block + 1 < report.blocks]
+        if not needs_data(recipe) or all(stage.next_inputs(block) for block in followed):
+            return reports
+        stage.begin_anew()
+        return []
+
+    def _resume(self, stage: Stage, recipe: Recipe, reports: Sequence[BlockReport]) -> Resume:
+        """Where a stopped make goes on, at the last inputs that were kept."""
+        if not needs_data(recipe):
+            self._apply_whole(stage, reports)
+            return Resume(len(reports))
+        found = _resume_at(stage, reports)
+        if saved := stage.saved_input(len(reports)):
+            found = replace(found, saved=saved[0], **load_file(saved[1]))
+        return replace(found, apply=lambda block: self._apply_finished(stage, block))
+
+    def _apply_whole(self, stage: Stage, reports: Sequence[BlockReport]) -> None:
         for report in reports if not self.opened.streamed else ():
-            self.opened.apply_block(report.block, load_file(stage.block_file(report.block)))
-        return reports, inputs
+            self._apply_finished(stage, report.block)
 
-    def _expected_bytes(self, recipe: Recipe, *, hidden: bool = True) -> int:
-        """Bytes that making an artifact writes, and a tenth more.
+    def _apply_finished(self, stage: Stage, block: int) -> None:
+        self.opened.apply_block(block, load_file(stage.block_file(block)))
 
-        Args:
-            recipe: The recipe.
-            hidden: Whether the inputs of this and of the next block lie beside it while it is made; with many recipes
-                in one pass they are not kept.
-        """
-        model, matrices = self.opened.model, [matrix.read() for matrix in self.opened.block_matrices(0)]
-        itemsize = matrices[0].element_size()
-        block = storage.size(methods.resolve(recipe), [storage.Shape(*m.shape) for m in matrices], itemsize).stored
-        written = len(decoder_blocks(model)) * block
-        if hidden and needs_data(recipe):
-            written += 2 * self.ids().numel() * model.config.get_text_config().hidden_size * itemsize
-        return int(_SPACE_MARGIN * written)
+    def _keeps_inputs(self, recipe: Recipe, walked: Walked, writer: BlockWriter) -> bool:
+        """Whether the next block's inputs are kept, so that who goes on need not work them out: where there is time and
+        room for it."""
+        if walked.hidden is None or not walked.alone:
+            return False
+        size = walked.hidden.nbytes * (1 if walked.dense is None else 2)
+        room = free_bytes(self.store.root) - self._expected_bytes(recipe)
+        return 2 * size < room and writer.affords(size, walked.report.seconds)
+
+    def _expected_bytes(self, recipe: Recipe) -> int:
+        """Bytes that an artifact takes, and a tenth more."""
+        matrices = [matrix.read() for matrix in self.opened.block_matrices(0)]
+        shapes = [storage.Shape(*matrix.shape) for matrix in matrices]
+        block = storage.size(methods.resolve(recipe), shapes, matrices[0].element_size()).stored
+        return int(_SPACE_MARGIN * len(decoder_blocks(self.opened.model)) * block)
 
     def _warnings(self, recipe: Recipe, layers: list[LayerReport]) -> tuple[str, ...]:
         warnings = [*few_tokens(layers, self.calibration.min_tokens)]
@@ -377,15 +435,28 @@ def _noted(reports: Sequence[BlockReport]) -> Iterator[str]:
                 yield f"block {report.block}, {layer.name}: {layer.note}"
 
 
-def _block_bytes(walked: Walked) -> bytes:
-    return save(codec.encode_block(walked.results))
+def _resume_at(stage: Stage, reports: Sequence[BlockReport]) -> Resume:
+    known = [stage.next_inputs(report.block) for report in reports]
+    batches = [following.batches for following in known if following is not None]
+    last = known[-1] if known else None
+    return Resume(len(reports), batches=batches, digest=last.digest if last else "")
 
 
-def _hidden_bytes(walked: Walked) -> bytes | None:
-    if walked.hidden is None or not walked.alone or walked.report.block + 1 == walked.report.blocks:
-        return None
-    inputs = {"hidden": walked.hidden} | ({} if walked.dense is None else {"dense": walked.dense})
-    return save({name: states.cpu().contiguous() for name, states in inputs.items()})
+def _content(walked: Walked, *, keep: bool) -> Content:
+    """A block as its writer takes it: on its way to the host, without a hold on what it was made of."""
+    with timing.stage("encode"):
+        tensors = block_files.sent_to_host(codec.encode_block(walked.results))
+    saved: Callable[[], dict[str, Tensor]] | None = None
+    if keep:
+        streams = {"hidden": walked.hidden, "dense": walked.dense}
+        saved = block_files.sent_to_host({name: states for name, states in streams.items() if states is not None})
+    digest, batches = walked.digest, walked.batches
+
+    def content() -> tuple[Buffers, NextInputs | None]:
+        inputs = block_files.content(saved()) if saved else None
+        return block_files.content(tensors()), NextInputs(digest, batches, inputs) if digest else None
+
+    return content
 
 
 def load(

@@ -141,7 +141,9 @@ class OpenModel:
 
     def apply_block(self, block: int, tensors: dict[str, Tensor]) -> None:
         for matrix in self.block_matrices(block):
-            codec.decode_into(matrix.read(), matrix.name, self.base(block, matrix), tensors)
+            # a streamed block is dense whenever it comes
+            base = matrix.read() if self.streamed else self.base(block, matrix)
+            codec.decode_into(matrix.read(), matrix.name, base, tensors)
 
     def apply_weights(self, store: Store, key: str) -> None:
         """Apply an artifact's weights.

@@ -6,7 +6,8 @@ tensor, and hold every token once: windows are full, so padding never enters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,12 +18,17 @@ from transformers import PreTrainedModel
 from kick_core import timing
 from kick_core.errors import KickError
 from kick_core.methods import InputStats, Need
+from kick_core.methods.solve import one_thread
 from kick_core.models.blocks import Call, eager_experts, watched_inputs
 from kick_core.models.layout import Hold, all_in_place
 from kick_core.models.replay import Replay, replay
 
 BATCH = 8
 """Windows in one forward. Sums are made in this order, so it is part of what an artifact's key names."""
+
+
+TILE = 512
+"""Columns of a part of a Gram matrix that one thread sums."""
 
 
 COMPARED = 4096
@@ -47,9 +53,19 @@ class StatsAccumulator:
         self.gram = torch.zeros(self.width, self.width, device=self.device) if self.need == "gram" else None
 
     @property
-    def strips(self) -> int:
-        """Strips in which the Gram matrix is summed: with 4 of them, 5 eighths of it are computed."""
-        return 4 if self.device.type == "cpu" else 1
+    def tiles(self) -> list[tuple[slice, slice]]:
+        """Rows and columns of the parts in which a CPU sums the Gram matrix on and above its diagonal: 5 eighths of it.
+
+        They do not follow from the number of threads, each of which takes whole tiles.
+        """
+        step, width = -(-self.width // 4), self.width
+        # where strips are whole multiples of 64 rows, a tile has the bits of its part of the strip
+        across = TILE if width % 256 == 0 else width
+        return [
+            (slice(start, start + step), slice(first, min(first + across, width)))
+            for start in range(0, width, step)
+            for first in range(start, width, across)
+        ]
 
     def add(self, inputs: Tensor) -> None:
         """Take in the inputs [..., width] of one forward."""
@@ -63,10 +79,23 @@ class StatsAccumulator:
         if len(rows):
             self.peaks = torch.maximum(self.peaks, rows.abs().amax(0))
         if self.gram is not None:
-            # on and above the diagonal, strip by strip: `seen` completes it by symmetry
-            for start in range(0, self.width, step := -(-self.width // self.strips)):
-                strip = slice(start, start + step)
-                self.gram[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
+            self._add_products(self.gram, rows)
+
+    def _add_products(self, gram: Tensor, rows: Tensor) -> None:
+        """Add X^T X on and above the diagonal; `stats` completes it by symmetry. Threads take a tile each, because on
+        some processors a product that is shared out among threads has other last bits."""
+
+        def add(tile: tuple[slice, slice]) -> None:
+            down, across = tile
+            gram[down, across].addmm_(rows[:, down].T, rows[:, across])
+
+        tiles, threads = self.tiles, torch.get_num_threads()
+        if threads == 1:
+            for tile in tiles:
+                add(tile)
+            return
+        with one_thread(), ThreadPoolExecutor(min(threads, len(tiles)), "gram") as pool:
+            list(pool.map(add, tiles))
 
     def _add_halves(self, rows: Tensor) -> None:
         """The same sums from 16-bit values on a GPU: read once each, and multiplied by the tensor cores. Their
@@ -77,7 +106,7 @@ class StatsAccumulator:
             self.gram += torch.mm(rows.T, rows, out_dtype=torch.float32)
 
     def stats(self) -> InputStats:
-        if self.gram is not None and self.strips > 1:
+        if self.gram is not None and self.device.type == "cpu":
             self.gram.copy_(self.gram.triu() + self.gram.triu(1).T)
         return InputStats(self.tokens, self.sq_norms, self.gram, self.peaks)
 
@@ -140,6 +169,15 @@ class Inputs:
             if not again:
                 return
 
+    def advance(self, block: nn.Module, index: int) -> Tensor:
+        """Put what a block makes of the activations in their place; returns its output for the first batch."""
+        first = None
+        for rows, output in self.outputs(block, index):
+            first = output if first is None else first
+            self.hidden[rows] = output
+        assert first is not None
+        return first
+
     def call(self, windows: int, block: int) -> Call:
         """What a block is called with for so many windows, whichever they are.
 
@@ -172,6 +210,32 @@ class Inputs:
         told = "; ".join(self.notes)
         self.notes.clear()
         return told
+
+
+_ODD = 0x2545F4914F6CDD1D, -0x61C8864680B583EB
+"""Multipliers of the digest: odd, so that no single difference vanishes."""
+
+
+def digest(streams: Sequence[Tensor], device: torch.device) -> str:
+    """The bits of activations [windows, length, width] in 32 hexadecimal digits each, wherever they lie.
+
+    Two sums of all words, each times a number that its place gives, modulo 2^64: whole numbers, so that no order of
+    summation matters. Made on `device`.
+    """
+    return "-".join(_digest(stream, device) for stream in streams)
+
+
+def _digest(hidden: Tensor, device: torch.device) -> str:
+    sums = torch.zeros(2, dtype=torch.int64, device=device)
+    places = None
+    for window in hidden:
+        flat = window.to(device).contiguous().flatten()
+        words = flat.view(torch.int32 if flat.nbytes % 4 == 0 else torch.int16).long()
+        if places is None:
+            place = torch.arange(1, len(words) + 1, device=device)
+            places = [(mixed := place * odd) ^ (mixed >> 29) | 1 for odd in _ODD]
+        sums = sums * _ODD[0] + torch.stack([(words * one).sum() for one in places])
+    return "".join(f"{value % (1 << 64):016x}" for value in sums.tolist())
 
 
 def release() -> None:

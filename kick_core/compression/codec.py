@@ -59,12 +59,12 @@ def encode_block(results: Mapping[str, CompressedMatrix]) -> dict[str, Tensor]:
 
 
 def stored(result: CompressedMatrix) -> StoredMatrix:
-    """The smallest form from which `decode` gives `result.weight` back, on the CPU."""
+    """The smallest form from which `decode` gives `result.weight` back, where the result is."""
     if result.codes is not None:
         return _stored_grid(result)
     if result.mask is None:
-        return StoredMatrix(dense=result.weight.detach().cpu().contiguous())
-    values = result.weight.detach()[result.mask].cpu().contiguous() if result.updated else None
+        return StoredMatrix(dense=result.weight.detach().contiguous())
+    values = result.weight.detach()[result.mask] if result.updated else None
     return StoredMatrix(mask=pack_bits(result.mask, 1), values=values)
 
 
@@ -78,12 +78,12 @@ def _stored_grid(result: CompressedMatrix) -> StoredMatrix:
     return StoredMatrix(
         codes=pack_bits(result.codes, result.bits),
         bits=result.bits,
-        scales=result.scales.detach().cpu().contiguous(),
-        zeros=result.zeros.detach().cpu().to(torch.uint8).contiguous(),
+        scales=result.scales.detach().contiguous(),
+        zeros=result.zeros.detach().to(torch.uint8).contiguous(),
         groups=None if consecutive else groups.contiguous(),
         group_size=size if consecutive else 0,
-        columns=None if columns is None else columns.detach().cpu().float().contiguous(),
-        outliers=None if outliers is None else outliers.detach().cpu().to(torch.int32).contiguous(),
+        columns=None if columns is None else columns.detach().float().contiguous(),
+        outliers=None if outliers is None else outliers.detach().to(torch.int32).contiguous(),
     )
 
 
@@ -106,7 +106,7 @@ def updated(
     if before.codes is None:
         mask = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
         return encode(name, CompressedMatrix(_with_update(weight, left, right, mask), mask=mask, updated=True))
-    packed = before.mask if mask is None else pack_bits(mask, 1)
+    packed = before.mask if mask is None else pack_bits(mask, 1).cpu()
     after = replace(before, lora_b=left.cpu().contiguous(), lora_a=right.cpu().contiguous(), mask=packed)
     return after.to_tensors(name)
 

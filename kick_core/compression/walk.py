@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kick_core import methods
+from kick_core import methods, timing
 from kick_core.compression import activations, allocation
 from kick_core.compression.block import Choose, compress_block, made_together, require_finite, with_ready
 from kick_core.compression.recovery.blocks import reconstruct
-from kick_core.errors import BadRequest
+from kick_core.errors import BadRequest, KickError
 from kick_core.methods import CompressedMatrix
 from kick_core.models.blocks import decoder_blocks, left_alone, matrices, understood
-from kick_core.models.layout import Hold, all_in_place
+from kick_core.models.layout import Hold, all_in_place, eager_experts
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport, StructuredMask
 from kick_core.spec import Calibration, Recipe, parse
 
@@ -69,7 +69,8 @@ class Walked:
 
     `hidden` is the next block's input; None behind the last block, and when the method looks at no data. `dense` is
     what the dense model's next block would be given, where blocks are fitted to it. `alone` says that a stopped walk
-    can go on from these; a model whose blocks are handed more than hidden states begins anew.
+    can go on from these; a model whose blocks are handed more than hidden states needs those of all blocks.
+    `digest` is that of both, `batches` the windows in one forward of each.
     """
 
     report: BlockReport
@@ -77,6 +78,39 @@ class Walked:
     hidden: Tensor | None
     dense: Tensor | None = None
     alone: bool = True
+    digest: str = ""
+    batches: tuple[int, ...] = ()
+
+
+class InputsDiffer(KickError):
+    """Finished blocks give other activations here than where they were made: a walk cannot go on from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a stopped walk goes on.
+
+    Attributes:
+        start: The first block that is not finished.
+        apply: Puts a finished block's weights on.
+        batches: For every finished block the windows in one forward of each stream of activations.
+        digest: Of what enters block `start`; it must come out again.
+        saved: The block whose inputs are given; 0 for none.
+        hidden: Its inputs [windows, length, width].
+        dense: What the dense model's block is given, where blocks are fitted to it.
+    """
+
+    start: int = 0
+    apply: Callable[[int], None] | None = None
+    batches: Sequence[tuple[int, ...]] = ()
+    digest: str = ""
+    saved: int = 0
+    hidden: Tensor | None = None
+    dense: Tensor | None = None
+
+
+def _nothing() -> None:
+    pass
 
 
 def needs_data(recipe: Recipe) -> bool:
@@ -91,22 +125,23 @@ def walk(
     ids: Tensor | None,
     *,
     propagate: str = "compressed",
-    start: int = 0,
-    hidden: Tensor | None = None,
-    dense: Tensor | None = None,
+    resume: Resume | None = None,
     hold: Hold = all_in_place,
     plan: LayerPlan | None = None,
     min_tokens: int = 1,
+    before_method: Callable[[], None] = _nothing,
 ) -> Iterator[Walked]:
-    """Compress a model in place, block by block from `start` on; with a `plan`, every matrix as it says.
+    """Compress a dense model in place, block by block; with a `plan`, every matrix as it says.
 
     `ids` [windows, length] are calibration tokens, full windows without padding (None for methods that look
-    at no data). `hidden` and `dense` are the saved inputs of block `start` (see `Walked`) when a stopped walk goes
-    on. `hold` brings a block's weights where the model is not in memory as a whole. Matrices that fewer than
-    `min_tokens` tokens reach are compressed on flat statistics.
+    at no data). `resume` says where a stopped walk goes on: its windows go through the finished blocks again. `hold`
+    brings a block's weights where the model is not in memory as a whole. Matrices that fewer than `min_tokens` tokens
+    reach are compressed on flat statistics. `before_method` is called when a block's statistics are there and it is
+    about to change.
 
     Raises:
         BadRequest: When data is needed and not given, or the recipe is made elsewhere.
+        InputsDiffer: When finished blocks do not give the activations that they gave.
         KickError: For a model that is not understood, or numbers that are not finite.
     """
     asked = methods.resolve(recipe)
@@ -116,19 +151,51 @@ def walk(
         raise BadRequest(
             f"{recipe.text} is trained from a finished artifact: make it in a cache, by kick compress or kick_core.load"
         )
-    blocks = understood(model, hold)
+    blocks, resume = understood(model, hold), resume or Resume()
     inputs = aim = None
     if needs_data(asked):
         if ids is None:
             raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
-        inputs = activations.first(model, ids, hidden, hold, min_tokens=min_tokens)
+        inputs = activations.first(model, ids, resume.hidden, hold, min_tokens=min_tokens)
         if fits_blocks(asked) and propagate == "compressed":  # else both see the dense model's activations
-            aim = activations.first(model, ids, dense, hold)
-    choose = _chooser(model, asked, ids, hold, plan)
-    for index in range(start, len(blocks)):
+            aim = activations.first(model, ids, resume.dense, hold)
+    choose = _chooser(model, asked, ids, hold, plan)  # before any block is changed: an allocation looks at all of them
+    _catch_up(model, resume, [stream for stream in (inputs, aim) if stream], propagate, hold)
+    for index in range(resume.start, len(blocks)):
         with hold(index):
-            walked = _walk_block(model, index, inputs, aim, asked, choose, propagate)
+            walked = _walk_block(model, index, inputs, aim, asked, choose, propagate, before_method)
         yield walked
+
+
+def _catch_up(
+    model: PreTrainedModel, resume: Resume, streams: list[activations.Inputs], propagate: str, hold: Hold
+) -> None:
+    """Put finished blocks on and have the activations go through them, the dense model's through the dense ones."""
+    for index in range(resume.start if resume.apply else 0):
+        block, passed = decoder_blocks(model)[index], index < resume.saved
+        with hold(index):
+            for stream, batch in zip(streams, resume.batches[index], strict=True) if not passed else ():
+                stream.batch = batch
+            if streams and not passed and propagate == "dense":
+                _advance_dense(model, block, index, streams[0])
+            for aim in streams[1:] if not passed else ():
+                aim.advance(block, index)
+            resume.apply(index)
+            if streams and not passed and propagate != "dense":
+                streams[0].advance(block, index)
+    if streams and resume.start > resume.saved:
+        found = _digest(streams)
+        if found != resume.digest:
+            raise InputsDiffer(f"blocks before {resume.start} give other activations than when they were made")
+
+
+def _advance_dense(model: PreTrainedModel, block: nn.Module, index: int, inputs: activations.Inputs) -> None:
+    with eager_experts(model):  # as where statistics are taken, whose outputs these are
+        inputs.advance(block, index)
+
+
+def _digest(streams: Sequence[activations.Inputs]) -> str:
+    return activations.digest([stream.hidden for stream in streams], streams[0].device)
 
 
 def fits_blocks(recipe: Recipe) -> bool:
@@ -158,6 +225,7 @@ def _walk_block(
     recipe: Recipe,
     choose: Choose,
     propagate: str,
+    before_method: Callable[[], None],
 ) -> Walked:
     began = time.perf_counter()
     blocks = decoder_blocks(model)
@@ -165,17 +233,25 @@ def _walk_block(
     dense, fit = None, None
     if inputs is not None:
         dense = activations.dense_pass(model, block, index, inputs, need, keep=propagate == "dense")
+    batches = tuple(stream.batch for stream in (inputs, aim) if stream)
     require_finite(block, index)
-    (ready,) = made_together(block, index, dense, [choose])
-    wanted = _through(block, index, aim) if aim else dense.outputs if dense else None
-    results, layers = compress_block(block, index, dense, choose, ready, once=True)
+    before_method()
+    with timing.stage("method"):
+        (ready,) = made_together(block, index, dense, [choose])
+        wanted = _through(block, index, aim) if aim else dense.outputs if dense else None
+        results, layers = compress_block(block, index, dense, choose, ready, once=True)
     if inputs and wanted is not None and (how := methods.recovery(recipe)) and not how.trains:
         fit = reconstruct(block, index, inputs, wanted, results, how)
         results = fit.results
-    last = index + 1 == len(blocks)
-    loss = _propagate(block, index, inputs, dense, last=last) if inputs and dense else None
-    if aim and wanted is not None:
-        aim.hidden = wanted
+    last, digest = index + 1 == len(blocks), ""
+    with timing.stage("propagate"):
+        loss = _propagate(block, index, inputs, dense, last=last) if inputs and dense else None
+        if aim and wanted is not None:
+            aim.hidden = wanted
+        if inputs and not last:
+            digest = _digest([stream for stream in (inputs, aim) if stream])
+    if propagate == "compressed":  # what comes next was made now, not when statistics were taken
+        batches = tuple(stream.batch for stream in (inputs, aim) if stream)
     note = "; ".join(noted for stream in (inputs, aim) if stream and (noted := stream.take_notes()))
     loss, note = _finding(loss, note)
     report = BlockReport(
@@ -185,7 +261,8 @@ def _walk_block(
     if last:
         return Walked(report, results, None)
     alone = not (inputs and inputs.replay.carried)
-    return Walked(report, results, inputs.hidden if inputs else None, aim.hidden if aim else None, alone)
+    hidden, dense_hidden = inputs.hidden if inputs else None, aim.hidden if aim else None
+    return Walked(report, results, hidden, dense_hidden, alone, digest, batches)
 
 
 def _through(block: nn.Module, index: int, inputs: activations.Inputs) -> Tensor:
@@ -202,17 +279,22 @@ def walk_many(
     recipes: Sequence[Recipe],
     ids: Tensor,
     *,
-    start: int = 0,
+    resume: Mapping[Recipe, Resume] | None = None,
     hold: Hold = all_in_place,
     plans: Mapping[Recipe, LayerPlan] | None = None,
     need: methods.Need = "nothing",
     min_tokens: int = 1,
+    before_method: Callable[[], None] = _nothing,
 ) -> Iterator[tuple[Recipe, Walked]]:
     """Many recipes from one calibration pass: every block sees the dense model's activations.
 
-    Yields, for every block from `start` on, what each recipe makes of it, one after the other: the same as
+    Yields, for every block, what each recipe that has not finished it makes of it, one after the other: the same as
     `walk` makes with `propagate="dense"`. The model is left dense. `plans` are those of recipes that need one; `need`
-    asks for more statistics than the recipes do (with "gram" every matrix's loss is told).
+    asks for more statistics than the recipes do (with "gram" every matrix's loss is told). `resume` and
+    `before_method` are those of `walk`; blocks that all recipes have finished are only gone through.
+
+    Raises:
+        InputsDiffer: When finished blocks do not give the activations that they gave.
     """
     asked = [methods.resolve(recipe) for recipe in recipes]
     most = max((need, *(methods.needs(recipe) for recipe in asked)), key=methods.NEEDS.index)
@@ -221,25 +303,58 @@ def walk_many(
         _chooser(model, recipe, ids, hold, (plans or {}).get(given))
         for given, recipe in zip(recipes, asked, strict=True)
     ]
-    blocks = understood(model, hold)
-    for index, block in enumerate(blocks):
+    resume = dict.fromkeys(recipes, Resume()) | dict(resume or {})
+    for index, block in enumerate(understood(model, hold)):
+        left = [pair for pair in zip(recipes, choosers, strict=True) if resume[pair[0]].start <= index]
+        batches = {one.batches[index] for one in resume.values() if len(one.batches) > index}
+        if len(batches) > 1:
+            raise InputsDiffer(f"block {index} was made with {sorted(batches)} windows in one forward")
+        inputs.batch = batches.pop()[0] if batches else inputs.batch
+        if not left and index + 1 == len(decoder_blocks(model)):
+            return
         with hold(index):
-            dense = activations.dense_pass(model, block, index, inputs, most, keep=True)
-            kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
-            require_finite(block, index)
-            for given, choose, ready in with_ready(block, index, dense, recipes, choosers) if index >= start else ():
-                began = time.perf_counter()
-                results, layers = compress_block(block, index, dense, choose, ready, once=False)
-                loss = _first_loss(block, index, inputs, dense)
-                for matrix, weight in kept:
-                    matrix.write(weight)
-                seconds, note = time.perf_counter() - began, inputs.take_notes()
-                seconds += sum(spent for _, spent in ready.values())
-                told, note = _finding(loss, note)
-                report = BlockReport(index, len(blocks), tuple(layers), seconds, told, note=note)
-                yield given, Walked(report, results, None)
-            assert dense.outputs is not None
-            inputs.hidden = dense.outputs
+            if left:
+                digest = yield from _block_for_many(model, index, inputs, most, left, before_method)
+            else:
+                _advance_dense(model, block, index, inputs)
+                digest = _digest([inputs])
+        if any(one.start == index + 1 and one.digest not in ("", digest) for one in resume.values()):
+            raise InputsDiffer(f"blocks up to {index} give other activations than when they were made")
+
+
+def _block_for_many(
+    model: PreTrainedModel,
+    index: int,
+    inputs: activations.Inputs,
+    need: methods.Need,
+    left: Sequence[tuple[Recipe, Choose]],
+    before_method: Callable[[], None],
+) -> Generator[tuple[Recipe, Walked], None, str]:
+    """One block under many recipes, which leaves the next one's inputs and returns their digest."""
+    blocks = decoder_blocks(model)
+    block = blocks[index]
+    dense = activations.dense_pass(model, block, index, inputs, need, keep=True)
+    batches, count = (inputs.batch,), len(blocks)
+    assert dense.outputs is not None
+    digest = activations.digest([dense.outputs], inputs.device) if index + 1 < count else ""
+    kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
+    require_finite(block, index)
+    before_method()
+    recipes, choosers = zip(*left, strict=True)
+    for given, choose, ready in with_ready(block, index, dense, recipes, choosers):
+        began = time.perf_counter()
+        with timing.stage("method"):
+            results, layers = compress_block(block, index, dense, choose, ready, once=False)
+            loss = _first_loss(block, index, inputs, dense)
+            for matrix, weight in kept:
+                matrix.write(weight)
+        seconds, note = time.perf_counter() - began, inputs.take_notes()
+        seconds += sum(spent for _, spent in ready.values())
+        told, note = _finding(loss, note)
+        report = BlockReport(index, count, tuple(layers), seconds, told, note=note)
+        yield given, Walked(report, results, None, digest=digest, batches=batches)
+    inputs.hidden = dense.outputs
+    return digest
 
 
 def _first_loss(block: nn.Module, index: int, inputs: activations.Inputs, dense: activations.Dense) -> float:
@@ -270,13 +385,9 @@ def _propagate(
         loss = _first_loss(block, index, inputs, dense)
         inputs.hidden = inputs.hidden if dense.outputs is None else dense.outputs
         return loss
-    loss = 0.0
-    for rows, output in inputs.outputs(block, index):
-        if rows.start == 0:
-            few = min(inputs.few, len(output))
-            loss = _relative(output[:few], dense.first[:few])
-        inputs.hidden[rows] = output
-    return loss
+    output = inputs.advance(block, index)
+    few = min(inputs.few, len(output))
+    return _relative(output[:few], dense.first[:few])
 
 
 def compress(

@@ -94,7 +94,7 @@ def _factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.dtype) 
     work = gram.T.to(dtype, copy=True, memory_format=torch.contiguous_format).T
     work.diagonal().copy_(diagonal).add_(damping)
     failed = torch.empty((), dtype=torch.int32, device=gram.device)
-    with _one_thread():
+    with one_thread():
         torch.linalg.cholesky_ex(work, out=(work, failed))
         if failed:
             return None
@@ -104,11 +104,11 @@ def _factor(gram: Tensor, diagonal: Tensor, damping: float, dtype: torch.dtype) 
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let LAPACK run on one thread.
+def one_thread() -> Iterator[None]:
+    """Compute on one thread.
 
-    Its factors, unlike products, have other last bits with other numbers of threads, and an artifact's bytes must not
-    depend on how many cores built it.
+    The factors of LAPACK, and on some processors products, have other last bits on other numbers of threads, and an
+    artifact must not depend on how many cores built it.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -20,10 +20,10 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
         bits: bits per code, 1 to 8.
 
     Returns:
-        uint8 [rows, ceil(cols * bits / 8)] on the CPU, little-endian.
+        uint8 [rows, ceil(cols * bits / 8)] on the codes' device, little-endian.
     """
     if codes.is_cuda:
-        return _pack_on_device(codes, bits).cpu()
+        return _pack_on_device(codes, bits)
     parts = [packing.pack(part.numpy(), bits) for part in codes.to(torch.uint8).split(ROWS)]
     return torch.from_numpy(np.ascontiguousarray(np.concatenate(parts)))
 

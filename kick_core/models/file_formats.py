@@ -59,7 +59,7 @@ def described(config: Mapping[str, Any]) -> str:
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """uint8 [rows, n] -> int32 [rows, ceil(n * bits / 32)], little-endian bit stream along each row."""
-    packed = pack_bits(codes, bits).numpy()
+    packed = pack_bits(codes, bits).cpu().numpy()
     missing = -packed.shape[1] % 4
     padded = np.pad(packed, ((0, 0), (0, missing)))
     return torch.from_numpy(np.ascontiguousarray(padded).view("<i4").copy())

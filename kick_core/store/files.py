@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,18 +36,40 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` under `path` in one step; a reader sees the old bytes or the new, never a mixture."""
+Buffers = Sequence[bytes | memoryview]
+"""A file's content in parts, bytes each."""
+
+_PIECE = 4 << 20
+"""Bytes written and summed at a time: they are still in the processor's cache when they are summed."""
+
+
+def replace_file(path: Path, data: bytes | Buffers, *, lasting: bool = True) -> dict[str, Any]:
+    """Put `data` under `path` in one step; a reader sees the old bytes or the new, never a mixture.
+
+    Args:
+        path: The file.
+        data: Its content, or its parts one after the other; nothing is copied.
+        lasting: Sync the folder too. Who writes several files does it once, by `sync_folder`.
+
+    Returns:
+        The content's size and sum, as a manifest holds them.
+
+    Raises:
+        KickError: The disk is full.
+    """
+    parts = [data] if isinstance(data, bytes) else data
+    size, digest = sum(map(len, parts)), xxhash.xxh3_128()
     staged = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    with no_space_named(path, len(data)):
+    with no_space_named(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(staged, "xb") as file:
-                file.write(data[: len(data) // 2])
-                file.flush()
-                fault_injection.point(f"{path.name}: half written", writes=True)
-                file.write(data[len(data) // 2 :])
-                file.flush()
+            with open(staged, "xb", buffering=0) as file:
+                for number, piece in enumerate(_pieces(parts, max(1, min(_PIECE, -(-size // 2))))):
+                    if number == 1:
+                        fault_injection.point(f"{path.name}: half written", writes=True)
+                    digest.update(piece)
+                    while len(piece):
+                        piece = piece[file.write(piece) :]
                 os.fsync(file.fileno())
             fault_injection.point(f"{path.name}: written", writes=True)
             os.replace(staged, path)
@@ -55,7 +77,15 @@ def replace_file(path: Path, data: bytes) -> None:
             staged.unlink(missing_ok=True)
             raise
         fault_injection.point(f"{path.name}: renamed", writes=True)
-        sync_folder(path.parent)
+        if lasting:
+            sync_folder(path.parent)
+    return {"bytes": size, "xxh3_128": digest.hexdigest()}
+
+
+def _pieces(parts: Buffers, size: int) -> Iterator[memoryview]:
+    for part in parts:
+        view = memoryview(part)
+        yield from (view[start : start + size] for start in range(0, len(view), size))
 
 
 def seal_json(content: Mapping[str, Any]) -> bytes:

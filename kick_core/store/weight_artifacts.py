@@ -4,9 +4,10 @@
     staging/<key>/      the same while it grows, next-input-0003.safetensors (see below), state-000032.safetensors
 
 A killed run leaves its staging folder; the next one trusts the leading blocks that are whole (their sums are in
-their reports) and goes on. The inputs of the next block are kept verbatim, because activations that are computed
-again are not the same activations on every machine, and a chain of small differences is not small. A killed seal is
-finished by whoever comes next.
+their reports) and goes on. Activations that are computed again are not the same activations on every machine, and a
+chain of small differences is not small: so a report holds a digest of the next block's inputs, which who goes on must
+come to again through the finished blocks. Where that costs little beside a block's work, the inputs are kept too. A
+killed seal is finished by whoever comes next.
 
 Artifacts whose masks are nested may share one file per block (see `nested_masks`): their block-*.safetensors are hard
 links to it. The manifest still says what each of them was made of, so that a key stands for the same bytes however they
@@ -38,6 +39,7 @@ from kick_core.keys import canonical
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport
 from kick_core.store import Store, fault_injection
 from kick_core.store.files import (
+    Buffers,
     Damaged,
     no_space_named,
     read_sealed_json,
@@ -139,6 +141,21 @@ def _input_name(block: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class NextInputs:
+    """What is known of the inputs of the block after a finished one.
+
+    Attributes:
+        digest: Of their bits.
+        batches: Windows in one forward of each stream of activations, on which their bits depend.
+        saved: Their bytes as a file, where they are kept.
+    """
+
+    digest: str
+    batches: tuple[int, ...]
+    saved: Buffers | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """An artifact that is being made. Blocks are added in order; `seal` commits them all at once."""
 
@@ -185,9 +202,23 @@ class Stage:
     def block_file(self, block: int) -> Path:
         return self.folder / _block_name(block)
 
-    def next_input(self, block: int) -> Path | None:
-        """The saved inputs of `block`, if they are there, as they were written."""
-        return self.folder / _input_name(block) if self._whole(block - 1, _input_name(block)) else None
+    def next_inputs(self, block: int) -> NextInputs | None:
+        """What is known of the inputs of the block after a finished one; None where nothing is."""
+        known = self._facts(block).get("next")
+        return None if known is None else NextInputs(known["digest"], tuple(known["batches"]))
+
+    def saved_input(self, most: int) -> tuple[int, Path] | None:
+        """The last block, `most` or one before, whose inputs are there as they were written; and their file."""
+        for block in range(most, 0, -1):
+            if (self.folder / _input_name(block)).exists() and self._whole(block - 1, _input_name(block)):
+                return block, self.folder / _input_name(block)
+        return None
+
+    def begin_anew(self) -> None:
+        """Forget all finished blocks."""
+        for path in sorted(self.folder.glob("block-????.json")):
+            path.unlink()
+        sync_folder(self.folder)
 
     def plan(self) -> LayerPlan | None:
         """What was planned for this artifact before, where it was and is whole."""
@@ -201,17 +232,27 @@ class Stage:
         replace_file(self.folder / "plan.json", seal_json(plan.to_json()))
         fault_injection.point("plan kept")
 
-    def add(self, report: BlockReport, tensors: bytes, next_input: bytes | None) -> None:
-        """Keep one finished block. Its report is written last: that is what makes the block whole."""
+    def add(self, report: BlockReport, tensors: bytes | Buffers, following: NextInputs | None = None) -> None:
+        """Keep one finished block. Its report is written last: that is what makes the block whole.
+
+        Args:
+            report: What was done.
+            tensors: The content of its file.
+            following: What is known of the next block's inputs; None where it has none.
+        """
         block, files = report.block, {_block_name(report.block): tensors}
-        if next_input is not None:
-            files[_input_name(block + 1)] = next_input
-        for name, data in files.items():
-            replace_file(self.folder / name, data)
-        sums = {name: _facts_of(data) for name, data in files.items()}
-        replace_file(self.folder / f"block-{block:04d}.json", seal_json({"report": report.to_json(), "sums": sums}))
+        if following is not None and following.saved is not None:
+            files[_input_name(block + 1)] = following.saved
+        sums = {name: replace_file(self.folder / name, data, lasting=False) for name, data in files.items()}
+        known = {} if following is None else {"digest": following.digest, "batches": following.batches}
+        facts = {"report": report.to_json(), "sums": sums, "next": known or None}
+        # one sync for all: a report without its file, as a power cut may leave it, is no whole block
+        replace_file(self.folder / f"block-{block:04d}.json", seal_json(facts))
         fault_injection.point("block kept")
-        (self.folder / _input_name(block)).unlink(missing_ok=True)
+        if len(files) > 1:
+            for older in self.folder.glob("next-input-*.safetensors"):
+                if older.name not in files:
+                    older.unlink()
 
     def keep_state(self, step: int, state: bytes) -> None:
         """Keep the state of a training, which is not done by blocks. Its sum is written last, then older ones go."""
@@ -242,10 +283,13 @@ class Stage:
         return sum(path.stat().st_size for path in self.folder.glob("block-*.safetensors"))
 
     def seal(self, finished: Card) -> Card:
-        """Commit: card and manifest, then one rename. Drops ours if a whole artifact is there already."""
-        files = {path.name: _sum(path) for path in sorted(self.folder.glob("block-*.safetensors"))}
-        replace_file(self.folder / "card.json", json.dumps(finished.to_json(), indent=1).encode())
-        files["card.json"] = _sum(self.folder / "card.json")
+        """Commit: card and manifest, then one rename. Drops ours if a whole artifact is there already.
+
+        Blocks were summed as they were written, or when their reports were read: no file is read again.
+        """
+        names = [path.name for path in sorted(self.folder.glob("block-*.safetensors"))]
+        files = {name: self._facts(block)["sums"][name] for block, name in enumerate(names)}
+        files["card.json"] = replace_file(self.folder / "card.json", json.dumps(finished.to_json(), indent=1).encode())
         replace_file(self.folder / "manifest.json", canonical({"files": files}).encode())
         self._commit()
         return finished

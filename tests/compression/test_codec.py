@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kick_core import compress_matrix
-from kick_core.compression import codec
+from kick_core.compression import block_files, codec
 from kick_core.errors import KickError
 from kick_core.methods import CompressedMatrix
 
@@ -75,3 +75,19 @@ def test_a_missing_matrix_is_an_error_not_a_dense_one():
     for tensors in ({"k.mask": mask}, {"q.codes4": mask, "q.zeros": mask, "q.group_size": torch.tensor([2])}):
         with pytest.raises(KickError, match="does not hold all of q"):
             codec.decode("q", torch.zeros(2, 2), tensors)
+
+
+def test_a_block_file_without_copies_is_what_safetensors_writes():
+    rows = torch.arange(12).reshape(3, 4)
+    dtypes = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.int32,
+              torch.float32, torch.float64, torch.int64)  # fmt: skip
+    tensors = {
+        f"{name}.{number}": rows.to(dtype, copy=True)
+        for number, dtype in enumerate(dtypes)
+        for name in ("b", "a", 'é"')
+    }
+    tensors |= {"none": torch.empty(0, 3), "one": torch.tensor(1.5), "turned": rows.float().T}
+    from safetensors.torch import save
+
+    saved = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    assert b"".join(block_files.content(tensors)) == saved

@@ -11,7 +11,8 @@ import kick_core
 from kick_core import methods
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
-from kick_core.compression.walk import walk
+from kick_core.compression import activations
+from kick_core.compression.walk import Resume, walk
 from kick_core.errors import BadRequest, KickError
 from kick_core.models.blocks import decoder_blocks, first_inputs, matrices, run_block, watched_inputs
 from kick_core.records import BlockReport, Card
@@ -123,25 +124,111 @@ def test_made_once_then_worn_bit_for_bit(store, tiny_folder, recipe):
     assert card.bytes == sum(weight_artifacts.block_path(store, card.key, b).stat().st_size for b in range(card.blocks))
 
 
-@pytest.mark.parametrize("recipe", ["wanda@0.5", "magnitude@2:4"])
-@pytest.mark.parametrize("killed_after", [0, 1])
-def test_stopped_anywhere_gives_the_same_bytes(store, tmp_path, tiny_folder, recipe, killed_after):
-    from kick_core.store import open_store
-
-    straight = open_store(tmp_path / "straight")
-    finish(open_builder(straight, tiny_folder).make(parse(recipe)))
-    builder = open_builder(store, tiny_folder)
+def stopped(store, folder, recipe, killed_after=1, share=0.0, **calibration):
+    """Begin an artifact and stop behind so many blocks; `share` 0 keeps no inputs, a large one all."""
+    builder = open_builder(store, folder, **calibration)
+    builder.inputs_share = share
     steps = builder.make(parse(recipe))
     for _ in range(killed_after):
         next(steps)
     steps.close()
-    resumed = open_builder(store, tiny_folder)
+    return store.root / "staging" / builder.key(parse(recipe))
+
+
+def same_blocks(one, other, key):
+    return all(
+        weight_artifacts.block_path(one, key, block).read_bytes()
+        == weight_artifacts.block_path(other, key, block).read_bytes()
+        for block in range(2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "killed_after", "share", "propagate"),
+    [
+        ("wanda@0.5", 0, 0.0, "compressed"),
+        ("wanda@0.5", 1, 1e9, "compressed"),
+        ("wanda@0.5,alloc=owl", 1, 0.0, "compressed"),
+        ("sparsegpt@2:4", 1, 0.0, "dense"),
+        ("gptq@4bit,group=32,recover=blocks,recover_tokens=1024", 1, 0.0, "compressed"),
+        ("gptq@4bit,group=32,recover=blocks,recover_tokens=1024", 1, 1e9, "compressed"),
+        ("magnitude@2:4", 1, 0.0, "compressed"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_stopped_anywhere_gives_the_same_bytes(
+    store, tmp_path, tiny_folder, recipe, killed_after, share, propagate, streamed
+):
+    from kick_core.store import open_store
+
+    straight = open_store(tmp_path / "straight")
+    finish(open_builder(straight, tiny_folder, propagate=propagate).make(parse(recipe)))
+    staging = stopped(store, tiny_folder, recipe, killed_after, share, propagate=propagate)
+    assert bool([*staging.glob("next-input-*")]) == bool(share)
+    resumed = open_builder(store, tiny_folder, propagate=propagate)
+    if streamed:
+        resumed.opened = open_for(ModelRef(str(tiny_folder)), store, "cpu", streamed=True)
     reports = finish(resumed.make(parse(recipe)))
     assert [r.resumed for r in reports] == [b < killed_after for b in range(2)]
-    key = resumed.key(parse(recipe))
-    for block in range(2):
-        first, second = (weight_artifacts.block_path(s, key, block).read_bytes() for s in (straight, store))
-        assert first == second
+    assert same_blocks(straight, store, resumed.key(parse(recipe)))
+
+
+@pytest.mark.parametrize("propagate", ["compressed", "dense"])
+def test_blocks_that_give_other_activations_here_are_made_again(store, tmp_path, tiny_folder, propagate):
+    """As after a move to another machine: never a mixture, and the card says so."""
+    from kick_core.store import files, open_store
+
+    recipe = parse("wanda@0.5")
+    straight = open_store(tmp_path / "straight")
+    finish(open_builder(straight, tiny_folder, propagate=propagate).make(recipe))
+    told = stopped(store, tiny_folder, recipe.text, propagate=propagate) / "block-0000.json"
+    content = files.read_sealed_json(told)
+    content["next"]["digest"] = "0" * 32
+    files.replace_file(told, files.seal_json(content))
+    builder = open_builder(store, tiny_folder, propagate=propagate)
+    finish(builder.make_all([recipe]) if propagate == "dense" else builder.make(recipe))
+    assert same_blocks(straight, store, builder.key(recipe))
+    assert [w for w in weight_artifacts.card(store, builder.key(recipe)).warnings if "begun anew" in w]
+
+
+def test_who_goes_on_runs_as_many_windows_in_a_forward_as_before(monkeypatch):
+    ids, before = token_ids(9), {}
+    with monkeypatch.context() as patched:
+        patched.setattr(activations, "BATCH", 3)
+        steps = walk(tiny_llama(), parse("wanda@0.5"), ids)
+        first = next(steps)
+        assert first.batches == (3,)
+        (last,) = steps
+
+    def apply(block):
+        for matrix in matrices(decoder_blocks(model)[block]):
+            matrix.write(first.results[matrix.name].weight)
+
+    model, advance = tiny_llama(), activations.Inputs.advance
+
+    def noting(self, block, index):
+        before.setdefault(index, self.batch)
+        return advance(self, block, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(activations.Inputs, "advance", noting)
+        (again,) = walk(model, parse("wanda@0.5"), ids, resume=Resume(1, apply, [(3,)], first.digest))
+    assert before == {0: 3}
+    assert all(torch.equal(again.results[name].weight, one.weight) for name, one in last.results.items())
+
+
+def test_a_digest_tells_every_change_and_place():
+    hidden = torch.randn(5, 7, 6).bfloat16()
+    whole = activations.digest([hidden], hidden.device)
+    assert activations.digest([hidden.clone()], hidden.device) == whole
+    changed = []
+    for place in range(0, hidden.numel(), 11):
+        other = hidden.clone()
+        other.view(torch.int16).flatten()[place] ^= 1
+        changed.append(activations.digest([other], hidden.device))
+    swapped = hidden[[1, 0, 2, 3, 4]], hidden.flip(1), hidden.flip(2)
+    changed += [activations.digest([other], hidden.device) for other in swapped]
+    assert len({whole, *changed}) == len(changed) + 1
 
 
 def test_an_artifact_fits_only_its_own_model(store, tiny_folder, tmp_path):

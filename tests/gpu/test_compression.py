@@ -6,10 +6,12 @@ python -m pytest -m gpu           (skipped where torch sees no device)
 import pytest
 import torch
 
+from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.compression import activations
 from kick_core.compression.walk import walk
-from kick_core.spec import ModelRef, parse
+from kick_core.spec import Calibration, ModelRef, parse
+from kick_core.store import open_store, weight_artifacts
 from tests.tiny import save_tiny, tiny_llama, token_ids
 
 pytestmark = [
@@ -46,6 +48,35 @@ def test_the_same_bits_twice(recipe, dtype):
     other, _ = walked(recipe, "cuda", dtype=dtype)
     for name, weight in one.named_parameters():
         assert torch.equal(weight, other.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("recipe", ["wanda@0.5", "sparsegpt@0.5", "gptq@4bit,group=32"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_stopped_and_resumed_through_finished_blocks(tmp_path, recipe, streamed):
+    folder, made = save_tiny(tmp_path / "model", dtype=torch.bfloat16), []
+    for name in ("straight", "stopped"):
+        store = open_store(tmp_path / name)
+
+        def builder(store=store):
+            opened = open_for(ModelRef(str(folder)), store, "cuda", streamed=streamed)
+            return ArtifactBuilder(store, opened, Calibration("pocket", 10, 32), inputs_share=0.0)
+
+        if name == "stopped":
+            steps = builder().make(parse(recipe))
+            next(steps)
+            steps.close()
+        whole = builder()
+        assert [report.resumed for report in whole.make(parse(recipe))] == [name == "stopped", False]
+        key = whole.key(parse(recipe))
+        made.append([weight_artifacts.block_path(store, key, block).read_bytes() for block in range(2)])
+    assert made[0] == made[1]
+
+
+def test_a_digest_is_the_same_wherever_activations_lie():
+    hidden = torch.randn(5, 33, 64).bfloat16()
+    on_cpu = activations.digest([hidden], hidden.device)
+    there = torch.device("cuda")
+    assert activations.digest([hidden.cuda()], there) == activations.digest([hidden], there) == on_cpu
 
 
 def test_activations_in_host_memory_change_nothing(monkeypatch):

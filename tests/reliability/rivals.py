@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kick_core.records import BlockReport, LayerReport
 from kick_core.store import open_store, results, weight_artifacts
+from kick_core.store.weight_artifacts import NextInputs
 from tests.reliability.scenarios import card, note, output, run_card
 
 BLOCKS, BATCHES, BATCH = 10, 10, 20
@@ -36,7 +37,7 @@ def make_weights(root: Path, log: Path, number: int) -> None:
             note(log, f"{os.getpid()} {block}")
             time.sleep(PACE)
             report = BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4),), 0.1)
-            stage.add(report, bytes([block]) * 3000, b"next" if block + 1 < BLOCKS else None)
+            stage.add(report, bytes([block]) * 3000, NextInputs("d", (8,), [b"next"]) if block + 1 < BLOCKS else None)
         stage.seal(card(key))
 
 

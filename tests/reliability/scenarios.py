@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from kick_core import jobs
 from kick_core.jobs import worker as job_worker
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, Progress, RunCard, Verdict
 from kick_core.store import Store, files, open_store, results, weight_artifacts
+from kick_core.store.block_writer import BlockWriter
 from kick_core.store.nested_masks import sharing
+from kick_core.store.weight_artifacts import NextInputs
 
 KEY = "weights1-" + "ab" * 20
 RUN = "run1-" + "cd" * 20
@@ -60,14 +63,23 @@ def weights(root: Path, log: Path, key: str = KEY) -> None:
     with weight_artifacts.stage(store, key) as stage:
         if stage is None:
             return
-        done = len(stage.reports())
-        if 0 < done < BLOCKS and stage.next_input(done) is None:
-            done = 0
-        for block in range(done, BLOCKS):
-            note(log, f"block {block}")
-            report = BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4, 0.1),), 0.5, 0.25)
-            stage.add(report, b"%d" % block * 2000, b"next" * 500 if block + 1 < BLOCKS else None)
+        done = stage.reports()
+        if any(stage.next_inputs(report.block) is None for report in done if report.block + 1 < BLOCKS):
+            done = []
+        with BlockWriter() as writer:
+            for block in range(len(done), BLOCKS):
+                writer.wait()
+                note(log, f"block {block}")
+                report = BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4, 0.1),), 0.5, 0.25)
+                writer.add(stage, report, partial(_content, block))
         stage.seal(card(key))
+
+
+def _content(block: int) -> tuple[bytes, NextInputs | None]:
+    """A block's bytes; the inputs of the one behind the first are kept, of others a digest."""
+    if block + 1 == BLOCKS:
+        return b"%d" % block * 2000, None
+    return b"%d" % block * 2000, NextInputs("digest", (8,), [b"next", b"more" * 500] if block == 0 else None)
 
 
 SERIES = tuple(f"weights1-{number:040d}" for number in range(5))
@@ -89,7 +101,7 @@ def series(store: Store, numbers: range = range(5)) -> None:
             if stage is not None:
                 for block in range(BLOCKS):
                     report = BlockReport(block, BLOCKS, (LayerReport("mlp.up", 31, 640, 9),), 0.5)
-                    stage.add(report, mask_file(number, block), None)
+                    stage.add(report, mask_file(number, block))
                 stage.seal(replace(card(SERIES[number]), recipe=f"magnitude@0.{1 + 2 * number}", bytes=stage.bytes()))
 
 
@@ -130,7 +142,7 @@ def training(root: Path, log: Path, key: str = KEY) -> None:
             if step % 2 == 0:
                 stage.keep_state(step, b"after step %d" % step)
         for block in range(BLOCKS):
-            stage.add(BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4),), 0.0), b"%d" % block * 2000, None)
+            stage.add(BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4),), 0.0), b"%d" % block * 2000)
         stage.seal(card(key))
 
 

@@ -91,7 +91,7 @@ def test_what_is_pinned_stays(filled: Store, kick: Kick) -> None:
 def test_what_is_being_made_stays(store: Store, tmp_path: Path, kick: Kick) -> None:
     with weight_artifacts.stage(store, KEYS[0]) as stage:
         assert stage is not None
-        stage.add(scenarios.BlockReport(0, 3, (), 0.1), b"block", None)
+        stage.add(scenarios.BlockReport(0, 3, (), 0.1), b"block")
         assert kick("gc")["removed"] == []
     assert kick("gc")["removed"] == [f"unfinished {KEYS[0]}"]
 

@@ -228,7 +228,7 @@ def test_another_artifacts_shared_file_is_damage(five: Store) -> None:
     with weight_artifacts.stage(five, scenarios.KEY) as stage:
         assert stage is not None
         for block in range(BLOCKS):
-            stage.add(scenarios.BlockReport(block, BLOCKS, (), 0.1), mask_file(0, block), None)
+            stage.add(scenarios.BlockReport(block, BLOCKS, (), 0.1), mask_file(0, block))
         stage.seal(scenarios.card())
     path = weight_artifacts.block_path(five, scenarios.KEY, 0)
     path.unlink()

@@ -43,18 +43,22 @@ def report(block):
     return BlockReport(block, 3, (LayerReport("q", 2, 4, 4, 0.1),), 0.5, 0.25)
 
 
+def following(saved=b"next"):
+    return weight_artifacts.NextInputs("d", (8,), [saved])
+
+
 def make(store, blocks=3, key=KEY):
     with weight_artifacts.stage(store, key) as stage:
         if stage is None:
             return
         for block in range(len(stage.reports()), blocks):
-            stage.add(report(block), b"block %d" % block, b"next" if block + 1 < blocks else None)
+            stage.add(report(block), b"block %d" % block, following() if block + 1 < blocks else None)
         stage.seal(card(key))
 
 
 def test_an_artifact_is_absent_until_it_is_whole(store):
     with weight_artifacts.stage(store, KEY) as stage:
-        stage.add(report(0), b"block 0", b"next")
+        stage.add(report(0), b"block 0", following())
         assert not weight_artifacts.has(store, KEY)
     make(store)
     assert weight_artifacts.has(store, KEY) and weight_artifacts.card(store, KEY).layers[0].name == "0.q"
@@ -66,12 +70,14 @@ def test_an_artifact_is_absent_until_it_is_whole(store):
 def test_a_stopped_make_goes_on_at_its_block(store):
     with pytest.raises(KeyboardInterrupt), weight_artifacts.stage(store, KEY) as stage:
         for block in range(2):
-            stage.add(report(block), b"block %d" % block, b"next %d" % (block + 1))
+            stage.add(report(block), b"block %d" % block, following(b"next %d" % (block + 1)))
         raise KeyboardInterrupt
     with weight_artifacts.stage(store, KEY) as stage:
         found = stage.reports()
         assert [r.block for r in found] == [0, 1] and all(r.resumed for r in found) and found[0].loss == 0.25
-        assert stage.next_input(2).read_bytes() == b"next 2" and stage.next_input(1) is None
+        assert stage.saved_input(2)[0] == 2 and stage.saved_input(2)[1].read_bytes() == b"next 2"
+        assert stage.saved_input(1) is None, "only the last is kept"
+        assert stage.next_inputs(1) == weight_artifacts.NextInputs("d", (8,))
 
 
 def _make_and_die(root, block):
@@ -101,7 +107,7 @@ def _make_slowly(root, log):
                 file.write("made\n")
             time.sleep(0.3)
             for block in range(3):
-                stage.add(report(block), b"x", None)
+                stage.add(report(block), b"x")
             stage.seal(card())
 
 
@@ -134,7 +140,7 @@ def test_damage_is_found_and_set_aside(store):
 
 def test_no_space_left_says_how_much_and_loses_nothing(store, monkeypatch):
     with weight_artifacts.stage(store, KEY) as stage:
-        stage.add(report(0), b"block 0", None)
+        stage.add(report(0), b"block 0")
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

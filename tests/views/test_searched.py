@@ -72,7 +72,7 @@ def _mixed(store: Store, text: str, key: str) -> None:
     with weight_artifacts.stage(store, key) as stage:
         assert stage is not None
         for block in range(2):
-            stage.add(BlockReport(block, 2, (), 0.1), synthetic._masks(parse("wanda@0.5"), block), None)
+            stage.add(BlockReport(block, 2, (), 0.1), synthetic._masks(parse("wanda@0.5"), block))
         layers = tuple(LayerReport(name, 8, 16, 0) for name in chosen)
         stage.seal(
             Card(

@@ -1,0 +1,93 @@
+"""Finished blocks are written in a thread of their own, while the next one is worked on."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from kick_core import timing
+from kick_core.records import BlockReport
+from kick_core.store.files import Buffers
+from kick_core.store.weight_artifacts import NextInputs, Stage
+
+QUEUED = 1
+"""Blocks that may wait while one is written: each holds its tensors in memory."""
+
+_FIRST_RATE = 5e8
+"""Bytes a second that a disk is thought to take before anything was written."""
+
+Content = Callable[[], tuple[bytes | Buffers, NextInputs | None]]
+"""Gives a block's bytes and what is known of the next one's inputs, once they are on the host."""
+
+
+@dataclass(slots=True)
+class BlockWriter:
+    """Writes blocks in the order in which they come. What fails is raised by the next call.
+
+    Who compresses calls `wait` before it changes the next block: then a kill repeats one block at most.
+
+    Attributes:
+        inputs_share: Part of the work that keeping inputs of next blocks may take.
+    """
+
+    inputs_share: float = 0.0
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "writer"))
+    _pending: deque[Future[None]] = field(default_factory=deque)
+    _bytes: int = 0
+    _seconds: float = 0.0
+    _allowed: float = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self.wait()
+
+    def affords(self, size: int, seconds: float) -> bool:
+        """Whether keeping so many bytes more takes at most `inputs_share` of the work since they were last kept.
+
+        Args:
+            size: Bytes.
+            seconds: Of work since this was asked before.
+        """
+        self._allowed += self.inputs_share * seconds
+        rate = self._bytes / self._seconds if self._seconds else _FIRST_RATE
+        if size > rate * self._allowed:
+            return False
+        self._allowed = 0.0
+        return True
+
+    def add(self, stage: Stage, report: BlockReport, content: Content) -> None:
+        """Have a block written; waits while too many are on their way.
+
+        Raises:
+            KickError: What writing an earlier one failed with, such as a full disk.
+        """
+        self._settle(QUEUED)
+        self._pending.append(self._thread.submit(self._write, stage, report, content))
+
+    def wait(self) -> None:
+        """Wait until all blocks are on the disk. Raises what `add` raises."""
+        with timing.stage("wait for the disk"):
+            self._settle(0)
+
+    def _settle(self, most: int) -> None:
+        while len(self._pending) > most:
+            self._pending.popleft().result()
+
+    def _write(self, stage: Stage, report: BlockReport, content: Content) -> None:
+        tensors, following = content()
+        began = time.perf_counter()
+        saved = (following.saved if following else None) or ()
+        size = sum(map(len, saved)) + (len(tensors) if isinstance(tensors, bytes) else sum(map(len, tensors)))
+        with timing.stage("write", bytes=size):
+            stage.add(report, tensors, following)
+        self._bytes += size
+        self._seconds += time.perf_counter() - began
