@@ -171,7 +171,9 @@ def _catch_up(
     model: PreTrainedModel, resume: Resume, streams: list[activations.Inputs], propagate: str, hold: Hold
 ) -> None:
     """Put finished blocks on and have the activations go through them, the dense model's through the dense ones."""
-    for index in range(resume.start if resume.apply else 0):
+    if resume.apply is None:
+        return
+    for index in range(resume.start):
         block, passed = decoder_blocks(model)[index], index < resume.saved
         with hold(index):
             for stream, batch in zip(streams, resume.batches[index], strict=True) if not passed else ():
