@@ -72,10 +72,8 @@ def _run(store: Store, task: tasks.Task, asked: list[Example], recipe: Recipe, d
     hard = np.random.default_rng(7).random(n)
     right = hard * 0.94 + chance.random(n) * 0.06 < synthetic.quality(task.name, recipe)
     outputs, verdicts = _tables(task, asked, recipe, right, chance)
-    _write(folder / "part.parquet", outputs)
-    total = checksum((folder / "part.parquet").read_bytes())
-    os.replace(folder / "part.parquet", folder / f"part-00000-{n:05d}-{total}.parquet")
-    _write(folder / f"verdicts-v{task.version}-{n:05d}.parquet", verdicts)
+    _write(folder, f"part-00000-{n:05d}", outputs)
+    _write(folder, f"verdicts-v{task.version}-{n:05d}", verdicts)
     card = RunCard(
         key=key, model="benchmark-7b", fingerprint=fingerprint, recipe=recipe.text,
         weights=keys.key("weights", {"recipe": recipe.text}), task=task.name, task_version=task.version,
@@ -124,10 +122,10 @@ def _tables(
     return outputs, verdicts
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def _write(folder: Path, stem: str, table: pa.Table) -> None:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    path.write_bytes(sink.getvalue())
+    (folder / f"{stem}-{checksum(sink.getvalue())}.parquet").write_bytes(sink.getvalue())
 
 
 # --- the pages' own Python ---------------------------------------------------------------------------------

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from kick_core import views
-from kick_core.explorer import address, data
+from kick_core.explorer import address, charts, data
 from kick_core.explorer.frame import heading
 from kick_core.explorer.safe import Safe, many, show, tag
-from kick_core.explorer.steps import each
-from kick_core.views import percent
+from kick_core.views.charts import popularity
 from kick_core.views.forgetting import Forgetting, Row, Step
 
 SIGN = {True: "✓", False: "✗", None: "?"}
@@ -34,9 +33,11 @@ def section(row: pd.Series, here: int) -> None:
     )
     show(tag("div", table(found, here), cls="scroll", tabindex="0", role="region", **{"aria-label": "Forgetting"}))
     popular = data.by_popularity(row)
-    if len(popular):
-        heading("By how well known the subject is", "Share of the facts that dense has right, most popular first.")
-        show(each({_percent(step): _bars(popular, step.target_label) for step in found.steps}, here))
+    if len(popular) and row["kind"] == "ratio":
+        heading("By how well known the subject is", "Of the facts that dense has right, the share still right.")
+        steps = {step.target_label: step.severity for step in found.steps}
+        charts.draw(popularity(popular, steps, str(row["method"])), key="popularity", follows=True,
+                    alt="Share of facts kept against sparsity, one line per tier of popularity")  # fmt: skip
 
 
 def table(found: Forgetting, here: int) -> Safe:
@@ -77,19 +78,6 @@ def _place(step: Step, here: int) -> str:
 
 def _reached(step: Step) -> dict[str, str]:
     return {"data-reached": str(_percent(step))}
-
-
-def _bars(popular: pd.DataFrame, column: str) -> Safe:
-    cells = (
-        cell
-        for row in popular.to_dict("records")
-        for cell in (
-            tag("span", str(row["tier"])),
-            tag("div", tag("i", style=f"width:{100 * row[column]:.1f}%"), cls="bar"),
-            tag("span", f"{percent(row[column])}, n {row['n']}"),
-        )
-    )
-    return tag("div", *cells, cls="size")
 
 
 def _line(text: str, width: int) -> str:

@@ -48,6 +48,7 @@ def method_colour(name: str) -> str:
     objective = re.search(r"objective=(\w+)", name)
     if objective and objective[1] in tasks.names():
         return task_colour(objective[1])
+    name = name.partition(" (group=")[0]
     return methods.card(name).colour if name in methods.names() else OTHERS[sum(map(ord, name)) % len(OTHERS)]
 
 
@@ -55,6 +56,7 @@ def method_symbol(name: str) -> str:
     """A method's mark, as its card says; everything that was searched for is a star."""
     if "alloc=search" in name or "objective=" in name:
         return "star"
+    name = name.partition(" (group=")[0]
     return methods.card(name).symbol if name in methods.names() else "circle"
 
 

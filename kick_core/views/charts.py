@@ -8,6 +8,7 @@ with "x" a click reports the wrong trace. Names are escaped, because plotly know
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from kick_core.views.chart_style import (
     FLUENCY,
     MARKER,
     Chart,
+    Row,
     axis,
     bars,
     each,
@@ -77,7 +79,7 @@ def overlay(frame: pd.DataFrame, method: str) -> Chart:
     last_x = 100 * float(mine["sparsity"].max()) if len(mine) else 100
     layout = {
         "height": 430,
-        "margin": {"l": 8, "r": 130, "t": 8, "b": 8},
+        "margin": {"l": 8, "r": 40 + 7 * max((len(name) for _, name, _ in ends), default=0), "t": 8, "b": 8},
         "hovermode": "closest",
         "showlegend": False,
         "xaxis": axis(title={"text": "Sparsity"}, ticksuffix=" %", range=[-1.5, last_x + 3], showgrid=False),
@@ -161,6 +163,49 @@ def _leader(x: float, end: tuple[float, float, str, bool]) -> Chart:
         "type": "line", "x0": x + 0.8, "x1": x + 3, "y0": y, "y1": at, "xref": "x", "yref": "y", "layer": "below",
         "line": {"width": 1, "color": "#7f8c8d"},
     }  # fmt: skip
+
+
+# --- by how well known the subject is ------------------------------------------------------------------------
+
+_BLUES = ("#17408f", "#3b6fd1", "#7a9ee0", "#a9c0ea", "#c9d6f0")
+"""Best known first; what stands behind is paler."""
+
+
+def popularity(table: pd.DataFrame, steps: Mapping[str, float], method: str) -> Chart:
+    """The share of facts kept against sparsity, one line per tier of how well known their subjects are.
+
+    Args:
+        table: of `views.by_popularity`: a column per step.
+        steps: a step's name in the table to its sparsity, dense first.
+        method: whose series it is.
+    """
+    x = [round(100 * severity, 4) for severity in steps.values()]
+    rows, last = each(table), len(table) - 1
+    traces = [
+        {
+            "type": "scatter", "mode": "lines+markers", "x": x, "y": [round(float(row[name]), 4) for name in steps],
+            "name": _tier(row, at, last), "hoverinfo": "text",
+            "hovertext": [
+                f"{plain(method)} {plain(name)}<br>{_tier(row, at, last)}: {percent(row[name])} of {row['n']:,} kept"
+                for name in steps
+            ],
+            "line": {"color": _BLUES[min(at, len(_BLUES) - 1)], "width": 3, "dash": ("solid", "dash", "dot")[at % 3]},
+            "marker": {"color": _BLUES[min(at, len(_BLUES) - 1)], "size": 7},
+        }
+        for at, row in enumerate(rows)
+    ]  # fmt: skip
+    layout = {
+        "height": 280, "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest", "shapes": [],
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, "annotations": [],
+        "xaxis": axis(title={"text": "Sparsity"}, ticksuffix=" %", range=[-1.5, x[-1] + 3], showgrid=False),
+        "yaxis": axis(title={"text": "Share of the facts kept"}, tickformat=".0%", range=[0, 1.04]),
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}
+
+
+def _tier(row: Row, at: int, last: int) -> str:
+    word = "best known" if at == 0 else "least known" if at == last else f"tier {row['tier']}"
+    return f"{plain(word)} (n {row['n']:,})"
 
 
 # --- all methods, task by task -----------------------------------------------------------------------------

@@ -12,6 +12,9 @@ from kick_core import tasks
 
 Row = Mapping[Any, Any]
 
+OVERLOOKED = 2 / 3
+"""Share of dense's perplexity kept above which its rise may be overlooked."""
+
 
 def percent(share: float, digits: int = 0) -> str:
     """A share for people. What is not known is a dash."""
@@ -24,7 +27,7 @@ def headline(frame: pd.DataFrame, recipe: str) -> str:
     """The landing page's sentence for one recipe of a `current` frame: raw numbers, in plain words.
 
     It speaks of the first task that measures fluency and the first that measures knowledge. "but" is only said when
-    the intervals of the two shares kept do not touch.
+    the intervals of the two shares kept do not touch, and of a loss only beside a perplexity that hardly tells.
     """
     rows = {row["task"]: row for row in frame[frame["recipe"] == recipe].to_dict("records")}
     if not rows:
@@ -41,20 +44,25 @@ def headline(frame: pd.DataFrame, recipe: str) -> str:
         return f"{name}: {_fluency(text or {})}; knowledge is not measured."
     if text is None:
         return f"{name}: {_knowledge(facts)}; perplexity is not measured."
-    apart = facts["share_high"] < text["share_low"] or facts["share_low"] > text["share_high"]
+    overlooked = text["share_kept"] > OVERLOOKED
+    apart = (overlooked and facts["share_high"] < text["share_low"]) or facts["share_low"] > text["share_high"]
     return f"{name}: {_fluency(text)}{', but' if apart else ' and'} {_knowledge(facts)}."
 
 
 def widest_gap(frame: pd.DataFrame) -> str:
     """The recipe under which perplexity keeps most more than knowledge does: what the pages open with.
 
-    Of the plain sparsities of a `current` frame; "" where none has both.
+    Of the plain sparsities of a `current` frame; "" where none has both. Where perplexity has itself risen by half,
+    nobody would overlook the damage, so such a recipe is taken only where there is no milder one.
     """
     plain = frame[(frame["kind"] == "ratio") & (frame["recovered"] == "") & frame["share_kept"].notna()]
     measured = set(plain["task"])
     kept = [plain[plain["task"] == task].set_index("recipe")["share_kept"] for task in leading(measured)]
-    gap = (kept[0] - kept[1]).dropna() if len(kept) == 2 else pd.Series(dtype=float)
-    return str(gap.idxmax()) if len(gap) else ""
+    if len(kept) < 2:
+        return ""
+    gap = (kept[0] - kept[1]).dropna()
+    overlooked = gap[kept[0].reindex(gap.index) > OVERLOOKED]
+    return str((overlooked if len(overlooked) else gap).idxmax()) if len(gap) else ""
 
 
 def leading(measured: Container[str]) -> tuple[str, ...]:

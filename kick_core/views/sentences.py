@@ -114,5 +114,10 @@ def _direction(row: Mapping[Any, Any], value: float) -> str:
 def _chance(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["p"]):
         return ""
-    plain, adjusted = (f"{row[name]:.2g}" for name in ("p", "p_holm"))
-    return f", p = {plain}" + ("" if adjusted in (plain, "nan") else f", {adjusted} after Holm")
+    plain, adjusted = (_p(row[name]) for name in ("p", "p_holm"))
+    return f", p {plain}" + ("" if adjusted in (plain, "= nan") else f", {adjusted.removeprefix('= ')} after Holm")
+
+
+def _p(value: float) -> str:
+    """Below 1e-15 the digits say nothing: no such test is exact to so many places."""
+    return "< 1e-15" if value < 1e-15 else f"= {value:.2g}"

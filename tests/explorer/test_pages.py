@@ -202,7 +202,7 @@ def test_any_two_recipes_are_compared_in_words(store: Store, frame: pd.DataFrame
     assert f"B against A: {words}." in said and "of A is kept" in words and "worse by" in words
     windows = html(run("pages/compare.py", a=a["recipe"], b=b["recipe"], task="perplexity"))
     runs = [cell(frame, row["recipe"], "perplexity")["run"] for row in (b, a)]
-    assert f"B against A: {views.words_between(store, *runs, 'perplexity', 'A')}." in windows
+    assert f"B against A: {views.words_between(store, *runs, 'perplexity', 'A')}." in unescape(windows)
 
 
 def test_compare_of_a_recipe_with_itself_says_so() -> None:
