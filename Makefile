@@ -22,7 +22,7 @@ real: $(VENV)/.installed
 
 # Everything that CI runs: style, types, import rules, then all tests.
 test: check $(VENV)/.tested
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # Style, types, import rules and docs/api.md; under 30 seconds.
 check: $(VENV)/.tested

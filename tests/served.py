@@ -43,7 +43,7 @@ def answering(
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def free_port() -> int:

@@ -41,7 +41,7 @@ class Tab:
 
     def ready(self) -> Tab:
         """Until the script has run and nothing is a placeholder."""
-        self.page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=30_000)
+        self.page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=90_000)
         self.page.wait_for_function("!document.querySelector('[data-testid=stSkeleton], [data-testid=stAppSkeleton]')")
         return self
 
@@ -85,7 +85,7 @@ def opener(chrome: Any, address: str) -> Callable[..., Tab]:
     def make(**options: Any) -> Tab:
         context = chrome.new_context(viewport={"width": 1440, "height": 1000}, **options)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         return Tab(page, address)
 
     return make
