@@ -51,6 +51,7 @@ audit: $(VENV)/.tested
 bench: $(VENV)/.installed
 	PYTHONPATH=. $(BIN)/python benchmarks/compression_gpu.py --small --device cpu
 	PYTHONPATH=. $(BIN)/python benchmarks/storage.py --layers 1
+	PYTHONPATH=. $(BIN)/python benchmarks/whole_command.py --small
 
 # Compare with the peers (llm-compressor, GPTQModel), in an environment of their own: minutes to install, minutes to run.
 oracles: $(ORACLES)/.installed

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,32 @@ def _added(
         if line["stage"] == "command":
             main["start"] = line["began"] - spawned
             continue
-        into = beside if str(line["thread"]).startswith(BESIDE) else main
-        into[line["stage"]] += line["seconds"]
         for name in line.keys() - {"stage", "began", "seconds", "thread"}:
             amounts[line["stage"]][name] += line[name]
+    for into, at_work in ((main, False), (beside, True)):
+        for name, seconds in _own_seconds(line for line in lines if _beside(line) == at_work):
+            into[name] += seconds
     main["rest"] = wall - sum(main.values())
     return dict(main), dict(beside), {name: dict(found) for name, found in amounts.items()}
+
+
+def _beside(line: Mapping[str, Any]) -> bool:
+    return str(line.get("thread", "")).startswith(BESIDE)
+
+
+def _own_seconds(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """Each stage's seconds without those of stages inside it."""
+    own: list[tuple[str, float]] = []
+    inside: list[tuple[float, int]] = []
+    for line in sorted((x for x in lines if x["stage"] != "command"), key=lambda x: (x["began"], -x["seconds"])):
+        while inside and inside[-1][0] <= line["began"]:
+            inside.pop()
+        if inside:
+            name, seconds = own[inside[-1][1]]
+            own[inside[-1][1]] = name, seconds - line["seconds"]
+        inside.append((line["began"] + line["seconds"], len(own)))
+        own.append((line["stage"], line["seconds"]))
+    return own
 
 
 @dataclass(frozen=True)

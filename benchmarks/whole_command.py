@@ -27,7 +27,7 @@ import torch
 from _commands import HERE, MachineRates, kick, machine_rates, table
 from _model_folder import Shape, make
 
-ONE_PASS = ("wanda@0.5", "wanda@2:4", "sparsegpt@0.5", "sparsegpt@2:4", "gptq@4bit", "gptq@3bit")
+ONE_PASS = ("wanda@0.3", "wanda@0.5", "wanda@2:4", "sparsegpt@0.3", "sparsegpt@0.5", "sparsegpt@2:4")
 BARS = {"wanda@0.5": 0.6, "sparsegpt@0.5": 1.0, "gptq@4bit": 1.0, "one pass": 1.0}
 """Seconds a block of a 7B may take through the command on one H200."""
 

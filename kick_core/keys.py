@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 SCHEMA = 1
@@ -68,32 +70,60 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: Path, heard: Callable[[int], None] | None = None) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 
     Args:
         path: The file.
+        heard: Called with the number of bytes whenever some were read.
     """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest, buffer = hashlib.sha256(), bytearray(_CHUNK)
+    with open(path, "rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:size])
+            if heard is not None:
+                heard(size)
+    return digest.hexdigest()
 
 
-def fingerprint(files: Iterable[Path], *, memo: dict[str, str] | None = None) -> str:
+_CHUNK = 1 << 20
+"""Bytes hashed at a time."""
+
+Heard = Callable[[int, int], None]
+"""Called with the bytes that were hashed and those that have to be."""
+
+
+def fingerprint(files: Iterable[Path], *, memo: dict[str, str] | None = None, heard: Heard | None = None) -> str:
     """One hash over (name, SHA-256) of files: a model's or a data set's identity, whatever its path is.
+
+    Files are read in threads, one each: hashing lets go of the interpreter.
 
     Args:
         files: In any order.
         memo: `device:inode:size:mtime_ns:ctime_ns` -> SHA-256 that was computed before; it is added to. A file edited
             in place changes its times, so it is hashed anew.
+        heard: Told of progress, from any thread; what it raises ends the reading.
     """
-    rows = []
-    for path in sorted(files, key=lambda path: path.name):
-        stat = os.stat(path)
-        token = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
-        digest = None if memo is None else memo.get(token)
-        if digest is None:
-            digest = sha256_file(path)
-            if memo is not None:
-                memo[token] = digest
-        rows.append([path.name, digest])
+    ordered = sorted(files, key=lambda path: path.name)
+    memo = {} if memo is None else memo
+    tokens = {path: _token(os.stat(path)) for path in ordered}
+    missing = [path for path in ordered if tokens[path] not in memo]
+    total, lock, done = sum(os.stat(path).st_size for path in missing), Lock(), 0
+
+    def hear(size: int) -> None:
+        nonlocal done
+        with lock:
+            done += size
+        if heard is not None:
+            heard(done, total)
+
+    if missing:
+        with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
+            digests = pool.map(lambda path: sha256_file(path, hear), missing)
+            memo.update(zip((tokens[path] for path in missing), digests, strict=True))
+    rows = [[path.name, memo[tokens[path]]] for path in ordered]
     return hashlib.sha256(canonical(rows).encode()).hexdigest()
+
+
+def _token(stat: os.stat_result) -> str:
+    return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"

@@ -53,3 +53,19 @@ def test_fingerprint_is_content_not_place(tmp_path):
     edited.write_bytes(b"Weights")  # same size, edited in place
     os.utime(edited, ns=(1, 1))
     assert keys.fingerprint((tmp_path / "a").iterdir(), memo=memo) != first
+
+
+def test_hashing_tells_how_far_it_is_and_can_be_stopped(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}").write_bytes(bytes(3 << 20))
+    heard, memo = [], {}
+    whole = keys.fingerprint(tmp_path.iterdir(), memo=memo, heard=lambda *told: heard.append(told))
+    assert sorted(heard)[-1] == (9 << 20, 9 << 20) and len(heard) == 9
+    assert keys.fingerprint(tmp_path.iterdir(), memo=memo, heard=lambda *told: heard.append(told)) == whole
+    assert len(heard) == 9, "what is remembered is not read"
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        keys.fingerprint(tmp_path.iterdir(), heard=stop)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from transformers import PreTrainedModel
 
+from kick_core import timing
 from kick_core.errors import KickError
 from kick_core.models.blocks import Call, call_of, first_inputs, understood
 from kick_core.models.layout import (
@@ -196,7 +197,8 @@ def replay(model: PreTrainedModel, ids: Tensor, hold: Hold = all_in_place) -> Re
     axis = layout_axis(blocks)
     way = model.__dict__.get(_PROVEN)
     if way is None:
-        way = _proven(model, blocks, hold, axis)
+        with timing.stage("prove"):
+            way = _proven(model, blocks, hold, axis)
         model.__dict__[_PROVEN] = way
     return Replay(model, blocks, ids, hold, way[0], way[1], axis)
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from kick_core import timing
 from kick_core.errors import BadRequest, KickError, nearest
-from kick_core.keys import fingerprint
+from kick_core.keys import Heard, fingerprint
 from kick_core.models import gguf
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import Calibration, ModelRef
@@ -62,8 +62,18 @@ class Source:
         return int(self.config.get("max_position_embeddings") or self.config.get("n_positions") or 2048)
 
 
-def find(ref: ModelRef, store: Store | None = None) -> Source:
-    """Find and check a model. Raises BadRequest (nothing such) or KickError (files that cannot be used)."""
+def find(ref: ModelRef, store: Store | None = None, heard: Heard | None = None) -> Source:
+    """Find and check a model.
+
+    Args:
+        ref: What the user called it.
+        store: Remembers what files were hashed before.
+        heard: Told how far hashing is, see `keys.fingerprint`.
+
+    Raises:
+        BadRequest: There is no such model.
+        KickError: Its files cannot be used.
+    """
     name = ALIASES.get(ref.name, ref.name)
     if gguf.is_gguf(name):
         folder = gguf.decode(Path(name).expanduser().resolve(), default_root() if store is None else store.root)
@@ -73,7 +83,7 @@ def find(ref: ModelRef, store: Store | None = None) -> Source:
     _check_config(folder)
     weights = _weight_files(folder)
     _check_sizes(folder, weights)
-    return Source(name, folder, weights, _identity(folder, weights, store))
+    return Source(name, folder, weights, _identity(folder, weights, store, heard))
 
 
 def settled(calibration: Calibration, model: str) -> Calibration:
@@ -265,7 +275,7 @@ def _tensors(path: Path) -> int:
         raise KickError(f"{path} is no whole safetensors file ({error}): download or copy it again") from error
 
 
-def _identity(folder: Path, weights: Sequence[Path], store: Store | None) -> str:
+def _identity(folder: Path, weights: Sequence[Path], store: Store | None, heard: Heard | None) -> str:
     """Hash of every file that decides what the model answers: weights, config, tokenizer, template."""
     side = [
         path
@@ -282,7 +292,7 @@ def _identity(folder: Path, weights: Sequence[Path], store: Store | None) -> str
         if path.is_file()
     ]
     if store is None:
-        return fingerprint({*weights, *side})
+        return fingerprint({*weights, *side}, heard=heard)
     memo_path = store.root / "fingerprints.json"
     try:
         memo: dict[str, str] = read_sealed_json(memo_path)
@@ -290,7 +300,7 @@ def _identity(folder: Path, weights: Sequence[Path], store: Store | None) -> str
         memo = {}  # only a memo: what it held is hashed again
     before = len(memo)
     with timing.stage("fingerprint"):
-        found = fingerprint({*weights, *side}, memo=memo)
+        found = fingerprint({*weights, *side}, memo=memo, heard=heard)
     if len(memo) != before:
         replace_file(memo_path, seal_json(memo))
     return found

@@ -1,4 +1,4 @@
-"""Finished blocks are written in a thread of their own, while the next one is worked on."""
+"""Finished blocks are written in threads of their own, while the next one is worked on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from kick_core.records import BlockReport
 from kick_core.store.files import Buffers
 from kick_core.store.weight_artifacts import NextInputs, Stage
 
-QUEUED = 1
-"""Blocks that may wait while one is written: each holds its tensors in memory."""
+THREADS = 2
+"""One file can be filled while another is synced, where many artifacts are made at once."""
+
+QUEUED = 2
+"""Blocks on their way while the next one comes: each holds its tensors in memory."""
 
 _FIRST_RATE = 5e8
 """Bytes a second that a disk is thought to take before anything was written."""
@@ -27,7 +30,7 @@ Content = Callable[[], tuple[bytes | Buffers, NextInputs | None]]
 
 @dataclass(slots=True)
 class BlockWriter:
-    """Writes blocks in the order in which they come. What fails is raised by the next call.
+    """Writes blocks, one artifact's in their order. What fails is raised by the next call.
 
     Who compresses calls `wait` before it changes the next block: then a kill repeats one block at most.
 
@@ -36,7 +39,7 @@ class BlockWriter:
     """
 
     inputs_share: float = 0.0
-    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "writer"))
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "writer"))
     _pending: deque[Future[None]] = field(default_factory=deque)
     _bytes: int = 0
     _seconds: float = 0.0

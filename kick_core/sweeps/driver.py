@@ -14,13 +14,15 @@ import queue
 import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from multiprocessing.context import SpawnContext
 from typing import TYPE_CHECKING, Any
 
+from kick_core import timing
 from kick_core.errors import BadRequest, KickError
 from kick_core.models.source import find
 from kick_core.records import Progress
@@ -33,7 +35,7 @@ from kick_core.sweeps.cost import Rates
 from kick_core.sweeps.request import SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
 from kick_core.sweeps.tracker import Tracker
-from kick_core.units import count_text
+from kick_core.units import bytes_text, count_text
 
 if TYPE_CHECKING:
     from kick_core.sweeps.grid import Sweep
@@ -105,6 +107,7 @@ def run(job: SweepJob, store: Store, workers: int | None = None) -> Run:
     """
     yield Progress("", 0.0, 1.0, f"opening {job.model}")
     job.check()
+    yield from _found(job, store)
     count = processes(job, store, workers)
     keys = sweep_keys.recall(store, job)
     if keys is not None:
@@ -118,6 +121,33 @@ def run(job: SweepJob, store: Store, workers: int | None = None) -> Run:
     if count < 2:
         return (yield from _alone(job, store))
     return (yield from _together(job, store, keys, devices(job, count)))
+
+
+def _found(job: SweepJob, store: Store) -> Iterator[Progress]:
+    """Find the model, and hash its files where that was not done before, telling how far that is. What a large model
+    needs is imported meanwhile."""
+    read, stopped = [0, 0], False
+
+    def hear(done: int, total: int) -> None:
+        read[:] = done, total
+        if stopped:
+            raise KickError("stopped")
+
+    with ThreadPoolExecutor(2) as pool:
+        pending: set[Future[Any]] = {pool.submit(find, job.reference, store, hear)}
+        try:
+            while left := wait(pending, timeout=_TICK).not_done:
+                if len(pending) == 1 and read[1] > LARGE and job.device != "all":
+                    pending.add(pool.submit(import_module, "kick_core.artifacts.builder"))
+                if read[0] < read[1]:
+                    size, share = bytes_text(read[1]), read[0] / read[1]
+                    yield Progress("", 0.0, 1.0, f"reading {size} of {job.model}, once: {share:.0%}")
+                elif len(left) < len(pending):
+                    yield Progress("", 0.0, 1.0, f"opening {job.model}")
+        finally:
+            stopped = True
+        for future in pending:
+            future.result()
 
 
 def _finish(keys: SweepKeys, store: Store, job: SweepJob, tracker: Tracker | None) -> Run:
@@ -136,7 +166,8 @@ def _alone(job: SweepJob, store: Store) -> Run:
     from kick_core.sweeps.grid import open_sweep
 
     sweep = open_sweep(job, store)
-    keys = sweep.keys if job.hosted else sweep_keys.remember(store, sweep)
+    with timing.stage("keys"):
+        keys = sweep.keys if job.hosted else sweep_keys.remember(store, sweep)
     if sweep.backend and sweep.backend.warning:
         yield Progress("", 0.0, 1.0, warning=sweep.backend.warning)
     tracker, plan = _planned(job, store, keys, 1, halves=0)
