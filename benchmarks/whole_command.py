@@ -25,6 +25,7 @@ from typing import Any
 import _machine
 import torch
 from _commands import HERE, MachineRates, kick, machine_rates, table
+from _evaluation import EVALUATE
 from _model_folder import Shape, make
 
 ONE_PASS = ("wanda@0.3", "wanda@0.5", "wanda@2:4", "sparsegpt@0.3", "sparsegpt@0.5", "sparsegpt@2:4")
@@ -142,7 +143,7 @@ COMPRESS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 
 # --- all of it ---------------------------------------------------------------------------------------------------
 
-ROWS: dict[str, Callable[[Bench], dict[str, Any]]] = {**COMPRESS}
+ROWS: dict[str, Callable[[Bench], dict[str, Any]]] = {**COMPRESS, **EVALUATE}
 USUAL = ("wanda", "solvers", "one pass")
 SMALL = {"layers": 2, "hidden": 256}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kick_core import timing
 from kick_core.engine import forms
 from kick_core.engine.batching import (
     Batch,
@@ -126,12 +127,15 @@ def generate(
             ) -> dict[int, Generated]:
                 count = rows if fixed else forward_rows(model, len(items), rows)
                 uniforms = _chances([seeds[i] for i in items], count, new_tokens) if seeds and sampling else None
-                steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms)
+                with timing.stage("prefill", tokens=sum(len(prompts[i]) for i in items)):
+                    steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms)
                 # where rows leave is proven for batches of several lengths; a batch of one length is few
                 leave = not fixed and (isinstance(steps, PlainSteps) or not _one_length(steps))
                 least = least_rows(model) if leave else count
                 rules = _Rules(new_tokens, ends, stops, least)
-                return dict(zip(items, _written(steps, len(items), count, rules), strict=True))
+                with timing.stage("decode", rows=count):
+                    written = _written(steps, len(items), count, rules)
+                return dict(zip(items, written, strict=True))
 
             yield from in_parts([own[n] for n in batch.items], batch.rows, ask, plan)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from kick_core import timing
 from kick_core.engine import forms, fused
 from kick_core.engine.batching import BatchPolicy, Ids, batches, frugal, in_parts, least_rows, logits_of, rows_matter
 from kick_core.engine.packing import Layout, Row, digest, pack_layout
@@ -108,7 +109,7 @@ def _in_packs(
     filler: int,
 ) -> Iterator[dict[int, OptionScores]]:
     plan = frugal(model, plan)
-    layout = pack_layout(prompts, options, plan)
+    layout = _layout(model, prompts, options, plan)
     stand_ins = fused.FusedPatches(model, plan.step) if plan.kernels else None
     packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins)
     for rows, count in _shapes(layout, plan):
@@ -121,6 +122,21 @@ def _in_packs(
                 # one question's NaN reaches its neighbours through the mask (0 x NaN is NaN): these are asked alone
                 spoiled = [item for item, score in found.items() if item in asked and not score.finite]
                 yield from in_batches(model, prompts, options, spoiled, plan, filler)
+
+
+_LAYOUTS = "_kick_layouts"
+
+
+def _layout(model: PreTrainedModel, prompts: Sequence[Ids], options: Sequence[Options], plan: BatchPolicy) -> Layout:
+    """The layout of these very lists: a sweep hands over the same ones under every recipe."""
+    known: dict[tuple[int, int], tuple[Any, Any, str, Layout]] = model.__dict__.setdefault(_LAYOUTS, {})
+    place = id(prompts), id(options)  # both are kept with the layout, so nobody else gets their ids
+    if place not in known or known[place][2] != plan.text:
+        if len(known) >= 16:
+            known.clear()
+        with timing.stage("layout"):
+            known[place] = prompts, options, plan.text, pack_layout(prompts, options, plan)
+    return known[place][3]
 
 
 def _shapes(layout: Layout, plan: BatchPolicy) -> Iterator[tuple[list[Row], int]]:
@@ -164,6 +180,7 @@ class _Packer:
     prefixes: dict[int, list[tuple[Tensor, Tensor]]]
     stand_ins: fused.FusedPatches | None
 
+    @timing.stage("options")
     def scores(self, part: Sequence[Row], count: int) -> dict[int, OptionScores]:
         """Score all questions of these rows in one forward of `count` rows, or of as many as there are."""
         places, device = self._places(part), self.model.device

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kick_core import timing
 from kick_core.engine.batching import BatchPolicy, Ids, answer, batches, frugal, in_parts, padded, round_up, rows_matter
 from kick_core.engine.forms import agree, chosen_form, quiet, require_causal, require_embedded, sample
 
@@ -80,6 +81,7 @@ def window_logprobs(
         require_embedded(model, [[int(windows.max())]])
         require_causal(model, windows[0].tolist())
 
+    @timing.stage("windows")
     def ask(part: Sequence[int], count: int) -> list[float]:
         ids = _filled(model, windows[part[0] : part[-1] + 1], count)
         logits = _logits(model, ids)[: len(part), :-1]

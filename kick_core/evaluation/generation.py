@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from kick_core import engine
+from kick_core import engine, timing
 from kick_core.engine import Generated, Sampling
 from kick_core.evaluation import prompting
 from kick_core.evaluation.session import EvalSession, prompt_hash, rejected
@@ -18,7 +18,8 @@ from kick_core.tasks import PromptSpec
 
 def generate(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> Iterator[list[Output]]:
     """One answer to each raw prompt."""
-    shown = prompting.prompts(ask.tokenizer, way, wanted, ask.context - way.new_tokens)
+    with timing.stage("tokenise", prompts=len(wanted)):
+        shown = prompting.prompts(ask.tokenizer, way, wanted, ask.context - way.new_tokens)
     prompts = [ids for ids, _ in shown]
     fit, refused = _fitting(ask, way, wanted, prompts)
     if refused:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from kick_core import timing
 from kick_core.engine import OptionScores
 from kick_core.evaluation.prompting import fitted, most_shots, text
 from kick_core.evaluation.session import EvalSession, prompt_hash, rejected
@@ -65,29 +66,38 @@ def choose(ask: EvalSession, way: PromptSpec, wanted: Set[str], among: Sequence[
 def _choose_in_span(
     ask: EvalSession, way: PromptSpec, wanted: Set[str], whole: Sequence[Example], span: range
 ) -> Iterator[list[Output]]:
-    among, asked = whole[span.start : span.stop], _all_shown(ask, way, whole, span)
-    # the last token of an option is predicted and never read
-    fits = [len(one.prompt) + max(map(len, one.endings)) - 1 <= ask.context for one in asked]
-    refused = [
-        rejected(example, one.prompt)
-        for example, one, there in zip(among, asked, fits, strict=True)
-        if example.id in wanted and not there
-    ]
-    if refused:
+    among, questions = whole[span.start : span.stop], _encoded(ask, way, whole, span)
+    asked, fit = questions.shown, questions.fit
+    too_long = set(range(len(asked))) - set(fit)
+    if refused := [rejected(among[i], asked[i].prompt) for i in sorted(too_long) if among[i].id in wanted]:
         yield refused
-    fit = [i for i, there in enumerate(fits) if there]
-    prompts, endings = [asked[i].prompt for i in fit], [asked[i].endings for i in fit]
     now = [n for n, i in enumerate(fit) if among[i].id in wanted]
-    for batch in ask.engine.score_options(prompts, endings, plan=ask.plan, filler=ask.filler, wanted=now):
+    for batch in ask.engine.score_options(
+        questions.prompts, questions.endings, plan=ask.plan, filler=ask.filler, wanted=now
+    ):
         yield [_output(ask, among[fit[n]], asked[fit[n]], found) for n, found in batch.items()]
 
 
-def _all_shown(ask: EvalSession, way: PromptSpec, whole: Sequence[Example], span: range) -> list[_Shown]:
-    """A span's questions as token ids; a sweep asks many models the same ones, so they are kept with the asker."""
+class _Questions(NamedTuple):
+    """A span's questions as token ids; those that `fit` the context as the engine takes them."""
+
+    shown: list[_Shown]
+    fit: list[int]
+    prompts: list[list[int]]
+    endings: list[list[list[int]]]
+
+
+def _encoded(ask: EvalSession, way: PromptSpec, whole: Sequence[Example], span: range) -> _Questions:
+    """A span as token ids; a sweep asks many models the same questions, so they are kept with the session."""
     key = (id(whole), span, ask.room(way), way.shots, way.prompting)
     if key not in ask.prepared:
-        ask.prepared[key] = (whole, shown(ask, way, whole[span.start : span.stop]))
-    found: list[_Shown] = ask.prepared[key][1]
+        with timing.stage("tokenise", prompts=len(span)):
+            asked = shown(ask, way, whole[span.start : span.stop])
+        # the last token of an option is predicted and never read
+        fit = [i for i, one in enumerate(asked) if len(one.prompt) + max(map(len, one.endings)) - 1 <= ask.context]
+        questions = _Questions(asked, fit, [asked[i].prompt for i in fit], [asked[i].endings for i in fit])
+        ask.prepared[key] = (whole, questions)
+    found: _Questions = ask.prepared[key][1]
     return found
 
 

@@ -25,6 +25,7 @@ from kick_core.spec import DENSE, Recipe, parse
 from kick_core.store import Store, results
 from kick_core.tasks import POCKET, PromptSpec, Task
 from kick_core.tasks.verdicts import score
+from kick_core.timing import stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +213,11 @@ def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData,
             yield len(batch)
         timing = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - start, host())
         if rest:
-            recorder.seal([example.id for example in rest])
+            with stage("seal", outputs=len(rest)):
+                recorder.seal([example.id for example in rest])
             results.add_timing(store, card.key, timing)
-    score(store, card.key)
+    with stage("score"):
+        score(store, card.key)
 
 
 def keep_prompts(store: Store, session: EvalSession, card: RunCard, loaded: TaskData) -> None:

@@ -28,7 +28,7 @@ def test_a_limit_reads_its_own_spans_and_answers_as_the_whole_task_does(tmp_path
         ask = EvalSession(opened.model, opened.tokenizer, PLAN)
         batches = evaluation.outputs(ask, task.strict, examples[:limit], examples)
         outputs = {output.example: output for batch in batches for output in batch}
-        return outputs, sum(len(shown) for _, shown in ask.prepared.values())
+        return outputs, sum(len(questions.shown) for _, questions in ask.prepared.values())
 
     whole, read = answers(20)
     assert len(whole) == read == 20
