@@ -113,6 +113,7 @@ class Task:
         demo_examples: how many examples `--preset demo` asks; None: the demo leaves it out.
         listed: whether pickers, coverage and `tasks.names()` show it; if not, it is only asked when named.
         shipped: whether its examples ship with the package, so that any model can be asked without a network.
+        licence: under which its questions may be passed on with results; empty: they may not, or it is not known.
         strict: how the strict protocol asks.
         paper: how LLM-KICK's code asked; None: as `strict`.
         scorers: name -> function of an example and an output. A function's docstring is what people read about it.
@@ -139,6 +140,7 @@ class Task:
     demo_examples: int | None = None
     listed: bool = True
     shipped: bool = False
+    licence: str = ""
     paper: PromptSpec | None = None
     published: str = ""
     aggregate: Literal["mean", "exp"] = "mean"

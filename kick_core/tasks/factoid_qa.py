@@ -103,6 +103,7 @@ TASK = Task(
     title="Factoid QA",
     about="closed-book questions about facts; share of answers that contain the gold as whole words",
     version=2,
+    licence="Apache-2.0",
     measures="knowledge",
     order=20,
     colour="#e07b00",
@@ -118,6 +119,7 @@ TASK = Task(
 OFFICIAL = replace(
     TASK,
     about="FreebaseQA, closed book; share of answers whose first sentence names a gold",
+    licence="",
     version=3,
     scorers={"stated": stated, **_SCORERS},
     headline="stated",

@@ -133,6 +133,7 @@ TASK = Task(
     title="Instructions",
     about="two-turn instructions; share of the checkable demands that the answers meet",
     version=2,
+    licence="Apache-2.0",
     measures="skill",
     order=70,
     colour="#0aa2c0",

@@ -55,6 +55,7 @@ TASK = Task(
     title="Multiple choice",
     about="four options in four disciplines, scored by their log-probability; chance is 25 %",
     version=1,
+    licence="Apache-2.0",
     measures="knowledge",
     order=30,
     colour="#8e44ad",
@@ -69,6 +70,7 @@ TASK = Task(
 OFFICIAL = replace(
     TASK,
     about="MMLU, five shots, letters scored by their log-probability; chance is 25 %",
+    licence="MIT",
     strict=PromptSpec("choose", mmlu.load),
     paper=PromptSpec("choose", mmlu.load, room=2048),
     scorers={

@@ -31,6 +31,7 @@ OFFICIAL = Task(
     title="Multiple choice (words)",
     about="MMLU, options scored by their words' log-probability per byte; chance is 25 %",
     version=1,
+    licence="MIT",
     measures="knowledge",
     order=35,
     colour="#5b2c6f",

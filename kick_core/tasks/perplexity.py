@@ -63,6 +63,7 @@ TASK = Task(
     title="Perplexity",
     about="exp of the mean negative log-likelihood per token of held-out running text (GPTQ/Wanda definition)",
     version=1,
+    licence="Apache-2.0",
     measures="fluency",
     order=10,
     colour="#7f8c8d",
@@ -79,5 +80,6 @@ TASK = Task(
 OFFICIAL = replace(
     TASK,
     about="exp of the mean negative log-likelihood per token of WikiText-2's test split (GPTQ/Wanda definition)",
+    licence="CC-BY-SA-3.0",
     strict=PromptSpec("perplexity", _official),
 )

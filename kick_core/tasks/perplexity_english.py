@@ -26,6 +26,7 @@ OFFICIAL = replace(
     order=11,
     colour="#52606d",
     shipped=True,
+    licence="public domain",
     in_paper=False,
     demo_examples=None,
     strict=PromptSpec("perplexity", _load),

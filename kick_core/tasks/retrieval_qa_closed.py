@@ -30,6 +30,7 @@ TASK = Task(
     title="Closed-book QA",
     about="questions without evidence; share of exact matches after the official TriviaQA normalisation",
     version=2,
+    licence="Apache-2.0",
     measures="knowledge",
     order=40,
     colour="#c0392b",
@@ -45,6 +46,7 @@ TASK = Task(
 OFFICIAL = replace(
     TASK,
     about="TriviaQA without evidence; share of answers whose first sentence names a gold",
+    licence="",
     version=3,
     scorers={"stated": stated, **trivia.SCORERS},
     headline="stated",

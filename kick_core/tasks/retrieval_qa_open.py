@@ -34,6 +34,7 @@ TASK = Task(
     title="Open-book QA",
     about="questions with evidence in the prompt; share of exact matches after the official normalisation",
     version=2,
+    licence="Apache-2.0",
     measures="in_context",
     order=50,
     colour="#1b9e77",
@@ -49,6 +50,7 @@ TASK = Task(
 OFFICIAL = replace(
     TASK,
     about="TriviaQA with evidence in the prompt; share of answers whose first sentence names a gold",
+    licence="",
     version=3,
     scorers={"stated": stated, **trivia.SCORERS},
     headline="stated",

@@ -47,6 +47,7 @@ TASK = Task(
     title="Summarization",
     about="stories in three lengths; share of the key facts that the summary keeps",
     version=2,
+    licence="Apache-2.0",
     measures="in_context",
     order=60,
     colour="#3366cc",
@@ -60,6 +61,7 @@ TASK = Task(
 OFFICIAL = replace(
     TASK,
     about="CNN/DailyMail stories in three lengths; ROUGE-L F1 against the highlights",
+    licence="",
     strict=PromptSpec("dialogue", stories.strict, new_tokens=256, template="chat"),
     paper=PromptSpec(
         "dialogue",

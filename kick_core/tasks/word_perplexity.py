@@ -83,6 +83,7 @@ TASK = Task(
     title="Perplexity per word",
     about=_ABOUT,
     version=1,
+    licence="Apache-2.0",
     measures="fluency",
     order=80,
     colour="#95a5a6",

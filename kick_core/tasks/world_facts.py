@@ -16,6 +16,7 @@ OFFICIAL = Task(
     order=16,
     colour="#b8560f",
     shipped=True,
+    licence="Apache-2.0",
     noun="facts about the world",
     strict=PromptSpec("generate", facts.closed, new_tokens=32, stop=("\n",), elicitation=SHORT_ANSWER),
     scorers=STATED,

@@ -16,6 +16,7 @@ OFFICIAL = Task(
     order=17,
     colour="#6a3d9a",
     shipped=True,
+    licence="Apache-2.0",
     noun="facts about the world",
     strict=PromptSpec("choose", facts.choice, elicitation=OPTIONS),
     scorers=BY_WORDS,

@@ -16,6 +16,7 @@ OFFICIAL = Task(
     order=18,
     colour="#2a7f62",
     shipped=True,
+    licence="Apache-2.0",
     context_partner="world_facts",
     strict=PromptSpec("generate", facts.passage, new_tokens=32, stop=("\n",), elicitation=FROM_PASSAGE),
     scorers=STATED,
