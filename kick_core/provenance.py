@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -16,6 +17,20 @@ def checkout() -> Path | None:
     """The root of the checkout that this package is imported from, or None for an installed copy."""
     root = Path(__file__).resolve().parents[1]
     return root if (root / "app.py").is_file() and (root / "pages" / "home.py").is_file() else None
+
+
+def commit() -> str:
+    """The first 12 digits of the commit that a checkout is at, with "+" where files differ; empty for other copies."""
+    root = checkout()
+    if root is None or not (root / ".git").exists():
+        return ""
+    git = ("git", "-C", str(root))
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + "+" * bool(changed.returncode)
 
 
 def now() -> str:

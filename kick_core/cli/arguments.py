@@ -53,6 +53,7 @@ def parser() -> ArgumentParser:
     _score(commands)
     _judge(commands)
     _cache(commands)
+    _packs(commands)
     _app(commands)
     return top
 
@@ -306,6 +307,31 @@ def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.set_defaults(command=_later("report"))
     command = _command(commands, "doctor", "Show what this machine offers and what is missing.")
     command.set_defaults(command=_later("doctor"))
+
+
+def _packs(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(commands, "pack", "Put a model's results into one file that travels without weights.")
+    command.add_argument("file", metavar="FILE.kickpack")
+    command.add_argument("--model", required=True, metavar="M", help="as it was evaluated, or its fingerprint")
+    command.add_argument("--recipes", nargs="+", default=[], metavar="R", help="only these, and dense (default: all)")
+    command.add_argument("--tasks", nargs="+", default=[], metavar="T", help="only these (default: all)")
+    command.add_argument("--limit", type=int, metavar="N", help="the first N examples of every task")
+    command.add_argument(
+        "--compact", action="store_true", help="keep every verdict, but only answers that changed and the first 100"
+    )
+    command.add_argument(
+        "--own-questions", action="store_true", help="pass the questions of your own files on (--data FILE)"
+    )
+    command.add_argument("--name", default="", help="what the model is called in the pack")
+    command.add_argument("--device-name", default="", metavar="TEXT", help="what measured, in words")
+    command.add_argument("--commit", metavar="ID", help="of the program that measured (default: this checkout's)")
+    command.add_argument("--replace", action="store_true", help="replace a file that is there")
+    command.set_defaults(command=_later("pack"))
+    command = _command(commands, "unpack", "Add the results of a pack to the cache; nothing there is overwritten.")
+    command.add_argument("file", metavar="FILE.kickpack")
+    command.add_argument("--data", metavar="DIR", help="official data that fills in questions the pack left out")
+    command.add_argument("--list", action="store_true", help="only say what the pack holds")
+    command.set_defaults(command=_later("pack", "unpack"))
 
 
 def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:

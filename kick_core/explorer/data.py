@@ -298,8 +298,10 @@ def lineage(kind: str, protocol: str) -> list[tuple[views.Kin, pd.DataFrame, vie
 
 
 def models() -> list[str]:
-    """Models with results, those with most first."""
-    return [str(name) for name in scores()["model"].value_counts().index]
+    """Models with results, those with most first; those of the gallery alone come last."""
+    frame = scores()
+    own = set(frame.loc[[store().own("results", key) for key in frame["run"]], "model"])
+    return sorted(map(str, frame["model"].value_counts().index), key=lambda name: name not in own)
 
 
 @remembered(16, _text)

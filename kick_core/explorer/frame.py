@@ -19,8 +19,9 @@ from streamlit.delta_generator import DeltaGenerator
 
 from kick_core import jobs, views
 from kick_core.errors import KickError
-from kick_core.explorer import address, glossary
+from kick_core.explorer import address, glossary, open_pack
 from kick_core.explorer.safe import Child, Safe, many, show, style, tag
+from kick_core.packs import gallery
 
 _inside = ContextVar("inside_the_menu", default=False)
 _stamp: ContextVar[str | None] = ContextVar("stamp_of_this_run", default=None)
@@ -63,6 +64,7 @@ def main() -> None:
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             if slots.shared:
                 _share(*slots.shared)
+            open_pack.button(views.open_store(store().root))
             glossary.button()
         with slots.under:
             for sentence in address.unknowns():
@@ -101,7 +103,8 @@ def _counted(root: str, stamp: str) -> int:
 
 @st.cache_resource(show_spinner=False)
 def _open(root: str) -> views.Store:
-    return views.open_store(root)
+    with st.spinner("Opening the gallery …"):
+        return gallery.with_gallery(views.open_store(root))
 
 
 def store() -> views.Store:
@@ -184,6 +187,15 @@ def _calibrations(root: str, stamp: str, keys: tuple[str, ...]) -> list[str]:
 def moved(model: str) -> None:
     """Say so when a model's files are not on this machine: results stay, new ones need the files."""
     model = views.asked_name(model)
+    if pack := next((pack for pack in gallery.shown(store()) if pack.model == model), None):
+        first, last = pack.measured
+        days = first if first == last else f"{first} to {last}"
+        by = f"version {pack.versions.get('kick_core', '?')}" + (f", commit {pack.commit}" if pack.commit else "")
+        note(
+            f"From the gallery, read only: {model}, measured {days} on {', '.join(pack.devices)} by {by}; "
+            f"{pack.outputs:,} answers under {len(pack.recipes)} recipes. {' '.join(pack.left_out)}"
+        )
+        return
     if views.at_home(model):
         return
     if model.startswith(("/", "~", ".")):

@@ -49,9 +49,15 @@ def default_root() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The root of one cache and the paths inside it. Made with `open_store`."""
+    """The root of one cache and the paths inside it. Made with `open_store`.
+
+    Attributes:
+        root: The cache.
+        beside: Caches that are read where this one has nothing under a key, and never written: the gallery's packs.
+    """
 
     root: Path
+    beside: tuple[Path, ...] = ()
 
     def folder(self, section: str, key: str) -> Path:
         """The folder `section/ab/<key>`, where ab are the first two digits of the key's hash.
@@ -66,7 +72,15 @@ class Store:
         digest = key.rpartition("-")[2]
         if not is_key(key):
             raise BadRequest(f"{key[:80]!r} is not a key of this cache: `kick list` shows the keys")
-        return self.root / section / digest[:2] / key
+        place = Path(section) / digest[:2] / key
+        own = self.root / place
+        if self.beside and not own.exists():
+            return next((found for root in self.beside if (found := root / place).exists()), own)
+        return own
+
+    def own(self, section: str, key: str) -> bool:
+        """Whether this cache itself has a folder for the key, not only one beside it."""
+        return not self.beside or not any(self.folder(section, key).is_relative_to(root) for root in self.beside)
 
     def lock_path(self, key: str) -> Path:
         return self.root / "locks" / f"{key}.lock"
@@ -78,7 +92,8 @@ class Store:
 
     def keys(self, section: str) -> list[str]:
         """Every key in a section of the cache, complete or not, sorted."""
-        return sorted(path.name for path in (self.root / section).glob("??/*") if not path.name.startswith("."))
+        roots = (self.root, *self.beside)
+        return sorted({p.name for root in roots for p in (root / section).glob("??/*") if not p.name.startswith(".")})
 
 
 def open_store(root: Path | str | None = None) -> Store:

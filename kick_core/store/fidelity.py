@@ -13,7 +13,6 @@ checksum. All of it can be computed again.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from kick_core.errors import KickError
 from kick_core.records import RunCard
 from kick_core.store import Store
 from kick_core.store.files import joined, read_sealed_json, replace_file, seal_json
-from kick_core.store.tables import checksum
+from kick_core.store.tables import checksum, write
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 _TEXTS = re.compile(r"text-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
@@ -104,19 +103,13 @@ def windows(paths: Sequence[Path]) -> int:
 
 def keep_part(store: Store, key: str, start: int, count: int, columns: dict[str, NDArray[np.generic]]) -> None:
     """Keep a variant's positions of windows `start` … `start + count - 1`."""
-    _keep(store, key, f"part-{start:05d}-{start + count:05d}", "parquet", _parquet(pa.table(columns, schema=POSITION)))
+    _keep(store, key, f"part-{start:05d}-{start + count:05d}", "parquet", write(pa.table(columns, schema=POSITION)))
 
 
 def keep_texts(store: Store, key: str, start: int, count: int, rows: list[dict[str, Any]]) -> None:
     """Keep readings of dense's texts on examples `start` … `start + count - 1`."""
     table = pa.Table.from_pylist(rows, schema=TEXT)
-    _keep(store, key, f"text-{start:05d}-{start + count:05d}", "parquet", _parquet(table))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue()
+    _keep(store, key, f"text-{start:05d}-{start + count:05d}", "parquet", write(table))
 
 
 def keep_top(store: Store, key: str, start: int, count: int, tensors: bytes) -> None:

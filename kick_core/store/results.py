@@ -19,7 +19,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from kick_core.store.files import Damaged, joined, read_sealed_json, replace_fil
 from kick_core.store.live import not_written, open_live
 from kick_core.store.locks import locked
 from kick_core.store.plaindisk import DamagedRow
-from kick_core.store.tables import checksum, parquet, read_columns
+from kick_core.store.tables import checksum, parquet, read_columns, write
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 
@@ -115,9 +115,15 @@ def outputs(store: Store, key: str, *, ids: bool = True) -> list[Output]:
     return [one for path in parts(store, key) for one in Output.from_columns(read_columns(path, columns))]
 
 
+def examples_files(store: Store, key: str) -> list[Path]:
+    """Where a task's questions are; where a pack left them out, what stands for them until they come."""
+    folder = store.folder("examples", key)
+    return sorted(folder.glob("examples-*.parquet")) or sorted(folder.glob("outline-*.parquet"))
+
+
 def examples(store: Store, key: str) -> list[Example]:
     """The questions of a task's data, in the task's order."""
-    paths = sorted(store.folder("examples", key).glob("examples-*.parquet"))
+    paths = examples_files(store, key)
     if not paths:
         raise KickError(f"the examples {key!r} are not in {store.root}")
     columns = read_columns(paths[0])
@@ -166,14 +172,21 @@ def timings(store: Store, key: str) -> list[Timing]:
 # --- writing -----------------------------------------------------------------------------------------------
 
 
-def keep_examples(store: Store, key: str, examples: Sequence[Example]) -> None:
-    """Keep a task's questions beside the outputs, so that pages and scorers never need the data set again."""
-    folder = store.folder("examples", key)
-    if list(folder.glob("examples-*.parquet")):
+def keep_examples(store: Store, key: str, examples: Sequence[Example], *, outline: bool = False) -> None:
+    """Keep a task's questions beside the outputs, so that pages and scorers never need the data set again.
+
+    Args:
+        store: The cache.
+        key: The examples' key.
+        examples: All of them, in the task's order.
+        outline: They only stand for questions that a pack left out, and give way to them.
+    """
+    folder, stem = store.folder("examples", key), "outline" if outline else "examples"
+    if list(folder.glob("examples-*.parquet")) or list(folder.glob(f"{stem}-*.parquet")):
         return
     rows = [{**example.to_json(), "meta": json.dumps(example.meta, sort_keys=True)} for example in examples]
     data = parquet(rows, _EXAMPLE)
-    replace_file(folder / f"examples-{checksum(data)}.parquet", data)
+    replace_file(folder / f"{stem}-{checksum(data)}.parquet", data)
 
 
 def keep_verdicts(store: Store, key: str, version: int, verdicts: Sequence[Verdict]) -> None:
@@ -196,6 +209,46 @@ def add_timing(store: Store, key: str, sitting: Timing) -> None:
     """Note how long a sitting took."""
     rows = [asdict(timing) for timing in (*timings(store, key), sitting)]
     replace_file(store.folder("results", key) / "timings.json", seal_json({"sittings": rows}))
+
+
+def keep_foreign(
+    store: Store,
+    card: RunCard,
+    outputs: Mapping[str, Any],
+    verdicts: Mapping[str, Mapping[str, Any]],
+    version: int,
+    sittings: Sequence[Timing],
+) -> bool:
+    """Keep a run that was measured elsewhere, where this cache has no outputs of it.
+
+    Args:
+        store: The cache.
+        card: The run's card.
+        outputs: Columns of its outputs, from the task's first example on.
+        verdicts: Scorer -> columns of its verdicts on the same examples.
+        version: Of the scorers.
+        sittings: How long it took.
+
+    Returns:
+        Whether it was kept; False where there are outputs already, which stay.
+    """
+    ids = outputs["example"]
+    with locked(store.lock_path(card.key)):
+        if parts(store, card.key):
+            return False
+        keep_card(store, card)
+        folder = store.folder("results", card.key)
+        replace_file(folder / "timings.json", seal_json({"sittings": [asdict(one) for one in sittings]}))
+        tables = [
+            pa.table({"example": ids, "scorer": [name] * len(ids), **columns}, schema=_VERDICT)
+            for name, columns in verdicts.items()
+        ]
+        if tables:
+            data = write(pa.concat_tables(tables))
+            replace_file(folder / f"verdicts-v{version}-{len(ids):05d}-{checksum(data)}.parquet", data)
+        data = write(pa.table(dict(outputs), schema=_OUTPUT))  # last: a run without a part is none
+        replace_file(folder / f"part-00000-{len(ids):05d}-{checksum(data)}.parquet", data)
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,12 @@ from kick_core.errors import KickError
 
 def parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
     """Rows as the bytes of one Parquet file."""
+    return write(pa.Table.from_pylist(rows, schema=schema))
+
+
+def write(table: pa.Table) -> bytes:
+    """A table as the bytes of one Parquet file."""
     sink = io.BytesIO()
-    table = pa.Table.from_pylist(rows, schema=schema)
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 

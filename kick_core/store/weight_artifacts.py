@@ -50,6 +50,9 @@ from kick_core.store.files import (
 from kick_core.store.locks import acquire, locked
 from kick_core.store.nested_masks import bit_planes
 
+CARDS = "cards"
+"""The top folder for cards of artifacts whose weights are not here."""
+
 
 def has(store: Store, key: str) -> bool:
     """Whether the artifact is there, complete."""
@@ -57,19 +60,32 @@ def has(store: Store, key: str) -> bool:
 
 
 def card(store: Store, key: str) -> Card:
-    """The card of a complete artifact.
+    """The card of a complete artifact, or of one whose results came without its weights.
 
     Raises:
         Damaged: It is there, but cannot be read.
         KickError: There is no such artifact.
     """
-    path = store.folder("weights", key) / "card.json"
+    path = card_path(store, key)
     try:
         return Card.from_json(json.loads(path.read_text()))
     except FileNotFoundError:
         raise KickError(f"no artifact {key!r} in {store.root}: `kick list` shows what is there") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"the card {path} is damaged ({error}): `kick verify` sets it aside") from error
+
+
+def card_path(store: Store, key: str) -> Path:
+    """Where an artifact's card is: beside its weights, or alone where a pack brought it without them."""
+    path = store.folder("weights", key) / "card.json"
+    return path if path.exists() else store.folder(CARDS, key) / "card.json"
+
+
+def keep_foreign_card(store: Store, foreign: Card) -> None:
+    """Keep the card of an artifact that was made and measured elsewhere; one that is there stays."""
+    path = store.folder(CARDS, foreign.key) / "card.json"
+    if not has(store, foreign.key) and not path.exists():
+        replace_file(path, json.dumps(foreign.to_json(), indent=1).encode())
 
 
 def cards(store: Store) -> list[Card]:

@@ -14,6 +14,7 @@ record too: no other file names a task.
 from kick_core.tasks.base import (
     AS_PUBLISHED,
     DESCRIPTIVE,
+    LEFT_OUT,
     OFFICIAL,
     POCKET,
     PROTOCOLS,
@@ -33,6 +34,7 @@ from kick_core.tasks.registry import get, names, record, running_text
 __all__ = [
     "AS_PUBLISHED",
     "DESCRIPTIVE",
+    "LEFT_OUT",
     "OFFICIAL",
     "POCKET",
     "PROTOCOLS",

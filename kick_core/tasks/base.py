@@ -29,7 +29,10 @@ DESCRIPTIVE = frozenset(
 )
 """Scorers that describe a text: they have a difference, but no right, no wrong and nothing to keep."""
 
-UNJUDGED = ("rejected", "not finite")
+LEFT_OUT = "left out"
+"""The end of an output whose answer a compact pack left out."""
+
+UNJUDGED = ("rejected", "not finite", LEFT_OUT)
 """Ends of an output that no scorer sees."""
 
 

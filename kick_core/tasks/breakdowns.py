@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kick_core.records import Example, Output, Verdict
-from kick_core.tasks.base import AS_PUBLISHED, UNJUDGED, Task
+from kick_core.tasks.base import AS_PUBLISHED, LEFT_OUT, UNJUDGED, Task
 from kick_core.tasks.option_scorers import chosen, letters_of, shares
 from kick_core.tasks.scorers import stands_in
 
@@ -33,10 +33,12 @@ def details(
     by_id = {example.id: example for example in examples}
     shown = [by_id[output.example] for output in outputs]
     scores = {v.example: v.score for v in verdicts if v.scorer == task.headline and v.score is not None}
-    tables = {"health": [health(outputs)], "failures": failures(task, verdicts), "protocols": protocols(task, verdicts)}
+    tables = {"failures": failures(task, verdicts), "protocols": protocols(task, verdicts)}
+    if not (thinned := any(output.stop == LEFT_OUT for output in outputs)):  # those that are left are no sample
+        tables["health"] = [health(outputs)]
     for name in ("subject", "discipline", "bucket", "category"):
         tables[f"by_{name}"] = by_group(shown, scores, _named(name))
-    if task.kind == "choose":
+    if task.kind == "choose" and not thinned:
         judged = [output for output in outputs if output.stop not in UNJUDGED]
         tables["letters"] = letters(shown, judged)
         tables["calibration"] = [calibration_error(by_id, judged)]

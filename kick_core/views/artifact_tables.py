@@ -53,9 +53,18 @@ WEIGHTS = {
 
 def cards(store: Store) -> list[Card]:
     """The cards of all artifacts that can be read; `kick verify` names the others."""
+    return _cards(store, store.keys("weights"))
+
+
+def known_cards(store: Store) -> list[Card]:
+    """The same, and the cards of artifacts that were measured elsewhere, whose weights are not here."""
+    return _cards(store, sorted({*store.keys("weights"), *store.keys(weight_artifacts.CARDS)}))
+
+
+def _cards(store: Store, keys: Iterable[str]) -> list[Card]:
     found = []
-    for key in store.keys("weights"):
-        path = store.folder("weights", key) / "card.json"
+    for key in keys:
+        path = weight_artifacts.card_path(store, key)
         try:
             found.append(_card(path, path.stat().st_mtime_ns))
         except (OSError, ValueError, TypeError, KickError):
@@ -144,7 +153,7 @@ def layers(store: Store, key: str) -> pd.DataFrame:
 
     `linear` is the last part of its module's `name` inside the block.
     """
-    path = store.folder("weights", key) / "card.json"
+    path = weight_artifacts.card_path(store, key)
     rows = []
     for layer in _card(path, path.stat().st_mtime_ns).layers:
         block, _, name = layer.name.partition(".")
@@ -246,7 +255,9 @@ def methods_known() -> list[methods.MethodCard]:
 def calibration_of(store: Store, keys: Iterable[str]) -> list[str]:
     """The calibrations, in words, of those of these artifacts that looked at data."""
     wanted = set(keys)
-    return sorted({calibrated(card.calibration) for card in cards(store) if card.key in wanted and card.calibration})
+    return sorted(
+        {calibrated(card.calibration) for card in known_cards(store) if card.key in wanted and card.calibration}
+    )
 
 
 def calibration_used(store: Store, model: str, recipes: Iterable[str]) -> Calibration | None:

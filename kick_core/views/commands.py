@@ -38,7 +38,7 @@ def sweeps(store: Store, frame: pd.DataFrame, model: str | None = None) -> list[
 
     Rows whose artifact was collected since say no calibration: `unknown_calibrations` counts them.
     """
-    cards = {card.key: card for card in artifact_tables.cards(store)}
+    cards = {card.key: card for card in artifact_tables.known_cards(store)}
     rows = [(row, _how(store, row, cards)) for row in frame.to_dict("records")]
     limited = {how for _, how in rows if how.limit is not None}
     grid: dict[tuple[_How, str], list[str]] = {}
@@ -53,7 +53,7 @@ def sweeps(store: Store, frame: pd.DataFrame, model: str | None = None) -> list[
 
 def unknown_calibrations(store: Store, frame: pd.DataFrame) -> list[str]:
     """The recipes of a `current` frame that looked at data which nothing tells any more."""
-    known = {card.key for card in artifact_tables.cards(store)}
+    known = {card.key for card in artifact_tables.known_cards(store)}
     gone = frame[~frame["weights"].isin(known)]
     return [recipe for recipe in dict.fromkeys(gone["recipe"]) if methods.needs(parse(recipe)) != "nothing"]
 

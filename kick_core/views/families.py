@@ -90,7 +90,7 @@ def families(
     asked = set(measured.loc[measured["model"].isin(names), "data"].map(load.kind_of_data))
     kind = data or next((kind for kind in load.DATA if kind in asked), POCKET)
     frames = [current(measured, str(name), protocol, kind) for name in names]
-    known = {card.key: card for card in artifact_tables.cards(store)}
+    known = {card.key: card for card in artifact_tables.known_cards(store)}
     rows = [
         row | about
         for frame in frames

@@ -74,10 +74,11 @@ def stamp(store: Store) -> str:
     Also when the user says which model was tuned from which.
     """
     newest, count = 0, 0
-    for room in ("results", "weights", "examples", "fidelity", "judgments", "replies"):
-        for path in (store.root / room).glob("??/*"):
-            newest = max(newest, path.stat().st_mtime_ns)
-            count += 1
+    rooms = ("results", "weights", "examples", "fidelity", "judgments", "replies")
+    for path in (path for room in rooms for path in (store.root / room).glob("??/*")):
+        newest, count = max(newest, path.stat().st_mtime_ns), count + 1
+    for path in store.beside:  # never changes: one more or one less is all that can happen
+        newest, count = max(newest, path.stat().st_mtime_ns), count + 1
     for path in store.root.glob(lineage.FILE):
         newest, count = max(newest, path.stat().st_mtime_ns), count + 1
     return f"{count}-{newest}"
@@ -349,11 +350,11 @@ def _places(paths: tuple[Path, ...]) -> dict[str, int]:
 
 def examples(store: Store, key: str) -> dict[str, Example]:
     """The questions of a task's data by id, in the task's order."""
-    return _examples(store, key)
+    return _examples(store, key, tuple(results.examples_files(store, key)))
 
 
 @lru_cache(maxsize=32)
-def _examples(store: Store, key: str) -> dict[str, Example]:
+def _examples(store: Store, key: str, files: tuple[Path, ...]) -> dict[str, Example]:
     return {example.id: example for example in results.examples(store, key)}
 
 

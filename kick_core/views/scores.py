@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kick_core import methods, stats
+from kick_core.errors import KickError
 from kick_core.methods import storage
 from kick_core.spec import Recipe
 from kick_core.store import Store, results, weight_artifacts
@@ -234,9 +235,12 @@ def _recovery(recipe: Recipe) -> dict[str, str]:
 
 def _shapes(store: Store, run: Asked) -> list[storage.Shape]:
     """The shapes of the matrices that a recovered recipe was made of, as far as its artifact tells."""
-    if methods.recovery(run.recipe) is None or not weight_artifacts.has(store, run.card.weights):
+    if methods.recovery(run.recipe) is None:
         return []
-    layers = weight_artifacts.card(store, run.card.weights).layers
+    try:
+        layers = weight_artifacts.card(store, run.card.weights).layers
+    except KickError:
+        return []
     return [storage.Shape(layer.rows, layer.cols) for layer in layers]
 
 

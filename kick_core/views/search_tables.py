@@ -68,7 +68,7 @@ def allocation(store: Store, frame: pd.DataFrame, family: Family) -> pd.DataFram
     """How a family's artifacts share their sparsity (or bits) out: the mean over every block, and over every kind of
     matrix; `axis` is "block" or "matrix", `place` its number or name. An artifact that is not there has no row."""
     keys = frame.drop_duplicates("recipe").set_index("recipe")["weights"]
-    cards = {card.key: card for card in artifact_tables.cards(store)}
+    cards = {card.key: card for card in artifact_tables.known_cards(store)}
     rows: list[dict[str, Any]] = []
     for recipe in family.recipes:
         card = cards.get(str(keys[recipe]))
@@ -138,7 +138,7 @@ def looked(store: Store, frame: pd.DataFrame, family: Family) -> pd.DataFrame:
     """What the searches of a family saw: the objective, its number when shared out evenly and as found, how many
     candidates were looked at, on how many examples. Recipes that searched for nothing have no row."""
     keys = frame.drop_duplicates("recipe").set_index("recipe")["weights"]
-    cards = {card.key: card for card in artifact_tables.cards(store)}
+    cards = {card.key: card for card in artifact_tables.known_cards(store)}
     rows = []
     for recipe in family.recipes:
         card = cards.get(str(keys[recipe]))

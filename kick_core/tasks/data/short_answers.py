@@ -1,4 +1,4 @@
-"""Questions with short answers and an open licence: NQ-open (Lee et al. 2019) and XQuAD in English (Artetxe et al. 2020).
+"""Short answers under an open licence: NQ-open (Lee et al. 2019) and XQuAD in English (Artetxe et al. 2020).
 
 XQuAD's 1,190 questions stand on 240 passages of Wikipedia, so that the same question can be asked with and without the
 text that holds its answer. A folder holds `nq_open/NQ-open.dev.jsonl` and `xquad/xquad.en.json`.

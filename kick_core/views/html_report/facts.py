@@ -86,7 +86,7 @@ def gather(store: Store, model: str, protocol: str | None = None, data: str | No
     frame = current(measured, model, chosen, data)
     kind = data or (load.kind_of_data(str(frame["data"].iloc[0])) if len(frame) else load.POCKET)
     weights = set(frame["weights"])
-    cards = {card.key: card for card in artifact_tables.cards(store) if card.key in weights}
+    cards = {card.key: card for card in artifact_tables.known_cards(store) if card.key in weights}
     asked = {key: load.one(store, key).card for key in dict.fromkeys(frame["run"])}
     return Story(store, model, chosen, kind, frame, measured, tuple(claims(frame)), cards, asked)
 

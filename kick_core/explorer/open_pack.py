@@ -1,0 +1,40 @@
+"""Open a pack: results of another machine, added to this cache by a button."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import streamlit as st
+
+from kick_core import jobs, packs, views
+from kick_core.errors import KickError
+from kick_core.explorer.safe import show, tag
+
+
+def button(store: views.Store) -> None:
+    """A popover with a file picker; what came of the last pack stands in it until the next one."""
+    if jobs.read_only():
+        return
+    with st.popover("Open a pack", icon=":material/upload_file:", help=f"Results in a {packs.SUFFIX} file"):
+        file = st.file_uploader(f"A {packs.SUFFIX} file, as `kick pack` makes it", key="pack")
+        if file is None:
+            return
+        if st.session_state.get("pack-done", ("",))[0] != file.file_id:
+            st.session_state["pack-done"] = (file.file_id, *_unpack(store, file.getvalue()))
+            st.rerun()
+        for sentence in st.session_state["pack-done"][1:]:
+            show(tag("p", sentence, role="status"))
+
+
+def _unpack(store: views.Store, data: bytes) -> list[str]:
+    """What happened, in sentences. The file lies outside the cache until it is checked."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"uploaded{packs.SUFFIX}"
+        path.write_bytes(data)
+        try:
+            done = packs.unpack(path, store)
+        except KickError as error:
+            return [str(error).replace(str(path), "This file")]
+    there = f", {done.same} were there already" if done.same else ""
+    return [f"{done.header.model}: {done.added} runs were added{there}.", *done.notes]

@@ -1,0 +1,273 @@
+"""The answers of all runs on one set of questions as one table, question by question, and back to columns of a run.
+
+Answers to one question stand beside each other, because they are alike. Verdicts stand beside what they judge:
+`extracted` is mostly the beginning of the answer, or what the scorer before extracted, and is written as that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kick_core import tasks
+from kick_core.errors import BadRequest
+from kick_core.packs.columns import Column, from_bytes, to_bytes
+from kick_core.records import Example, Output, RunCard, Verdict
+from kick_core.store import Store, results
+
+RIGHT = 0.5
+"""From this score on an answer counts as right, as on the pages."""
+
+SAME, BEGINNING, OTHER = 0, 1, 2
+"""How `extracted` is written: as the scorer's before, as the answer's first characters, or as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One output with its verdicts, in the scorers' order; `kept`: its answer goes along."""
+
+    run: int
+    example: int
+    output: Output
+    verdicts: tuple[Verdict, ...]
+    kept: bool
+
+
+def answers(
+    store: Store, task: tasks.Task, runs: Sequence[RunCard], examples: Sequence[Example], limit: int | None,
+    first: int | None,
+) -> tuple[bytes, dict[str, int]]:  # fmt: skip
+    """All outputs and verdicts of some runs on the same questions.
+
+    Args:
+        store: the cache.
+        task: the task as this program knows it.
+        runs: cards of runs with these examples.
+        examples: the questions in the task's order.
+        limit: of every run the first outputs; None: all.
+        first: keep the answers to so many questions, and further ones where the verdict differs from dense's; None:
+            keep all.
+
+    Returns:
+        The table's bytes, and how many outputs it has of every run.
+    """
+    places = {example.id: at for at, example in enumerate(examples)}
+    by_run = [_rows(store, task, card, number, examples, places, limit) for number, card in enumerate(runs)]
+    if first is not None:
+        dense = next((number for number, card in enumerate(runs) if card.recipe == "dense"), None)
+        by_run = _thinned(by_run, runs, dense, first, task)
+    rows = sorted((row for rows in by_run for row in rows), key=lambda row: (row.example, row.run))
+    scorers = _scorers(task, rows, thin=first is not None)
+    counts = {card.key: len(rows) for card, rows in zip(runs, by_run, strict=True)}
+    columns = _output_columns(rows, task) | _verdict_columns(rows, task, scorers)
+    columns["key"] = [card.key for card in runs]
+    columns["version"] = np.array([task.version])
+    columns["scorer"] = [name for name in task.scorers if name in scorers]
+    return to_bytes(columns), counts
+
+
+def _rows(
+    store: Store, task: tasks.Task, card: RunCard, number: int, examples: Sequence[Example],
+    places: Mapping[str, int], limit: int | None,
+) -> list[_Row]:  # fmt: skip
+    outputs = [output for output in results.outputs(store, card.key) if output.example in places][:limit]
+    stored: dict[str, dict[str, Verdict]] = {}
+    for verdict in results.verdicts(store, card.key, task.version) or ():
+        stored.setdefault(verdict.example, {})[verdict.scorer] = verdict
+    rows = []
+    for output in outputs:
+        found = stored.get(output.example, {})
+        if set(found) != set(task.scorers):  # of an older version of the scorers, or none
+            found = {one.scorer: one for one in tasks.judge(task, examples[places[output.example]], output)}
+        verdicts = tuple(found[name] for name in task.scorers)
+        rows.append(_Row(number, places[output.example], output, verdicts, True))
+    return rows
+
+
+def _thinned(
+    by_run: Sequence[list[_Row]], runs: Sequence[RunCard], dense: int | None, first: int, task: tasks.Task
+) -> list[list[_Row]]:
+    """The same rows; an answer is kept of dense, of the first questions, and where it is right and dense's wrong or the
+    other way round. Options are never kept: a sample of changed answers alone would tell a false confidence."""
+    at = list(task.scorers).index(task.headline)
+    right = {row.example: _right(row.verdicts[at]) for row in by_run[dense]} if dense is not None else {}
+    free = task.kind != "choose"
+    return [
+        [
+            _Row(row.run, row.example, row.output, row.verdicts, free and (
+                row.example < first or runs[row.run].recipe == "dense"
+                or right.get(row.example) != _right(row.verdicts[at])
+            ))
+            for row in rows
+        ]
+        for rows in by_run
+    ]  # fmt: skip
+
+
+def _right(verdict: Verdict) -> bool | None:
+    return None if verdict.score is None else verdict.score >= RIGHT
+
+
+def _scorers(task: tasks.Task, rows: Sequence[_Row], *, thin: bool) -> set[str]:
+    """The scorers whose verdicts go along; a compact pack leaves out those with as many scores as answers."""
+    if not thin:
+        return set(task.scorers)
+    scorers = {task.headline, task.headline_of("paper")}
+    for at, name in enumerate(task.scorers):
+        if len({row.verdicts[at].score for row in rows}) <= max(16, len(rows) // 16):
+            scorers.add(name)
+    return scorers
+
+
+def _output_columns(rows: Sequence[_Row], task: tasks.Task) -> dict[str, Column]:
+    outputs = [
+        row.output if row.kept else Output(row.output.example, "", stop=tasks.LEFT_OUT, prompt_tokens=0) for row in rows
+    ]
+    numbers = {
+        "run": [row.run for row in rows],
+        "example": [row.example for row in rows],
+        "tokens": [output.tokens for output in outputs],
+        "prompt_tokens": [output.prompt_tokens for output in outputs],
+        "shots_used": [-1 if output.shots_used is None else output.shots_used for output in outputs],
+        "turns": [len(output.text) for output in outputs],
+        "options": [len(output.logprobs) for output in outputs],
+        "named": [int(output.argmax is not None) for output in outputs],
+    }
+    columns: dict[str, Column] = {name: np.array(values, dtype=np.int64) for name, values in numbers.items()}
+    columns["stop"] = [output.stop for output in outputs]
+    columns["argmax"] = [output.argmax for output in outputs if output.argmax is not None]
+    columns["text"] = [turn for output in outputs for turn in output.text]
+    columns["logprobs"] = np.array([value for output in outputs for value in output.logprobs], dtype=np.float64)
+    return columns
+
+
+def _verdict_columns(rows: Sequence[_Row], task: tasks.Task, scorers: set[str]) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    before = [""] * len(rows)
+    for at, name in enumerate(task.scorers):
+        if name not in scorers:
+            continue
+        verdicts = [row.verdicts[at] for row in rows]
+        columns[f"score {name}"] = np.array([np.nan if v.score is None else v.score for v in verdicts])
+        columns[f"why {name}"] = [verdict.why for verdict in verdicts]
+        texts = [
+            verdict.extracted if row.kept or task.kind == "choose" else ""
+            for row, verdict in zip(rows, verdicts, strict=True)
+        ]
+        forms, lengths, others = [], [], []
+        for row, text, last in zip(rows, texts, before, strict=True):
+            if text == last:
+                forms.append(SAME)
+            elif row.kept and len(row.output.text) == 1 and row.output.text[0].startswith(text):
+                forms.append(BEGINNING)
+                lengths.append(len(text))
+            else:
+                forms.append(OTHER)
+                others.append(text)
+        columns[f"form {name}"] = np.array(forms, dtype=np.int64)
+        columns[f"length {name}"] = np.array(lengths, dtype=np.int64)
+        columns[f"extracted {name}"] = others
+        before = texts
+    return columns
+
+
+# --- and back ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunColumns:
+    """One run of a table: columns of its outputs, and of its verdicts by scorer, as the store's files name them."""
+
+    outputs: dict[str, Any]
+    verdicts: dict[str, dict[str, Any]]
+    version: int
+
+
+def runs_of(data: bytes, ids: Sequence[str], what: str) -> dict[str, RunColumns]:
+    """The runs of a table that `answers` wrote, by key.
+
+    Args:
+        data: the table's bytes.
+        ids: of the questions, in the task's order.
+        what: the table's name, for messages.
+
+    Raises:
+        BadRequest: the table does not hold together.
+    """
+    columns = from_bytes(data, what)
+    try:
+        return _runs_of(columns, ids)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise BadRequest(f"{what} does not hold together ({type(error).__name__}: {str(error)[:100]})") from error
+
+
+def _runs_of(columns: Mapping[str, Any], ids: Sequence[str]) -> dict[str, RunColumns]:
+    keys, run, example = columns["key"], columns["run"], columns["example"]
+    turns, options, named = columns["turns"], columns["options"], columns["named"]
+    count = len(run)
+    whole = ("run", "example", "tokens", "prompt_tokens", "shots_used", "turns", "options", "named")
+    for name in (*whole, "stop"):
+        if len(columns[name]) != count or (name != "stop" and columns[name].dtype.kind not in "iu"):
+            raise ValueError(f"column {name!r}")
+    sums = ((turns, "text"), (options, "logprobs"), (named, "argmax"))
+    if any(int(sizes.sum()) != len(columns[name]) or (sizes < 0).any() for sizes, name in sums):
+        raise ValueError("answers are missing")
+    names = np.array(ids, dtype=object)[example]
+    texts = _nested(columns["text"], turns)
+    logprobs = _nested(columns["logprobs"].tolist(), options)
+    argmax = [one[0] if one else None for one in _nested(columns["argmax"], named)]
+    verdicts = _verdicts(columns, texts, count)
+    runs = {}
+    for number, key in enumerate(keys):
+        at = np.flatnonzero(run == number)
+        mine = names[at]
+        if len(set(mine)) < len(mine):
+            raise ValueError(f"run {key} answers a question twice")
+        outputs = {
+            "example": mine.tolist(), "prompt_hash": [""] * at.size, "text": [texts[i] for i in at],
+            "logprobs": [logprobs[i] for i in at], "stop": [columns["stop"][i] for i in at],
+            "tokens": columns["tokens"][at].astype(np.int32),
+            "prompt_tokens": columns["prompt_tokens"][at].astype(np.int32),
+            "ids": [[]] * at.size, "argmax": [argmax[i] for i in at], "top": [None] * at.size,
+            "entropy": [None] * at.size,
+            "shots_used": [None if used < 0 else int(used) for used in columns["shots_used"][at]],
+        }  # fmt: skip
+        judged = {
+            scorer: {name: _at(column, at) for name, column in found.items()} for scorer, found in verdicts.items()
+        }
+        runs[str(key)] = RunColumns(outputs, judged, int(columns["version"][0]))
+    return runs
+
+
+def _at(column: Any, places: NDArray[np.intp]) -> Any:
+    return column[places] if isinstance(column, np.ndarray) else [column[at] for at in places]
+
+
+def _nested(flat: Sequence[Any], sizes: NDArray[Any]) -> list[list[Any]]:
+    ends = np.cumsum(sizes.astype(np.int64)).tolist()
+    return [list(flat[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _verdicts(columns: Mapping[str, Any], texts: Sequence[Sequence[str]], count: int) -> dict[str, dict[str, Any]]:
+    verdicts: dict[str, dict[str, Any]] = {}
+    before = [""] * count
+    for name in columns["scorer"]:
+        score, why, forms = (columns[f"{part} {name}"] for part in ("score", "why", "form"))
+        if not len(score) == len(why) == len(forms) == count:
+            raise ValueError(f"verdicts of {name!r}")
+        lengths, others = iter(columns[f"length {name}"].tolist()), iter(columns[f"extracted {name}"])
+        extracted = []
+        for form, text, last in zip(forms.tolist(), texts, before, strict=True):
+            if form == SAME:
+                extracted.append(last)
+            elif form == BEGINNING:
+                extracted.append(text[0][: next(lengths)])
+            else:
+                extracted.append(next(others))
+        verdicts[str(name)] = {"score": score, "why": list(why), "extracted": extracted}
+        before = extracted
+    return verdicts
