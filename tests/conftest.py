@@ -16,6 +16,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
 if not Path("/dev/nvidia0").exists():  # without a GPU kernels run in Triton's interpreter; it looks when first imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+os.environ.setdefault("KICK_GALLERY", "0")  # pages are tested on what a test puts into its cache
+
 NO_DATA = "benchmark data beside the checkout (../shared/data) is missing"
 """The benchmarks' own files may not be shipped: all of MMLU, MT-Bench's questions, WikiText-2, CNN/DailyMail, Llama's
 tokenizer. Comparisons with published code and printed numbers need none of them (tests/golden)."""

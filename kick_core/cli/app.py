@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kick_core import provenance
 from kick_core.errors import BadRequest, KickError
-from kick_core.store import default_root
+from kick_core.store import default_root, open_store
 
 PACKAGED = Path(__file__).resolve().parents[1] / "explorer" / "site"
 """Where the wheel puts app.py, pages/ and Streamlit's settings (pyproject.toml, force-include)."""
@@ -33,6 +33,10 @@ def run(args: Namespace) -> int:
     environment["KICK_CACHE"] = str(root.resolve())
     if args.read_only:
         environment["KICK_READ_ONLY"] = "1"
+    if args.no_gallery:
+        environment["KICK_GALLERY"] = "0"
+    if args.demo:
+        _start_demo(root)
     address = f"http://{args.host}:{args.port}"
     print(f"the explorer: {address} (Ctrl-C ends it)", file=sys.stderr)
     if not args.no_browser:
@@ -41,6 +45,14 @@ def run(args: Namespace) -> int:
         # Ctrl-C reaches the server by itself; a service manager's SIGTERM reaches only this process
         signal.signal(signal.SIGTERM, lambda *_: server.terminate())
         return server.wait()
+
+
+def _start_demo(root: Path) -> None:
+    """Start the pocket model's demo sweep as a job, which every page shows; what is done of it is not done again."""
+    from kick_core import jobs
+
+    job = jobs.start(open_store(root), jobs.demo("pocket-11m"))
+    print(f"the demo sweep of the pocket model runs meanwhile (job {job.id[:12]})", file=sys.stderr)
 
 
 def app_command(args: Namespace) -> list[str]:

@@ -339,6 +339,8 @@ def _app(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--port", type=int, default=8501)
     command.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     command.add_argument("--read-only", action="store_true", help="view only: no jobs, no prompts")
+    command.add_argument("--no-gallery", action="store_true", help="leave out the measured models that ship")
+    command.add_argument("--demo", action="store_true", help="run the demo sweep of the pocket model meanwhile")
     command.add_argument(
         "--allow-host", action="append", default=[], dest="allow_hosts", metavar="NAME",
         help="answer under this name too (behind a proxy); may be repeated",

@@ -64,7 +64,7 @@ def main() -> None:
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             if slots.shared:
                 _share(*slots.shared)
-            open_pack.button(views.open_store(store().root))
+            open_pack.button(store())
             glossary.button()
         with slots.under:
             for sentence in address.unknowns():

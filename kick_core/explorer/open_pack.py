@@ -33,7 +33,7 @@ def _unpack(store: views.Store, data: bytes) -> list[str]:
         path = Path(folder) / f"uploaded{packs.SUFFIX}"
         path.write_bytes(data)
         try:
-            done = packs.unpack(path, store)
+            done = packs.unpack(path, views.open_store(store.root))  # without the gallery beside it
         except KickError as error:
             return [str(error).replace(str(path), "This file")]
     there = f", {done.same} were there already" if done.same else ""

@@ -185,7 +185,8 @@ def _resealed(path: Path, change: Callable[[dict[str, object]], None]) -> bytes:
 
 
 def _into(row: dict[str, object], **more: object) -> None:
-    assert isinstance(card := row["card"], dict)
+    card = row["card"]
+    assert isinstance(card, dict)
     card.update(more)
 
 
