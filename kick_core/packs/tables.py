@@ -6,8 +6,9 @@ Answers to one question stand beside each other, because they are alike. Verdict
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,7 @@ def answers(
     places = {example.id: at for at, example in enumerate(examples)}
     by_run = [_rows(store, task, card, number, examples, places, limit) for number, card in enumerate(runs)]
     if first is not None:
-        dense = next((number for number, card in enumerate(runs) if card.recipe == "dense"), None)
-        by_run = _thinned(by_run, runs, dense, first, task)
+        by_run = _thinned(by_run, runs, first, task)
     rows = sorted((row for rows in by_run for row in rows), key=lambda row: (row.example, row.run))
     scorers = _scorers(task, rows, thin=first is not None)
     counts = {card.key: len(rows) for card, rows in zip(runs, by_run, strict=True)}
@@ -88,24 +88,28 @@ def _rows(
     return rows
 
 
-def _thinned(
-    by_run: Sequence[list[_Row]], runs: Sequence[RunCard], dense: int | None, first: int, task: tasks.Task
-) -> list[list[_Row]]:
+def _thinned(by_run: Sequence[list[_Row]], runs: Sequence[RunCard], first: int, task: tasks.Task) -> list[list[_Row]]:
     """The same rows; an answer is kept of dense, of the first questions, and where it is right and dense's wrong or the
     other way round. Options are never kept: a sample of changed answers alone would tell a false confidence."""
     at = list(task.scorers).index(task.headline)
-    right = {row.example: _right(row.verdicts[at]) for row in by_run[dense]} if dense is not None else {}
+    right = {
+        _asked(card): {row.example: _right(row.verdicts[at]) for row in rows}
+        for card, rows in zip(runs, by_run, strict=True)
+        if card.recipe == "dense"
+    }
+
+    def kept(row: _Row) -> bool:
+        if row.example < first or runs[row.run].recipe == "dense":
+            return True
+        return right.get(_asked(runs[row.run]), {}).get(row.example) != _right(row.verdicts[at])
+
     free = task.kind != "choose"
-    return [
-        [
-            _Row(row.run, row.example, row.output, row.verdicts, free and (
-                row.example < first or runs[row.run].recipe == "dense"
-                or right.get(row.example) != _right(row.verdicts[at])
-            ))
-            for row in rows
-        ]
-        for rows in by_run
-    ]  # fmt: skip
+    return [[replace(row, kept=free and kept(row)) for row in rows] for rows in by_run]
+
+
+def _asked(card: RunCard) -> str:
+    """What two runs on the same questions share when their answers can be compared."""
+    return json.dumps([card.protocol, card.dtype, card.settings], sort_keys=True)
 
 
 def _right(verdict: Verdict) -> bool | None:
@@ -114,13 +118,13 @@ def _right(verdict: Verdict) -> bool | None:
 
 def _scorers(task: tasks.Task, rows: Sequence[_Row], *, thin: bool) -> set[str]:
     """The scorers whose verdicts go along; a compact pack leaves out those with as many scores as answers."""
-    if not thin:
-        return set(task.scorers)
-    scorers = {task.headline, task.headline_of("paper")}
-    for at, name in enumerate(task.scorers):
-        if len({row.verdicts[at].score for row in rows}) <= max(16, len(rows) // 16):
-            scorers.add(name)
-    return scorers
+    reported = {task.headline, task.headline_of("paper")}
+    return {name for at, name in enumerate(task.scorers) if not thin or name in reported or _few(rows, at)}
+
+
+def _few(rows: Sequence[_Row], at: int) -> bool:
+    """Whether a scorer gives few different scores: right or wrong, or shares of a few words."""
+    return len({row.verdicts[at].score for row in rows}) <= max(16, len(rows) // 16)
 
 
 def _output_columns(rows: Sequence[_Row], task: tasks.Task) -> dict[str, Column]:
@@ -146,14 +150,12 @@ def _output_columns(rows: Sequence[_Row], task: tasks.Task) -> dict[str, Column]
 
 
 def _verdict_columns(rows: Sequence[_Row], task: tasks.Task, scorers: set[str]) -> dict[str, Column]:
-    columns: dict[str, Column] = {}
+    columns = _judged_columns(rows, task, scorers)
     before = [""] * len(rows)
     for at, name in enumerate(task.scorers):
         if name not in scorers:
             continue
         verdicts = [row.verdicts[at] for row in rows]
-        columns[f"score {name}"] = np.array([np.nan if v.score is None else v.score for v in verdicts])
-        columns[f"why {name}"] = [verdict.why for verdict in verdicts]
         texts = [
             verdict.extracted if row.kept or task.kind == "choose" else ""
             for row, verdict in zip(rows, verdicts, strict=True)
@@ -172,6 +174,25 @@ def _verdict_columns(rows: Sequence[_Row], task: tasks.Task, scorers: set[str]) 
         columns[f"length {name}"] = np.array(lengths, dtype=np.int64)
         columns[f"extracted {name}"] = others
         before = texts
+    return columns
+
+
+def _judged_columns(rows: Sequence[_Row], task: tasks.Task, scorers: set[str]) -> dict[str, Column]:
+    """Scores and reasons. What scorers with few scores say together is one code a row, because they mostly agree."""
+    together = [at for at, name in enumerate(task.scorers) if name in scorers and _few(rows, at)]
+    said = [tuple((row.verdicts[at].score, row.verdicts[at].why) for at in together) for row in rows]
+    places = {words: code for code, words in enumerate(dict.fromkeys(said))}
+    columns: dict[str, Column] = {"judged": np.array([places[words] for words in said], dtype=np.int64)}
+    for at, name in enumerate(task.scorers):
+        if name not in scorers:
+            continue
+        if at in together:
+            pairs = [words[together.index(at)] for words in places]
+        else:
+            pairs = [(row.verdicts[at].score, row.verdicts[at].why) for row in rows]
+        columns[f"score {name}"] = np.array([np.nan if score is None else score for score, _ in pairs], dtype=float)
+        columns[f"why {name}"] = [why for _, why in pairs]
+    columns["together"] = [list(task.scorers)[at] for at in together]
     return columns
 
 
@@ -257,6 +278,8 @@ def _verdicts(columns: Mapping[str, Any], texts: Sequence[Sequence[str]], count:
     before = [""] * count
     for name in columns["scorer"]:
         score, why, forms = (columns[f"{part} {name}"] for part in ("score", "why", "form"))
+        if name in columns["together"]:
+            score, why = score[columns["judged"]], [why[code] for code in columns["judged"].tolist()]
         if not len(score) == len(why) == len(forms) == count:
             raise ValueError(f"verdicts of {name!r}")
         lengths, others = iter(columns[f"length {name}"].tolist()), iter(columns[f"extracted {name}"])

@@ -15,7 +15,6 @@ OFFICIAL = Task(
     measures="knowledge",
     order=25,
     colour="#9a6324",
-    listed=False,
     licence=short_answers.NQ_LICENCE,
     strict=PromptSpec(
         "generate", short_answers.natural_questions, new_tokens=32, stop=("\n",), elicitation=SHORT_ANSWER

@@ -15,7 +15,6 @@ OFFICIAL = Task(
     measures="knowledge",
     order=42,
     colour="#a52a5a",
-    listed=False,
     licence=short_answers.XQUAD_LICENCE,
     strict=PromptSpec("generate", short_answers.without_passage, new_tokens=32, stop=("\n",), elicitation=SHORT_ANSWER),
     scorers=STATED,

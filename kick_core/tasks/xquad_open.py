@@ -15,7 +15,6 @@ OFFICIAL = Task(
     measures="in_context",
     order=52,
     colour="#3b7a57",
-    listed=False,
     context_partner="xquad_closed",
     licence=short_answers.XQUAD_LICENCE,
     strict=PromptSpec("generate", short_answers.with_passage, new_tokens=32, stop=("\n",), elicitation=FROM_PASSAGE),

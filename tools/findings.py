@@ -1,0 +1,150 @@
+"""The numbers and pictures of docs/findings.md, from measured results.
+
+    python -m tools.findings [--cache DIR] [PACK …]       # without either: the packs of the gallery
+
+Every `<!-- NAME -->` … `<!-- end -->` of the document is replaced by the block of that name; sentences outside of them
+are the author's and stay. Pictures are static SVG beside it. Results in, the same bytes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kick_core import packs, views
+from kick_core.packs import gallery
+from kick_core.store import open_store
+from kick_core.units import score_text
+from kick_core.views import charts
+from kick_core.views.html_report import svg
+from tools import relations
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "findings.md"
+
+ROWS = ("0.3", "0.5", "2:4", "4 bit", "3 bit")
+"""The targets of the table, as the pages call them or their beginning; dense comes first."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: read results, fill the document, draw the pictures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("packs", nargs="*", type=Path, metavar="PACK", help="default: those of the gallery")
+    parser.add_argument("--cache", metavar="DIR", help="results of this cache instead")
+    parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE")
+    args = parser.parse_args(arguments)
+    if args.cache:
+        fill(open_store(args.cache), args.document)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(folder)
+        for path in args.packs or gallery.packs():
+            packs.unpack(path, store)
+        fill(store, args.document)
+    return 0
+
+
+def fill(store: views.Store, document: Path) -> None:
+    """Replace the document's blocks, and draw its pictures into a folder of its name."""
+    scores = views.scores(store)
+    names = [name for name in views.models(store) if name not in views.POCKETS]
+    pictures = document.with_suffix("")
+    blocks: dict[str, Callable[[], str]] = {
+        "measured": lambda: _each(names, lambda name: _measured(_frame(scores, name))),
+        "table": lambda: _each(names, lambda name: _table(_frame(scores, name))),
+        "claims": lambda: _each(names, lambda name: _claims(_frame(scores, name))),
+        "popularity": lambda: _each(names, lambda name: relations.popularity(store, _frame(scores, name))),
+        "correlation": lambda: _each(names, lambda name: relations.correlation(_frame(scores, name))),
+        "recovery": lambda: _each(names, lambda name: relations.recovery(store, _frame(scores, name))),
+        "seeds": lambda: _each(names, lambda name: relations.seeds(scores, name)),
+        "pocket": lambda: relations.pocket(scores, names),
+        "pictures": lambda: _each(names, lambda name: _pictures(_frame(scores, name), name, pictures)),
+    }
+    text = document.read_text(encoding="utf-8")
+    for name in re.findall(r"<!-- ([a-z]+) -->", text):
+        if name in blocks:
+            print(f"{name} …", file=sys.stderr)
+            block = f"<!-- {name} -->\n{blocks[name]()}\n<!-- end -->"
+            text = re.sub(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _, new=block: new, text, flags=re.DOTALL)
+    document.write_text(text, encoding="utf-8")
+
+
+def _frame(scores: pd.DataFrame, model: str) -> pd.DataFrame:
+    return views.current(scores, model, "strict")
+
+
+def _each(models: Sequence[str], block: Callable[[str], str]) -> str:
+    """A block for every model, under its name."""
+    return "\n\n".join(f"**{name}**\n\n{block(name)}" for name in models)
+
+
+def _measured(frame: pd.DataFrame) -> str:
+    first, last = frame["created"].str[:10].min(), frame["created"].str[:10].max()
+    days = first if first == last else f"{first} to {last}"
+    counts = ", ".join(f"{rows['title'].iloc[0]} {rows['n'].max():,}" for _, rows in frame.groupby("task", sort=False))
+    return (
+        f"{frame['recipe'].nunique()} recipes, dense among them; {int(frame['n'].sum()):,} scored answers; "
+        f"{', '.join(sorted(frame['dtype'].unique()))} on {', '.join(sorted(frame['device'].unique()))}, {days}. "
+        f"Examples a recipe: {counts}."
+    )
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """Scores with 95 % intervals: dense and the recipes of the chosen targets, one column a task."""
+    plain = frame[(frame["recovered"] == "") & ~frame["recipe"].str.contains("alloc=|[+]", regex=True)]
+    columns = {str(task): str(rows["title"].iloc[0]) for task, rows in plain.groupby("task", sort=False)}
+    lines = [f"| recipe | {' | '.join(columns.values())} |", f"|---|{'---|' * len(columns)}"]
+    recipes = list(dict.fromkeys(plain["recipe"]))
+    for recipe in [name for target in ("dense", *ROWS) for name in recipes if _matches(name, target)]:
+        rows = {row["task"]: row for row in plain[plain["recipe"] == recipe].to_dict("records")}
+        cells = [_cell(rows[task]) if task in rows else "–" for task in columns]
+        lines.append(f"| {views.label_of(recipe)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _matches(recipe: str, target: str) -> bool:
+    method, _, rest = recipe.partition("@")
+    return recipe == target if target == "dense" else rest.split(",")[0] == target.replace(" ", "") and method != ""
+
+
+def _cell(row: dict[str, object]) -> str:
+    better = bool(row["higher_is_better"])
+    score, low, high = (score_text(float(str(row[name])), better) for name in ("score", "low", "high"))
+    return f"{score} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]"
+
+
+def _claims(frame: pd.DataFrame) -> str:
+    """Every claim of the paper, part by part."""
+    lines = ["| claim | part | verdict | because |", "|---|---|---|---|"]
+    for claim in views.claims(frame):
+        for at, part in enumerate(claim.parts):
+            lines.append(f"| {claim.text if at == 0 else ''} | {part.text} | **{part.verdict}** | {part.because} |")
+    lost = frame[(frame["kind"] == "dense") & frame["share_kept"].isna()]
+    if len(lost):
+        lines.append(f"\nNothing to lose, because dense itself may be guessing: {', '.join(lost['title'])}.")
+    return "\n".join(lines)
+
+
+def _pictures(frame: pd.DataFrame, model: str, folder: Path) -> str:
+    """One picture for every pruning method with several sparsities: the share of dense that each task keeps."""
+    folder.mkdir(exist_ok=True)
+    lines = []
+    stem = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    counts = frame[(frame["kind"] == "ratio") & (frame["recovered"] == "")].groupby("method")["recipe"].nunique()
+    for method in sorted(counts[counts > 2].index):
+        title = f"{model}: share of the dense score kept by every task under {method}, against sparsity"
+        picture = svg.draw(charts.overlay(frame, str(method)), title)
+        path = folder / f"{stem}-{method}.svg"
+        style = 'xmlns="http://www.w3.org/2000/svg" style="background:#ffffff;color:#222222;font-family:sans-serif"'
+        path.write_text(picture.replace("<svg ", f"<svg {style} ", 1) + "\n", encoding="utf-8")
+        lines.append(f"![{title}]({folder.name}/{path.name})")
+    return "\n".join(lines) or "(fewer than three sparsities of a method were measured)"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

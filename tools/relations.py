@@ -1,0 +1,156 @@
+"""How measured numbers hang together: perplexity and knowledge, popularity and forgetting, pocket and real models."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+
+from kick_core import tasks, views
+from kick_core.spec import parse
+from kick_core.views import recovery as recovery_view
+from kick_core.views.recipe_labels import kind, method, target_label
+
+Pairs = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def popularity(store: views.Store, frame: pd.DataFrame) -> str:
+    """The share of facts kept by how well known they are: one row a recipe series, one column a tier."""
+    lines = []
+    for task in frame["task"].unique():
+        rows = frame[(frame["task"] == task) & (frame["kind"].isin(("ratio", "bits"))) & (frame["recovered"] == "")]
+        if tasks.record(task).measures != "knowledge":
+            continue
+        for (name, _), series in rows.groupby(["method", "kind"], sort=False):
+            table = views.by_popularity(store, str(series["run"].iloc[-1]), str(series["scorer"].iloc[0]))
+            if table.empty or len(table) < 2:
+                continue
+            steps = [column for column in table.columns if column not in ("tier", "popularity", "n")][1:]
+            lines += [
+                f"| {series['title'].iloc[0]} | {name} {step} | "
+                + " | ".join(f"{100 * row[step]:.0f} % of {row['n']}" for row in table.to_dict("records"))
+                + f" | {100 * (table[step].iloc[0] - table[step].iloc[-1]):+.0f} |"
+                for step in steps
+            ]
+            heads = len(table)
+    if not lines:
+        return "(no task names the popularity of its subjects)"
+    first = "| task | recipe | best known |" + " |" * (heads - 2) + " least known | difference, points |"
+    return "\n".join([first, "|---|---|" + "---|" * (heads + 1), *lines])
+
+
+def correlation(frame: pd.DataFrame) -> str:
+    """Perplexity against every task over recipes: rank correlation, and how often it ranks equal sizes rightly."""
+    plain = frame[(frame["kind"] != "dense") & (frame["recovered"] == "")]
+    fluency = [task for task in plain["task"].unique() if tasks.record(task).measures == "fluency"]
+    if not fluency:
+        return "(no perplexity was measured)"
+    perplexity = plain[plain["task"] == fluency[0]].set_index("recipe")
+    lines = [
+        f"| task | recipes | rank correlation with {perplexity['title'].iloc[0]} | pairs of equal size that differ | "
+        "of them, the better perplexity has the better score |",
+        "|---|---|---|---|---|",
+    ]
+    for _, rows in plain[~plain["task"].isin(fluency)].groupby("task", sort=False):
+        both = rows.set_index("recipe").join(perplexity["score"].rename("perplexity"), how="inner")
+        if len(both) < 4:
+            continue
+        rho, low, high = _spearman((-both["perplexity"].to_numpy(), both["score"].to_numpy()))
+        right, total = _equal_size(both)
+        share = f"{right} ({100 * right / total:.0f} %)" if total else "–"
+        interval = f"{rho:.2f} [{low:.2f}, {high:.2f}]"
+        lines.append(f"| {rows['title'].iloc[0]} | {len(both)} | {interval} | {total} | {share} |")
+    return "\n".join(lines)
+
+
+def _spearman(pairs: Pairs) -> tuple[float, float, float]:
+    """Spearman's rank correlation with a 95 % interval (Fisher's z, standard error of Bonett and Wright 2000)."""
+    rho = float(scipy_stats.spearmanr(*pairs).statistic)
+    n = len(pairs[0])
+    if not abs(rho) < 1 or n < 4:
+        return rho, math.nan, math.nan
+    z, half = math.atanh(rho), 1.96 * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    return rho, math.tanh(z - half), math.tanh(z + half)
+
+
+def _equal_size(both: pd.DataFrame) -> tuple[int, int]:
+    """Of the pairs of recipes with one target whose intervals on the task do not overlap: in how many the better
+    perplexity has the better score, and how many there are."""
+    right = total = 0
+    for _, rows in both.groupby(["kind", "target_label"], sort=False):
+        records = rows.to_dict("records")
+        for at, one in enumerate(records):
+            for other in records[at + 1 :]:
+                if one["low"] > other["high"] or other["low"] > one["high"]:
+                    total += 1
+                    right += (one["score"] > other["score"]) == (one["perplexity"] < other["perplexity"])
+    return right, total
+
+
+def recovery(store: views.Store, frame: pd.DataFrame) -> str:
+    """The share of each loss that recovery brought back, task by task."""
+    table = views.recovered(store, frame)
+    table = table[table["word"] != recovery_view.UNKNOWN] if len(table) else table
+    if table.empty:
+        return "(no recovered recipe was measured beside the one it started from)"
+    columns = {str(task): str(rows["title"].iloc[0]) for task, rows in table.groupby("task", sort=False)}
+    lines = [f"| recipe | {' | '.join(columns.values())} |", f"|---|{'---|' * len(columns)}"]
+    for recipe, rows in table.groupby("recipe", sort=False):
+        known = {row["task"]: row for row in rows.to_dict("records")}
+        cells = [_back(known[task]) if task in known else "–" for task in columns]
+        lines.append(f"| {views.label_of(str(recipe))} | {' | '.join(cells)} |")
+    said = [f"- {answer.text}: **{answer.verdict}**. {answer.because}" for answer in views.recovery_answers(table)]
+    return "\n".join([*lines, "", *said])
+
+
+def _back(row: dict[str, object]) -> str:
+    share, low, high = (float(str(row[name])) for name in ("share", "low", "high"))
+    if math.isnan(share) or row["word"] == recovery_view.NO_LOSS:
+        return str(row["word"])
+    return f"{100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}], {row['word']}"
+
+
+def seeds(scores: pd.DataFrame, model: str) -> str:
+    """Scores of recipes that were made with several calibration seeds: the range, beside the interval of one."""
+    mine = scores[(scores["model"] == model) & scores["headline"] & (scores["protocol"] == "strict")]
+    lines = ["| recipe | task | seeds | lowest | highest | interval of one |", "|---|---|---|---|---|---|"]
+    for (recipe, _), rows in mine.groupby(["recipe", "task"], sort=False):
+        made = rows.drop_duplicates("weights")
+        if len(made) < 2 or made["kind"].iloc[0] == "dense":
+            continue
+        digits = 2 if not made["higher_is_better"].iloc[0] else None
+        values = [made["score"].min(), made["score"].max(), made["low"].iloc[0], made["high"].iloc[0]]
+        low, high, from_, to = (f"{v:.{digits}f}" if digits else f"{100 * v:.1f} %" for v in values)
+        label, title = views.label_of(str(recipe)), made["title"].iloc[0]
+        lines.append(f"| {label} | {title} | {len(made)} | {low} | {high} | {from_} to {to} |")
+    return "\n".join(lines) if len(lines) > 2 else "(one seed was measured)"
+
+
+def pocket(scores: pd.DataFrame, models: list[str]) -> str:
+    """Do the pocket models predict the real ones? Rank correlation, over recipes that both have, of the mean share of
+    closed-book knowledge kept."""
+    small = [name for name in views.POCKETS if (scores["model"] == name).any()]
+    if not small or not models:
+        return "(no pocket model was measured in these results)"
+    lines = ["| pocket model | real model | recipes | rank correlation of knowledge kept |", "|---|---|---|---|"]
+    for one in small:
+        for other in models:
+            both = pd.concat([_kept(scores, one), _kept(scores, other)], axis=1, join="inner").dropna()
+            if len(both) < 4:
+                continue
+            rho, low, high = _spearman((both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()))
+            lines.append(f"| {one} | {other} | {len(both)} | {rho:.2f} [{low:.2f}, {high:.2f}] |")
+    return "\n".join(lines)
+
+
+def _kept(scores: pd.DataFrame, model: str) -> pd.Series:
+    """The mean share of knowledge kept, by method and target: groups of other sizes are the same recipe here."""
+    frame = views.current(scores, model, "strict")
+    known = [task for task in frame["task"].unique() if tasks.record(task).measures == "knowledge"]
+    frame = frame[frame["task"].isin(known) & (frame["kind"] != "dense") & (frame["recovered"] == "")]
+    recipes = [parse(str(text)) for text in frame["recipe"]]
+    names = [f"{method(one)} {kind(one)} {target_label(one)}" for one in recipes]
+    return frame.assign(name=names).groupby("name")["share_kept"].mean()
