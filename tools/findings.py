@@ -70,7 +70,8 @@ def fill(store: views.Store, document: Path) -> None:
         if name in blocks:
             print(f"{name} …", file=sys.stderr)
             block = f"<!-- {name} -->\n{blocks[name]()}\n<!-- end -->"
-            text = re.sub(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _, new=block: new, text, flags=re.DOTALL)
+            before, _, rest = text.partition(f"<!-- {name} -->\n")
+            text = before + block + rest.partition("<!-- end -->")[2]
     document.write_text(text, encoding="utf-8")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,8 +108,8 @@ def recovery(store: views.Store, frame: pd.DataFrame) -> str:
     return "\n".join([*lines, "", *said])
 
 
-def _back(row: dict[str, object]) -> str:
-    share, low, high = (float(str(row[name])) for name in ("share", "low", "high"))
+def _back(row: Mapping[Any, Any]) -> str:
+    share, low, high = (float(row[name]) for name in ("share", "low", "high"))
     if math.isnan(share) or row["word"] == recovery_view.NO_LOSS:
         return str(row["word"])
     return f"{100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}], {row['word']}"

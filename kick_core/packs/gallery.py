@@ -18,7 +18,7 @@ from pathlib import Path
 from kick_core.errors import KickError
 from kick_core.packs import container
 from kick_core.packs.container import SUFFIX, Header
-from kick_core.packs.unpack import unpack
+from kick_core.packs.unpacking import unpack
 from kick_core.store import Store, files, open_store
 from kick_core.store.locks import locked
 

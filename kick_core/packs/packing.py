@@ -6,13 +6,15 @@ likeliest token's log-probability and the entropy. A compact pack leaves out mor
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
-from kick_core import tasks
+from kick_core import keys, tasks
 from kick_core.errors import BadRequest, KickError, nearest
 from kick_core.keys import canonical, sha256_text
 from kick_core.packs import tables
@@ -31,7 +33,11 @@ LABELS = (
 )  # fmt: skip
 """What is kept of a question that may not be passed on: what it is grouped by, none of its words."""
 
-LICENCE, SIZE = "licence", "size"
+LICENCE, SIZE, SHIPPED = "licence", "size", "shipped"
+"""Why questions are left out. Those that ship with this package are filled in from it."""
+
+LARGE = 4_000_000
+"""Characters of a task's prompts from which a compact pack leaves the questions out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +86,15 @@ def build(store: Store, selection: Selection) -> tuple[Header, bytes]:
     for card in runs:
         groups[card.examples].append(card)
     sections: dict[str, bytes] = {}
-    left_out, outputs, measured = [_NEVER, *([_COMPACT] if selection.compact else [])], 0, {}
+    left_out = [_NEVER, *([_COMPACT] if selection.compact else [])]
+    outputs, measured = 0, dict[str, int]()
     licences: dict[str, str] = {}
     for key in sorted(groups):
         examples = results.examples(store, key)
         task = tasks.get(groups[key][0].task, groups[key][0].data)
-        reason = _reason(task, groups[key][0], selection)
+        reason = _reason(task, groups[key][0], examples, selection)
         sections[f"questions/{key}"] = _questions(task, groups[key][0], examples, reason)
-        if reason:
+        if reason in _WHY:
             left_out.append(f"{task.title}: {_WHY[reason]}")
         licences[task.name] = task.licence
         table, counts = tables.answers(store, task, groups[key], examples, selection.limit, _compact(selection, task))
@@ -115,7 +122,7 @@ _COMPACT = (
 )
 _WHY = {
     LICENCE: "the questions may not be passed on; unpacking with --data DIR beside the official data fills them in.",
-    SIZE: "the windows of text are left out for their size.",
+    SIZE: "the questions are left out for their size; unpacking with --data DIR fills them in.",
 }
 
 
@@ -162,21 +169,38 @@ def _last_part(model: str) -> str:
     return path.name.removesuffix(".gguf") if path.is_absolute() or model.startswith((".", "~")) else model
 
 
-def _reason(task: tasks.Task, card: RunCard, selection: Selection) -> str:
+def _reason(task: tasks.Task, card: RunCard, examples: Sequence[Example], selection: Selection) -> str:
     """Why a task's questions stay here; empty where they may go along."""
-    own = questions.is_file(card.data)
-    if not task.licence and not (own and selection.own_questions):
+    if not task.licence and not (questions.is_file(card.data) and selection.own_questions):
         return LICENCE
-    return SIZE if selection.compact and task.kind == "perplexity" else ""
+    if not selection.compact:
+        return ""
+    if task.shipped and task.kind != "perplexity" and examples_key(task.name, shipped(task)) == card.examples:
+        return SHIPPED
+    return SIZE if task.kind == "perplexity" or _size(examples) > LARGE else ""
+
+
+def shipped(task: tasks.Task) -> tuple[Example, ...]:
+    """The questions of a task that ships its own."""
+    return task.strict.load(tasks.OFFICIAL)
+
+
+def examples_key(task: str, examples: Iterable[Example]) -> str:
+    """The key that a run's card names its questions by: their content's hash."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(canonical(example.to_json()).encode())
+    return keys.key("examples", {"task": task, "content": digest.hexdigest()})
+
+
+def _size(examples: Sequence[Example]) -> int:
+    return sum(len(part) for example in examples for part in example.prompt)
 
 
 def _questions(task: tasks.Task, card: RunCard, examples: Sequence[Example], reason: str) -> bytes:
-    """A task's questions, or what stands for them: ids, hashes and labels."""
-    shown = [outline(example, reason) for example in examples] if reason else examples
-    rows: list[Any] = [example.to_json() for example in shown]
-    hashes = [sha256_text(canonical(example.to_json())) for example in examples] if reason else []
-    about = {"task": task.name, "protocol": card.protocol, "left_out": reason, "sha256": hashes}
-    return canonical_json({**about, "examples": rows})
+    """A task's questions, or what stands for them: ids and labels, under a key that is their hash."""
+    rows: list[Any] = [(outline(example, reason) if reason else example).to_json() for example in examples]
+    return canonical_json({"task": task.name, "protocol": card.protocol, "left_out": reason, "examples": rows})
 
 
 def outline(example: Example, reason: str) -> Example:
@@ -224,8 +248,5 @@ def _artifact(card: Card, name: str, selection: Selection) -> dict[str, Any]:
 
 def canonical_json(value: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """JSON that depends on nothing but the value; fractions are allowed, NaN is not."""
-    import json
-
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "surrogatepass")

@@ -6,18 +6,17 @@ that is killed is done again with the same command.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kick_core import keys, tasks
+from kick_core import tasks
 from kick_core.errors import BadRequest, KickError
-from kick_core.keys import canonical, sha256_text
 from kick_core.packs import container, tables
 from kick_core.packs.container import Header
+from kick_core.packs.packing import SHIPPED, examples_key, shipped
 from kick_core.records import Card, Example, RunCard
 from kick_core.records.json_record import JsonRecord
 from kick_core.spec import parse
@@ -55,8 +54,7 @@ class _Questions:
     key: str
     task: str
     protocol: str
-    left_out: bool
-    sha256: tuple[str, ...]
+    left_out: str
     examples: tuple[Example, ...]
 
 
@@ -87,8 +85,10 @@ def unpack(path: Path, store: Store, data: str | None = None) -> Unpacked:
     contents = _contents(path)
     notes = [*_other_settings(store, contents), *contents.header.left_out]
     for questions in contents.questions:
-        results.keep_examples(store, questions.key, questions.examples, outline=questions.left_out)
-        if questions.left_out and data is not None:
+        results.keep_examples(store, questions.key, questions.examples, outline=bool(questions.left_out))
+        if questions.left_out == SHIPPED:
+            notes += _fill_shipped(store, questions)
+        elif questions.left_out and data is not None:
             notes.append(_fill(store, questions, data))
     for card in contents.artifacts:
         weight_artifacts.keep_foreign_card(store, card)
@@ -140,11 +140,19 @@ def _fill(store: Store, questions: _Questions, data: str) -> str:
         examples = task.asking(questions.protocol).load(data)
     except KickError as error:
         return f"The questions of {questions.task} stay left out: {error}"
-    hashes = [sha256_text(canonical(example.to_json())) for example in examples]
-    if tuple(hashes) != questions.sha256:
+    if examples_key(questions.task, examples) != questions.key:
         return f"The questions of {questions.task} stay left out: {data} holds other ones than were asked."
     results.keep_examples(store, questions.key, examples)
     return f"The questions of {questions.task} were filled in from {data}."
+
+
+def _fill_shipped(store: Store, questions: _Questions) -> Iterator[str]:
+    """Keep questions that ship with this package; a sentence where this version ships other ones."""
+    examples = shipped(tasks.get(questions.task, tasks.OFFICIAL))
+    if examples_key(questions.task, examples) == questions.key:
+        results.keep_examples(store, questions.key, examples)
+    else:
+        yield f"The questions of {questions.task} stay left out: this version of the package ships other ones."
 
 
 # --- reading and checking ----------------------------------------------------------------------------------
@@ -184,8 +192,10 @@ def _contents(path: Path) -> _Contents:
 def _joined(
     path: Path, cards: Mapping[str, tuple[RunCard, Any]], run: str, key: str, columns: tables.RunColumns
 ) -> _Run:
-    card, row = cards.get(run, (None, None))
-    if card is None or card.examples != key or row["measured"] != len(columns.outputs["example"]):
+    if run not in cards:
+        raise BadRequest(f"{path}: the answers of run {run[:60]!r} have no card")
+    card, row = cards[run]
+    if card.examples != key or row["measured"] != len(columns.outputs["example"]):
         raise BadRequest(f"{path}: the answers of run {run[:60]!r} do not fit its card")
     sittings = tuple(results.Timing(int(n), int(tokens), float(seconds)) for n, tokens, seconds in row["sittings"])
     return _Run(card, columns, sittings)
@@ -208,16 +218,12 @@ def _questions(key: str, data: Mapping[str, Any]) -> _Questions:
     if not is_key(key):
         raise BadRequest(f"{key[:60]!r} is no key: as a path it would lead out of the cache")
     examples = tuple(_checked(Example, row) for row in data["examples"])
-    left_out, hashes = bool(data["left_out"]), tuple(map(str, data["sha256"]))
-    if not left_out:
-        digest = hashlib.sha256()
-        for example in examples:
-            digest.update(canonical(example.to_json()).encode())
-        if keys.key("examples", {"task": data["task"], "content": digest.hexdigest()}) != key:
-            raise BadRequest(f"the questions of {data['task']!r} are not those that their key names")
-    elif len(hashes) != len(examples):
-        raise ValueError(f"hashes of {data['task']!r}")
-    return _Questions(key, str(data["task"]), str(data["protocol"]), left_out, hashes, examples)
+    task, left_out = str(data["task"]), str(data["left_out"])
+    if not left_out and examples_key(task, examples) != key:
+        raise BadRequest(f"the questions of {task!r} are not those that their key names")
+    if left_out == SHIPPED and (task not in tasks.names(tasks.OFFICIAL) or not tasks.get(task, tasks.OFFICIAL).shipped):
+        raise BadRequest(f"the questions of {task!r} do not ship with this version of the package")
+    return _Questions(key, task, str(data["protocol"]), left_out, examples)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
