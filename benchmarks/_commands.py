@@ -64,7 +64,8 @@ def kick(words: Sequence[str], tree: Path = HERE.parent, environment: Mapping[st
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "stages.jsonl"
         command = [sys.executable, str(HERE / "_recorded_kick.py"), str(record), *words]
-        places = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
+        others = [os.path.abspath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+        places = os.pathsep.join([str(tree), *others])
         known = {**os.environ, "PYTHONPATH": places, **(environment or {})}
         began, spawned = time.perf_counter(), time.time()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=known, cwd=tree)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from kick_core.english import calibration_documents
 from kick_core.errors import BadRequest, KickError
 from kick_core.models.source import settled
-from kick_core.models.tokenization import document_ids
+from kick_core.models.tokenization import all_document_ids
 from kick_core.pocket import POCKET_MODELS, data_path, split_documents, unasked_documents
 from kick_core.spec import Calibration
 
@@ -41,6 +42,9 @@ LARGEST = 1 << 29
 _STREAM = 8
 """Documents of a hub source are read until the stream holds this many times the tokens that are asked for."""
 
+
+_TOGETHER = 64
+"""Documents tokenised in one call, which the library spreads over the cores."""
 
 FEWEST = 8
 """Windows below which a text is refused where no number was named: nobody calibrates on less unawares."""
@@ -98,14 +102,14 @@ def digest(ids: Tensor) -> str:
 
 
 def _stream(source: str, tokenizer: PreTrainedTokenizerBase, enough: int) -> np.ndarray:
-    found: list[np.ndarray] = []
-    count = 0
-    for text in _documents(source):
-        found.append(np.asarray(document_ids(tokenizer, text), dtype=np.int64))
-        count += len(found[-1])
-        if count >= enough:
-            break
-    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+    parts, count = [np.empty(0, dtype=np.int64)], 0
+    documents = _documents(source)
+    while count < enough and (texts := list(islice(documents, _TOGETHER))):
+        for ids in all_document_ids(tokenizer, texts):
+            if count < enough:
+                parts.append(np.asarray(ids, dtype=np.int64))
+                count += len(ids)
+    return np.concatenate(parts)
 
 
 def _documents(source: str) -> Iterator[str]:

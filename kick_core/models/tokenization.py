@@ -79,8 +79,13 @@ def _once(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
 
 def document_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of one whole document, with the tokens that begin and end one, where there are such."""
-    end = tokenizer.eos_token_id
-    return encode(tokenizer, text) + ([end] if isinstance(end, int) else [])
+    return all_document_ids(tokenizer, [text])[0]
+
+
+def all_document_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """`document_ids` for many documents in one call, which the library spreads over the cores."""
+    end = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) else []
+    return [ids + end for ids in encode_all(tokenizer, texts)]
 
 
 def option_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, options: Sequence[str]) -> tuple[list[list[int]], int]:

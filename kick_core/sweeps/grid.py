@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from kick_core.runs.backends import Backend
     from kick_core.runs.measure import TaskData
 
+_ROOM = 4
+"""Free memory of a GPU over a model's bytes from which it is opened there as a whole: it lies there twice, beside
+activations and statistics."""
 _PLANNING = 0.5
 """Share of making an artifact that is shown for planning it, where its plan measures an objective."""
 
@@ -228,13 +231,20 @@ def open_sweep(job: SweepJob, store: Store, *, plan_only: bool = False) -> Sweep
 
 
 def _whole(job: SweepJob, store: Store, recipes: Sequence[Recipe]) -> bool:
-    """Whether the model is needed as a whole: to be evaluated (a plan may do that too), or to be trained where it fits
-    into memory."""
+    """Whether the model is opened as a whole: to be evaluated (a plan may do that too), to be trained where it fits
+    into memory, or because a GPU has room: its blocks are then sent there once, not whenever one is worked on.
+    """
     if job.tasks or job.fidelity or any(map(planners.evaluates, recipes)):
         return True
-    if not any((recovery := methods.recovery(recipe)) and recovery.trains for recipe in recipes):
-        return False
     from kick_core.models.source import find
 
     size = sum(path.stat().st_size for path in find(job.reference, store).weight_files)
-    return size < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if any((recovery := methods.recovery(recipe)) and recovery.trains for recipe in recipes):
+        return size < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if sweep_keys.device(job.device) != "cuda":
+        return False
+    import torch
+
+    from kick_core.models.loading import device_of
+
+    return torch.cuda.mem_get_info(device_of(job.device))[0] > _ROOM * size
