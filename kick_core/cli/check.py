@@ -8,7 +8,7 @@ from dataclasses import asdict
 from kick_core import views
 from kick_core.cli import printing
 from kick_core.cli.requests import sweep_job, task_names
-from kick_core.cli.running import run_sweep
+from kick_core.cli.running import run_sweep, skipped
 from kick_core.spec import DENSE
 from kick_core.store import open_store
 from kick_core.sweeps.request import check_job, check_tasks
@@ -20,15 +20,16 @@ def run(args: Namespace) -> int:
     store = open_store(args.cache)
     names = task_names(args) or check_tasks(args.model, args.data)
     job = check_job(sweep_job(args, (DENSE.text,), names))
-    keys = run_sweep(job, store)
-    checks = views.checks(store, [keys.runs[name][DENSE.text] for name in names])
+    keys = run_sweep(job, store, partly=True)
+    checks = views.checks(store, [keys.runs[name][DENSE.text] for name in names if name not in keys.skipped])
     if args.json:
         documents = [asdict(check) | {"verdict": check.verdict, "size": check.size} for check in checks]
-        printing.document({"model": keys.model.name, "fingerprint": keys.model.fingerprint, "checks": documents})
-        return 0
+        facts = {"model": keys.model.name, "fingerprint": keys.model.fingerprint, "checks": documents}
+        printing.document(facts | ({"skipped": dict(keys.skipped)} if keys.skipped else {}))
+        return skipped(keys)
     for check in checks:
         _print(check)
-    return 0
+    return skipped(keys)
 
 
 def _print(check: TaskCheck) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -12,7 +14,7 @@ import pandas as pd
 from kick_core import stats, tasks, views
 from kick_core.cli import fidelity_tables, printing
 from kick_core.cli.requests import sweep_job, task_names
-from kick_core.cli.running import run_sweep
+from kick_core.cli.running import run_sweep, skipped
 from kick_core.errors import BadRequest
 from kick_core.spec import parse
 from kick_core.store import Store, open_store, results
@@ -29,12 +31,14 @@ def run(args: Namespace) -> int:
     if not (names := task_names(args)):
         raise BadRequest("nothing to evaluate on: name --task, or give a file of your own questions with --data")
     job = sweep_job(args, tuple(dict.fromkeys(("dense", *recipes))), names)
-    print_scores(job, run_sweep(job, store), store, recipes, args.json)
-    return 0
+    keys = run_sweep(job, store, partly=True)
+    print_scores(job, keys, store, recipes, args.json)
+    return skipped(keys)
 
 
 def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[str, ...], as_json: bool) -> None:
     """Print what is measured of a sweep's recipes; opens no model."""
+    job = replace(job, tasks=tuple(name for name in job.tasks if name not in keys.skipped))
     runs = {keys.runs[task][recipe] for task in job.tasks for recipe in recipes}
     frame = views.scores(store)
     frame = frame[frame["run"].isin(runs)]
@@ -47,12 +51,13 @@ def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[st
         facts = {"model": model.name, "fingerprint": model.fingerprint, "decoder": model.decoder or None}
         documents = [one | {"protocol": job.protocol} for one in _results(frame, store)]
         facts["multiplicity"] = views.multiplicity(frame[frame["headline"]])
+        facts |= {"skipped": dict(keys.skipped)} if keys.skipped else {}
         printing.document(facts | {"results": documents} | fidelity_tables.documents(fidelity))
         return
     shown = frame[frame["headline"]]
     printing.table(_HEADER, (_score_row(row) for row in shown.itertuples()))
     for row in shown.itertuples():
-        _print_unjudged(row)
+        _print_unjudged(row, store)
     print("\nagainst dense, on the same examples")
     printing.table(
         ("recipe", "task", "in words"),
@@ -66,10 +71,17 @@ def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[st
 _HEADER = ("recipe", "task", "n", "score", "95 % interval", "of dense", "broke", "fixed", "p", "matching (5 %)")
 
 
-def _print_unjudged(row: Any) -> None:
+def _print_unjudged(row: Any, store: Store) -> None:
+    """Say how many examples have no verdict, and why."""
     if row.unjudged:
-        what = f"{row.recipe}, {row.task}: {row.unjudged} of {row.n + row.unjudged} not judged"
-        print(f"kick: {what} (no room in the context, or logits that are not finite)", file=sys.stderr)
+        ends = Counter(output.stop for output in results.outputs(store, row.run))
+        context = results.run(store, row.run).settings["context"]
+        reasons = (("rejected", f"longer than the context of {context:,} tokens"), ("not finite", "logits not finite"))
+        why = ", ".join(f"{ends[end]} {words}" for end, words in reasons if ends[end])
+        print(
+            f"kick: {row.recipe}, {row.task}: {row.unjudged} of {row.n + row.unjudged} not judged: {why}",
+            file=sys.stderr,
+        )
 
 
 def _score_row(row: Any) -> tuple[str, ...]:
@@ -77,8 +89,8 @@ def _score_row(row: Any) -> tuple[str, ...]:
         row.recipe,
         row.task,
         str(row.n),
-        f"{row.score:.3f}",
-        f"{row.low:.3f} … {row.high:.3f}",
+        printing.blank_as(row.score, ".3f"),
+        f"{printing.blank_as(row.low, '.3f')} … {printing.blank_as(row.high, '.3f')}",
         printing.blank_as(row.share_kept, ".1%"),
         printing.blank_as(row.broke, ".0f"),
         printing.blank_as(row.fixed, ".0f"),

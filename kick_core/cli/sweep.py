@@ -31,12 +31,12 @@ def run(args: Namespace) -> int:
     if args.ray:
         return jobs.start(args)
     from kick_core.cli.evaluate import print_scores
-    from kick_core.cli.running import run_sweep
+    from kick_core.cli.running import run_sweep, skipped
 
     store, job = open_store(args.cache), preset_job(args)
-    keys = run_sweep(job, store, args.workers)
+    keys = run_sweep(job, store, args.workers, partly=True)
     print_scores(job, keys, store, tuple(recipe.text for recipe in job.parsed()), args.json)
-    return 0
+    return skipped(keys)
 
 
 def _experiment(args: Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -46,7 +47,10 @@ def prompt_spec(task: Task, session: EvalSession, protocol: str = "strict", prom
     Raises:
         BadRequest: an unknown protocol or form, or a form that this model or task cannot take.
     """
-    return forms.elicited(task.asking(protocol), prompt_form(task, session, protocol, prompting))
+    spec = forms.elicited(task.asking(protocol), prompt_form(task, session, protocol, prompting))
+    if protocol == "paper" or spec.new_tokens <= session.context // 2:
+        return spec
+    return replace(spec, new_tokens=session.context // 2)  # else a short context has no room for any question
 
 
 def prompt_form(task: Task, session: EvalSession, protocol: str = "strict", prompting: str = "auto") -> forms.Prompting:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kick_core.explorer.safe import Safe, chip, tag
 from kick_core.units import score_text
-from kick_core.views import NOT_MEASURED, Claim, percent, shown
+from kick_core.views import AT_CHANCE, AT_FLOOR, NOT_MEASURED, Claim, percent, shown
 from kick_core.views.chart_style import Row, each
 
 
@@ -44,8 +44,8 @@ def missing(title: str) -> Safe:
 def _change(row: Row) -> str:
     if row["verdict"] == NOT_MEASURED:
         return "no dense run to compare"
-    if not row["dense_score"]:
-        return "dense scores nothing"
+    if row["verdict"] == AT_FLOOR:
+        return AT_CHANCE
     if not shown(row):
         return "no difference shown"
     if row["higher_is_better"]:
@@ -57,7 +57,7 @@ def _change(row: Row) -> str:
 
 
 def _tone(row: Row) -> str:
-    if row["kind"] == "dense" or row["verdict"] == NOT_MEASURED:
+    if row["kind"] == "dense" or row["verdict"] in (NOT_MEASURED, AT_FLOOR):
         return "calm"
     worse = row["diff_low"] > 0 if not row["higher_is_better"] else row["diff_high"] < 0
     better = row["diff_high"] < 0 if not row["higher_is_better"] else row["diff_low"] > 0

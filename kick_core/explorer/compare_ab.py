@@ -11,7 +11,7 @@ from kick_core.explorer.browser import slicing
 from kick_core.explorer.charts import draw
 from kick_core.explorer.frame import heading
 from kick_core.explorer.safe import Safe, show, tag
-from kick_core.views import percent
+from kick_core.views import AT_FLOOR, percent
 from kick_core.views.chart_style import Chart, plain
 
 KINDS = {"ratio": "sparsities", "pattern": "patterns", "bits": "widths"}
@@ -102,6 +102,8 @@ def _rests(found: views.Versus) -> Safe:
 
 def _survival(row: pd.Series) -> None:
     """What is left, step by step, of the answers that are right under dense, whatever A and B are."""
+    if row["verdict"] == AT_FLOOR:
+        return  # the sentence above says that there is nothing to lose
     lasting = data.survival(row, "")
     if len(lasting) < 3:
         return

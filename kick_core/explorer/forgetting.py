@@ -22,6 +22,9 @@ def section(row: pd.Series, here: int) -> None:
         row: any recipe of the method.
         here: the step (in percent) that the slider shows; what comes after it is drawn pale.
     """
+    if row["verdict"] == views.AT_FLOOR:
+        show(tag("p", f"{row['title']}: {views.AT_CHANCE}, so nothing can be forgotten.", cls="quiet"))
+        return
     found = data.forgetting(row)
     if not found.rows:
         return
@@ -86,9 +89,8 @@ def _line(text: str, width: int) -> str:
 
 
 def of(frame: pd.DataFrame, recipe: str, here: int) -> None:
-    """The forgetting view of the first knowledge task that a recipe was evaluated on."""
-    for task in views.task_names(measures="knowledge"):
-        row = data.cell(frame, recipe, task)
-        if row is not None:
-            section(row, here)
-            return
+    """The forgetting view of the first knowledge task that a recipe was evaluated on and dense knows anything of."""
+    cells = [data.cell(frame, recipe, task) for task in views.task_names(measures="knowledge")]
+    rows = sorted((row for row in cells if row is not None), key=lambda row: bool(row["verdict"] == views.AT_FLOOR))
+    if rows:
+        section(rows[0], here)

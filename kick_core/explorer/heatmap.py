@@ -15,7 +15,7 @@ from kick_core.explorer.safe import Safe, many, show, tag
 from kick_core.views import NOT_MEASURED, percent
 from kick_core.views.chart_style import Row, each
 
-MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?", "nothing to lose": "–"}
+MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?", views.AT_FLOOR: "–"}
 """A verdict without a colour: surely kept, surely not, cannot tell."""
 
 
@@ -24,7 +24,7 @@ def section(frame: pd.DataFrame, method: str = "") -> None:
     heading(
         "Every recipe on every task",
         "Share of the dense score kept, in percent: the darker, the more is lost. ✓ surely keeps 95 %, ✗ surely does "
-        "not, ? cannot be told at this n. Click a cell for its failures.",
+        "not, ? cannot be told at this n, – dense is at chance: nothing to lose. Click a cell for its failures.",
     )
     body = _kept(str(frame["model"].iloc[0]), method)
     show(tag("div", body, cls="scroll", tabindex="0", role="region", **{"aria-label": "Heat map"}))
@@ -104,6 +104,6 @@ _INSIDE = {"data-inside": "", "target": "_self"}
 
 def _kept_words(row: Row) -> str:
     if math.isnan(row["share_kept"]):
-        return "dense scores 0, there is nothing to keep"
+        return views.AT_CHANCE
     bounds = f"[{percent(row['share_low'])}, {percent(row['share_high'])}]"
     return f"keeps {percent(row['share_kept'])} {bounds}, n {row['paired']}, {row['verdict']}"

@@ -27,6 +27,7 @@ from kick_core.records import Progress
 from kick_core.store import Store, open_store
 from kick_core.store.locks import acquire
 from kick_core.sweeps.playground import PromptJob
+from kick_core.sweeps.request import skipped_text
 
 _TICK = 0.2
 """Seconds between two looks at a lock, and between two states that are written."""
@@ -67,7 +68,9 @@ def real(spec: Mapping[str, Any], store: Store) -> Iterator[Progress]:
         case specs.ClusterJob() as job:
             yield from cluster.run(job, store)
         case job:
-            yield from driver.run(driver.everywhere(job), store)
+            keys = yield from driver.run(driver.everywhere(job), store)
+            if keys.skipped:
+                raise KickError(skipped_text(keys.skipped))
 
 
 def _elsewhere(spec: Mapping[str, Any]) -> bool:

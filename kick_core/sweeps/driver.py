@@ -22,7 +22,7 @@ from importlib import import_module
 from multiprocessing.context import SpawnContext
 from typing import TYPE_CHECKING, Any
 
-from kick_core import timing
+from kick_core import tasks, timing
 from kick_core.errors import BadRequest, KickError
 from kick_core.models.source import find
 from kick_core.records import Progress
@@ -99,7 +99,7 @@ def run(job: SweepJob, store: Store, workers: int | None = None) -> Run:
         Progress, the first before anything is opened; the last has `done` equal to `total`.
 
     Returns:
-        The keys of all cells.
+        The keys of all cells, with the tasks whose data cannot be read as `skipped`.
 
     Raises:
         BadRequest: For what cannot be evaluated.
@@ -108,6 +108,32 @@ def run(job: SweepJob, store: Store, workers: int | None = None) -> Run:
     yield Progress("", 0.0, 1.0, f"opening {job.model}")
     job.check()
     yield from _found(job, store)
+    skipped = _unreadable(job) if sweep_keys.recall(store, job) is None else {}
+    for name, reason in skipped.items():
+        yield Progress("", 0.0, 1.0, warning=f"{name} is left out: {reason}")
+    keys = yield from _run(replace(job, tasks=tuple(name for name in job.tasks if name not in skipped)), store, workers)
+    return replace(keys, skipped=skipped) if skipped else keys
+
+
+def _unreadable(job: SweepJob) -> dict[str, str]:
+    """Tasks whose data cannot be read, with the reason; the others of the sweep do not wait for them.
+
+    Raises:
+        KickError: where no task is left, or there is only one.
+    """
+    skipped: dict[str, str] = {}
+    for name in job.tasks if job.data != tasks.POCKET else ():
+        try:
+            tasks.get(name, job.data).asking(job.protocol).load(job.data)
+        except KickError as error:
+            if len(skipped) + 1 == len(job.tasks):
+                raise
+            skipped[name] = str(error)
+    return skipped
+
+
+def _run(job: SweepJob, store: Store, workers: int | None) -> Run:
+    """A sweep whose data can be read."""
     count = processes(job, store, workers)
     keys = sweep_keys.recall(store, job)
     if keys is not None:

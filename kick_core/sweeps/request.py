@@ -126,6 +126,12 @@ class SweepJob:
         return recipes
 
 
+def skipped_text(skipped: Mapping[str, str]) -> str:
+    """What to say when a sweep is done but for tasks whose data cannot be read."""
+    named = "; ".join(f"{name} ({reason})" for name, reason in skipped.items())
+    return f"not measured: {named}; everything else is done and kept"
+
+
 CHECK = 32
 """Examples per task of a check; few, and the check says so."""
 

@@ -125,6 +125,7 @@ class SweepKeys:
         fidelity: Key of each recipe's comparison of distributions.
         texts: Key of each task's and recipe's reading of dense's texts.
         tasks: Each task's data.
+        skipped: Tasks that were left out because their data cannot be read, with the reason.
     """
 
     model: ModelFacts
@@ -134,6 +135,7 @@ class SweepKeys:
     fidelity: Names = field(default_factory=dict)
     texts: Mapping[str, Names] = field(default_factory=dict)
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
+    skipped: Names = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The keys as JSON values."""

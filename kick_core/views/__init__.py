@@ -70,6 +70,7 @@ from kick_core.views.load import (
     unread,
 )
 from kick_core.views.noise import noise
+from kick_core.views.paired import AT_CHANCE, AT_FLOOR
 from kick_core.views.recipe_labels import label, label_of, target_label
 from kick_core.views.recovery import RULE as RECOVERY_RULE
 from kick_core.views.recovery import Answer as RecoveryAnswer
@@ -92,6 +93,8 @@ from kick_core.views.text_diff import shared as shared_words
 from kick_core.views.token_surprise import Token, surprise_by_kind, window_tokens
 
 __all__ = [
+    "AT_CHANCE",
+    "AT_FLOOR",
     "BOUNDS",
     "DENSE",
     "FLIPS",

@@ -140,7 +140,7 @@ def _verdict(
     dense = f"dense scores {_percent(score.value)} (95 % interval {_percent(score.low)} to {_percent(score.high)})"
     guess = f"a blind guess {_percent(floor)}"
     if not stats.anything_to_lose(score, floor):
-        lost = "nothing to lose here: dense is at chance"
+        lost = paired.AT_CHANCE
         if score.value > floor and score.n < min(SMALL, total):
             lost = "so few answers cannot tell dense from chance; --limit asks more"
         return False, f"{dense}, {guess}: {lost}{_form(run, columns)}"

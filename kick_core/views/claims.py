@@ -2,7 +2,8 @@
 
 Nothing here is a slogan: each part of a claim is a rule over measured cells, says how many cells it had, and says "does
 not hold" as readily as "holds". A cell is one recipe on one task, and votes by its non-inferiority verdict
-(at least 95 % of the dense score is surely kept, surely not, or the interval cannot tell).
+(at least 95 % of the dense score is surely kept, surely not, or the interval cannot tell). Where dense itself is at
+chance a cell has nothing to lose, and no vote.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import pandas as pd
 from kick_core import tasks
 from kick_core.stats import MARGIN
 from kick_core.views.findings import percent
-from kick_core.views.scores import DENSE, NOT_MEASURED
+from kick_core.views.paired import SILENT
+from kick_core.views.scores import DENSE
 
 Word = Literal["holds", "holds in part", "does not hold", "cannot tell", "not measured"]
 
@@ -111,8 +113,8 @@ def _bits_beat_sparsity(frame: pd.DataFrame) -> Claim:
 
 def _duel(cell: dict[Any, Any], grids: pd.DataFrame) -> dict[Any, Any] | None:
     fits = grids[(grids["task"] == cell["task"]) & (grids["bits"] <= SIZE * (1 - cell["sparsity"]) + 1e-9)]
-    fits = fits[fits["verdict"] != NOT_MEASURED]
-    if fits.empty or cell["verdict"] == NOT_MEASURED:
+    fits = fits[~fits["verdict"].isin(SILENT)]
+    if fits.empty or cell["verdict"] in SILENT:
         return None
     widest = fits[fits["bits"] == fits["bits"].max()].sort_values("share_kept").to_dict("records")[-1]
     gap = widest["share_kept"] - cell["share_kept"]
@@ -142,7 +144,7 @@ def _context_survives(frame: pd.DataFrame) -> Claim:
 
 
 def _vote(cells: pd.DataFrame, yes: str, no: str) -> pd.DataFrame:
-    cells = cells[cells["verdict"].ne(NOT_MEASURED) & cells["verdict"].ne(DENSE)]
+    cells = cells[~cells["verdict"].isin((*SILENT, DENSE))]
     return cells.assign(vote=cells["verdict"].map({yes: "for", no: "against"}).fillna("open").astype(str))
 
 

@@ -25,7 +25,7 @@ from kick_core.store import Store, lineage
 from kick_core.views import artifact_tables, clusters, load, recipe_labels
 from kick_core.views.findings import percent
 from kick_core.views.load import POCKET
-from kick_core.views.paired import NOT_MEASURED, pair
+from kick_core.views.paired import SILENT, pair
 from kick_core.views.scores import current, scores
 
 FAMILIES = {
@@ -94,7 +94,7 @@ def families(
     rows = [
         row | about
         for frame in frames
-        for row in frame[~frame["verdict"].isin((NOT_MEASURED, "dense"))].to_dict("records")
+        for row in frame[~frame["verdict"].isin((*SILENT, "dense"))].to_dict("records")
         if (about := _about(store, row, known.get(row["weights"])))
     ]
     found = pd.DataFrame(rows, columns=list(FAMILIES)).astype(FAMILIES)

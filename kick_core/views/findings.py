@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from kick_core import tasks
+from kick_core.views.paired import AT_CHANCE, AT_FLOOR
 
 Row = Mapping[Any, Any]
 
@@ -38,10 +39,12 @@ def headline(frame: pd.DataFrame, recipe: str) -> str:
     name = _subject(first)
     measured = {task: row for task, row in rows.items() if not math.isnan(row["share_kept"])}
     text, facts = (measured.get(name) for name in (_first(measured, "fluency"), _first(measured, "knowledge")))
+    guessed = rows.get(_first(rows, "knowledge"), {}).get("verdict") == AT_FLOOR
+    missing = f"of knowledge there is {AT_CHANCE}" if guessed else "knowledge is not measured"
     if text is None and facts is None:
-        return f"{name}: neither perplexity nor knowledge has been measured."
+        return f"{name}: {missing}." if guessed else f"{name}: neither perplexity nor knowledge has been measured."
     if facts is None:
-        return f"{name}: {_fluency(text or {})}; knowledge is not measured."
+        return f"{name}: {_fluency(text or {})}; {missing}."
     if text is None:
         return f"{name}: {_knowledge(facts)}; perplexity is not measured."
     overlooked = text["share_kept"] > OVERLOOKED

@@ -25,6 +25,12 @@ NOT_MEASURED = "not measured"
 AT_FLOOR = "nothing to lose"
 """The verdict where the dense model itself may be guessing: whatever is kept of that is no knowledge."""
 
+AT_CHANCE = "nothing to lose here: dense is at chance"
+"""The same in words, wherever a share or a verdict would stand."""
+
+SILENT = (NOT_MEASURED, AT_FLOOR)
+"""Verdicts that are none: such a cell has no share of dense, and no vote."""
+
 RIGHT = 1.0
 """A graded answer counts as right when nothing is missing; that is also what the scorers' "why" says."""
 
@@ -76,6 +82,14 @@ def average(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: V
 def floor(store: Store, run: Asked, scorer: str) -> float:
     """The score of a blind guess under one scorer."""
     return load.chance(store, run) if run.task.kind == "choose" and scorer in GUESSED else 0.0
+
+
+def alone(store: Store, run: Asked, scorer: str, row: dict[str, Any]) -> dict[str, Any]:
+    """What a dense run's own numbers say beside themselves: all of it kept, or nothing to lose."""
+    score = stats.Interval(row["score"], row["low"], row["high"], row["n"])
+    known = run.task.aggregate == "exp" or stats.anything_to_lose(score, floor(store, run, scorer))
+    verdict = NOT_MEASURED if not row["n"] else "dense" if known else AT_FLOOR
+    return {"dense_score": row["score"], "share_kept": 1.0 if verdict == "dense" else math.nan, "verdict": verdict}
 
 
 def _above_floor(

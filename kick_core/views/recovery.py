@@ -20,7 +20,7 @@ from kick_core.store import Store, weight_artifacts
 from kick_core.views import clusters, load
 from kick_core.views.findings import percent
 from kick_core.views.load import VerdictColumns
-from kick_core.views.paired import pair, text_order
+from kick_core.views.paired import AT_FLOOR, pair, text_order
 
 BACK, NOT_BACK, PART, OPEN, NO_LOSS, UNKNOWN = (
     "came back", "did not come back", "came back in part", "cannot tell", "no loss shown", "not measured"
@@ -49,7 +49,8 @@ def recovered(store: Store, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per recovered recipe and task of a `current` frame, with `COLUMNS`; scores are of the shared examples.
 
     `share` with `low` and `high` is the part of the loss that came back, `text` what was trained or fitted on. Where
-    the unrecovered recipe or dense was not asked, the word is "not measured".
+    the unrecovered recipe or dense was not asked, the word is "not measured"; where dense is at chance, "nothing to
+    lose".
     """
     rows = {(row["recipe"], row["task"]): row for row in frame.to_dict("records")}
     found = []
@@ -77,6 +78,8 @@ def _share(
     nothing = dict.fromkeys(("dense", "compressed", "recovered", "share", "low", "high"), math.nan)
     if before is None or dense is None:
         return {"n": 0, **nothing, "word": UNKNOWN}
+    if dense["verdict"] == AT_FLOOR:
+        return {"n": 0, **nothing, "word": AT_FLOOR}
     asked = [load.one(store, key) for key in (dense["run"], before["run"], row["run"])]
     found = [load.verdicts(store, run)[row["scorer"]] for run in asked]
     ids, scores = _shared(found)
@@ -147,9 +150,9 @@ def _answer(rows: pd.DataFrame) -> Answer:
 
 def _together(words: Sequence[str]) -> str:
     """Several tasks in one word: where a loss is shown they must agree."""
-    shown = {word for word in words if word not in (NO_LOSS, UNKNOWN)}
+    shown = {word for word in words if word not in (NO_LOSS, UNKNOWN, AT_FLOOR)}
     if not shown:
-        return NO_LOSS if NO_LOSS in words else UNKNOWN
+        return next((word for word in (NO_LOSS, AT_FLOOR) if word in words), UNKNOWN)
     if len(shown) == 1:
         return shown.pop()
     return PART if shown == {BACK, NOT_BACK} else OPEN

@@ -53,9 +53,9 @@ def compared(store: Store, run: str, dense: str, only: Callable[[Example], bool]
     row = paired.numbers(store, mine, scorer, scored, None if run == dense else before)
     row |= {"kind": recipe_labels.kind(mine.recipe) if run != dense else "dense", "p_holm": math.nan}
     row |= {"higher_is_better": mine.task.higher_is_better}
-    alone = {"kept": 1.0, "kept_low": math.nan, "kept_high": math.nan, "verdict": "dense"} if run == dense else {}
+    row |= paired.alone(store, mine, scorer, row) if run == dense else {}
     kept = {"kept": row["share_kept"], "kept_low": row["share_low"], "kept_high": row["share_high"]}
-    return row | kept | alone | {"words": sentences.sentence(row)}
+    return row | kept | {"words": sentences.sentence(row)}
 
 
 def _where(
@@ -158,7 +158,11 @@ def agreement(frame: pd.DataFrame) -> list[str]:
     said = []
     wide = frame[frame["recipe"] != "dense"].pivot(index="recipe", columns="task", values="kept")
     for task in wide.columns:
-        said.append(f"{task} matches dense up to: {furthest(frame[frame['task'] == task])}")
+        mine = frame[frame["task"] == task]
+        if mine["verdict"].eq(paired.AT_FLOOR).all():
+            said.append(f"{task}: {paired.AT_CHANCE}")
+            continue
+        said.append(f"{task} matches dense up to: {furthest(mine)}")
         if task != paper.PERPLEXITY and len(wide) > 2:
             rank = float(np.corrcoef(wide[paper.PERPLEXITY].rank(), wide[task].rank())[0, 1])  # Spearman's
             said[-1] += f"; rank correlation with perplexity {rank:.2f} over {len(wide)} recipes"

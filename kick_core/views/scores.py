@@ -217,12 +217,7 @@ def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dic
         other = None if run.recipe.target is None else base.get(scorer)
         row |= paired.numbers(store, run, scorer, mine, other)
         if run.recipe.target is None:
-            guess = paired.floor(store, run, scorer)
-            known = run.task.aggregate == "exp" or stats.anything_to_lose(
-                stats.Interval(row["score"], row["low"], row["high"], row["n"]), guess
-            )
-            row |= {"dense_score": row["score"], "share_kept": 1.0 if known and row["n"] else math.nan}
-            row["verdict"] = DENSE if known else paired.AT_FLOOR
+            row |= paired.alone(store, run, scorer, row)
         rows.append(row | {"together": row["verdict"], "compared": 0})  # until `_families` knows the others
     return rows
 

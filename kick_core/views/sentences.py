@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kick_core.stats import CONFIDENCE, MARGIN
-from kick_core.views.paired import AT_FLOOR
+from kick_core.views.paired import AT_CHANCE, AT_FLOOR
 
 ALPHA = 1 - CONFIDENCE
 _MOST = 10_000_000
@@ -25,7 +25,7 @@ def sentence(row: Mapping[Any, Any], against: str = "dense") -> str:
     about n = 1,900 would be needed".
     """
     if row["kind"] == "dense":
-        return "dense" if row["verdict"] != AT_FLOOR else "dense, which may be guessing: there is nothing to lose here"
+        return {AT_FLOOR: AT_CHANCE, "dense": "dense"}.get(row["verdict"], "not measured: no answer could be judged")
     if not row["paired"]:
         return f"not measured: no {against} answers to the same examples"
     if against != "dense" and shown(row) and _direction(row, row["difference"]) == "better":
@@ -58,7 +58,7 @@ def kept(row: Mapping[Any, Any], against: str = "dense") -> str:
     share = f"{100 * (1 - MARGIN):.0f} % of {against}"
     match row["verdict"]:
         case "nothing to lose":
-            return "nothing to lose here: dense may be guessing itself, so no share of it means anything"
+            return AT_CHANCE.replace("dense", against) + ", so no share of it means anything"
         case "matching":
             return f"matching: at least {share} is kept"
         case "not matching":

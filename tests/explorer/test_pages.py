@@ -160,6 +160,19 @@ def test_the_check_tells_verdicts_and_prompts(store: Store, frame: pd.DataFrame)
     assert "<script>" not in said
 
 
+def test_pages_draw_no_share_of_a_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quality = synthetic.quality
+    knowledge = views.task_names(measures="knowledge")
+    monkeypatch.setattr(synthetic, "quality", lambda task, recipe: 0.0 if task in knowledge else quality(task, recipe))
+    cache = synthetic.make(tmp_path / "cache", recipes=synthetic.FEW, n=30)
+    monkeypatch.setenv("KICK_CACHE", str(cache.root))
+    for page, more in ((HOME, {}), ("pages/evaluate.py", {"check": "true"}), ("pages/compare.py", {})):
+        app = run(page, task="factoid_qa", b="wanda@0.5", **more)
+        said = unescape(html(app))
+        assert not app.exception and views.AT_CHANCE in said.replace("Nothing", "nothing"), page
+        assert "keeps –" not in said and not re.search(r"\bnan\b", said), page
+
+
 def test_ones_own_questions_are_checked_kept_and_asked(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

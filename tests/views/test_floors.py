@@ -5,10 +5,12 @@ import math
 
 import pytest
 
+from kick_core import views
 from kick_core.cli import main
 from kick_core.store import open_store
-from kick_core.views import scores
-from kick_core.views.paired import AT_FLOOR
+from kick_core.views import charts, scores
+from kick_core.views.paired import AT_CHANCE, AT_FLOOR
+from tests import synthetic
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +53,51 @@ def test_the_share_above_chance_stands_beside_the_raw_one():
     above = stats.share_above_chance(before, after, 0.25)
     assert raw.value == pytest.approx(2 / 3) and above.value == pytest.approx(0.5)
     assert not math.isnan(above.low) and above.low < 0.5 < above.high
+
+
+KNOWLEDGE = ("factoid_qa", "multiple_choice", "retrieval_qa_closed")
+
+
+@pytest.fixture(scope="module")
+def guessing(tmp_path_factory):
+    """A model that knows nothing but writes and reads well, under every kind of recipe."""
+    with pytest.MonkeyPatch.context() as patch:
+        quality = synthetic.quality
+        patch.setattr(synthetic, "quality", lambda task, recipe: 0.0 if task in KNOWLEDGE else quality(task, recipe))
+        return synthetic.make(tmp_path_factory.mktemp("guessing"), recipes=synthetic.FEW, n=40)
+
+
+def test_no_claim_counts_a_cell_without_anything_to_lose(guessing):
+    frame = views.current(scores(guessing), synthetic.MODEL)
+    assert set(frame.loc[frame["task"].isin(KNOWLEDGE), "verdict"]) == {AT_FLOOR}
+    knowledge, bits, context = views.claims(frame)
+    assert knowledge.evidence.empty and knowledge.verdict == "not measured"
+    assert len(bits.evidence) and len(context.evidence)
+    assert not bits.evidence["task"].isin(KNOWLEDGE).any() and not context.evidence["task"].isin(KNOWLEDGE).any()
+
+
+def test_headline_charts_and_report_say_so_and_draw_no_share(guessing):
+    frame = views.current(scores(guessing), synthetic.MODEL)
+    assert AT_CHANCE in views.headline(frame, "wanda@0.5") and "forgets" not in views.headline(frame, "wanda@0.5")
+    drawn = {trace["customdata"][0][1] for trace in charts.overlay(frame, "wanda")["data"]}
+    assert drawn and not drawn & set(KNOWLEDGE)
+    page = views.report(guessing, synthetic.MODEL)
+    assert AT_CHANCE in page and "keeps –" not in page and "dense scores 0" not in page
+
+
+def test_what_recovery_brought_back_of_nothing_is_not_told(guessing):
+    from kick_core.views import recovery
+
+    frame = views.current(scores(guessing), synthetic.MODEL)
+    frame.loc[frame["recipe"] == "wanda@0.5", "without"] = "wanda@0.3"
+    words = recovery.recovered(guessing, frame).set_index("task")["word"]
+    assert set(words[list(KNOWLEDGE)]) == {AT_FLOOR} and words["perplexity"] != AT_FLOOR
+
+
+def test_two_models_that_guess_are_not_compared(guessing, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "quality", lambda task, recipe: 0.0 if task in KNOWLEDGE else 0.9)
+        for model in ("pocket-11m", "pocket-4m"):
+            store = synthetic.make(tmp_path, recipes=("dense", "wanda@0.5"), n=24, model=model, weights=False)
+    tasks = set(views.families(store)["task"])
+    assert tasks and not tasks & set(KNOWLEDGE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,10 +47,20 @@ def folder(data: str) -> Path | None:
     return path.resolve()
 
 
-def inside(root: Path, name: str) -> Path:
-    """A path below `root`, symbolic links followed. Raises BadRequest when it leads out."""
-    path = (root / name).resolve()
-    if not path.is_relative_to(root):
+def inside(root: Path, name: str, *, links: bool = True) -> Path:
+    """A path below `root`.
+
+    Args:
+        root: the data folder, or a folder in it.
+        name: of a file or folder in it.
+        links: whether symbolic links may lead elsewhere, as a user lays out a folder; not so for a `name` that a data
+            file brings along.
+
+    Raises:
+        BadRequest: a name that leads out.
+    """
+    path = Path(os.path.normpath(root / name))
+    if not path.is_relative_to(root) or not (links or path.resolve().is_relative_to(root.resolve())):
         raise BadRequest(f"{name!r} leads out of the data folder {root}: only files inside it are read")
     return path
 

@@ -160,7 +160,7 @@ def _evidence(path: Path, row: dict[str, Any]) -> str:
         for page in row.get(pages, ())[:1]:
             require(page, ("Filename",), f"{path}, question {row['QuestionId']}, {pages}")
             name = f"evidence/{domain}/{page['Filename']}"
-            file = inside(base, name)
+            file = inside(base / "evidence" / domain, page["Filename"], links=False)
             if not file.exists():
                 raise BadRequest(f"{base} lacks the evidence of question {row['QuestionId']}: looked for {name}")
             evidence += text_of(file)

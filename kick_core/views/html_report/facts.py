@@ -18,9 +18,10 @@ from kick_core.views.claims import Claim, claims
 from kick_core.views.findings import percent
 from kick_core.views.html_report import svg
 from kick_core.views.markup import Child, Safe, many, tag
-from kick_core.views.scores import NOT_MEASURED, current, scores
+from kick_core.views.paired import AT_CHANCE, AT_FLOOR, SILENT
+from kick_core.views.scores import current, scores
 
-MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?", "nothing to lose": "–"}
+MARKS = {"matching": "✓", "not matching": "✗", "cannot tell": "?", AT_FLOOR: "–"}
 """Beside the colours, for those who print in black or do not see them."""
 
 
@@ -146,7 +147,9 @@ def between(row: Row, low: str, high: str, form: Callable[[float], str] = percen
 
 def kept(row: Row) -> str:
     """The share of dense that is kept with its interval, or what there is instead."""
-    if row["kind"] == "dense" or row["verdict"] == NOT_MEASURED:
+    if row["verdict"] == AT_FLOOR:
+        return AT_CHANCE
+    if row["kind"] == "dense" or row["verdict"] in SILENT:
         return str(row["verdict"])
     return f"{percent(row['share_kept'])} [{between(row, 'share_low', 'share_high')}]"
 

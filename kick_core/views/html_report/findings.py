@@ -32,6 +32,7 @@ from kick_core.views.html_report.facts import (
 )
 from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
+from kick_core.views.paired import AT_CHANCE, AT_FLOOR
 from kick_core.views.reproduced import furthest
 from kick_core.views.scores import NOT_MEASURED
 
@@ -129,10 +130,14 @@ def _states(story: Story, method: str) -> list[dict[str, Any]]:
     mine = frame[(frame["kind"] == "dense") | ((frame["method"] == method) & plain)]
     found = []
     for ratio, rows in mine.groupby("sparsity", sort=True):
-        cards = [[str(r["title"]), score(r), f"keeps {kept(r)}", str(r["verdict"]), int(r["n"])] for r in each(rows)]
+        cards = [[str(r["title"]), score(r), _keeps(r), str(r["verdict"]), int(r["n"])] for r in each(rows)]
         words = headline(frame, str(rows["recipe"].iloc[0]))
         found.append({"s": round(100 * float(str(ratio)), 4), "words": words, "cards": cards})
     return found
+
+
+def _keeps(row: chart_style.Row) -> str:
+    return kept(row) if row["verdict"] == AT_FLOOR else f"keeps {kept(row)}"
 
 
 # --- claims and tables ---------------------------------------------------------------------------------------
@@ -179,7 +184,7 @@ def _share(row: chart_style.Row | None) -> Child | tuple[Child, str]:
     if row["kind"] == "dense":
         return score(row)
     if math.isnan(row["share_kept"]):
-        return "dense scores 0", "quiet"
+        return AT_CHANCE if row["verdict"] == AT_FLOOR else "dense scores 0", "quiet"
     inner = tag("span", f"{MARKS[row['verdict']]} {percent(row['share_kept'])}")
     return tag("span", inner, tag("small", between(row, "share_low", "share_high"))), token(row["verdict"])
 

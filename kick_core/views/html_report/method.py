@@ -19,6 +19,7 @@ from kick_core.views.findings import percent
 from kick_core.views.html_report.facts import Story, bullets, kept, quiet, said, score, short, table
 from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
+from kick_core.views.paired import AT_CHANCE, AT_FLOOR
 from kick_core.views.scores import NOT_MEASURED, multiplicity
 
 
@@ -127,6 +128,8 @@ def limits(story: Story) -> list[Safe]:
     ]
     unasked = [title for name, title in load.task_titles().items() if name not in story.titles]
     lines += [f"Not asked at all: {', '.join(unasked)}."] if unasked else []
+    if guessed := int(compared["verdict"].eq(AT_FLOOR).sum()):
+        lines.append(f"{guessed} of {len(compared)} compressed cells have {AT_CHANCE} on that task.")
     if compared["verdict"].eq(NOT_MEASURED).any():
         lines.append("Some recipes have no dense run to compare with; their scores stand alone.")
     mine = str(frame["fingerprint"].iloc[0])
