@@ -48,7 +48,11 @@ def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[st
     weights = set(frame["weights"]) | {keys.artifacts[recipe] for recipe in recipes}
     fidelity = fidelity_tables.measured(job, store, model.fingerprint, weights)
     if as_json:
-        facts = {"model": model.name, "fingerprint": model.fingerprint, "decoder": model.decoder or None}
+        facts: dict[str, Any] = {
+            "model": model.name,
+            "fingerprint": model.fingerprint,
+            "decoder": model.decoder or None,
+        }
         documents = [one | {"protocol": job.protocol} for one in _results(frame, store)]
         facts["multiplicity"] = views.multiplicity(frame[frame["headline"]])
         facts |= {"skipped": dict(keys.skipped)} if keys.skipped else {}
