@@ -143,6 +143,11 @@ CONTINENTS = {
     "SA": "South America",
     "OC": "Oceania",
 }
+CONTINENT_ALIASES = {
+    "Europe": ["European continent"], "Asia": ["Asian continent"], "Africa": ["African continent"],
+    "North America": ["Americas", "North American continent"], "South America": ["Americas", "South American continent"],
+    "Oceania": ["Oceanian continent"],
+}  # fmt: skip
 # spellings of one word, and words a reader could take for each other: no options beside one another
 ALIKE = [{"krone", "krona", "króna", "koruna"}, {"rial", "riyal", "riel", "real"}, {"dinar", "denar"}, {"lev", "leu", "lek", "lei"}]  # fmt: skip
 UNIT_ALIASES = {
@@ -260,7 +265,7 @@ def facts() -> list[Entry]:
             aliases = [*LANGUAGE_ALIASES.get(state.language, []), *(["Kurdish"] if code == "IQ" else [])]
             add("language_of_country", state.said, state.language, aliases)
         if "continent_of_country" in texts:
-            add("continent_of_country", state.said, state.continent, ["Americas"] if "America" in state.continent else [],
+            add("continent_of_country", state.said, state.continent, CONTINENT_ALIASES[state.continent],
                 pool=list(CONTINENTS.values()))  # fmt: skip
         if "neighbour_of_country" in texts:
             add_neighbour(add, state, table)
