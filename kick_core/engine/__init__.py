@@ -9,8 +9,8 @@ depend on the shape of the forward and on the place in the row, but not on what 
   wherever bits depend on it (`rows_matter`); where they do not, short batches stay short. Where a library has other
   kernels for a handful of rows, no more than those are filled (`least_rows`).
 - **Slots** (free text): every row has its own length in a cache of 2^n columns, so prompts of many lengths share a
-  batch; which cache and how many rows follows from a prompt's length alone. Where the number of rows does not matter
-  finished rows leave.
+  batch; which cache and how many rows follows from a prompt's length alone, and slots whose texts have ended take the
+  next prompts. Where the number of rows does not matter finished rows leave instead.
 - **Packs** (options): the caller hands over *all* prompts of a span of the task in their fixed order and says which of
   them it wants. Who shares a prefix with whom, and which place in which row a question gets, follows from the whole
   list; rows without a wanted question are not run. So a question has the same prefix, place and row whatever the
@@ -21,10 +21,11 @@ Out of memory: the rows of that batch are halved until it fits, and `Plan.notes`
 """
 
 from kick_core.engine.batching import Batch, BatchPolicy, Ids, batches, plan_for, rows_matter
-from kick_core.engine.generation import Generated, Sampling, Stopper, generate, stopper
+from kick_core.engine.generation import Sampling, generate, stopper
 from kick_core.engine.interface import Engine, own
 from kick_core.engine.packing import Layout, pack_layout
 from kick_core.engine.padded import OptionScores
+from kick_core.engine.refilling import Generated, Stopper
 from kick_core.engine.scoring import plan_hash, score_options, why_padded
 from kick_core.engine.windows import (
     GivenScores,

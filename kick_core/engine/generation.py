@@ -25,19 +25,9 @@ from kick_core.engine.batching import (
     round_up,
     rows_matter,
 )
-from kick_core.engine.steps import NOT_FINITE, Chooser, LibrarySteps, PlainSteps, SlotSteps, steps_for
+from kick_core.engine.refilling import Generated, Refilled, Rules, Stopper
+from kick_core.engine.steps import Chooser, LibrarySteps, PlainSteps, SlotSteps, steps_for
 from kick_core.errors import BadRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One continuation: its token ids (without the end token) and why it ended.
-
-    "eos", "stop" or "limit"; "not finite" when its logits held NaN or no finite maximum.
-    """
-
-    ids: tuple[int, ...]
-    stop: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +56,6 @@ class Sampling:
         place = torch.minimum(place, kept.sum(-1, keepdim=True) - 1).clamp(min=0)
         return ids.gather(-1, place)[:, 0]
 
-
-Stopper = Callable[[list[int]], bool]
 
 Steps = SlotSteps | LibrarySteps | PlainSteps
 
@@ -118,23 +106,30 @@ def generate(
     if sampling is not None and (seeds is None or len(seeds) != len(prompts)):
         raise BadRequest(f"sampling needs one seed per prompt: {len(seeds or ())} seeds for {len(prompts)} prompts")
     fixed, plan = rows_matter(model), frugal(model, plan)
-    choose = sampling.choose if sampling else None
+    choose, rules = sampling.choose if sampling else None, Rules(new_tokens, ends, stops)
+
+    def uniforms(items: Sequence[int], rows: int) -> Tensor | None:
+        return _chances([seeds[i] for i in items], rows, new_tokens) if seeds and sampling else None
+
     for steps, own in _right_steps(model, prompts, plan, filler, choose, fixed):
+        if fixed and isinstance(steps, SlotSteps):
+            for batch in _by_room([len(prompts[i]) for i in own], new_tokens, plan, steps):
+                slots = Refilled(steps, prompts, batch.length, rules, uniforms, plan)
+                yield from slots.texts([own[n] for n in batch.items], batch.rows)
+            continue
         for batch in _batches([len(prompts[i]) for i in own], new_tokens, plan, steps, fixed):
 
             def ask(
                 items: Sequence[int], rows: int, room: int = batch.length, steps: Steps = steps
             ) -> dict[int, Generated]:
                 count = rows if fixed else forward_rows(model, len(items), rows)
-                uniforms = _chances([seeds[i] for i in items], count, new_tokens) if seeds and sampling else None
                 with timing.stage("prefill", tokens=sum(len(prompts[i]) for i in items)):
-                    steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms)
+                    steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms(items, count))
                 # where rows leave is proven for batches of several lengths; a batch of one length is few
                 leave = not fixed and (isinstance(steps, PlainSteps) or not _one_length(steps))
                 least = least_rows(model) if leave else count
-                rules = _Rules(new_tokens, ends, stops, least)
                 with timing.stage("decode", rows=count):
-                    written = _written(steps, len(items), count, rules)
+                    written = _written(steps, len(items), count, rules, least)
                 return dict(zip(items, written, strict=True))
 
             yield from in_parts([own[n] for n in batch.items], batch.rows, ask, plan)
@@ -198,22 +193,24 @@ def _batches(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: 
         return batches(lengths, plan)
     order = sorted(range(len(lengths)), key=lambda item: (plan.length(lengths[item]), item))
     made: list[Batch] = []
-    if not fixed:
-        while order:
-            rows = max(1, min(plan.rows, plan.tokens // (lengths[order[-1]] + new_tokens)))
-            room = round_up(max(lengths[i] for i in order[-rows:]) + new_tokens, plan.room)
-            made.append(Batch(tuple(order[-rows:]), rows, room))
-            del order[-rows:]
-        return made[::-1]
-    # a shape must follow from a prompt alone: rooms of 2^n columns let prompts of many lengths share a batch
-    for room, some in groupby(order, key=lambda item: _cache_room(lengths[item] + new_tokens, plan)):
-        items, rows = list(some), max(1, min(plan.rows, cache_tokens(steps.model, plan) // room))
-        made += [Batch(tuple(items[i : i + rows]), rows, room) for i in range(0, len(items), rows)]
-    return made
+    while order:
+        rows = max(1, min(plan.rows, plan.tokens // (lengths[order[-1]] + new_tokens)))
+        room = round_up(max(lengths[i] for i in order[-rows:]) + new_tokens, plan.room)
+        made.append(Batch(tuple(order[-rows:]), rows, room))
+        del order[-rows:]
+    return made[::-1]
 
 
-def _cache_room(tokens: int, plan: BatchPolicy) -> int:
-    return max(plan.room, 1 << (tokens - 1).bit_length())
+def _by_room(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: SlotSteps) -> list[Batch]:
+    """Prompts that are decoded in slots of one shape, which must follow from a prompt alone: rooms of 2^n columns let
+    prompts of many lengths share one. A batch has any number of prompts, shortest first."""
+    order = sorted(range(len(lengths)), key=lambda item: (lengths[item], item))
+    rooms = {item: max(plan.room, 1 << (lengths[item] + new_tokens - 1).bit_length()) for item in order}
+    tokens = cache_tokens(steps.model, plan)
+    return [
+        Batch(tuple(some), max(1, min(plan.rows, tokens // room)), room)
+        for room, some in groupby(order, key=rooms.__getitem__)
+    ]
 
 
 def _of_one_length(lengths: Sequence[int], plan: BatchPolicy, fixed: bool) -> list[Batch]:
@@ -226,16 +223,6 @@ def _of_one_length(lengths: Sequence[int], plan: BatchPolicy, fixed: bool) -> li
     return made
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """When a row ends; `least`: how many rows a step must have."""
-
-    new_tokens: int
-    ends: frozenset[int]
-    stops: Stopper
-    least: int
-
-
 def _chances(seeds: Sequence[int], rows: int, new_tokens: int) -> Tensor:
     """Numbers in [0, 1), float32 [rows, new_tokens], each row from its own seed."""
     drawn = [torch.rand(new_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -246,29 +233,22 @@ _LEAVE = 0.9
 """Finished rows are taken out when no more than this share of the rows still writes."""
 
 
-def _written(steps: Steps, asked: int, count: int, rules: _Rules) -> list[Generated]:
-    """Run the steps of a batch of `count` rows until its first `asked` are done; the rest only keeps the shape."""
+def _written(steps: Steps, asked: int, count: int, rules: Rules, least: int) -> list[Generated]:
+    """Run the steps of a batch of `count` rows until its first `asked` are done; the rest only keeps the shape, which
+    has `least` rows at least."""
     ids: list[list[int]] = [[] for _ in range(asked)]
     ended = ["" for _ in range(asked)]
     rows = list(range(asked))  # which prompt stands in which row
-    for number in range(rules.new_tokens):
+    for _ in range(rules.new_tokens):
         for row, token in zip(rows, steps.next(), strict=False):
-            if ended[row]:
-                continue
-            if token in rules.ends or token == NOT_FINITE:
-                ended[row] = "not finite" if token == NOT_FINITE else "eos"
-                continue
-            ids[row].append(token)
-            if rules.stops(ids[row]):
-                ended[row] = "stop"
-            elif number + 1 == rules.new_tokens:
-                ended[row] = "limit"
+            if not ended[row]:
+                ended[row] = rules.ended(ids[row], token)
         still = [place for place, row in enumerate(rows) if not ended[row]]
         if not still:
             break
-        if max(len(still), rules.least) <= _LEAVE * count:
+        if max(len(still), least) <= _LEAVE * count:
             ended_places = [place for place, row in enumerate(rows) if ended[row]]
-            filling = ended_places[: max(0, rules.least - len(still))]
+            filling = ended_places[: max(0, least - len(still))]
             count = len(still) + len(filling)
             rows = [rows[place] for place in steps.keep(sorted(still + filling))]
     return [Generated(tuple(own), stop) for own, stop in zip(ids, ended, strict=True)]

@@ -10,8 +10,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from kick_core.engine.batching import BatchPolicy
-from kick_core.engine.generation import Generated, generate
+from kick_core.engine.generation import generate
 from kick_core.engine.padded import OptionScores
+from kick_core.engine.refilling import Generated
 from kick_core.engine.scoring import score_options
 from kick_core.engine.windows import TextScore, text_logprobs, window_logprobs
 

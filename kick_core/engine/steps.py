@@ -90,8 +90,8 @@ class _SlotLayer(DynamicLayer):
         if self.is_initialized:
             self.keys, self.values = self.all_keys[:rows], self.all_values[:rows]
 
-    def put(self, first: int, keys: Tensor, values: Tensor) -> None:
-        """Write prompts [n, heads, length, width] into the slots from `first` on."""
+    def put(self, places: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write prompts [n, heads, length, width] into the slots `places` [n]."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
             dtype = self.kept_dtype or keys.dtype
@@ -99,8 +99,8 @@ class _SlotLayer(DynamicLayer):
             self.all_values = values.new_zeros(self.rows, values.shape[1], self.room, values.shape[-1], dtype=dtype)
             self.begin(len(self.where), self.where)
         length = min(keys.shape[2], self.room)
-        self.keys[first : first + len(keys), :, :length] = keys[:, :, :length]
-        self.values[first : first + len(keys), :, :length] = values[:, :, :length]
+        self.keys[places, :, :length] = keys[:, :, :length].to(self.keys.dtype)
+        self.values[places, :, :length] = values[:, :, :length].to(self.values.dtype)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         alike = key_states.dtype == self.keys.dtype and key_states.stride(-1) == value_states.stride(-1) == 1
@@ -165,7 +165,45 @@ class SlotSteps:
         self.waiting: tuple[Tensor, torch.cuda.Event] | None = None
         for layer in self.cache.layers:
             layer.begin(rows, self.where)
-        self.first: Tensor | None = self._read(prompts, rows)
+        logits = self._read(prompts, torch.arange(len(prompts), device=device))
+        self.first: Tensor | None = torch.cat([logits, logits[-1:].expand(rows - len(logits), -1)])
+
+    @property
+    def ahead(self) -> int:
+        """Steps that have begun already beside the one whose tokens `next` gave last."""
+        return int(self.waiting is not None)
+
+    def admit(self, places: Sequence[int], prompts: Sequence[Ids], uniforms: Tensor | None) -> list[int]:
+        """Read prompts, in ascending order of length, into slots whose texts have ended, while the others go on.
+
+        Steps must be of one shape (`whole`). The next `ahead` tokens of these slots belong to the texts before.
+
+        Args:
+            places: The slots.
+            prompts: As many.
+            uniforms: As in `begin`, a row per prompt.
+
+        Returns:
+            The first token of each; `next` gives the others.
+        """
+        device = self.model.device
+        where, lengths = torch.tensor(places, device=device), torch.tensor([len(ids) for ids in prompts], device=device)
+        if self.spoiled:  # NaN that an earlier text left reaches the next one through its mask: 0 x NaN is NaN
+            for layer in self.cache.layers:
+                layer.keys[where], layer.values[where] = 0, 0
+        logits = self._read(prompts, where)
+        hidden = torch.arange(self.shape[1], device=device) >= lengths[:, None]
+        mask = torch.zeros_like(self.mask[where])
+        self.mask[where] = mask.masked_fill_(hidden[:, None, None], torch.finfo(mask.dtype).min)
+        if uniforms is not None:
+            self.uniforms[where, : uniforms.shape[1]] = uniforms.to(device)
+        tokens = chosen(logits, self.choose, self.uniforms[where, 0])
+        self.ids[where] = tokens.clamp(min=0)[:, None]
+        self.where[where], self.number[where] = lengths, 1
+        self.left = self.shape[1]
+        begun: list[int] = tokens.tolist()
+        self.spoiled |= NOT_FINITE in begun
+        return begun
 
     def _make_room(self, rows: int, room: int) -> None:
         """Buffers of a new shape. What was recorded for the old one is forgotten."""
@@ -178,27 +216,27 @@ class SlotSteps:
         self.all_ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         self.all_tokens = torch.zeros(rows, dtype=torch.int64, device=device)
         self.all_where = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.all_number = torch.zeros(1, dtype=torch.int64, device=device)
+        self.all_number = torch.zeros(rows, dtype=torch.int64, device=device)
         self.all_mask = torch.zeros(rows, 1, 1, room, dtype=kept_dtype or self.model.dtype, device=device)
         self.all_chances = torch.zeros(rows, room, device=device)
         self.cache.layers = [
             _SlotLayer(rows, room, kept_dtype, self.all_where, self.kernels) for _ in self.cache.layers
         ]
 
-    def _read(self, prompts: Sequence[Ids], rows: int) -> Tensor:
-        """Put all prompts into the cache; float32 logits of the tokens after them [rows, vocabulary]."""
+    def _read(self, prompts: Sequence[Ids], places: Tensor) -> Tensor:
+        """Put all prompts into slots; float32 logits of the tokens after them [prompts, vocabulary]."""
         logits, at = [], 0
         for length, some in groupby(prompts, key=lambda ids: self.plan.length(len(ids))):
             same = list(some)
             count = self.plan.read_rows(length)
             for start in range(0, len(same), count):
                 part = same[start : start + count]
-                logits.append(self._read_part(part, min(count, rows) if self.whole else len(part), length, at))
+                rows = min(count, self.shape[0]) if self.whole else len(part)
+                logits.append(self._read_part(part, rows, length, places[at : at + len(part)]))
                 at += len(part)
-        found = torch.cat(logits)
-        return torch.cat([found, found[-1:].expand(rows - len(found), -1)])
+        return torch.cat(logits)
 
-    def _read_part(self, prompts: Sequence[Ids], rows: int, length: int, first: int) -> Tensor:
+    def _read_part(self, prompts: Sequence[Ids], rows: int, length: int, places: Tensor) -> Tensor:
         """Read prompts padded on the right: what stands behind a prompt is seen by nothing before it."""
         ids = torch.full((rows, length), self.filler)
         for row, prompt in enumerate(prompts):
@@ -209,7 +247,7 @@ class SlotSteps:
         inputs = {"input_ids": ids.to(self.model.device), "past_key_values": cache, "use_cache": True}
         logits = logits_of(self.model, inputs, last.to(self.model.device))[: len(prompts), 0]
         for slots, read in zip(self.cache.layers, cache.layers, strict=True):
-            slots.put(first, read.keys[: len(prompts)], read.values[: len(prompts)])
+            slots.put(places, read.keys[: len(prompts)], read.values[: len(prompts)])
         return logits
 
     def next(self) -> list[int]:
@@ -280,14 +318,14 @@ class SlotSteps:
         }
         with _attention(self.model, self.attention), self.stand_ins.in_place() if self.stand_ins else nullcontext():
             logits = logits_of(self.forward, inputs, 1)[:, 0]
-        self.where += 1
+        self.where.add_(1).clamp_(max=self.shape[1] - 1)  # a text that has ended may go on until its slot is filled
         self._take(logits)
 
     def _take(self, logits: Tensor) -> None:
-        tokens = chosen(logits, self.choose, self.uniforms.index_select(1, self.number)[:, 0])
+        tokens = chosen(logits, self.choose, self.uniforms.gather(1, self.number[:, None])[:, 0])
         self.tokens.copy_(tokens)
         self.ids.copy_(tokens.clamp(min=0)[:, None])
-        self.number += 1
+        self.number.add_(1).clamp_(max=self.shape[1] - 1)
 
     def keep(self, rows: Sequence[int]) -> list[int]:
         """Go on with these rows alone; returns which of them stands in each of the first places now."""
@@ -301,7 +339,7 @@ class SlotSteps:
             torch.tensor(which, dtype=torch.int64, device=self.model.device) for which in (order, sources, places)
         )
         self.ids, self.tokens, self.where = self.ids[index], self.tokens[index], self.where[index]
-        self.mask, self.uniforms = self.mask[index], self.uniforms[index]
+        self.mask, self.uniforms, self.number = self.mask[index], self.uniforms[index], self.number[index]
         for layer in self.cache.layers:
             layer.move(source_at, place_at, count)
             layer.where = self.where

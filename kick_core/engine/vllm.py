@@ -22,9 +22,10 @@ from typing import Any, NamedTuple, TypeVar
 from torch import Tensor
 
 from kick_core.engine.batching import BatchPolicy, Ids
-from kick_core.engine.generation import Generated, Sampling, Stopper
+from kick_core.engine.generation import Sampling
 from kick_core.engine.interface import Engine
 from kick_core.engine.padded import Options, OptionScores
+from kick_core.engine.refilling import Generated, Stopper
 from kick_core.engine.windows import TextScore
 
 Choice = Mapping[str, Any] | None
