@@ -22,8 +22,8 @@ def model(monkeypatch):
 
 def texts(model, prompts, which, sampling=None, plan=PLAN):
     batches = engine.generate(
-        model, [prompts[i] for i in which], new_tokens=12, ends=frozenset(range(2, 12)), stops=lambda _: False, plan=plan,
-        filler=0, sampling=sampling, seeds=[100 + i for i in which] if sampling else None,
+        model, [prompts[i] for i in which], new_tokens=12, ends=frozenset(range(2, 12)), stops=lambda _: False,
+        plan=plan, filler=0, sampling=sampling, seeds=[100 + i for i in which] if sampling else None,
     )  # fmt: skip
     return {which[i]: text for batch in batches for i, text in batch.items()}
 
