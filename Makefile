@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ORACLES := .venv-oracles
+HARNESS := .venv-lm-eval
 PIP := $(BIN)/pip --disable-pip-version-check
 PORT ?= 8501
 
-.PHONY: demo real test check docs soak audit bench app oracles clean
+.PHONY: demo real test check docs soak audit bench app oracles lm-eval clean
 
 # Install, open the explorer on 127.0.0.1 at once, on the gallery of measured models; meanwhile the embedded pocket model
 # is compressed and evaluated, live beside it.
@@ -60,6 +61,11 @@ oracles: $(ORACLES)/.installed
 	$(ORACLES)/bin/python -m pytest tests/oracles
 	$(ORACLES)/bin/python -m benchmarks.oracles
 
+# Compare with lm-evaluation-harness on the same questions, in an environment of its own. A table for docs/lm-eval.md:
+# python -m benchmarks.lm_eval MODEL --data DIR --docs
+lm-eval: $(HARNESS)/.installed $(VENV)/.tested
+	KICK_LM_EVAL=$(HARNESS)/bin/python $(BIN)/python -m pytest tests/oracles/test_lm_eval.py
+
 # The explorer over whatever the cache holds.
 app: $(VENV)/.installed
 	$(BIN)/kick app --port $(PORT)
@@ -75,6 +81,12 @@ $(VENV)/.tested: $(VENV)/.installed tools/world_facts/requirements.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]" --requirement tools/world_facts/requirements.txt
 	touch $@
 
+$(HARNESS)/.installed: constraints.txt
+	$(PYTHON) -m venv $(HARNESS)
+	$(HARNESS)/bin/pip install --quiet --constraint constraints.txt torch
+	$(HARNESS)/bin/pip install --quiet --constraint constraints.txt "lm_eval[hf]==0.4.13" rouge-score
+	touch $@
+
 $(ORACLES)/.installed: pyproject.toml constraints-oracles.txt
 	$(PYTHON) -m venv $(ORACLES)
 	$(ORACLES)/bin/pip install --quiet --constraint constraints-oracles.txt torch
@@ -82,4 +94,4 @@ $(ORACLES)/.installed: pyproject.toml constraints-oracles.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(ORACLES) build dist *.egg-info
+	rm -rf $(VENV) $(ORACLES) $(HARNESS) build dist *.egg-info

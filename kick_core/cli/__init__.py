@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from kick_core.cli.arguments import parser
 
     args = parser().parse_args(arguments)
+    args.json = args.json or getattr(args, "format", "") == "json"
     if args.opens:  # what follows imports for seconds before it can say anything
         print(f"opening {args.model or 'the model'} …", file=sys.stderr, flush=True)
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from kick_core import __version__
+from kick_core.cli.formats import FORMATS, TABLE
 from kick_core.spec import DTYPES
 
 
@@ -51,6 +52,7 @@ def parser() -> ArgumentParser:
     _reproduce(commands)
     _export(commands)
     _score(commands)
+    _import(commands)
     _judge(commands)
     _cache(commands)
     _packs(commands)
@@ -66,6 +68,15 @@ def _command(commands: argparse._SubParsersAction[ArgumentParser], name: str, ab
     place = "the cache (default: KICK_CACHE, else cache/ of a checkout or ~/.cache/kick)"
     command.add_argument("--cache", metavar="DIR", help=place)
     return command
+
+
+def _format(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=TABLE,
+        help="how tables are printed: aligned, Markdown, or CSV with every number unrounded; json is --json",
+    )
 
 
 def _model(command: ArgumentParser, *, needed: bool = True) -> None:
@@ -117,6 +128,20 @@ def _evaluation(command: ArgumentParser) -> None:
     )
 
 
+def _draws(command: ArgumentParser) -> None:
+    _format(command)
+    command.add_argument(
+        "--task-file", metavar="FILE", help="a task of your own: a YAML or JSON file beside its data (docs/usage.md)"
+    )
+    command.add_argument("--shots", type=int, metavar="K", help="worked examples before each question")
+    command.add_argument(
+        "--fewshot-seed", type=int, metavar="S", help="draw which worked examples are shown (default: the first)"
+    )
+    command.add_argument(
+        "--repeats", type=int, default=1, metavar="R", help="answers to each question of a sampled task (default 1)"
+    )
+
+
 def _backend(command: ArgumentParser) -> None:
     command.add_argument(
         "--engine", default="kick", metavar="E", help="inference engine: kick, or vllm[,NAME=VALUE…] (see KICK_VLLM)"
@@ -150,6 +175,7 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("recipes", nargs="+", metavar="RECIPE")
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
     _evaluation(command)
+    _draws(command)
     _backend(command)
     _comparison(command)
     _calibration(command)
@@ -188,6 +214,7 @@ def _sweep(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     )
     _cluster(command)
     _evaluation(command)
+    _draws(command)
     _backend(command)
     _comparison(command)
     _calibration(command, windows=None)
@@ -249,7 +276,23 @@ def _export(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 
 def _score(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "score", "Derive all verdicts again from the stored outputs; needs no model.")
+    _format(command)
     command.set_defaults(command=_later("score"))
+
+
+def _import(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    command = _command(
+        commands, "import-lm-eval", "Take samples that lm-evaluation-harness logged (--log_samples) into the explorer."
+    )
+    command.add_argument("dense", metavar="DENSE", help="samples_*.jsonl of the dense model, or a folder of them")
+    command.add_argument("compressed", nargs="+", metavar="COMPRESSED", help="the same of compressed models")
+    command.add_argument(
+        "--recipe", action="append", default=[], dest="recipes", metavar="R",
+        help="how each was compressed, in their order (default: read out of their names, e.g. wanda-0.5)",
+    )  # fmt: skip
+    command.add_argument("--model-name", metavar="NAME", help="what the model is called (default: its folder's name)")
+    _format(command)
+    command.set_defaults(command=_later("import_lm_eval"))
 
 
 def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
@@ -279,9 +322,16 @@ def _judge(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
 
 def _cache(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command = _command(commands, "list", "List what the cache holds.")
+    _format(command)
     command.set_defaults(command=_later("list"))
     command = _command(commands, "show", "Show one artifact, run or judging by its key.")
     command.add_argument("key", metavar="KEY", help="a key, or the beginning of one")
+    group = command.add_argument_group("samples of a run: question, gold, answer and score, one a row")
+    group.add_argument("--samples", action="store_true", help="print them instead of the card")
+    group.add_argument("--id", action="append", default=[], dest="ids", metavar="ID", help="this one, with its prompt")
+    group.add_argument("--subject", metavar="S", help="those of a subject, discipline, bucket or category")
+    group.add_argument("--limit", type=int, metavar="N", help="the first N")
+    _format(command)
     command.set_defaults(command=_later("show"))
     command = _command(commands, "verify", "Check for damage; damaged artifacts are set aside and made again.")
     command.add_argument("--deep", action="store_true", help="read every byte")

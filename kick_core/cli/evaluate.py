@@ -13,13 +13,16 @@ import pandas as pd
 
 from kick_core import stats, tasks, views
 from kick_core.cli import fidelity_tables, printing
+from kick_core.cli.formats import CSV, JSON
 from kick_core.cli.requests import sweep_job, task_names
 from kick_core.cli.running import run_sweep, skipped
 from kick_core.errors import BadRequest
+from kick_core.records import RunCard
 from kick_core.spec import parse
 from kick_core.store import Store, open_store, results
 from kick_core.sweeps.request import SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
+from kick_core.tasks.data import task_files
 from kick_core.tasks.verdicts import details
 from kick_core.views import load
 
@@ -32,22 +35,25 @@ def run(args: Namespace) -> int:
         raise BadRequest("nothing to evaluate on: name --task, or give a file of your own questions with --data")
     job = sweep_job(args, tuple(dict.fromkeys(("dense", *recipes))), names)
     keys = run_sweep(job, store, partly=True)
-    print_scores(job, keys, store, recipes, args.json)
+    print_scores(job, keys, store, recipes, JSON if args.json else args.format)
     return skipped(keys)
 
 
-def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[str, ...], as_json: bool) -> None:
-    """Print what is measured of a sweep's recipes; opens no model."""
+def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[str, ...], form: str) -> None:
+    """Print what is measured of a sweep's recipes, in one of `formats.FORMATS`; opens no model."""
     job = replace(job, tasks=tuple(name for name in job.tasks if name not in keys.skipped))
     runs = {keys.runs[task][recipe] for task in job.tasks for recipe in recipes}
-    frame = views.scores(store)
-    frame = frame[frame["run"].isin(runs)]
+    frame = views.scores_of(store, runs)
     headlines = {name: tasks.get(name, job.data).headline_of(job.protocol) for name in job.tasks}
     frame = frame.assign(headline=frame["scorer"] == frame["task"].map(headlines))
     model = keys.model
     weights = set(frame["weights"]) | {keys.artifacts[recipe] for recipe in recipes}
     fidelity = fidelity_tables.measured(job, store, model.fingerprint, weights)
-    if as_json:
+    warnings(frame, store)
+    if form == CSV:
+        printing.table(_COLUMNS, (_csv_row(row, store) for row in frame.to_dict("records")), CSV)
+        return
+    if form == JSON:
         facts: dict[str, Any] = {
             "model": model.name,
             "fingerprint": model.fingerprint,
@@ -58,18 +64,82 @@ def print_scores(job: SweepJob, keys: SweepKeys, store: Store, recipes: tuple[st
         facts |= {"skipped": dict(keys.skipped)} if keys.skipped else {}
         printing.document(facts | {"results": documents} | fidelity_tables.documents(fidelity))
         return
-    shown = frame[frame["headline"]]
-    printing.table(_HEADER, (_score_row(row) for row in shown.itertuples()))
-    for row in shown.itertuples():
-        _print_unjudged(row, store)
-    print("\nagainst dense, on the same examples")
+    _print_tables(frame[frame["headline"]], store, form)
+    fidelity_tables.print_tables(fidelity)
+
+
+def print_imported(frame: pd.DataFrame, store: Store, form: str) -> None:
+    """Print `scores` of runs that another program measured."""
+    warnings(frame, store)
+    if form == CSV:
+        printing.table(_COLUMNS, (_csv_row(row, store) for row in frame.to_dict("records")), CSV)
+    elif form == JSON:
+        printing.document({"results": _results(frame, store)})
+    else:
+        _print_tables(frame[frame["headline"]], store, form)
+
+
+def _print_tables(shown: pd.DataFrame, store: Store, form: str) -> None:
+    printing.table(_HEADER, (_score_row(row) for row in shown.itertuples()), form)
+    print(f"\n{_asked(shown, store)}\n\nagainst dense, on the same examples")
     printing.table(
         ("recipe", "task", "in words"),
         (tuple(map(str, row)) for row in shown.loc[shown["kind"] != "dense", ["recipe", "task", "words"]].to_numpy()),
+        form,
     )
     if note := views.multiplicity(shown):
         print(f"\n{note}")
-    fidelity_tables.print_tables(fidelity)
+
+
+def _asked(shown: pd.DataFrame, store: Store) -> str:
+    """Every task's version and worked examples, in a line."""
+    facts = {}
+    for row in shown.itertuples():
+        run = load.one(store, str(row.run))
+        given = draws(run.card)
+        words = [f"{row.task} version {run.task.version}"]
+        words += [f"{given['shots']} shots"] if given["shots"] is not None else []
+        words += [f"few-shot seed {given['fewshot_seed']}"] if given["fewshot_seed"] is not None else []
+        facts[row.task] = ", ".join(words)
+    return "; ".join(facts.values())
+
+
+def draws(card: RunCard) -> dict[str, int | None]:
+    """The worked examples of a run as far as they are not the task's own, and the seed that drew them."""
+    prompting = str(card.settings.get("prompting", ""))
+    shots = int(prompting.removeprefix("shots:")) if prompting.startswith("shots:") else card.settings.get("shots")
+    own = card.settings.get(task_files.SETTING, {})
+    return {
+        "shots": own.get("shots") if shots is None else shots,
+        "fewshot_seed": card.settings.get("fewshot_seed", own.get("fewshot_seed", 0) if own.get("shots") else None),
+    }
+
+
+def warnings(frame: pd.DataFrame, store: Store) -> None:
+    """Say on standard error where a number means less than it seems to, of a kind once a task."""
+    concerned: dict[tuple[str, str], list[str]] = {}
+    first: dict[tuple[str, str], str] = {}
+    for row in frame[frame["headline"]].itertuples():
+        _print_unjudged(row, store)
+        for kind, text in views.warnings(store, str(row.run)).items():
+            concerned.setdefault((str(row.task), kind), []).append(str(row.recipe))
+            first.setdefault((str(row.task), kind), text)
+    for (task, kind), recipes in concerned.items():
+        others = f" and {len(recipes) - 1} more" if len(recipes) > 1 else ""
+        print(f"kick: {task}, {recipes[0]}{others}: {first[task, kind]}", file=sys.stderr)
+
+
+_COLUMNS = (
+    "model", "recipe", "task", "task_version", "scorer", "headline", "n", "unjudged", "score", "stderr", "low", "high",
+    "dense_score", "difference", "diff_low", "diff_high", "share_kept", "share_low", "share_high", "broke", "fixed",
+    "p", "p_holm", "verdict", "shots", "fewshot_seed", "protocol", "data", "run",
+)  # fmt: skip
+
+
+def _csv_row(row: Mapping[Any, Any], store: Store) -> list[str]:
+    run = load.one(store, str(row["run"]))
+    cells = {**row, "task_version": run.task.version, **draws(run.card)}
+    return ["" if (value := cells[name]) is None or value != value else str(value) for name in _COLUMNS]
 
 
 _HEADER = ("recipe", "task", "n", "score", "95 % interval", "of dense", "broke", "fixed", "p", "matching (5 %)")
@@ -117,6 +187,9 @@ def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
             {
                 "recipe": first["recipe"],
                 "task": first["task"],
+                "title": first["title"],
+                "task_version": load.one(store, str(key)).task.version,
+                **draws(results.run(store, str(key))),
                 "n": int(rows[rows["headline"]]["n"].iloc[0]),
                 "total": int(first["total"]),
                 "headline": str(rows[rows["headline"]]["scorer"].iloc[0]),
@@ -125,6 +198,7 @@ def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
                 "artifact": first["weights"],
                 "run": key,
                 "asked": first["protocol"],
+                "warnings": list(views.warnings(store, str(key)).values()),
                 "details": details(store, str(key), views.context_partner(store, run), examples),
                 "tokens_per_second": tokens / seconds if seconds else None,
                 "seconds": seconds,
@@ -165,6 +239,7 @@ def _scorer(row: Mapping[Any, Any], store: Store) -> dict[str, Any]:
         "unjudged": row["unjudged"],
         "clusters": row["clusters"],
         "mean": row["score"],
+        "stderr": row["stderr"],
         "interval": [row["low"], row["high"]],
         "against_dense": None if row["recipe"] == "dense" else against,
     }

@@ -128,7 +128,9 @@ def _report(job: SweepJob, keys: SweepKeys, store: Store, as_json: bool) -> None
     if not job.tasks:
         compress.print_artifacts(store, compress.artifact_keys(job, keys), as_json)
     else:
-        evaluate.print_scores(job, keys, store, tuple(recipe.text for recipe in job.parsed()), as_json)
+        evaluate.print_scores(
+            job, keys, store, tuple(recipe.text for recipe in job.parsed()), "json" if as_json else "table"
+        )
 
 
 def _answers(job: jobs.Job, as_json: bool) -> None:

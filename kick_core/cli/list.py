@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 
 from kick_core.cli import printing
+from kick_core.cli.formats import TABLE
 from kick_core.records import Card, RunCard
 from kick_core.store import Store, open_store, results, weight_artifacts
 from kick_core.units import bytes_text, count_text
@@ -20,7 +22,10 @@ def run(args: Namespace) -> int:
         documents = [card.to_json() | {"n": n} for card, n in runs]
         printing.document({"cache": str(store.root), "artifacts": artifacts, "runs": documents})
         return 0
-    print(f"{store.root}: {count_text(len(cards), 'artifact')}, {count_text(len(runs), 'run')}")
+    print(
+        f"{store.root}: {count_text(len(cards), 'artifact')}, {count_text(len(runs), 'run')}",
+        file=sys.stdout if args.format == TABLE else sys.stderr,
+    )
     printing.table(
         ("artifact", "model", "recipe", "bits/weight", "on disk", "dense copy"),
         (
@@ -28,10 +33,14 @@ def run(args: Namespace) -> int:
              f"{printing.bits(c, stored):.2f}", bytes_text(stored.get(c.key, 0)), bytes_text(c.dense_bytes))
             for c in cards
         ),
+        args.format,
     )  # fmt: skip
+    if args.format != TABLE:
+        print()
     printing.table(
-        ("run", "model", "recipe", "task", "n", "of"),
-        ((c.key[:16], c.model, _recipe(c), c.task, str(n), str(c.total)) for c, n in runs),
+        ("run", "model", "recipe", "task", "version", "n", "of"),
+        ((c.key[:16], c.model, _recipe(c), c.task, str(c.task_version), str(n), str(c.total)) for c, n in runs),
+        args.format,
     )
     return 0
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from kick_core.cli.formats import clean
+from kick_core.cli.formats import print_table as table
 from kick_core.records import Card, Progress
 from kick_core.units import duration_text
+
+__all__ = ["bar", "bits", "blank_as", "clean", "clean_text", "document", "lines", "table"]
 
 Result = TypeVar("Result")
 
@@ -74,27 +78,10 @@ def bits(card: Card, stored: Mapping[str, float]) -> float:
     return 8 * stored.get(card.key, 0) / card.weights if card.weights else 0.0
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """An aligned table on standard output; numbers to the right."""
-    lines = [list(header), *([clean(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for line in lines:
-        print("  ".join(_aligned(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _aligned(cell: str, width: int) -> str:
-    return cell.rjust(width) if cell[:1].isdigit() or cell[:1] in "-+" else cell.ljust(width)
-
-
 def lines(title: str, said: Sequence[str]) -> None:
     """Sentences under a title that stands beside the first."""
     for at, line in enumerate(said):
         print(f"{title if at == 0 else ' ' * len(title)} {clean(line)}")
-
-
-def clean(text: str) -> str:
-    """Names of files and models are untrusted: no control characters reach the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def clean_text(text: str) -> str:

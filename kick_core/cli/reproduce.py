@@ -78,7 +78,7 @@ def _beside(name: str, store: Store, sweeps: list[Swept]) -> tuple[pd.DataFrame,
     """The rows of an experiment, and what they say beyond single rows."""
     match name:
         case "table2":
-            return reproduced.printed(store, sweeps[0], paper.TABLE2), []
+            return reproduced.printed(store, sweeps[0], (*paper.TABLE2, *paper.TABLE2_ITS_PROMPT)), []
         case "table3":
             return reproduced.printed(store, sweeps[0], paper.TABLE3), []
         case "calibration-size":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from kick_core.errors import BadRequest
 from kick_core.spec import Calibration
 from kick_core.sweeps import experiments
-from kick_core.sweeps.request import PRESETS, SweepJob, data_for, preset
-from kick_core.tasks.data import questions
+from kick_core.sweeps.request import AUTO, PRESETS, SweepJob, data_for, preset
+from kick_core.tasks.data import questions, task_files
 
 
 def calibration(args: Namespace, default: Calibration) -> Calibration:
@@ -23,7 +24,8 @@ def calibration(args: Namespace, default: Calibration) -> Calibration:
 def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] = ()) -> SweepJob:
     """A sweep of these recipes on these tasks."""
     options = {"limit": args.limit, "protocol": args.protocol, "prompting": args.prompting} if tasks else {}
-    options |= {"data": data_for(args.model, tasks, args.data)} if tasks else {}
+    options |= {"data": data_for(args.model, tasks, data_name(args))} if tasks else {}
+    options |= _draws(args) if tasks else {}
     options |= {"fidelity": args.fidelity, "noise_floor": args.noise_floor} if tasks else {}
     options |= _hosts(args) if tasks else {}
     return SweepJob(
@@ -39,18 +41,42 @@ def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] 
 
 
 def task_names(args: Namespace) -> tuple[str, ...]:
-    """The tasks that are named; of a file of one's own questions the task that its columns make, where none is.
+    """The tasks that are named; the task of a task file, or that which the columns of a file of questions make.
 
     Raises:
-        BadRequest: a file of questions that cannot be asked.
+        BadRequest: a file that cannot be asked, or a task named beside it.
     """
-    if args.tasks or not questions.is_file(args.data):
+    data = data_name(args)
+    if task_files.is_file(data):
+        if args.tasks:
+            raise BadRequest(f"--task beside the task file {data}: it is a task of its own; leave one of them out")
+        return (task_files.read(data).task,)
+    if args.tasks or not questions.is_file(data):
         return tuple(dict.fromkeys(args.tasks))
-    return (questions.TASKS[questions.form_of(args.data)],)
+    return (questions.TASKS[questions.form_of(data)],)
+
+
+def data_name(args: Namespace) -> str:
+    """The data that the arguments name; a task file by its whole path, which runs remember."""
+    if getattr(args, "task_file", None) is None:  # `kick check` takes none
+        return str(args.data)
+    if args.data != AUTO:
+        raise BadRequest("--task-file names its data itself: leave --data out")
+    if not task_files.is_file(args.task_file):
+        raise BadRequest(f"the task file {args.task_file!r} must end in one of {', '.join(task_files.SUFFIXES)}")
+    return str(Path(args.task_file).expanduser().resolve())
+
+
+def _draws(args: Namespace) -> dict[str, Any]:
+    if args.shots is not None and args.shots < 0:
+        raise BadRequest(f"--shots {args.shots}: 0 or more worked examples can be shown")
+    return {"shots": args.shots, "fewshot_seed": args.fewshot_seed, "repeats": args.repeats}
 
 
 def preset_job(args: Namespace) -> SweepJob:
     """The sweep of `kick sweep`: a preset, changed by the other arguments, or recipes and tasks."""
+    if args.preset and args.task_file:
+        raise BadRequest("--preset names its tasks: give --recipe with --task-file")
     if not args.preset:
         if args.recipes and (names := task_names(args)):
             return sweep_job(args, tuple(dict.fromkeys(("dense", *args.recipes))), names)
@@ -65,6 +91,7 @@ def preset_job(args: Namespace) -> SweepJob:
         fidelity=args.fidelity,
         noise_floor=args.noise_floor,
         **_hosts(args),
+        **_draws(args),
     )
 
 

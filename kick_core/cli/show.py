@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import asdict
+from typing import Any
 
 from kick_core.cli import printing
+from kick_core.cli.formats import CSV, TABLE
 from kick_core.errors import BadRequest
 from kick_core.store import Store, judgments, open_store, results, weight_artifacts
 
@@ -14,6 +16,10 @@ def run(args: Namespace) -> int:
     """`kick show KEY`: one document in either form, it is for reading whole; a judging with all that was said."""
     store = open_store(args.cache)
     room, key = _matching(store, args.key)
+    if args.samples or args.ids or args.subject or args.limit or args.format != TABLE:
+        if room != "results":
+            raise BadRequest(f"{key} is no run: only runs have samples")
+        return _print_samples(store, key, args)
     if room == "weights":
         card = weight_artifacts.card(store, key)
         sizes = {"bits_per_weight": card.bits_per_weight, "sparsity": card.sparsity}
@@ -26,6 +32,34 @@ def run(args: Namespace) -> int:
     else:
         printing.document(results.run(store, key).to_json() | {"n": results.measured(store, key)})
     return 0
+
+
+def _print_samples(store: Store, key: str, args: Namespace) -> int:
+    """A run's samples, chosen by id or subject; texts are cut short in tables and whole in CSV and JSON."""
+    from kick_core import views
+
+    if args.limit is not None and args.limit < 1:
+        raise BadRequest(f"--limit {args.limit}: at least 1 sample is needed")
+    samples = views.samples(store, key, tuple(args.ids), args.subject)[: args.limit]
+    if args.json:
+        printing.document({"run": key, "samples": samples})
+        return 0
+    if args.format == TABLE and args.ids:
+        for sample in samples:
+            for name in ("id", "prompt", "gold", "answer", "score", "why"):
+                printing.lines(f"{name}:", str(sample[name]).split("\n"))
+            print()
+        return 0
+    width = None if args.format == CSV else 60
+    names = ("id", "subject", "question", "gold", "answer", "score", "why")
+    printing.table(names, ([_cell(sample[name], width) for name in names] for sample in samples), args.format)
+    return 0
+
+
+def _cell(value: Any, width: int | None) -> str:
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    line = text if width is None else " ".join(text.split())
+    return line if width is None or len(line) <= width else f"{line[: width - 1]}…"
 
 
 def pin(args: Namespace) -> int:

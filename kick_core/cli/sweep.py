@@ -35,7 +35,8 @@ def run(args: Namespace) -> int:
 
     store, job = open_store(args.cache), preset_job(args)
     keys = run_sweep(job, store, args.workers, partly=True)
-    print_scores(job, keys, store, tuple(recipe.text for recipe in job.parsed()), args.json)
+    recipes = tuple(recipe.text for recipe in job.parsed())
+    print_scores(job, keys, store, recipes, "json" if args.json else args.format)
     return skipped(keys)
 
 

@@ -63,16 +63,17 @@ def dialogue(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> It
         ]
 
 
-def _budget(way: PromptSpec, prompt: Sequence[int]) -> int:
-    """New tokens that an answer may have."""
-    return way.times_prompt * len(prompt) or way.new_tokens
+def _budget(ask: EvalSession, way: PromptSpec, prompt: Sequence[int]) -> int:
+    """New tokens that an answer may have; 0 or less where the context has no room for one."""
+    budget, room = way.times_prompt * len(prompt) or way.new_tokens, ask.context - len(prompt)
+    return min(budget, room) if way.fills_context or budget <= room else 0
 
 
 def _fitting(
     ask: EvalSession, way: PromptSpec, wanted: Sequence[Example], prompts: Sequence[list[int]]
 ) -> tuple[list[int], list[Output]]:
     """Which prompts leave room for an answer, and rejected outputs for those that do not."""
-    fit = [i for i, ids in enumerate(prompts) if ids and len(ids) + _budget(way, ids) <= ask.context]
+    fit = [i for i, ids in enumerate(prompts) if ids and _budget(ask, way, ids) > 0]
     kept = set(fit)
     return fit, [rejected(wanted[i], prompts[i]) for i in range(len(prompts)) if i not in kept]
 
@@ -84,7 +85,7 @@ def _continued(
     stops = engine.stopper(ask.tokenizer, way.stop)
     groups: dict[tuple[int, float], list[int]] = {}
     for i, (example, ids) in enumerate(zip(wanted, prompts, strict=True)):
-        groups.setdefault((_budget(way, ids), way.temperature(example)), []).append(i)
+        groups.setdefault((_budget(ask, way, ids), way.temperature(example)), []).append(i)
     for (budget, temperature), items in sorted(groups.items()):
         for batch in ask.engine.generate(
             [prompts[i] for i in items],
@@ -105,7 +106,10 @@ def _seed(example: Example, turn: int) -> int:
 
 
 def _text(ask: EvalSession, way: PromptSpec, found: Generated) -> str:
-    text: str = ask.tokenizer.decode(list(found.ids), skip_special_tokens=True).lstrip()
+    text: str = ask.tokenizer.decode(list(found.ids), skip_special_tokens=True)
+    if way.verbatim:
+        return text
+    text = text.lstrip()
     for stop in way.stop:
         text = text.partition(stop)[0]
     return text.rstrip()

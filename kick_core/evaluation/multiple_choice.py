@@ -89,7 +89,7 @@ class _Questions(NamedTuple):
 
 def _encoded(ask: EvalSession, way: PromptSpec, whole: Sequence[Example], span: range) -> _Questions:
     """A span as token ids; a sweep asks many models the same questions, so they are kept with the session."""
-    key = (id(whole), span, ask.room(way), way.shots, way.prompting)
+    key = (id(whole), span, ask.room(way), way.shots, way.fewshot_seed, way.prompting)
     if key not in ask.prepared:
         with timing.stage("tokenise", prompts=len(span)):
             asked = shown(ask, way, whole[span.start : span.stop])

@@ -18,9 +18,10 @@ from kick_core.tasks import PromptSpec
 
 
 def windows(ask: EvalSession, name: str, text: Example) -> tuple[Example, ...]:
-    """Cut a text into windows; what is left at its end is dropped.
+    """Cut a text into windows, in random order; what is left at its end is dropped.
 
-    One text is tokenised as a whole; several are each begun and ended with the model's own tokens.
+    In the text's order the first windows would be its first articles, which are no sample of it. One text is tokenised
+    as a whole; several are each begun and ended with the model's own tokens.
     """
     documents = text.prompt
     if len(documents) == 1:
@@ -32,10 +33,17 @@ def windows(ask: EvalSession, name: str, text: Example) -> tuple[Example, ...]:
         raise BadRequest(f"the text of {name} has {len(ids)} tokens, fewer than one window of {ask.window}")
     facts = {"text": text.meta.get("text", "pocket"), "sha256": sha256_text("\n\n".join(documents))}
     cut = [ids[i * ask.window : (i + 1) * ask.window] for i in range(count)]
-    return tuple(
+    made = [
         Example(f"window-{number:04d}", (str(ask.tokenizer.decode(part)),), meta={"ids": part, **facts})
         for number, part in enumerate(cut)
-    )
+    ]
+    random.Random("kick windows 1").shuffle(made)
+    return tuple(made)
+
+
+def place(window: Example) -> int:
+    """The place of a window in its text, from 0."""
+    return int(window.id.removeprefix("window-"))
 
 
 def pages(text: Example) -> tuple[Example, ...]:

@@ -7,6 +7,7 @@ model; what it took is recorded with every run and is part of its key, because a
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -79,8 +80,8 @@ def settle(requested: str, spec: PromptSpec, tokenizer: PreTrainedTokenizerBase)
         return Prompting("raw", reason="it was requested")
     if requested.startswith("shots:"):
         count = int(requested.removeprefix("shots:"))
-        if not 1 <= count <= most:
-            raise BadRequest(f"prompting {requested}: there are {most} worked examples, so 1 to {most} can be shown")
+        if not 0 <= count <= most:
+            raise BadRequest(f"prompting {requested}: there are {most} worked examples, so 0 to {most} can be shown")
         return Prompting("shots", count, "it was requested")
     if requested == "chat":
         if not tokenizer.chat_template:
@@ -123,7 +124,8 @@ def frame(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, shots: int | Non
     assert spec.elicitation is not None
     if spec.prompting == "chat":
         return _chat_frame(tokenizer, spec.elicitation)
-    return _shot_frame(spec.elicitation, shots_of(spec) if shots is None else shots)
+    most = shots_of(spec)
+    return _shot_frame(spec.elicitation, most, most if shots is None else shots, spec.fewshot_seed)
 
 
 @lru_cache(maxsize=64)
@@ -137,11 +139,23 @@ def _chat_frame(tokenizer: PreTrainedTokenizerBase, elicitation: Elicitation) ->
 
 
 @cache
-def _shot_frame(elicitation: Elicitation, shots: int) -> tuple[str, str]:
+def _shot_frame(elicitation: Elicitation, most: int, shots: int, seed: int | None) -> tuple[str, str]:
     form = elicitation.shot_format
-    worked = "".join(f"{form.format(question=q)} {a}\n\n" for q, a in elicitation.worked()[:shots])
+    shown = drawn(elicitation.worked(), most, seed)[:shots]
+    worked = "".join(f"{form.format(question=q)} {a}\n\n" for q, a in shown)
     head, _, tail = form.format(question=_MARK).partition(_MARK)
     return worked + head, tail
+
+
+Worked = TypeVar("Worked")
+
+
+def drawn(worked: Sequence[Worked], count: int, seed: int | None) -> Sequence[Worked]:
+    """So many worked examples: the first ones, or those that a seed draws, in its order.
+
+    All questions with the same worked examples get the same draw, so that they share a prefix.
+    """
+    return worked[:count] if seed is None else random.Random(f"kick few-shot {seed}").sample(worked, count)
 
 
 def shots_of(spec: PromptSpec) -> int:
@@ -172,7 +186,8 @@ def text(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, example: Example,
         return f"{before}{spec.elicitation.question(example)}{after}"
     if len(example.prompt) < 3:
         return "".join(example.prompt)
-    return "".join((*example.prompt[: 1 + shots], example.prompt[-1]))
+    head, *own, question = example.prompt
+    return "".join((head, *drawn(own, most_shots(spec, example), spec.fewshot_seed)[:shots], question))
 
 
 def most_shots(spec: PromptSpec, example: Example) -> int:

@@ -79,9 +79,14 @@ class EvalSession:
         base |= prompting.settings(self.tokenizer, way)
         if way.kind in ("generate", "dialogue"):
             length = f"{way.times_prompt} x prompt" if way.times_prompt else way.new_tokens
+            length = f"{length}, or what the context leaves" if way.fills_context else length
             base |= {"new_tokens": length, "stop": list(way.stop), "decoding": decoding(way)}
         if way.kind == "choose":
-            base |= {"room": self.room(way)} | ({} if way.shots is None else {"shots": way.shots})
+            base |= {"room": self.room(way)}
+        if way.shots is not None:
+            base |= {"shots": way.shots}
+        if way.fewshot_seed is not None:
+            base |= {"fewshot_seed": way.fewshot_seed}
         if way.kind == "perplexity":
             base |= {"window": self.context if way.unit == "word" else self.window, "variant": _VARIANTS[way.unit]}
         if way.faults:

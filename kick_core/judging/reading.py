@@ -108,16 +108,17 @@ def choice_as_published(text: str) -> Reading | None:
 
 
 def lines_as_published(text: str, count: int) -> Reading | None:
-    """LLM-KICK's reading: the first lines, cut at single spaces, must give exactly two pieces each.
+    """LLM-KICK's reading: the first line, cut at single spaces and commas, must give exactly two pieces.
 
-    Python's float takes the pieces: "nan" is a score, "8  7" and a math tuple are not.
+    For summaries the first two pieces of each of four lines count, cut at single spaces, whatever follows them: "8 7
+    (good)" and "8 7 6" are scores. Python's float takes the pieces: "nan" is a score, "8  7" and a math tuple are not.
 
     Args:
         text: The reply.
-        count: How many lines: four for summaries, else one, in which commas count as spaces.
+        count: How many lines: four for summaries, else one.
     """
     rows = text.split("\n")[:count]
-    pieces = [(line if count > 1 else line.replace(",", " ")).split(" ") for line in rows]
+    pieces = [line.split(" ")[:2] if count > 1 else line.replace(",", " ").split(" ") for line in rows]
     if any(len(pair) != 2 for pair in pieces) or len(pieces) != count:
         return None
     try:

@@ -46,6 +46,7 @@ class Output(JsonRecord):
         top: that token's log-probability.
         entropy: of the whole next-token distribution, in nats.
         shots_used: how many solved examples were shown before the question.
+        metrics: scores that another program gave; which, is in the run's settings.
     """
 
     example: str
@@ -60,6 +61,7 @@ class Output(JsonRecord):
     top: float | None = None
     entropy: float | None = None
     shots_used: int | None = None
+    metrics: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ The windows, their shapes and their order are the perplexity task's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.engine import GivenScores, WindowScores
 from kick_core.errors import BadRequest
 from kick_core.evaluation import EvalSession
+from kick_core.evaluation.perplexity import place
 from kick_core.provenance import now
 from kick_core.records import RunCard
 from kick_core.runs.measure import TaskData, requested, run_card
@@ -69,7 +70,9 @@ def measure(
         KickError: The disk has no space for dense's side.
     """
     reference, variant = (card(builder, one, session, loaded) for one in (DENSE, recipe))
-    windows = torch.tensor([example.meta["ids"] for example in requested(loaded, limit)])
+    examples = requested(loaded, limit)
+    windows = torch.tensor([example.meta["ids"] for example in examples])
+    places = [place(example) for example in examples]
     _read_dense(store, builder, reference, windows, session)
     done = fidelity_store.windows(fidelity_store.parts(store, variant.key))
     if done >= len(windows):
@@ -81,7 +84,8 @@ def measure(
         part = windows[start : start + size]
         dense = _dense(store, reference.key, start, len(part))
         scores = [at for _, at in engine.given_scores(session.model, part, dense.ids, rows=rows, plan=session.plan)]
-        fidelity_store.keep_part(store, variant.key, start, len(part), compare(dense, _joined(scores), start))
+        columns = compare(dense, _joined(scores), places[start : start + size])
+        fidelity_store.keep_part(store, variant.key, start, len(part), columns)
         yield len(part)
 
 
@@ -171,13 +175,13 @@ def _joined(parts: list[Side]) -> Side:
     return type(parts[0])(*(torch.cat(sides).contiguous() for sides in zip(*parts, strict=True)))
 
 
-def compare(dense: WindowScores, other: GivenScores, first: int = 0) -> dict[str, np.ndarray]:
+def compare(dense: WindowScores, other: GivenScores, places: Sequence[int] | None = None) -> dict[str, np.ndarray]:
     """Measures of closeness at every position, from dense's side and the variant's.
 
     Args:
         dense: Log-probabilities of dense's `TOP` tokens [windows, positions, TOP], and of all others together.
         other: The variant's log-probabilities of the same tokens, and of all others together.
-        first: The number of the first window.
+        places: The windows' places in their text; None: from 0 on.
 
     Returns:
         The columns of `store.fidelity.POSITION`, one row per position. Log-probabilities that are not finite (a broken
@@ -188,7 +192,7 @@ def compare(dense: WindowScores, other: GivenScores, first: int = 0) -> dict[str
     terms = torch.where(p == -torch.inf, 0.0, p.exp() * (p - q))  # 0 log 0 = 0; a vocabulary may have no rest
     kl = terms.sum(-1).clamp(min=0)
     overlap = torch.minimum(p.exp(), q.exp()).sum(-1)
-    number = torch.arange(first, first + len(p))[:, None].expand(p.shape[:2])
+    number = torch.tensor(range(len(p)) if places is None else places)[:, None].expand(p.shape[:2])
     columns = {
         "window": number.int(),
         "kl": kl.float(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from kick_core.records import Example, RunCard
 from kick_core.spec import DENSE, Recipe, parse
 from kick_core.store import Store, results
 from kick_core.tasks import POCKET, PromptSpec, Task
+from kick_core.tasks.data import task_files
 from kick_core.tasks.verdicts import score
 from kick_core.timing import stage
 
@@ -53,37 +54,92 @@ class TaskData:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What of a task is drawn.
+
+    Attributes:
+        shots: worked examples before each question; None: as many as the task shows.
+        fewshot_seed: draws which worked examples are shown; None: the first ones.
+        repeats: answers to each question of a sampled task, each with draws of its own.
+    """
+
+    shots: int | None = None
+    fewshot_seed: int | None = None
+    repeats: int = 1
+
+
 def task_data(
     task: Task,
     session: EvalSession,
     data: str = POCKET,
     protocol: str = "strict",
-    shots: int | None = None,
     prompting: str = "auto",
+    draws: Draws | None = None,
 ) -> TaskData:
     """Load a task's examples and name them by their content.
 
     Args:
         task: The task, on the kind of data that `data` names.
         session: The model that is to be evaluated.
-        data: `pocket`, `official`, or a folder or file of the user's own questions.
+        data: `pocket`, `official`, a folder or file of the user's own questions, or a task file.
         protocol: `strict` or `paper`.
-        shots: Keeps fewer worked examples of a raw few-shot prompt; None: all.
         prompting: `auto`, `raw`, `chat` or `shots:K`.
+        draws: how many worked examples and answers, and which.
+
+    Raises:
+        BadRequest: for draws that the task does not have.
     """
+    draws = draws or Draws()
+    if draws.shots is not None and prompting == "auto" and protocol == "strict" and task.strict.elicitation:
+        prompting = f"shots:{draws.shots}"
     spec = evaluation.prompt_spec(task, session, protocol, prompting)
     strict = evaluation.prompt_spec(task, session, "strict", prompting)
-    alike = spec.load is strict.load and session.settings(spec) == session.settings(strict)
     examples = evaluation.examples(task, session, data, protocol)
+    alike = session.settings(spec) == session.settings(strict) and (
+        spec.load is strict.load or examples == evaluation.examples(task, session, data, "strict")
+    )
+    examples = _repeated(task, spec, examples, draws.repeats)
     digest = hashlib.sha256()
     for example in examples:
         digest.update(canonical(example.to_json()).encode())
     key = keys.key("examples", {"task": task.name, "content": digest.hexdigest()})
-    if shots is not None and shots < max(len(example.prompt) - 2 for example in examples):
-        spec = replace(spec, shots=shots)
     facts = perplexity.facts(examples) if spec.kind == "perplexity" else {}
+    if task_files.is_file(data):
+        facts |= {task_files.SETTING: task_files.read(data).to_json()}
+    spec = _drawn(task, spec, examples, draws)
     reason = evaluation.prompt_form(task, session, protocol, prompting).reason
     return TaskData(task, spec, examples, key, data, "strict" if alike else protocol, facts, reason)
+
+
+def _drawn(task: Task, spec: PromptSpec, examples: Sequence[Example], draws: Draws) -> PromptSpec:
+    """How a task is put with other worked examples than its own."""
+    own = max(len(example.prompt) - 2 for example in examples) if spec.kind in ("choose", "generate") else 0
+    if spec.prompting == "raw":
+        if (draws.shots or 0) > max(own, 0):
+            there = f"shows {own} worked examples at most" if own > 0 else "has no worked examples to show"
+            raise BadRequest(f"{draws.shots} shots: {task.name} {there}")
+        if draws.shots is not None and draws.shots < own:
+            spec = replace(spec, shots=draws.shots)
+    elif spec.prompting == "chat":
+        own = 0
+    else:
+        own = 1
+    return replace(spec, fewshot_seed=draws.fewshot_seed) if own > 0 else spec
+
+
+def _repeated(task: Task, spec: PromptSpec, examples: tuple[Example, ...], repeats: int) -> tuple[Example, ...]:
+    """Every example so many times, all of them once before any again; answers to one question are a cluster."""
+    if repeats == 1:
+        return examples
+    if repeats < 1 or not any(spec.temperatures.values()):
+        reason = "at least 1 is needed" if repeats < 1 else f"{task.name} is answered greedily, always alike"
+        raise BadRequest(f"{repeats} repeats: {reason}")
+    return tuple(
+        replace(example, id=example.id if n == 1 else f"{example.id}~{n}", meta=example.meta | {"cluster": example.id})
+        for n in range(1, repeats + 1)
+        for example in examples
+    )
 
 
 def other_batching(session: EvalSession) -> EvalSession:

@@ -11,7 +11,13 @@ Needs numpy and scipy.special; scipy.stats and statsmodels are the references of
 """
 
 from kick_core.stats.bootstrap import blocks, bootstrap_difference, bootstrap_recovered
-from kick_core.stats.clusters import clustered_difference, clustered_p, clustered_ratio, clustered_score
+from kick_core.stats.clusters import (
+    clustered_difference,
+    clustered_error,
+    clustered_p,
+    clustered_ratio,
+    clustered_score,
+)
 from kick_core.stats.distributions import normal_quantile, student_p, student_quantile
 from kick_core.stats.floors import anything_to_lose, share_above_chance
 from kick_core.stats.gaps import Ratio, ratio_correlation, share_gap
@@ -58,6 +64,7 @@ __all__ = [
     "bootstrap_recovered",
     "changed",
     "clustered_difference",
+    "clustered_error",
     "clustered_p",
     "clustered_ratio",
     "clustered_score",

@@ -73,6 +73,20 @@ def clustered_score(values: ArrayLike, clusters: Clusters, confidence: float = C
     return Interval(value, max(low, 0.0), min(high, 1.0), n)
 
 
+def clustered_error(values: ArrayLike, clusters: Clusters) -> float:
+    """The standard error of a mean of scores in clusters (CR1; each its own cluster: sd / sqrt(n)).
+
+    Args:
+        values: Scores [n].
+        clusters: The cluster of each [n].
+
+    Returns:
+        The standard error; nan below two clusters. Intervals do not follow from it: see `clustered_score`.
+    """
+    sums, sizes = cluster_sums(clusters, np.asarray(values, dtype=float))
+    return standard_error(sums, sizes) if sizes.size > 1 else math.nan
+
+
 def clustered_difference(
     dense: ArrayLike, compressed: ArrayLike, clusters: Clusters, confidence: float = CONFIDENCE
 ) -> Interval:

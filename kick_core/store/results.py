@@ -54,6 +54,8 @@ _OUTPUT = pa.schema(
         ("shots_used", pa.int32()),
     ]
 )
+_IMPORTED = _OUTPUT.append(pa.field("metrics", pa.list_(pa.float64())))
+"""Outputs of another program, with its scores."""
 _EXAMPLE = pa.schema(
     [
         ("id", pa.string()),
@@ -288,7 +290,8 @@ class Recorder:
         rows = [self._get(example) for example in order]
         if missing := [example for example, row in zip(order, rows, strict=True) if row is None]:
             raise KickError(f"run {self.key}: {len(missing)} outputs are missing, first {missing[0]!r}")
-        data = parquet([row.to_json() for row in rows if row], _OUTPUT)
+        imported = any(row.metrics for row in rows if row)
+        data = parquet([row.to_json() for row in rows if row], _IMPORTED if imported else _OUTPUT)
         name = f"part-{self.sealed:05d}-{self.sealed + len(order):05d}-{checksum(data)}.parquet"
         replace_file(self.store.folder("results", self.key) / name, data)
 

@@ -53,7 +53,7 @@ def requests(name: str, base: SweepJob, store: Store, small: str | None = None) 
         case "recovery":
             return (_recovery(base),)
         case _ if name in NAMES:
-            grid = preset(name, base.model)
+            grid = preset(name, base.model, base.data)
             return (replace(base, recipes=grid.recipes, tasks=grid.tasks),)
     raise nearest(name, NAMES, "experiment")
 

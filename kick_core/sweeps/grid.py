@@ -218,9 +218,17 @@ def open_sweep(job: SweepJob, store: Store, *, plan_only: bool = False) -> Sweep
     backend = backends.backend_for(job.engine, job.device_map, job.max_memory, builder, session)
     if backend:
         session = replace(session, other=backend.engine)
+    draws = runs.Draws(job.shots, job.fewshot_seed, job.repeats)
     names = dict.fromkeys([*job.tasks, *([tasks.running_text()] if job.fidelity else [])])
     loaded = {
-        name: runs.task_data(tasks.get(name, job.data), session, job.data, job.protocol, job.shots, job.prompting)
+        name: runs.task_data(
+            tasks.get(name, job.data),
+            session,
+            job.data,
+            job.protocol,
+            job.prompting,
+            draws if name in job.tasks else None,
+        )
         for name in names
     }
     return Sweep(

@@ -37,6 +37,8 @@ class SweepJob:
         engine: `kick`, or `vllm` with its settings after commas.
         device_map: `auto` spreads the evaluated model over all devices, memory and disk.
         max_memory: What a device map may take, e.g. `0=20GiB,cpu=60GiB`.
+        fewshot_seed: Draws which worked examples are shown; None: the first ones.
+        repeats: Answers to each question of a sampled task.
         prompting: The form of a question: `auto`, `raw`, `chat` or `shots:K`; the paper's protocol is always raw.
     """
 
@@ -58,6 +60,8 @@ class SweepJob:
     device_map: str | None = None
     max_memory: str = ""
     prompting: str = "auto"
+    fewshot_seed: int | None = None
+    repeats: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The job as JSON values, with its tag."""
@@ -304,4 +308,4 @@ def preset(name: str, model: str, data: str = AUTO) -> SweepJob:
         shipped = [task for task in records if task.shipped and task.listed]
         limits = {task.name: _FACTS_WINDOWS for task in shipped if task.kind == "perplexity"}
         return replace(job, tasks=tuple(task.name for task in shipped), limits=limits)
-    return job
+    return replace(job, tasks=tuple(task for task in job.tasks if task in {record.name for record in records}))

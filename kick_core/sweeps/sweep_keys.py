@@ -25,6 +25,7 @@ from kick_core.spec import DENSE
 from kick_core.store import Store
 from kick_core.store.files import replace_file
 from kick_core.sweeps.request import SweepJob
+from kick_core.tasks.data import task_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -313,10 +314,11 @@ def _path(store: Store, job: SweepJob) -> Path:
         "device": device(job.device),
         "calibration": {**asdict(job.calibration), "file": _states(Path(job.calibration.source))},
         "data": job.data,
-        "files": _states(Path(job.data)),
+        "files": _states(Path(job.data))
+        + _states_of(task_files.files(job.data) if task_files.is_file(job.data) else ()),
         "protocol": job.protocol,
         "prompting": job.prompting,
-        "shots": job.shots,
+        "draws": [job.shots, job.fewshot_seed, job.repeats],
         "host": [job.engine, job.device_map, job.max_memory],
         "program": _program(),
     }

@@ -29,13 +29,14 @@ from kick_core.tasks.base import (
     judge,
     protocol_of,
 )
-from kick_core.tasks.registry import get, names, record, running_text
+from kick_core.tasks.registry import OWN, get, names, of_run, record, running_text
 
 __all__ = [
     "AS_PUBLISHED",
     "DESCRIPTIVE",
     "LEFT_OUT",
     "OFFICIAL",
+    "OWN",
     "POCKET",
     "PROTOCOLS",
     "UNJUDGED",
@@ -49,6 +50,7 @@ __all__ = [
     "get",
     "judge",
     "names",
+    "of_run",
     "protocol_of",
     "record",
     "running_text",

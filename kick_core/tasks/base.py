@@ -62,10 +62,13 @@ class PromptSpec:
         load: data name -> the examples in one fixed order.
         new_tokens: the most tokens of an answer.
         times_prompt: bounds an answer by this multiple of the prompt's tokens instead; 0: `new_tokens` counts.
+        fills_context: whether an answer gets what the context leaves where that is less; else its example is rejected.
+        verbatim: whether the white space around an answer is kept.
         stop: texts at which an answer ends.
         room: tokens that a few-shot prompt may have; shots are dropped one by one while it is longer. None: the
             model's context.
         shots: how many of the worked examples are shown; None: all there are.
+        fewshot_seed: draws which are shown, and in which order; None: the first ones.
         template: the prompt as it is, the tokenizer's own chat template (Vicuna's where it has none), or always
             Vicuna's.
         unit: what a perplexity counts: tokens of windows, or words of pages.
@@ -80,9 +83,12 @@ class PromptSpec:
     load: Callable[[str], tuple[Example, ...]]
     new_tokens: int = 0
     times_prompt: int = 0
+    fills_context: bool = False
+    verbatim: bool = False
     stop: tuple[str, ...] = ()
     room: int | None = None
     shots: int | None = None
+    fewshot_seed: int | None = None
     template: Template = "raw"
     unit: Literal["token", "word"] = "token"
     temperatures: Mapping[str, float] = field(default_factory=dict)
@@ -104,7 +110,7 @@ class Task:
         name: the file's name.
         title: the name that tables and charts show.
         about: what is asked and scored on this data, in one line.
-        version: raised whenever a scorer changes.
+        version: raised whenever a scorer or the order of the examples changes.
         measures: the task's role: `fluency` (running text), `knowledge` (the answer must come out of the weights),
             `in_context` (the answer is in the prompt) or `skill` (neither). Headline, claims and recovery tables
             take their tasks by it.

@@ -10,6 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from kick_core import stats
 from kick_core.records import Example, Output, Verdict
 from kick_core.tasks.base import AS_PUBLISHED, LEFT_OUT, UNJUDGED, Task
 from kick_core.tasks.option_scorers import chosen, letters_of, shares
@@ -43,6 +46,7 @@ def details(
         tables["letters"] = letters(shown, judged)
         tables["calibration"] = [calibration_error(by_id, judged)]
         tables["shots"] = shots(outputs)
+        tables["ties"] = ties([output.logprobs for output in judged])
     for name, group in task.groups.items():
         tables[f"by_{name}"] = by_group(shown, scores, group)
     if task.strict.unit == "word":
@@ -107,17 +111,20 @@ def by_group(examples: Iterable[Example], scores: Mapping[str, float], group: Ca
             groups.setdefault(name, []).append(scores[example.id])
     if not groups:
         return []
-    rows: Table = [
-        {"group": name, "n": len(values), "mean": sum(values) / len(values)} for name, values in sorted(groups.items())
-    ]
-    count = sum(map(len, groups.values()))
+    rows: Table = [_mean(name, values) for name, values in sorted(groups.items())]
     means = [row["mean"] for row in rows]
-    micro = sum(map(sum, groups.values())) / count
-    return [
-        *rows,
-        {"group": "micro", "n": count, "mean": micro},
-        {"group": "macro", "n": len(rows), "mean": sum(means) / len(means)},
-    ]
+    macro = {"group": "macro", "n": len(rows), "mean": sum(means) / len(means)}
+    micro = _mean("micro", [score for values in groups.values() for score in values])
+    return [*rows, micro, macro | dict.fromkeys(("stderr", "low", "high"))]
+
+
+def _mean(group: str, scores: Sequence[float]) -> Row:
+    """A group's mean with its standard error and 95 % interval, as of independent questions."""
+    mean = stats.score(scores)
+    error = stats.clustered_error(scores, np.arange(len(scores)))
+    bounds = {"stderr": error, "low": mean.low, "high": mean.high}
+    own = {name: value if math.isfinite(value) else None for name, value in bounds.items()}
+    return {"group": group, "n": mean.n, "mean": sum(scores) / len(scores), **own}
 
 
 def letters(examples: Sequence[Example], outputs: Sequence[Output]) -> Table:
@@ -166,6 +173,16 @@ def calibration_error(examples: Mapping[str, Example], outputs: Sequence[Output]
         "expected_calibration_error": _share(sum(gaps), count),
         "mean_confidence": _share(sum(confidences), count),
     }
+
+
+def ties(logprobs: Iterable[Sequence[float]]) -> Table:
+    """How many questions have no single likeliest option: in half precision log-probabilities are often equal.
+
+    The first of them counts as chosen, so ties look like flips and like a preference for A. None: no row.
+    """
+    scored = [values for values in logprobs if values]
+    count = sum(values.count(max(values)) > 1 for values in scored)
+    return [{"n": len(scored), "ties": count, "share": count / len(scored)}] if count else []
 
 
 def by_bytes(examples: Mapping[str, Example], outputs: Sequence[Output]) -> Row:

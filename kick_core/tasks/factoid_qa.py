@@ -85,9 +85,10 @@ def _strict(data: str) -> tuple[Example, ...]:
     return in_random_order("factoid_qa", _examples(_official(data, "eval"), FACTOID))
 
 
-def _paper(data: str) -> tuple[Example, ...]:
+def as_published(data: str, wording: str = FACTOID_AS_PUBLISHED) -> tuple[Example, ...]:
+    """The questions of the released code in one of its two wordings."""
     first = (row for _, row in zip(range(PAPER_COUNT), _official(data, "train"), strict=False))
-    return answered(_examples(first, FACTOID_AS_PUBLISHED))
+    return answered(_examples(first, wording))
 
 
 _SCORERS = {
@@ -102,7 +103,7 @@ TASK = Task(
     name="factoid_qa",
     title="Factoid QA",
     about="closed-book questions about facts; share of answers that contain the gold as whole words",
-    version=2,
+    version=3,
     licence="Apache-2.0",
     measures="knowledge",
     order=20,
@@ -120,14 +121,21 @@ OFFICIAL = replace(
     TASK,
     about="FreebaseQA, closed book; share of answers whose first sentence names a gold",
     licence="",
-    version=3,
+    version=4,
     scorers={"stated": stated, **_SCORERS},
     headline="stated",
     strict=PromptSpec("generate", _strict, new_tokens=32, stop=("\n",), elicitation=SHORT_ANSWER),
     paper=PromptSpec(
         "generate",
-        _paper,
+        as_published,
         times_prompt=2,
-        faults=("first 1,000 of the train split", "prompt ends in a space", "twice the prompt's tokens, no stop"),
+        fills_context=True,
+        verbatim=True,
+        faults=(
+            "first 1,000 of the train split",
+            "prompt ends in a space",
+            "twice the prompt's tokens, no stop",
+            "line breaks before an answer stay",
+        ),
     ),
 )

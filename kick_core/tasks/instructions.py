@@ -152,6 +152,7 @@ OFFICIAL = replace(
         "dialogue",
         _vicuna_80,
         new_tokens=1024,
+        fills_context=True,
         template="vicuna_v1.1",
         temperatures={"": 0.7},
         faults=("80 single-turn Vicuna questions instead of MT-Bench", "sampled once"),

@@ -3,8 +3,9 @@
 The answer is the option with the highest log-probability. The published code generates one token and
 compares its last character, which measures form as much as knowledge: magnitude pruning scores 5 % there,
 far below chance. One reading of the model gives both: greedy decoding's one token is the likeliest of all tokens,
-which is kept beside the options' log-probabilities. The protocols ask alike but for one limit: the published
-code drops shots while a prompt is longer than 2,048 tokens, strict while it is longer than the model's context.
+which is kept beside the options' log-probabilities. The protocols ask alike but for one limit (the published code
+drops shots while a prompt is longer than 2,048 tokens, strict while it is longer than the model's context) and ten
+cells (`kick_core.tasks.data.mmlu`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import mmlu
 from kick_core.tasks.data.pocket import meta, rows
 from kick_core.tasks.option_scorers import (
+    BY_WORDS,
     accuracy,
     free_choice,
     gold_probability,
@@ -54,7 +56,7 @@ TASK = Task(
     name="multiple_choice",
     title="Multiple choice",
     about="four options in four disciplines, scored by their log-probability; chance is 25 %",
-    version=1,
+    version=2,
     licence="Apache-2.0",
     measures="knowledge",
     order=30,
@@ -63,7 +65,7 @@ TASK = Task(
     in_paper=True,
     demo_examples=200,
     strict=PromptSpec("choose", _load),
-    scorers={"accuracy": accuracy, "gold_probability": gold_probability},
+    scorers=BY_WORDS,
     headline="accuracy",
 )
 
@@ -72,7 +74,7 @@ OFFICIAL = replace(
     about="MMLU, five shots, letters scored by their log-probability; chance is 25 %",
     licence="MIT",
     strict=PromptSpec("choose", mmlu.load),
-    paper=PromptSpec("choose", mmlu.load, room=2048),
+    paper=PromptSpec("choose", mmlu.as_published, room=2048),
     scorers={
         "accuracy": accuracy,
         "gold_probability": gold_probability,

@@ -9,7 +9,7 @@ from kick_core.records import Example
 from kick_core.tasks.base import PromptSpec, Task
 from kick_core.tasks.data import mmlu
 from kick_core.tasks.elicitation import OPTIONS
-from kick_core.tasks.option_scorers import accuracy, accuracy_per_byte, gold_probability
+from kick_core.tasks.option_scorers import BY_WORDS
 
 
 @cache
@@ -30,13 +30,13 @@ OFFICIAL = Task(
     name="multiple_choice_cloze",
     title="Multiple choice (words)",
     about="MMLU, options scored by their words' log-probability per byte; chance is 25 %",
-    version=1,
+    version=2,
     licence="MIT",
     measures="knowledge",
     order=35,
     colour="#5b2c6f",
     noun="knowledge of school subjects",
     strict=PromptSpec("choose", _load, elicitation=OPTIONS),
-    scorers={"accuracy_per_byte": accuracy_per_byte, "accuracy": accuracy, "gold_probability": gold_probability},
+    scorers=BY_WORDS,
     headline="accuracy_per_byte",
 )

@@ -7,13 +7,16 @@ log-probabilities, and the likeliest of *all* tokens (`Output.argmax`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from string import ascii_uppercase
 
 from kick_core.records import Example, Output
 from kick_core.tasks.base import Score
 from kick_core.tasks.wording import lettered
 
-GUESSED = frozenset(("accuracy", "accuracy_per_byte", "gold_probability"))
+GUESSED = frozenset(
+    ("accuracy", "accuracy_per_character", "accuracy_per_byte", "gold_probability", "acc", "acc_norm", "acc_bytes")
+)
 """Scorers for which a blind guess scores one over the number of options; for every other one it scores 0."""
 
 
@@ -48,14 +51,23 @@ def accuracy(example: Example, output: Output) -> Score:
     return Score(float(right), best, "right" if right else "wrong")
 
 
-def accuracy_per_byte(example: Example, output: Output) -> Score:
-    """1 when the gold option has the highest log-probability per byte of its words (lm-eval's acc_norm).
+def accuracy_per_character(example: Example, output: Output) -> Score:
+    """1 when the gold option has the highest log-probability per character of its words (lm-eval's acc_norm).
 
-    Long options are not unlikelier for being long; lengths are in UTF-8 bytes without the leading space, as there.
+    Long options are not unlikelier for being long; the leading space does not count, as there.
     """
+    return _normalised(example, output, len)
+
+
+def accuracy_per_byte(example: Example, output: Output) -> Score:
+    """1 when the gold option has the highest log-probability per UTF-8 byte of its words (lm-eval's acc_bytes)."""
+    return _normalised(example, output, lambda option: len(option.encode()))
+
+
+def _normalised(example: Example, output: Output, length: Callable[[str], int]) -> Score:
     if not _scored(output):
         return Score(None, "", "no answer")
-    lengths = [max(1, len(option.strip().encode())) for option in example.choices]
+    lengths = [max(1, length(option.strip())) for option in example.choices]
     values = [value / length for value, length in zip(output.logprobs, lengths, strict=True)]
     best = ascii_uppercase[max(range(len(values)), key=values.__getitem__)]
     return Score(float(best in example.answers), best, "right" if best in example.answers else "wrong")
@@ -100,5 +112,10 @@ def last_character_as_published(example: Example, output: Output) -> Score:
     return Score(float(right), output.argmax, reason)
 
 
-BY_WORDS = {"accuracy": accuracy, "accuracy_per_byte": accuracy_per_byte, "gold_probability": gold_probability}
+BY_WORDS = {
+    "accuracy": accuracy,
+    "accuracy_per_character": accuracy_per_character,
+    "accuracy_per_byte": accuracy_per_byte,
+    "gold_probability": gold_probability,
+}
 """How options are scored by the log-probability of their words."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 from kick_core.errors import BadRequest, nearest
+from kick_core.records import RunCard
 from kick_core.tasks.base import POCKET, Kind, Measures, Task
+from kick_core.tasks.data import lm_eval, task_files
 
 _PACKAGE = __package__ or "kick_core.tasks"
 
@@ -60,7 +63,7 @@ def get(name: str, data: str = POCKET) -> Task:
 
     Args:
         name: the task's name.
-        data: "pocket", or any other name for the benchmark's own.
+        data: "pocket", or any other name for the benchmark's own; of a task file the task that it defines.
 
     Raises:
         BadRequest: no task of this name (with the nearest known ones), or the task has no such data.
@@ -69,7 +72,25 @@ def get(name: str, data: str = POCKET) -> Task:
     if (task := records.get(data == POCKET)) is None:
         wanted, there = ("the pocket world", "the official data") if data == POCKET else ("official data", "pocket")
         raise BadRequest(f"task {name!r} cannot be asked on data {data!r}: it has no {wanted}, only {there}")
-    return task
+    if not task_files.is_file(data):
+        return task
+    definition = task_files.read(data)
+    if definition.task != name:
+        raise BadRequest(f"the task file {data} defines a task of its own: ask it with --task-file, without --task")
+    return task_files.filled_in(task, definition, data)
+
+
+def of_run(card: RunCard) -> Task:
+    """The task that a run was asked; of a task file, or imported, as the run's card says, for files may change.
+
+    Raises:
+        BadRequest: the task is not known (any more).
+    """
+    if (definition := task_files.from_settings(card.settings)) is not None:
+        return task_files.filled_in(record(card.task), definition, card.data)
+    if imported := card.settings.get(lm_eval.SETTING):
+        return lm_eval.filled_in(record(card.task), imported)
+    return get(card.task, card.data)
 
 
 def record(name: str) -> Task:
@@ -81,8 +102,15 @@ def record(name: str) -> Task:
     return next(iter(_of(name).values()))
 
 
+OWN = ("own_questions", "own_choice", "own_open")
+"""Tasks that users fill in; `own_choice/capitals` is one of them under the user's name."""
+
+
 def _of(name: str) -> dict[bool, Task]:
     records = _records()
+    base, slash, own = name.partition("/")
+    if slash and base in OWN:
+        return {pocket: replace(task, name=name, title=own) for pocket, task in records[base].items()}
     if name not in records:
         raise nearest(name, tuple(records), "task")
     return records[name]

@@ -43,7 +43,7 @@ def without_thoughts(text: str) -> str:
 def answer_of(output: Output) -> str:
     """The answer proper: the first line that is not empty, thoughts left out."""
     text = without_thoughts("\n".join(output.text))
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return next((line.strip() for line in text.split("\n") if line.strip()), "")
 
 
 _SENTENCE_END = re.compile(
@@ -131,11 +131,11 @@ def exact_match_as_published(example: Example, output: Output) -> Score:
     """As published: 1 when gold and answer contain each other either way, so an empty answer or one letter is right.
 
     The released code's TriviaQA "EM": `norm(gold) in norm(pred) or norm(pred) in norm(gold)` on the first line, over
-    the normalised aliases. `''`, `the`, `!!!` and `s` all score 1.
+    the normalised aliases alone, without the answers of people. `''`, `the`, `!!!` and `s` all score 1.
     """
-    answer = answer_of(output)
-    words = normalise(answer)
-    right = any(gold in words or words in gold for gold in map(normalise, example.answers))
+    answer = "\n".join(output.text).strip().split("\n")[0]
+    words, golds = normalise(answer), example.meta.get("normalized_aliases") or example.answers
+    right = any(gold in words or words in gold for gold in map(normalise, golds))
     return _judged(output, answer, float(right))
 
 

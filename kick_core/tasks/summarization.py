@@ -67,6 +67,7 @@ OFFICIAL = replace(
         "dialogue",
         stories.as_published,
         new_tokens=1024,
+        fills_context=True,
         template="vicuna_v1.1",
         temperatures={"": 0.7},
         faults=("the reference's @highlight lines stand in the prompt", "stories in two buckets", "sampled once"),

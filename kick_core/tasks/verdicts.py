@@ -15,13 +15,13 @@ def score(store: Store, key: str) -> list[Verdict]:
     """Derive the verdicts of a run from its sealed outputs, and keep them in place of older ones."""
     card = results.run(store, key)
     verdicts = _derived(store, card)
-    results.keep_verdicts(store, key, tasks.get(card.task, card.data).version, verdicts)
+    results.keep_verdicts(store, key, tasks.of_run(card).version, verdicts)
     return verdicts
 
 
 def _derived(store: Store, card: RunCard) -> list[Verdict]:
     """The verdicts of today's scorers on a run's sealed outputs."""
-    task = tasks.get(card.task, card.data)
+    task = tasks.of_run(card)
     by_id = {example.id: example for example in results.examples(store, card.examples)}
     return [
         verdict
@@ -40,7 +40,7 @@ def details(
     the caller has them already.
     """
     card = results.run(store, key)
-    task = tasks.get(card.task, card.data)
+    task = tasks.of_run(card)
     verdicts = results.verdicts(store, key, task.version) or _derived(store, card)
     outputs = results.outputs(store, key, ids=False)
     known = _known(store, closed) if closed else {}
@@ -52,6 +52,6 @@ def details(
 def _known(store: Store, key: str) -> dict[str, bool]:
     """Example -> whether a run's headline scorer found its answer right."""
     card = results.run(store, key)
-    task = tasks.get(card.task, card.data)
+    task = tasks.of_run(card)
     verdicts = results.verdicts(store, key, task.version) or _derived(store, card)
     return {v.example: v.score >= 1 for v in verdicts if v.scorer == task.headline and v.score is not None}

@@ -24,6 +24,8 @@ SUMMARY = (
 
 FACTOID_AS_PUBLISHED = FACTOID + " "
 """The released code ends this prompt in a space, which many tokenizers split off the answer's first word."""
+FACTOID_QUANTIZED_AS_PUBLISHED = FACTOID_AS_PUBLISHED.replace("\n", " ")
+"""The released script for quantized models has no line break there."""
 NEWS_AS_PUBLISHED = SUMMARY.replace("given story", "given news")
 """The released code calls the longer stories news."""
 

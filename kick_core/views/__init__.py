@@ -32,7 +32,7 @@ from kick_core.views.artifact_tables import (
 from kick_core.views.check import CheckedAnswer, TaskCheck, checks
 from kick_core.views.claims import Claim, Part, claims
 from kick_core.views.cost import START, seconds
-from kick_core.views.example_table import example_texts, exported
+from kick_core.views.example_table import example_texts, exported, samples
 from kick_core.views.examples import (
     FLIPS,
     REPEATED,
@@ -77,6 +77,7 @@ from kick_core.views.recovery import Answer as RecoveryAnswer
 from kick_core.views.recovery import answers as recovery_answers
 from kick_core.views.recovery import recovered
 from kick_core.views.run_details import context_partner, details
+from kick_core.views.run_warnings import warnings
 from kick_core.views.scores import (
     DENSE,
     NOT_MEASURED,
@@ -85,6 +86,7 @@ from kick_core.views.scores import (
     multiplicity,
     protocols,
     scores,
+    scores_of,
     verdicts_together,
 )
 from kick_core.views.sentences import shown
@@ -183,7 +185,9 @@ __all__ = [
     "report",
     "robustness",
     "said",
+    "samples",
     "scores",
+    "scores_of",
     "seconds",
     "shared_words",
     "shown",
@@ -204,6 +208,7 @@ __all__ = [
     "until_divergence",
     "verdicts_together",
     "versus",
+    "warnings",
     "weights",
     "widest_gap",
     "window_tokens",

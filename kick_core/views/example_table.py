@@ -6,9 +6,12 @@ Light for the table on a page (texts cut short), whole for files. All of it is u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 import pandas as pd
 
+from kick_core.errors import BadRequest, nearest
 from kick_core.records import Example
 from kick_core.store import Store
 from kick_core.views import load, recipe_labels
@@ -40,6 +43,61 @@ def example_texts(store: Store, run_key: str, other_key: str, width: int = WIDTH
         for name, example in examples.items() if name in after
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["id", "question", "gold", "before", "after"], dtype="str")
+
+
+def samples(store: Store, key: str, ids: Sequence[str] = (), subject: str | None = None) -> list[dict[str, Any]]:
+    """What one run was asked and answered, for printing.
+
+    Args:
+        store: the cache.
+        key: the run's.
+        ids: only these examples; empty: all.
+        subject: only examples of this subject, discipline, bucket or category.
+
+    Returns:
+        One record per example in the task's order: id, subject, prompt, question, gold, answer, score and why by the
+        headline scorer, and all scores.
+
+    Raises:
+        BadRequest: an id or a subject that the run does not have, with the nearest ones.
+    """
+    run = load.one(store, key)
+    examples = load.examples(store, run.card.examples)
+    texts, verdicts = answers(store, run, examples), load.verdicts(store, run)
+    scores = {name: dict(zip(one.ids, one.score, strict=True)) for name, one in verdicts.items()}
+    headline = verdicts.get(run.task.headline)
+    why = dict(zip(headline.ids, headline.why, strict=True)) if headline else {}
+    if missing := [name for name in ids if name not in texts]:
+        near = get_close_matches(missing[0], list(texts), n=5, cutoff=0.0)
+        raise BadRequest(f"run {key} has no example {missing[0][:60]!r}; the nearest are {', '.join(near)}")
+    groups = {
+        name: [str(examples[name].meta[kind]) for kind in GROUPS if kind in examples[name].meta] for name in texts
+    }
+    if subject is not None and not any(subject in own for own in groups.values()):
+        raise nearest(subject, sorted({group for own in groups.values() for group in own}), "subject")
+    return [
+        {
+            "id": name,
+            "subject": groups[name][0] if groups[name] else "",
+            "prompt": "".join(examples[name].prompt),
+            "question": question(examples[name]),
+            "gold": gold_words(examples[name]),
+            "answer": texts[name],
+            "score": _number(scores.get(run.task.headline, {}).get(name)),
+            "why": why.get(name, ""),
+            "scores": {scorer: _number(own.get(name)) for scorer, own in scores.items()},
+        }
+        for name in texts
+        if (not ids or name in ids) and (subject is None or subject in groups[name])
+    ]
+
+
+GROUPS = ("subject", "discipline", "bucket", "category")
+"""What examples are grouped by, in their facts."""
+
+
+def _number(score: float | None) -> float | None:
+    return None if score is None or score != score else float(score)
 
 
 def exported(store: Store, frame: pd.DataFrame, row: pd.Series, against: str) -> pd.DataFrame:

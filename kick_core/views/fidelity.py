@@ -102,6 +102,7 @@ def _about(card: RunCard, recipe: Recipe) -> dict[str, Any]:
 def _measured(store: Store, key: str) -> dict[str, Any]:
     table = kept.positions(store, key)
     window, kl, overlap, same = (table[name].to_numpy() for name in ("window", "kl", "overlap", "same"))
+    _, window = np.unique(window, return_inverse=True)  # in the order of the text, without those that were not asked
     whole = np.bincount(window, ~np.isfinite(kl)) == 0
     judged = whole[window]
     tokens = np.bincount(window)[whole]

@@ -115,22 +115,21 @@ def _asked(store: Store, key: str, changed: int) -> Asked:
 def one(store: Store, key: str) -> Asked:
     """One run. Raises KickError when it is not there."""
     card = results.run(store, key)
-    return Asked(card, parse(card.recipe), tasks.get(card.task, card.data))
+    return Asked(card, parse(card.recipe), tasks.of_run(card))
 
 
 def alike(run: Asked) -> tuple[str, ...]:
-    """What two runs must share for their answers to be compared."""
+    """What two runs must share for their answers to be compared. Today's scorers judge both, whatever the version."""
     card = run.card
     settings = json.dumps(card.settings, sort_keys=True)
     return (
-        card.fingerprint, card.task, str(card.task_version), card.protocol, card.examples, card.dtype,
-        settings,
+        card.fingerprint, card.task, card.protocol, card.examples, card.dtype, settings,
     )  # fmt: skip
 
 
 def is_result(run: Asked) -> bool:
-    """Whether a run measured a recipe as its task is asked: not the evaluator's own noise, not with fewer shots."""
-    return AGAIN not in run.card.settings and "shots" not in run.card.settings
+    """Whether a run measured a recipe as its task is asked: not the evaluator's own noise, not with other shots."""
+    return not run.card.settings.keys() & {AGAIN, "shots", "fewshot_seed"}
 
 
 def engine_of(run: Asked) -> str:
@@ -359,9 +358,13 @@ def _examples(store: Store, key: str, files: tuple[Path, ...]) -> dict[str, Exam
 
 
 def task_titles(among: Iterable[str] | None = None) -> dict[str, str]:
-    """Task name -> title, in reading order; all listed tasks, or those of `among` that this program knows."""
+    """Task name -> title, in reading order; all listed tasks, or those of `among` that this program knows.
+
+    Tasks of one's own come last, by name.
+    """
     wanted = set(tasks.names() if among is None else among)
-    return {name: tasks.record(name).title for name in tasks.names(unlisted=True) if name in wanted}
+    own = sorted(name for name in wanted if name.partition("/")[0] in tasks.OWN and "/" in name)
+    return {name: tasks.record(name).title for name in (*tasks.names(unlisted=True), *own) if name in wanted}
 
 
 def chance(store: Store, run: Asked) -> float:

@@ -70,6 +70,7 @@ def average(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: V
     value, low, high, n = stats.clustered_score(mine.score[judged], groups)
     row = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n, "unit": ""}
     row["clusters"] = int(np.unique(groups).size)
+    row["stderr"] = stats.clustered_error(mine.score[judged], groups)
     if base is None:
         row |= nothing()
     else:
@@ -156,7 +157,7 @@ def exponential(store: Store, run: Asked, mine: VerdictColumns, base: VerdictCol
     judged = judged[order]
     value, low, high, n = stats.perplexity((mine.score * lengths)[judged], lengths[judged], neighbours=neighbours)
     row: dict[str, Any] = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n}
-    row |= {"unit": "ratio", "clusters": n}
+    row |= {"unit": "ratio", "clusters": n, "stderr": math.nan}
     if base is None:
         return row | nothing()
     ids, at_base, at_mine = pair(base, mine)

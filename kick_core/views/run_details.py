@@ -19,6 +19,7 @@ _KEYS = {
     "letters": ["letter"],
     "calibration": [],
     "shots": ["shots"],
+    "ties": [],
     "bytes": [],
     "context": ["answer_in_context"],
 }

@@ -7,6 +7,7 @@ cannot be compared says so: nan in the numbers, "not measured" in the verdict.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -52,6 +53,7 @@ COLUMNS = {
     "clusters": "int",
     "unit": "str",
     "score": "float",
+    "stderr": "float",
     "low": "float",
     "high": "float",
     "paired": "int",
@@ -114,12 +116,24 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
     """
     among = [run for run in load.asked(store) if load.is_result(run)]
     names = load.model_names(among)
-    rows = [
-        row
+    wanted = [
+        run
         for run in among
         if model is None or model in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])
-        for row in _rows(store, run, load.dense_of(run, among), names[run.card.fingerprint])
     ]
+    return _frame(store, wanted, among, names)
+
+
+def scores_of(store: Store, runs: Collection[str]) -> pd.DataFrame:
+    """`scores` of these runs, also where other worked examples were shown than `scores` tells of."""
+    among = [run for run in load.asked(store) if load.AGAIN not in run.card.settings]
+    wanted = [run for run in among if run.key in runs or load.is_result(run)]
+    frame = _frame(store, wanted, among, load.model_names(among))
+    return frame[frame["run"].isin(runs)]
+
+
+def _frame(store: Store, wanted: Sequence[Asked], among: Sequence[Asked], names: Mapping[str, str]) -> pd.DataFrame:
+    rows = [row for run in wanted for row in _rows(store, run, load.dense_of(run, among), names[run.card.fingerprint])]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     frame["p_holm"], frame["together"], frame["compared"] = _families(frame)
     frame["words"] = pd.Series([sentences.sentence(row) for row in frame.to_dict("records")], dtype="str")

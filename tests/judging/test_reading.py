@@ -146,7 +146,9 @@ def test_the_published_readings_and_their_faults():
     (nan,) = published(GENERAL, "nan 7").first
     assert math.isnan(nan)
     assert published(SUMMARY, "8 7\n7 7\n9 9\n8 6\nx") == Reading((8, 7, 9, 8), (7, 7, 9, 6))
-    assert published(SUMMARY, "8 7\n7 7\n9 9") is None
+    assert published(SUMMARY, "8 7\n7 7\n9 9") is None and published(SUMMARY, "8\n7 7\n9 9\n8 6") is None
+    trailing = "8 7 (good)\n7 7 6\n9 9 \n8 6 9 9 9"
+    assert published(SUMMARY, trailing) == Reading((8, 7, 9, 8), (7, 7, 9, 6)) and read(SUMMARY, trailing, "") is None
     assert published(SINGLE, "like [[5]], so [[9]]") == Reading((5,))
     assert published(SINGLE, "as source [1] says: 9") == Reading((1,))
     assert published(SINGLE, "nothing") is None

@@ -44,15 +44,19 @@ def answered(ask, task, protocol, wanted):
 # --- MMLU against a naive loop -----------------------------------------------------------------------------
 
 
-def naive_mmlu(folder, subject, tokenizer, model, room):
-    """hendrycks' prompt, one question at a time: yields (gold, letters' log-probabilities, next token, shots)."""
+def naive_mmlu(folder, subject, tokenizer, model, room, none):
+    """hendrycks' prompt, one question at a time: yields (gold, letters' log-probabilities, next token, shots).
+
+    `none` is what the option "None" is printed as: pandas 2 reads a missing value.
+    """
 
     def rows(split):
         with open(folder / split / f"{subject}_{split}.csv", newline="", encoding="utf-8") as file:
             return list(csv.reader(file))
 
     def shown(row, answer):
-        text = row[0] + "".join(f"\n{letter}. {option}" for letter, option in zip("ABCD", row[1:5], strict=True))
+        options = [none if option == "None" else option for option in row[1:5]]
+        text = row[0] + "".join(f"\n{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
         return text + "\nAnswer:" + (f" {row[5]}\n\n" if answer else "")
 
     dev = rows("dev")
@@ -92,10 +96,10 @@ def compare_with_naive(folder, subjects, tokenizer, model, protocol, room, first
     examples = [e for e in task.asking(protocol).load(str(folder)) if e.id in names]
     found = answered(ask, task, protocol, examples)
     by_id = {example.id: example for example in examples}
-    count = Counter()
+    count, none = Counter(), "nan" if protocol == "paper" else "None"
     for subject in subjects:
         for number, (gold, logprobs, token, shots) in enumerate(
-            islice(naive_mmlu(folder / "mmlu", subject, tokenizer, model, room), first)
+            islice(naive_mmlu(folder / "mmlu", subject, tokenizer, model, room, none), first)
         ):
             name = f"{subject}-{number:04d}"
             output = found[name]
@@ -169,7 +173,7 @@ def key(builder, ask, name, data, protocol):
 
 
 def test_runs_are_shared_where_both_protocols_ask_alike(store, ask, opened, tmp_path):
-    official.mmlu(official.freebase(official.freebase(tmp_path, "eval", 3), "train", 3), {"anatomy": 3})
+    official.mmlu(official.freebase(official.freebase(tmp_path, "eval", 3), "train", 3), {"anatomy": 3}, option="two")
     builder = ArtifactBuilder(store, opened, Calibration("pocket", 4, 32))
     for name in tasks.names("pocket"):  # the pocket world is asked one way
         assert key(builder, ask, name, "pocket", "strict") == key(builder, ask, name, "pocket", "paper")
@@ -184,7 +188,11 @@ def test_runs_are_shared_where_both_protocols_ask_alike(store, ask, opened, tmp_
 def test_how_a_run_was_asked_is_recorded(ask):
     way = tasks.get("summarization", "official").paper
     settings = ask.settings(way)
-    assert settings["template"] == "vicuna_v1.1" and settings["bos"] == "<s>" and settings["new_tokens"] == 1024
+    assert (
+        settings["template"] == "vicuna_v1.1"
+        and settings["bos"] == "<s>"
+        and settings["new_tokens"] == "1024, or what the context leaves"
+    )
     assert settings["decoding"].startswith("sampled at temperature 0.7") and settings["as_published"]
     assert ask.settings(tasks.get("summarization").strict)["template"] == "tokenizer"
     assert ask.settings(tasks.get("factoid_qa").strict)["template"] == "raw"
@@ -201,6 +209,34 @@ def test_the_papers_budget_is_twice_the_prompt(ask, tmp_path):
     for output in answered(ask, task, "paper", task.paper.load(str(tmp_path))).values():
         assert output.stop != "limit" or output.tokens == 2 * output.prompt_tokens
         assert output.tokens <= 2 * output.prompt_tokens and len(output.ids[0]) == output.tokens
+
+
+def test_the_papers_summaries_end_where_the_context_does(ask):
+    """The released code writes on after a prompt that leaves less than 1,024 tokens; nothing is rejected for that."""
+    way = dataclasses.replace(tasks.get("summarization", "official").paper, new_tokens=400)
+    long = Example("long", ("word " * 200,), answers=("x",))
+    over = Example("over", ("word " * 600,), answers=("x",))
+    found = {o.example: o for batch in evaluation.outputs(ask, way, [long, over]) for o in batch}
+    prompt = found["long"].prompt_tokens
+    assert ask.context - prompt < 400 and found["over"].stop == "rejected"
+    assert found["long"].stop == "eos" or (found["long"].stop, found["long"].tokens) == ("limit", ask.context - prompt)
+
+
+def test_quantized_models_are_asked_in_the_words_of_their_own_script(ask, tmp_path):
+    official.freebase(tmp_path, "train", 3)
+    usual, quantized = (tasks.get(name, str(tmp_path)) for name in ("factoid_qa", "factoid_qa_quantized"))
+    one, other = (task.asking("paper").load(str(tmp_path)) for task in (usual, quantized))
+    assert one[0].prompt[0].endswith("New York?\nThe answer is ")
+    assert [e.prompt[0].replace("\n", " ") for e in one] == [e.prompt[0] for e in other]
+    assert [e.answers for e in one] == [e.answers for e in other]
+
+
+def test_what_pandas_takes_for_missing_is_printed_nan(tmp_path):
+    official.mmlu(tmp_path, {"anatomy": 2}, option="None")
+    task = tasks.get("multiple_choice", str(tmp_path))
+    strict, paper = (task.asking(protocol).load(str(tmp_path)) for protocol in tasks.PROTOCOLS)
+    assert [e.prompt[-1].replace("B. None", "B. nan") for e in strict] == [e.prompt[-1] for e in paper]
+    assert [e.prompt[:-1] for e in strict] == [e.prompt[:-1] for e in paper]
 
 
 def test_draws_depend_on_the_example_alone(ask):
@@ -293,6 +329,27 @@ def test_trivia_in_four_readings(said, exact, whole, inside, published):
     )
     names = ("exact_match", "contains", "substring", "exact_match_as_published")
     assert tuple(found[name].score for name in names) == (exact, whole, inside, published)
+
+
+def test_trivia_as_published_knows_no_answers_of_people_and_cuts_at_line_breaks_alone():
+    task = tasks.get("retrieval_qa_closed", "official")
+    example = Example("e", ("q",), answers=("mark twain", "sam clemens"), meta={"normalized_aliases": ["mark twain"]})
+    people = verdicts(task, example, Output("e", "h", ("Sam Clemens",), stop="eos"))
+    assert people["exact_match"].score == 1 and people["exact_match_as_published"].score == 0
+    for mark in ("\r", "\x0b", "\x85", "\u2028"):
+        found = verdicts(task, example, Output("e", "h", (f"Mark Twain{mark}Ohio",), stop="eos"))
+        assert found["exact_match"].score == 0 and found["exact_match_as_published"].score == 1
+    assert verdicts(task, example, Output("e", "h", ("Mark Twain\nOhio",), stop="eos"))["exact_match"].score == 1
+
+
+def test_freebase_as_published_sees_line_breaks(ask, tmp_path):
+    official.freebase(tmp_path, "train", 1)
+    task = tasks.get("factoid_qa", str(tmp_path))
+    example = dataclasses.replace(task.paper.load(str(tmp_path))[0], meta={"first_answer": ["is France"]})
+    assert task.paper.verbatim and not task.strict.verbatim
+    for text, score in (("France", 1), ("\nFrance", 0)):
+        found = verdicts(task, example, Output("e", "h", (text,), stop="limit"))
+        assert found["substring_as_published"].score == score
 
 
 def test_freebase_as_published_finds_the_answer_in_the_question():
@@ -472,7 +529,7 @@ def test_scores_are_derived_again_without_a_model(store, ask, opened, tmp_path):
 def test_the_command_line_in_both_protocols(tmp_path, tiny_folder, capsys):
     from kick_core.cli import main
 
-    official.mmlu(official.freebase(official.freebase(tmp_path, "eval", 3), "train", 3), {"anatomy": 3})
+    official.mmlu(official.freebase(official.freebase(tmp_path, "eval", 3), "train", 3), {"anatomy": 3}, option="two")
 
     def kick(*words):
         common = ["evaluate", tiny_folder, "dense", "--data", tmp_path, "--cache", tmp_path / "cache", "--json"]
@@ -499,3 +556,18 @@ def test_python_asks_official_data_too(opened, tmp_path):
     )
     assert len(found) == 2 and all(len(output.logprobs) == 4 for output in found)
     assert open_session(opened.model, opened.tokenizer).room(tasks.get("multiple_choice", "official").paper) == 512
+
+
+# --- what is drawn ------------------------------------------------------------------------------------------
+
+
+def test_repeats_are_draws_of_their_own_in_one_cluster(ask, tmp_path):
+    rows = [{"question_id": n, "turns": ["Say something.", "Go on."], "category": "writing"} for n in (1, 2)]
+    (tmp_path / "question.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = tasks.get("instructions", str(tmp_path))
+    once, twice = (runs.task_data(task, ask, str(tmp_path), draws=runs.Draws(repeats=n)) for n in (1, 2))
+    assert [e.id for e in twice.examples] == [*(e.id for e in once.examples), *(f"{e.id}~2" for e in once.examples)]
+    assert [e.meta["cluster"] for e in twice.examples] == [e.id for e in once.examples] * 2
+    way = dataclasses.replace(twice.spec, new_tokens=8)
+    found = {o.example: o.ids for batch in evaluation.outputs(ask, way, twice.examples) for o in batch}
+    assert len(set(found.values())) == 4

@@ -63,7 +63,9 @@ def test_tokens_of_a_window_sum_to_its_perplexity(swept: Store) -> None:
             assert sum(getattr(token, side) for token in window) == pytest.approx(total, rel=1e-5)
         assert examples[name].prompt[0].endswith("".join(token.text for token in window))
     table = views.surprise_by_kind(swept, run, dense)
-    assert table["n"].sum() == 6 * 511 and table["carried"].sum() == pytest.approx(1)
+    grown = sum(token.growth for window in tokens.values() for token in window)
+    assert table["n"].sum() == 6 * 511
+    assert table["carried"].sum() == pytest.approx(1) if grown > 0 else table["carried"].isna().all()
     names = [token for window in tokens.values() for token in window if token.kind == "names"]
     row = table.set_index("kind").loc["names"]
     assert row["growth"] == pytest.approx(np.mean([token.growth for token in names]), rel=1e-6)
@@ -100,7 +102,7 @@ def test_dense_texts_are_the_stored_readings(swept: Store) -> None:
 def test_a_window_that_is_not_finite_is_not_judged(swept: Store, store: Store) -> None:
     card = next(c for c in kept.cards(swept) if c.recipe == "magnitude@0.3" and kept.parts(swept, c.key))
     columns = kept.positions(swept, card.key).to_pandas()
-    columns.loc[columns["window"] == 2, "kl"] = np.nan
+    columns.loc[columns["window"] == columns["window"].iloc[-1], "kl"] = np.nan
     kept.keep_card(store, card)
     kept.keep_part(store, card.key, 0, 6, {name: columns[name].to_numpy() for name in columns})
     (row,) = views.fidelity(store).to_dict("records")

@@ -148,6 +148,12 @@ def in_random_order(name: str, examples: Iterable[Example], *, need_answers: boo
     return answered(ordered) if need_answers else tuple(ordered)
 
 
+def random_sample(name: str, examples: Sequence[Example], count: int) -> list[Example]:
+    """At most `count` of the examples, drawn by the name alone, whatever their order."""
+    ordered = sorted(examples, key=lambda example: example.id)
+    return random.Random(f"kick {name}").sample(ordered, min(count, len(ordered)))
+
+
 def answered(examples: Iterable[Example]) -> tuple[Example, ...]:
     """The examples, none of them without an answer. Raises BadRequest that names the first without."""
     checked = tuple(examples)

@@ -2,13 +2,14 @@
 
 Prompt as in hendrycks/test and LLM-KICK, byte for byte: *two* spaces after "about" (the subject is formatted
 with a leading one), shots that end in " X\\n\\n". Both protocols ask all questions, so they share one order; the
-published code goes by subject. That code reads the CSVs with pandas' defaults, where depending on the version an
-option "None" becomes a missing value; here every cell stays the word that it is.
+published code goes by subject. That code reads the CSVs with pandas' defaults, which since pandas 2.0 make the option
+"None" of ten questions a missing value that is printed as "nan"; strict leaves every cell the word that it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from kick_core.errors import BadRequest
 from kick_core.records import Example
@@ -55,6 +56,29 @@ Question = tuple[str, ...]
 def load(data: str) -> tuple[Example, ...]:
     """All test questions, each with its subject's five shots, in one random order."""
     return in_random_order("mmlu", _examples(data))
+
+
+_MISSING = frozenset(
+    (
+        "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+        "NULL", "NaN", "None", "n/a", "nan", "null",
+    )
+)  # fmt: skip
+"""What pandas 2 reads as a missing value (`pandas.read_csv`, `na_values`)."""
+
+
+def as_published(data: str) -> tuple[Example, ...]:
+    """The same with options that pandas 2 takes for missing printed as "nan"."""
+    return tuple(map(_with_missing, load(data)))
+
+
+def _with_missing(example: Example) -> Example:
+    options = example.meta["options"]
+    if _MISSING.isdisjoint(options):
+        return example
+    options = ["nan" if option in _MISSING else option for option in options]
+    prompt = (*example.prompt[:-1], choice(example.meta["question"], options))
+    return replace(example, prompt=prompt, meta=example.meta | {"options": options})
 
 
 def _examples(data: str) -> Iterator[Example]:

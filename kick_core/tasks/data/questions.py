@@ -130,7 +130,7 @@ def parse(path: str, data: bytes) -> tuple[Example, ...]:
         text = data.decode("utf-8-sig")  # Excel begins its files with a byte-order mark
     except UnicodeDecodeError as error:
         raise KickError(f"{path} cannot be read as UTF-8 text ({error})") from error
-    rows = _csv(path, text) if path.endswith(".csv") else _jsonl(path, text)
+    rows = csv_rows(path, text) if path.endswith(".csv") else jsonl_rows(path, text)
     examples, lines = [], dict[str, int]()
     kinds: dict[tuple[bool, bool], int] = {}
     for line, row in rows:
@@ -150,7 +150,8 @@ def parse(path: str, data: bytes) -> tuple[Example, ...]:
     return tuple(examples)
 
 
-def _csv(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def csv_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(line, column -> cell) of a CSV file with a header; empty cells are left out. Raises BadRequest with the line."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if not reader.fieldnames:
         raise BadRequest(f"{path} is empty: its first line names the columns, e.g. question,answer")
@@ -163,7 +164,8 @@ def _csv(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise BadRequest(f"{path}, line {reader.line_num} is no CSV ({error})") from error
 
 
-def _jsonl(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def jsonl_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(line, field -> value) of a JSONL file; nulls are left out. Raises BadRequest with the line."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue

@@ -84,7 +84,10 @@ def _open(data: str) -> Iterator[Example]:
 
 def _example(name: str, prompt: str, question: str, answer: Row) -> Example:
     golds = tuple(dict.fromkeys((*answer["normalized"], *answer["human"])))
-    return Example(name, (prompt,), answers=golds, meta={"question": question, "answer": answer["value"]})
+    meta = {"question": question, "answer": answer["value"]}
+    if answer["human"]:  # the released code does not know them
+        meta["normalized_aliases"] = list(answer["normalized"])
+    return Example(name, (prompt,), answers=golds, meta=meta)
 
 
 def _first(examples: Iterable[Example]) -> Iterator[Example]:

@@ -1,0 +1,166 @@
+"""`kick import-lm-eval DENSE COMPRESSED...`: samples that lm-evaluation-harness logged become runs of the cache."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from kick_core import keys, methods, tasks, views
+from kick_core.cli import evaluate
+from kick_core.errors import BadRequest
+from kick_core.provenance import now
+from kick_core.records import RunCard
+from kick_core.spec import parse
+from kick_core.store import Store, open_store, results
+from kick_core.tasks.data import lm_eval
+from kick_core.tasks.data.lm_eval import Samples
+from kick_core.tasks.verdicts import score
+
+_RECIPE = re.compile(r"([a-z][a-z0-9_]*)[@_-](0\.\d+|\d+:\d+|\d+bit)")
+"""A recipe in the name of a folder or a file: wanda@0.5, wanda-0.5, gptq_4bit."""
+
+
+def run(args: Namespace) -> int:
+    """Import the samples of dense and of compressed models, and print how they compare."""
+    store = open_store(args.cache)
+    recipes = _recipes(args.compressed, args.recipes)
+    dense = _read(Path(args.dense))
+    model = args.model_name or _named(Path(args.dense))
+    read = [("dense", samples) for samples in dense.values()]
+    for path, recipe in zip(args.compressed, recipes, strict=True):
+        own = _read(Path(path))
+        if not (shared := [task for task in dense if task in own]):
+            raise BadRequest(f"{path} holds {_listed(own)}, and {args.dense} {_listed(dense)}: no task is in both")
+        read += [(recipe, _same_questions(path, dense[task], own[task])) for task in shared]
+        for task in own.keys() - dense.keys():
+            print(f"kick: {task} of {path} is left out: dense was not asked it", file=sys.stderr)
+    frame = views.scores_of(store, [_keep(store, model, recipe, samples) for recipe, samples in read])
+    evaluate.print_imported(frame, store, "json" if args.json else args.format)
+    return 0
+
+
+def _recipes(paths: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The recipe of every compressed file: as given, or read out of its name."""
+    if given and len(given) != len(paths):
+        raise BadRequest(
+            f"{len(given)} --recipe for {len(paths)} compressed samples: give one for each, in their order"
+        )
+    found = []
+    for at, path in enumerate(paths):
+        match = None if given else _RECIPE.search(str(Path(path).resolve()).lower().rpartition("samples_")[0] or path)
+        if not given and (match is None or match[1] not in methods.names()):
+            raise BadRequest(f"what was done to the model of {path}? Say it: --recipe wanda@0.5, one for each file")
+        recipe = parse(given[at] if given else f"{match[1]}@{match[2]}")  # type: ignore[index]
+        methods.resolve(recipe)
+        if recipe.target is None:
+            raise BadRequest(f"--recipe {recipe.text}: dense stands first; then come compressed models")
+        found.append(recipe.text)
+    return found
+
+
+def _named(dense: Path) -> str:
+    """The model's name: the folder that the harness made for it, or the file's own."""
+    folder = dense if dense.is_dir() else dense.parent
+    return folder.resolve().name.rpartition("__")[2] or dense.stem
+
+
+def _read(path: Path) -> dict[str, Samples]:
+    """Task -> samples of a file, or of all files of a folder, the newest of each task; subtasks are merged."""
+    if not path.is_dir():
+        samples = lm_eval.read(path)
+        return {samples.task: samples}
+    newest = {
+        lm_eval.task_name(file): file for file in sorted(path.rglob("samples_*.jsonl"), key=lambda file: file.stem)
+    }
+    if not newest:
+        raise BadRequest(f"{path} holds no samples_*.jsonl: run lm_eval with --log_samples --output_path {path}")
+    every = []
+    for task, file in newest.items():
+        try:
+            every.append(lm_eval.read(file, task))
+        except BadRequest as error:
+            print(f"kick: left out: {error}", file=sys.stderr)
+    found: dict[str, Samples] = {}
+    for (prefix, *_), group in groupby(sorted(every, key=_family), key=_family):
+        parts = list(group)
+        one = parts[0] if len(parts) == 1 else lm_eval.merged(parts, prefix)
+        found[one.task] = one
+    if not found:
+        raise BadRequest(f"{path} holds no task with options or written answers")
+    return found
+
+
+def _family(samples: Samples) -> tuple[str, ...]:
+    """What subtasks of one benchmark share: the beginning of their names, the kind and the metrics."""
+    return samples.task.partition("_")[0], samples.kind, *samples.metrics
+
+
+def _listed(found: Mapping[str, Samples]) -> str:
+    return ", ".join(sorted(found)[:6]) + (" …" if len(found) > 6 else "")
+
+
+def _same_questions(path: str, dense: Samples, own: Samples) -> Samples:
+    """A compressed model's answers to the questions that dense was asked too, in dense's order."""
+    if own.kind != dense.kind or own.metrics != dense.metrics:
+        raise BadRequest(
+            f"{path}, {own.task}: scored by {', '.join(own.metrics)}, dense by {', '.join(dense.metrics)}: the same "
+            f"version of the task is needed"
+        )
+    answers = {output.example: output for output in own.outputs}
+    kept = [output for output in dense.outputs if output.example in answers]
+    if other := [output.example for output in kept if answers[output.example].prompt_hash != output.prompt_hash]:
+        raise BadRequest(
+            f"{path}, {own.task}: {len(other)} of {len(kept)} prompts are not those of dense ({other[0]}, …): the same "
+            f"shots, templates and versions are needed"
+        )
+    if not kept:
+        raise BadRequest(f"{path}, {own.task}: no question is one that dense was asked")
+    return Samples(dense.task, dense.kind, dense.metrics, dense.examples, tuple(answers[o.example] for o in kept))
+
+
+def _keep(store: Store, model: str, recipe: str, samples: Samples) -> str:
+    """Keep one model's answers to one task as a run; the same samples are the same run."""
+    settings: dict[str, Any] = {
+        "kind": samples.kind,
+        "engine": {"name": "lm_eval", "version": "samples"},
+        lm_eval.SETTING: {"task": samples.task, "kind": samples.kind, "metrics": list(samples.metrics)},
+    }
+    fingerprint = keys.sha256_text(f"lm_eval {model}")
+    content, answers = (
+        keys.sha256_text(json.dumps([record.to_json() for record in records], sort_keys=True))
+        for records in (samples.examples, samples.outputs)
+    )
+    weights = keys.key("weights", {"imported": fingerprint, "recipe": recipe})
+    identity = {"settings": settings, "weights": weights, "examples": content, "answers": answers}
+    card = RunCard(
+        key=keys.key("run", identity),
+        model=model,
+        fingerprint=fingerprint,
+        recipe=recipe,
+        weights=weights,
+        task=samples.own_task,
+        task_version=1,
+        protocol="strict",
+        data=tasks.OFFICIAL,
+        examples=keys.key("examples", {"task": samples.own_task, "content": content}),
+        total=len(samples.examples),
+        settings=settings,
+        plan="lm-evaluation-harness",
+        dtype="",
+        device="",
+        created=now(),
+        versions={},
+    )
+    results.keep_examples(store, card.examples, samples.examples)
+    with results.recorder(store, card) as recorder:
+        if not recorder.sealed:
+            recorder.record(samples.outputs)
+            recorder.seal([output.example for output in samples.outputs])
+    score(store, card.key)
+    return card.key
