@@ -161,7 +161,7 @@ def _form(run: Asked, columns: VerdictColumns) -> str:
     if count < _SAME * judged.size and formless < _SAME * judged.size:
         return ""
     equal = f"{count} of {judged.size} answers are {most!r}"
-    other = "form (multiple_choice_cloze)" if run.task.name == "multiple_choice" else "--prompting"
+    other = "task, of options by their words," if "letter_given" in run.task.scorers else "--prompting"
     return f"; {equal if count > formless else 'its answers are loops or empty'}: another {other} may suit it"
 
 

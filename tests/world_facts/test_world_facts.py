@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kick_core import world_facts
+from kick_core.tasks.data import facts
 from kick_core.world_facts import Fact
 
 ROOT = Path(__file__).parents[2]
@@ -131,3 +132,12 @@ def test_the_build_script_writes_the_committed_bytes(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         path.name: path.read_bytes() for path in data.iterdir()
     }
+
+
+def test_letters_and_words_ask_the_same_and_no_shot_is_asked() -> None:
+    words = {example.id: example for example in facts.choice("official")}
+    shown = {fact.question for fact in world_facts.worked_examples()}
+    for example in facts.letters("official")[:200]:
+        assert example.answers == words[example.id].answers and example.choices == (" A", " B", " C", " D")
+        assert len(example.prompt) == 7 and example.prompt[-1].endswith(f"D. {example.meta['options'][3]}\nAnswer:")
+        assert {shot.splitlines()[0] for shot in example.prompt[1:-1]} <= shown

@@ -1,14 +1,17 @@
-"""The world facts as examples: closed book, with options, and with the passage that holds the answer."""
+"""The world facts as examples: closed book, with options (by words or letters), and with a passage that answers."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from kick_core import world_facts
 from kick_core.records import Example
 from kick_core.tasks.data.hub import in_random_order
+from kick_core.tasks.wording import LETTERS
+from kick_core.tasks.wording import choice as choice_in_words
 from kick_core.world_facts import Fact
 
 _PROMPT = "Question: {question}\nAnswer:"
@@ -26,7 +29,7 @@ def _meta(fact: Fact) -> dict[str, Any]:
 
 
 def _examples(form: str) -> tuple[Example, ...]:
-    build = {"closed": _closed, "choice": _choice, "passage": _with_passage}[form]
+    build = {"closed": _closed, "choice": _choice, "passage": _with_passage, "letters": _lettered}[form]
     return in_random_order("world facts", map(build, world_facts.rows()))  # one order, so that forms can be paired
 
 
@@ -51,6 +54,28 @@ def _choice(fact: Fact) -> Example:
         answers=("ABCD"[options.index(fact.answer)],),
         meta=_meta(fact) | {"options": options},
     )
+
+
+_SHOTS = 5
+
+
+def _lettered(fact: Fact) -> Example:
+    """The same options with letters, after worked examples of that form; the model answers with a letter."""
+    example = _choice(fact)
+    shots = (_choice(shown) for shown in world_facts.worked_examples()[:: len(world_facts.worked_examples()) // _SHOTS])
+    parts = [f"{_with_letters(shot)} {shot.answers[0]}\n\n" for shot in shots][:_SHOTS]
+    prompt = ("The following are multiple choice questions (with answers).\n\n", *parts, _with_letters(example))
+    return replace(example, prompt=prompt, choices=tuple(f" {letter}" for letter in LETTERS))
+
+
+def _with_letters(example: Example) -> str:
+    return choice_in_words(str(example.meta["question"]), example.meta["options"])
+
+
+@cache
+def letters(data: str) -> tuple[Example, ...]:
+    """Every fact with four lettered options."""
+    return _examples("letters")
 
 
 @cache
