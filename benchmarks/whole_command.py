@@ -14,7 +14,10 @@ import argparse
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -45,6 +48,7 @@ class Bench:
         length: Tokens of a window.
         device: As for `kick --device`.
         rates: Of this machine, for floors.
+        peer: The Python that has llm-compressor.
         figures: What goes into the JSON file.
     """
 
@@ -55,6 +59,7 @@ class Bench:
     length: int
     device: str
     rates: MachineRates
+    peer: str = sys.executable
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -133,18 +138,39 @@ def compress(bench: Bench, recipes: tuple[str, ...], propagate: str = "compresse
     return facts
 
 
+def peer(bench: Bench, method: str) -> dict[str, Any]:
+    """llm-compressor's whole program on the same folder and tokens, where it is installed."""
+    out = bench.cache()
+    words = [str(HERE / "_peer_compress.py"), str(bench.model), method, str(bench.windows), str(bench.length), str(out)]
+    began = time.perf_counter()
+    done = subprocess.run([bench.peer, *words], capture_output=True, text=True)
+    seconds = time.perf_counter() - began
+    shutil.rmtree(out)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        bench.tell([f"llm-compressor {method}: not run ({reason})"])
+        return {"skipped": reason}
+    stages = json.loads(done.stdout.strip().splitlines()[-1])
+    block = stages["oneshot"] / bench.shape.layers
+    bench.tell([f"llm-compressor {method}: {seconds:.1f} s, {block:.3f} s a block of oneshot"])
+    return {"seconds": seconds, "stages": stages, "seconds_a_block": block}
+
+
 COMPRESS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "wanda": lambda bench: compress(bench, ("wanda@0.5",)),
     "solvers": lambda bench: compress(bench, ("sparsegpt@0.5", "gptq@4bit")),
     "one pass": lambda bench: compress(bench, ONE_PASS, "dense"),
     "three": lambda bench: compress(bench, ("wanda@0.5", "sparsegpt@0.5", "gptq@4bit")),
+    "peer wanda": lambda bench: peer(bench, "wanda"),
+    "peer sparsegpt": lambda bench: peer(bench, "sparsegpt"),
+    "peer gptq": lambda bench: peer(bench, "gptq"),
 }
 
 
 # --- all of it ---------------------------------------------------------------------------------------------------
 
 ROWS: dict[str, Callable[[Bench], dict[str, Any]]] = {**COMPRESS, **EVALUATE}
-USUAL = ("wanda", "solvers", "one pass")
+USUAL = ("wanda", "solvers", "one pass", "peer wanda")
 SMALL = {"layers": 2, "hidden": 256}
 
 
@@ -160,6 +186,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--windows", type=int)
     parser.add_argument("--length", type=int)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--peer-python", default=sys.executable, help="an environment that has llm-compressor")
     parser.add_argument("--commit", default="", help="of the tree, where there is no git")
     return parser.parse_args()
 
@@ -176,7 +203,7 @@ def run(args: argparse.Namespace, folder: Path) -> None:
         make(model, shape, device)
     rates = machine_rates(device, folder, torch.float32 if device.type == "cpu" else torch.bfloat16)
     windows, length = args.windows or (8 if small else 128), args.length or (128 if small else 2048)
-    bench = Bench(folder, args.tree.resolve(), shape, windows, length, args.device, rates)
+    bench = Bench(folder, args.tree.resolve(), shape, windows, length, args.device, rates, args.peer_python)
     bench.figures = {"shape": asdict(shape), "windows": windows, "length": length, "rates": asdict(rates)}
     bench.figures |= {"tree": str(bench.tree), "commit": args.commit} if args.commit else {}
     for name in args.only:
