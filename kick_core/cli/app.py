@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kick_core import provenance
 from kick_core.errors import BadRequest, KickError
+from kick_core.packs import gallery
 from kick_core.store import default_root, open_store
 
 PACKAGED = Path(__file__).resolve().parents[1] / "explorer" / "site"
@@ -35,6 +36,8 @@ def run(args: Namespace) -> int:
         environment["KICK_READ_ONLY"] = "1"
     if args.no_gallery:
         environment["KICK_GALLERY"] = "0"
+    else:  # unpacked while the server starts, so that the first page need not wait for it
+        threading.Thread(target=gallery.with_gallery, args=(open_store(root),), daemon=True).start()
     if args.demo:
         _start_demo(root)
     address = f"http://{args.host}:{args.port}"

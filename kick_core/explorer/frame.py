@@ -64,7 +64,8 @@ def main() -> None:
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             if slots.shared:
                 _share(*slots.shared)
-            open_pack.button(store())
+            else:
+                open_pack.button(store())
             glossary.button()
         with slots.under:
             for sentence in address.unknowns():
@@ -191,10 +192,11 @@ def moved(model: str) -> None:
         first, last = pack.measured
         days = first if first == last else f"{first} to {last}"
         by = f"version {pack.versions.get('kick_core', '?')}" + (f", commit {pack.commit}" if pack.commit else "")
-        note(
+        said = (
             f"From the gallery, read only: {model}, measured {days} on {', '.join(pack.devices)} by {by}; "
-            f"{pack.outputs:,} answers under {len(pack.recipes)} recipes. {' '.join(pack.left_out)}"
+            f"{pack.outputs:,} answers under {len(pack.recipes)} recipes. "
         )
+        show(tag("p", said, tag("abbr", "What is left out", title=" ".join(pack.left_out)), cls="quiet"))
         return
     if views.at_home(model):
         return
@@ -213,6 +215,7 @@ def _share(model: str, protocol: str, kind: str) -> None:
         note("Whoever runs this explorer over the same cache sees with this address what you see.")
         place = (st.context.url or "").partition("?")[0]
         st.code(f"{place}?{address.query()}", language=None, wrap_lines=True)
+        open_pack.picker(store())
     st.download_button(
         "Report",
         data=lambda: views.report(store(), model, protocol, kind).encode(),

@@ -13,18 +13,28 @@ from kick_core.explorer.safe import show, tag
 
 
 def button(store: views.Store) -> None:
-    """A popover with a file picker; what came of the last pack stands in it until the next one."""
+    """A popover with the file picker, where there is nothing to share yet."""
+    if not jobs.read_only():
+        with st.popover("Open a pack", icon=":material/upload_file:", help=f"Results in a {packs.SUFFIX} file"):
+            picker(store)
+
+
+def picker(store: views.Store) -> None:
+    """A file picker; what came of the last pack stands under it until the next one."""
     if jobs.read_only():
         return
-    with st.popover("Open a pack", icon=":material/upload_file:", help=f"Results in a {packs.SUFFIX} file"):
-        file = st.file_uploader(f"A {packs.SUFFIX} file, as `kick pack` makes it", key="pack")
-        if file is None:
-            return
-        if st.session_state.get("pack-done", ("",))[0] != file.file_id:
-            st.session_state["pack-done"] = (file.file_id, *_unpack(store, file.getvalue()))
-            st.rerun()
-        for sentence in st.session_state["pack-done"][1:]:
-            show(tag("p", sentence, role="status"))
+    file = st.file_uploader(
+        "Open a pack: results of another machine",
+        key="pack",
+        help=f"A {packs.SUFFIX} file, as kick pack makes it; larger ones: kick unpack FILE",
+    )
+    if file is None:
+        return
+    if st.session_state.get("pack-done", ("",))[0] != file.file_id:
+        st.session_state["pack-done"] = (file.file_id, *_unpack(store, file.getvalue()))
+        st.rerun()
+    for sentence in st.session_state["pack-done"][1:]:
+        show(tag("p", sentence, role="status"))
 
 
 def _unpack(store: views.Store, data: bytes) -> list[str]:

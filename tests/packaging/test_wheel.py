@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from kick_core.packs import gallery
+from kick_core.packs.container import read_header
 from tests.browser.conftest import opener
 from tests.browser.test_exposure import shake as handshake
 from tests.served import answering, free_port
@@ -111,6 +113,19 @@ def test_the_package_comes_from_the_wheel(installed: Installed) -> None:
         cwd=installed.home, env=installed.environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert Path(done.stdout.split()[0]).is_relative_to(installed.site_packages)
+
+
+def test_the_gallery_is_there_before_anything_is_computed(installed: Installed) -> None:
+    code = (
+        "from kick_core import views; from kick_core.packs import gallery; "
+        "store = gallery.with_gallery(views.open_store()); print(*views.models(store), sep='\\n')"
+    )
+    done = subprocess.run(
+        [installed.kick.with_name("python"), "-c", code], cwd=installed.home, capture_output=True, text=True, check=True,
+        env={**installed.environment, "XDG_CACHE_HOME": str(installed.home / "fresh")},
+    )  # fmt: skip
+    shipped = {read_header(path).model for path in gallery.PACKED.iterdir()}
+    assert set(done.stdout.splitlines()) == shipped != set()
 
 
 def test_results_go_to_the_users_cache_folder(installed: Installed, measured: Any) -> None:

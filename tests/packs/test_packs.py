@@ -15,6 +15,7 @@ import pytest
 from kick_core import packs, tasks, views
 from kick_core.cli import main
 from kick_core.errors import BadRequest, KickError
+from kick_core.explorer import open_pack
 from kick_core.packs import columns, gallery, tables
 from kick_core.packs.container import assemble, read, read_header
 from kick_core.records import RunCard
@@ -335,6 +336,13 @@ def test_a_damaged_gallery_shows_the_cache_alone(page: Path, pack: Path, monkeyp
     assert gallery.with_gallery(open_store(page)).beside == ()
     monkeypatch.setenv("KICK_GALLERY", "0")
     assert gallery.packs() == []
+
+
+def test_a_page_opens_a_pack_or_says_what_is_wrong_with_it(pack: Path, tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    assert open_pack._unpack(store, pack.read_bytes())[0] == "pocket-4m: 10 runs were added."
+    (sentence,) = open_pack._unpack(store, pack.read_bytes()[:-9])
+    assert sentence.startswith("This file is cut")
 
 
 def test_the_packs_that_ship_can_be_read() -> None:

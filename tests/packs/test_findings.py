@@ -1,0 +1,43 @@
+"""The findings' numbers and pictures come from results, and the author's sentences stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kick_core import views
+from tests import synthetic
+from tools import findings, relations
+
+RECIPES = (*synthetic.FEW, "wanda@0.5,recover=blocks")
+
+
+def test_blocks_are_filled_and_sentences_stay(tmp_path: Path) -> None:
+    store = synthetic.make(tmp_path / "cache", recipes=RECIPES, model="small-model", n=90)
+    document = tmp_path / "findings.md"
+    text = findings.DOCUMENT.read_text()
+    document.write_text(text)
+    findings.fill(store, document)
+    filled = document.read_text()
+    assert "Two models are two points" in filled and filled.count("**small-model**") == 8
+    table = filled.split("<!-- table -->")[1].split("<!-- end -->")[0]
+    assert {"dense", "magnitude 30 %", "wanda 2:4", "rtn 4 bit"} <= {
+        line.split(" | ")[0][2:] for line in table.split("\n")
+    }
+    assert "does not hold" in filled or "holds" in filled
+    pictures = list((tmp_path / "findings").glob("*.svg"))
+    assert len(pictures) == 2 and all("xmlns" in path.read_text() for path in pictures)
+    findings.fill(store, document)
+    assert document.read_text() == filled, "results in, the same bytes out"
+
+
+def test_perplexity_that_ranks_as_a_task_does_is_not_blind(tmp_path: Path) -> None:
+    store = synthetic.make(tmp_path / "cache", recipes=synthetic.RECIPES, model="small-model", n=200, weights=False)
+    frame = views.current(views.scores(store), "small-model", "strict")
+    row = next(line for line in relations.correlation(frame).split("\n") if line.startswith("| Factoid QA"))
+    rho = float(row.split(" | ")[2].split()[0])
+    assert rho > 0.9, "harm falls on both by one rule"
+    blind = frame.copy()
+    mask = blind["task"] == "perplexity"
+    blind.loc[mask, "score"] = blind.loc[mask, "score"].sample(frac=1, random_state=0).to_numpy()
+    row = next(line for line in relations.correlation(blind).split("\n") if line.startswith("| Factoid QA"))
+    assert abs(float(row.split(" | ")[2].split()[0])) < 0.6
