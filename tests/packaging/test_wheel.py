@@ -121,8 +121,8 @@ def test_the_gallery_is_there_before_anything_is_computed(installed: Installed) 
         "store = gallery.with_gallery(views.open_store()); print(*views.models(store), sep='\\n')"
     )
     done = subprocess.run(
-        [installed.kick.with_name("python"), "-c", code], cwd=installed.home, capture_output=True, text=True, check=True,
-        env={**installed.environment, "XDG_CACHE_HOME": str(installed.home / "fresh")},
+        [installed.kick.with_name("python"), "-c", code], cwd=installed.home, capture_output=True, text=True,
+        env={**installed.environment, "XDG_CACHE_HOME": str(installed.home / "fresh")}, check=True,
     )  # fmt: skip
     shipped = {read_header(path).model for path in gallery.PACKED.iterdir()}
     assert set(done.stdout.splitlines()) == shipped != set()
