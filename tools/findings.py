@@ -1,4 +1,4 @@
-"""The numbers and pictures of docs/findings.md, from measured results.
+"""The numbers and pictures of docs/findings.md and of the README, from measured results.
 
     python -m tools.findings [--cache DIR] [PACK …]       # without either: the packs of the gallery
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kick_core import packs, views
+from kick_core import packs, tasks, views
 from kick_core.packs import gallery
 from kick_core.store import open_store
 from kick_core.units import score_text
@@ -25,7 +25,8 @@ from kick_core.views import charts
 from kick_core.views.html_report import svg
 from tools import relations
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "findings.md"
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT, README = ROOT / "docs" / "findings.md", ROOT / "README.md"
 
 ROWS = ("0.3", "0.5", "2:4", "4 bit", "3 bit")
 """The targets of the table, as the pages call them or their beginning; dense comes first."""
@@ -36,16 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("packs", nargs="*", type=Path, metavar="PACK", help="default: those of the gallery")
     parser.add_argument("--cache", metavar="DIR", help="results of this cache instead")
-    parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE")
+    parser.add_argument("--documents", nargs="+", type=Path, default=[DOCUMENT, README], metavar="FILE")
     args = parser.parse_args(arguments)
-    if args.cache:
-        fill(open_store(args.cache), args.document)
-        return 0
     with tempfile.TemporaryDirectory() as folder:
-        store = open_store(folder)
-        for path in args.packs or gallery.packs():
+        store = open_store(args.cache or folder)
+        for path in args.packs or ([] if args.cache else gallery.packs()):
             packs.unpack(path, store)
-        fill(store, args.document)
+        for document in args.documents:
+            fill(store, document)
     return 0
 
 
@@ -57,6 +56,7 @@ def fill(store: views.Store, document: Path) -> None:
     blocks: dict[str, Callable[[], str]] = {
         "measured": lambda: _each(names, lambda name: _measured(_frame(scores, name))),
         "table": lambda: _each(names, lambda name: _table(_frame(scores, name))),
+        "summary": lambda: _each(names, lambda name: _summary(_frame(scores, name))),
         "claims": lambda: _each(names, lambda name: _claims(_frame(scores, name))),
         "popularity": lambda: _each(names, lambda name: relations.popularity(store, _frame(scores, name))),
         "correlation": lambda: _each(names, lambda name: relations.correlation(_frame(scores, name))),
@@ -104,6 +104,30 @@ def _table(frame: pd.DataFrame) -> str:
     for recipe in [name for target in ("dense", *ROWS) for name in recipes if _matches(name, target)]:
         rows = {row["task"]: row for row in plain[plain["recipe"] == recipe].to_dict("records")}
         cells = [_cell(rows[task]) if task in rows else "–" for task in columns]
+        lines.append(f"| {views.label_of(recipe)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+SUMMARY = ("dense", "wanda@0.3", "wanda@0.5", "sparsegpt@0.5", "wanda@2:4", "sparsegpt@2:4", "gptq@4bit", "gptq@3bit")
+"""The README's rows; options do not count."""
+
+
+def _summary(frame: pd.DataFrame) -> str:
+    """A few recipes on perplexity and on the facts that ship."""
+    shown = [
+        str(name)
+        for name in dict.fromkeys(frame["task"])
+        if (task := tasks.record(str(name))).measures == "fluency" or (task.shipped and task.kind != "perplexity")
+    ]
+    titles = frame.drop_duplicates("task").set_index("task")["title"]
+    lines = [f"| recipe | {' | '.join(titles[shown])} |", f"|---|{'---|' * len(shown)}"]
+    recipes = dict.fromkeys(frame.loc[(frame["recovered"] == "") & ~frame["recipe"].str.contains("alloc="), "recipe"])
+    for recipe in [name for wanted in SUMMARY for name in recipes if str(name).split(",")[0] == wanted]:
+        rows = frame[frame["recipe"] == recipe].set_index("task")
+        cells = [
+            score_text(rows.at[task, "score"], rows.at[task, "higher_is_better"]) if task in rows.index else "–"
+            for task in shown
+        ]
         lines.append(f"| {views.label_of(recipe)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ def test_blocks_are_filled_and_sentences_stay(tmp_path: Path) -> None:
     document = tmp_path / "findings.md"
     text = findings.DOCUMENT.read_text()
     document.write_text(text)
-    findings.fill(store, document)
+    assert findings.main(["--cache", str(store.root), "--documents", str(document)]) == 0
     filled = document.read_text()
     assert "Two models are two points" in filled and filled.count("**small-model**") == 8
     table = filled.split("<!-- table -->")[1].split("<!-- end -->")[0]
