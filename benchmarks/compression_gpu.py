@@ -197,8 +197,9 @@ def streamed(bench: Bench) -> dict[str, Any]:
         wanted = [done.results for done in walk(whole, recipe, ids)]
         del whole
         for name, ahead in (("one by one", False), ("sent ahead", True)):
-            model, shards = open_streamed(source, torch.bfloat16, bench.device), Shards(source)
+            model = open_streamed(source, torch.bfloat16, bench.device)
             assert model is not None
+            shards = Shards(source, model)
             if not ahead:
                 shards.send_ahead = lambda *_: None  # type: ignore[method-assign]
             hold = partial(resident, model, shards, device=bench.device)

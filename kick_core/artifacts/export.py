@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -22,20 +23,19 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kick_core import methods
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import OpenModel
+from kick_core.artifacts.written_tensors import Checkpoint, left_linears, with_recipe, written_tensors
 from kick_core.errors import BadRequest, KickError
-from kick_core.methods.grid import group_of
-from kick_core.models.bit_tensors import unpack_bits
 from kick_core.models.blocks import decoder_blocks, first_inputs, matrices, run_block
-from kick_core.models.file_formats import GPTQ, PACKED, Grid, gptq_config, gptq_tensors, packed_config, packed_tensors
+from kick_core.models.file_formats import GPTQ, PACKED, gptq_config, packed_config, require_words
 from kick_core.models.loading import open_model
-from kick_core.models.quantized import quantization
-from kick_core.models.shards import Shards, open_streamed, path_of, resident
+from kick_core.models.quantized import plain_names, quantization
+from kick_core.models.shards import Shards, open_streamed, resident
 from kick_core.models.source import Source, find
 from kick_core.spec import DENSE, IntGrid, ModelRef, Recipe
 from kick_core.store import checkpoints, weight_artifacts
@@ -72,17 +72,20 @@ def refuse_unexportable(builder: ArtifactBuilder, recipe: Recipe, folder: Path, 
         raise BadRequest(f"unknown format {form!r}: {', '.join(FORMATS)}")
     if folder.exists() and any(folder.iterdir()):
         raise BadRequest(f"{folder} is there already and not empty: name a new folder")
-    group = _grid_of(recipe, form)[0].group if form != "dense" else None
-    if group in (None, -1):
+    if form == "dense":
         return
-    for matrix in builder.opened.block_matrices(0):
-        cols = matrix.read().shape[1]
-        if cols % group:
-            fits = next(size for size in (64, 32, 16, 8, 4, 2, 1) if cols % size == 0)
-            raise BadRequest(
-                f"{matrix.name} has {cols} inputs, which groups of {group} do not divide, and others read whole groups "
-                f"only: use group={fits} or group=-1"
-            )
+    target, checkpoint = _grid_of(recipe, form)[0], Checkpoint(builder.opened)
+    for number, block in enumerate(builder.opened.blocks()):
+        for matrix in matrices(block):
+            name, (rows, cols) = checkpoint.module_in_folder(number, matrix), matrix.read().shape
+            if target.group not in (None, -1) and cols % target.group:
+                fits = next(size for size in (64, 32, 16, 8, 4, 2, 1) if cols % size == 0)
+                raise BadRequest(
+                    f"{name} has {cols} inputs, which groups of {target.group} do not divide, and others read whole "
+                    f"groups only: use group={fits} or group=-1"
+                )
+            if form == GPTQ:
+                require_words(name, rows, cols, target.bits)
 
 
 def export(builder: ArtifactBuilder, recipe: Recipe, folder: Path, form: str) -> Exported:
@@ -174,14 +177,16 @@ def _write(
     if grid is not None:
         target, options = grid
         assert target.group is not None
+        left = left_linears(opened)
         if form == GPTQ:
             settings = gptq_config(target.bits, target.group, target.symmetric, bool(options.get("act_order")))
+            settings |= _gptq_left(builder, left)
             (folder / "quantize_config.json").write_text(json.dumps(settings, indent=2))
         else:
-            settings = packed_config(target.bits, target.group, target.symmetric)
+            settings = packed_config(target.bits, target.group, target.symmetric) | {"ignore": left}
         config["quantization_config"] = settings
-    config["torch_dtype" if "torch_dtype" in config else "dtype"] = opened.dtype
-    _save_shards(_tensors(builder, recipe, form, grid[0] if grid else None), folder)
+    _set_dtype(config, opened.dtype)
+    _save_shards(written_tensors(builder, recipe, form, grid[0] if grid else None), folder)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     for path in opened.source.folder.iterdir():
         is_companion = path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt")
@@ -192,71 +197,30 @@ def _write(
         (folder / "kick_compression.json").write_text(json.dumps(card.to_json(), indent=1))
 
 
+def _set_dtype(config: dict[str, Any], dtype: str) -> None:
+    """The dtype of what is written, in a config and in those inside it that name one."""
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    for own in (value for value in config.values() if isinstance(value, dict)):
+        for name in ("dtype", "torch_dtype"):
+            if own.get(name) is not None:
+                own[name] = dtype
+
+
+def _gptq_left(builder: ArtifactBuilder, left: list[str]) -> dict[str, Any]:
+    """How GPTQ's readers are told of linears inside the blocks that are left as they are (routers, say)."""
+    path = f"{Checkpoint(builder.opened).blocks_path}."
+    inside = sorted({name.removeprefix(path).partition(".")[2] for name in left if name.startswith(path)})
+    if not inside:
+        return {}
+    quantized = {m.name for block in builder.opened.blocks() for m in matrices(block)}
+    return {
+        "modules_in_block_to_quantize": [sorted(quantized)],
+        "dynamic": {rf"-:.*\.{re.escape(name)}$": {} for name in inside},
+    }
+
+
 _OF_WEIGHTS = ("model.safetensors.index.json", "quantize_config.json")
 """Files that describe the weights beside them, not the model."""
-
-
-def _tensors(
-    builder: ArtifactBuilder, recipe: Recipe, form: str, target: IntGrid | None
-) -> Iterator[tuple[str, Tensor]]:
-    """The checkpoint's tensors by name, on the CPU, block after block; a tied head is left out, as loaders expect.
-
-    An open model has the recipe applied already; on a streamed one it is applied to each block while that is in memory.
-    """
-    model = builder.opened.model
-    blocks = decoder_blocks(model)
-    inside = f"{path_of(model, blocks)}."
-    tied = set(_tied(model))
-    for name, tensor in model.state_dict().items():
-        if not name.startswith(inside) and name not in tied:
-            yield name, tensor.detach().cpu().contiguous()
-    for number, block in enumerate(blocks):
-        with _with_recipe(builder, recipe, number) as stored:
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
-            if target is not None:
-                tensors = _with_grids(block, tensors, stored, form, target)
-        yield from ((f"{inside}{number}.{name}", tensor) for name, tensor in tensors.items())
-
-
-@contextmanager
-def _with_recipe(builder: ArtifactBuilder, recipe: Recipe, block: int) -> Iterator[dict[str, Tensor]]:
-    """A block in memory with the recipe applied, and the artifact's tensors of it."""
-    with builder.opened.hold(block):
-        stored = {} if recipe == DENSE else weight_artifacts.tensors(builder.store, builder.key(recipe), block, "pt")
-        if builder.opened.streamed and stored:
-            builder.opened.apply_block(block, stored)
-        yield stored
-
-
-def _tied(model: PreTrainedModel) -> list[str]:
-    """The names under which the embedding's weights stand once more."""
-    if not model.config.get_text_config().tie_word_embeddings:
-        return []
-    embedding = model.get_input_embeddings().weight
-    return sorted(n for n, p in model.named_parameters(remove_duplicate=False) if p is embedding)[:-1]
-
-
-def _with_grids(
-    block: nn.Module, tensors: dict[str, Tensor], stored: dict[str, Tensor], form: str, target: IntGrid
-) -> dict[str, Tensor]:
-    """A block's tensors with every compressed linear's weight replaced by its packed form."""
-    write = gptq_tensors if form == GPTQ else packed_tensors
-    linears = dict(block.named_modules())
-    for matrix in matrices(block):
-        if not isinstance(linears.get(matrix.name), nn.Linear):
-            raise BadRequest(f"{matrix.name} is no plain linear: use --format dense")
-        grid = _stored_grid(matrix.name, stored, matrix.read().shape[1], target)
-        del tensors[f"{matrix.name}.weight"]
-        tensors |= write(matrix.name, grid, target.symmetric)
-    return tensors
-
-
-def _stored_grid(name: str, stored: dict[str, Tensor], cols: int, target: IntGrid) -> Grid:
-    size = cols if target.group == -1 else target.group
-    assert size is not None
-    groups = stored.get(f"{name}.groups", group_of(cols, target))
-    codes = unpack_bits(stored[f"{name}.codes{target.bits}"], target.bits, cols)
-    return Grid(codes, stored[f"{name}.scales"], stored[f"{name}.zeros"], groups, target.bits)
 
 
 def _save_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path) -> None:
@@ -290,7 +254,11 @@ def _save_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path) -> None:
 @torch.inference_mode()
 def _checked(opened: OpenModel, folder: Path, tolerance: float) -> float:
     """Open what was written and compare logits. Raises KickError on anything but the same model."""
-    again = open_model(find(ModelRef(str(folder))), opened.dtype, opened.model.device.type)
+    written = find(ModelRef(str(folder)))
+    names = set(plain_names(opened.source)) ^ set(plain_names(written))
+    if names:
+        raise KickError(f"the exported folder and the model's own do not hold the same tensors: {min(names)!r}")
+    again = open_model(written, opened.dtype, opened.model.device.type)
     probe = _probe(opened)
     for (name, weight), (_, other) in zip(opened.model.named_parameters(), again.named_parameters(), strict=True):
         apart = float((weight.float() - other.float()).abs().max() / weight.abs().max().clamp_min(1e-30))
@@ -319,10 +287,11 @@ def _same_states(builder: ArtifactBuilder, recipe: Recipe, written: Source) -> N
     Raises KickError unless they are the same bits.
     """
     opened, device = builder.opened, builder.opened.model.device
-    again, shards = open_streamed(written, opened.model.dtype, device), Shards(written)
+    again = open_streamed(written, opened.model.dtype, device)
+    shards = None if again is None else Shards(written, again)
     probe = _probe(opened)
     same = again is not None and torch.equal(
-        _states(opened.model, probe, lambda block: _with_recipe(builder, recipe, block)),
+        _states(opened.model, probe, lambda block: with_recipe(builder, recipe, block)),
         _states(again, probe, lambda block: resident(again, shards, block, device)),
     )
     heads = [m.get_output_embeddings().weight for m in (opened.model, again) if m is not None]

@@ -36,7 +36,7 @@ from kick_core.models.blocks import (
 from kick_core.models.loading import device_of, open_model, open_tokenizer
 from kick_core.models.quantized import decoder, quantization
 from kick_core.models.replay import carried
-from kick_core.models.shards import Shards, open_streamed, path_of, resident, streams
+from kick_core.models.shards import Shards, mapped, open_streamed, path_of, resident
 from kick_core.models.source import Source, find
 from kick_core.spec import Calibration, ModelRef, Recipe
 from kick_core.store import Store, weight_artifacts
@@ -93,7 +93,7 @@ class OpenModel:
         """A matrix's dense weight [out, in], on the CPU."""
         if self.shards is None:
             return self._dense[f"{block}.{matrix.name}"]
-        return matrix.of(self.shards.read(f"{self._blocks_path}.{block}.{matrix.path}", self.model.dtype))
+        return matrix.of(self.shards.read(f"{self._blocks_path}.{block}.{matrix.path}", matrix.parameter.dtype))
 
     def base(self, block: int, matrix: Matrix) -> Tensor:
         """A matrix's dense weight [out, in]: the copy on the GPU, where there is one."""
@@ -204,10 +204,10 @@ def _opened(ref: ModelRef, source: Source, device: str, streamed: bool) -> OpenM
         dtype = None if ref.dtype == "auto" else getattr(torch, ref.dtype)
         model = open_streamed(source, dtype, device_of(device))
         if model is not None:
-            return OpenModel(source, model, tokenizer, Shards(source), streamed=True)
+            return OpenModel(source, model, tokenizer, Shards(source, model), streamed=True)
     model = open_model(source, ref.dtype, device)
-    shards = Shards(source)
-    return OpenModel(source, model, tokenizer, shards if streams(model, shards) else None)
+    shards = Shards(source, model)
+    return OpenModel(source, model, tokenizer, shards if mapped(model, shards) else None)
 
 
 def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from accelerate import infer_auto_device_map, init_empty_weights
 from accelerate.utils import get_balanced_memory, get_max_memory
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from kick_core.errors import BadRequest
 from kick_core.models.loading import require_all_keys
+from kick_core.models.opener import config_of, opener
 from kick_core.models.quantized import quantization
 from kick_core.models.source import Source, opening
 
@@ -50,9 +51,9 @@ def places_for(
     if quantization(source) is not None:
         raise BadRequest(f"{source.folder} is quantized already: such folders are opened in one place")
     with opening(source):
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+        config = config_of(source)
         with init_empty_weights():
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model: PreTrainedModel = opener(source, config).from_config(config, dtype=dtype)
         model.tie_weights()
         whole = list(model._no_split_modules or ())
         room = {n: size for n, size in get_max_memory(dict(most) or None).items() if gpus or n == "cpu"}
@@ -88,7 +89,7 @@ def offloaded(places: Places) -> str:
 def open_mapped(source: Source, dtype: torch.dtype, places: Places, scratch: Path) -> PreTrainedModel:
     """The model with its parts in their places. `scratch` takes parts whose files hold another dtype."""
     with opening(source):
-        model, facts = AutoModelForCausalLM.from_pretrained(
+        model, facts = opener(source).from_pretrained(
             source.folder,
             dtype=dtype,
             device_map=dict(places),

@@ -74,12 +74,16 @@ def unpack_words(words: Tensor, bits: int, count: int) -> Tensor:
 # --- GPTQ --------------------------------------------------------------------------------------------------
 
 
+def require_words(name: str, rows: int, cols: int, bits: int) -> None:
+    """Raises BadRequest for a linear whose widths do not fill words."""
+    if rows * bits % 32 or cols * bits % 32:
+        raise BadRequest(f"{name} [{rows}, {cols}]: GPTQ files need widths that fill 32-bit words at {bits} bit")
+
+
 def gptq_tensors(name: str, grid: Grid, symmetric: bool) -> dict[str, Tensor]:
     """The tensors of one linear, v1 where the grid is symmetric, else v2. Raises BadRequest for widths that do
     not fill words."""
-    rows, cols = grid.codes.shape
-    if rows * grid.bits % 32 or cols * grid.bits % 32:
-        raise BadRequest(f"{name} [{rows}, {cols}]: GPTQ files need widths that fill 32-bit words at {grid.bits} bit")
+    require_words(name, *grid.codes.shape, grid.bits)
     zeros = (grid.zeros.to(torch.int16) - int(symmetric)).to(torch.uint8)
     return {
         f"{name}.qweight": pack_words(grid.codes, grid.bits).T.contiguous(),

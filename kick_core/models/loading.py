@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
 from kick_core.errors import BadRequest, KickError
+from kick_core.models.opener import opener
 from kick_core.models.quantized import open_quantized, quantization
 from kick_core.models.source import Source, opening
 
@@ -38,7 +39,7 @@ def open_model(source: Source, dtype: str = "auto", device: str = "auto") -> Pre
         with opening(source):
             return open_quantized(source, None if dtype == "auto" else getattr(torch, dtype)).to(where).eval()
     with opening(source):
-        model, facts = AutoModelForCausalLM.from_pretrained(
+        model, facts = opener(source).from_pretrained(
             source.folder,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             use_safetensors=True,

@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from kick_core.errors import KickError
 from kick_core.models import gguf
+from kick_core.models.checkpoint_names import origins, unexpected
 from kick_core.models.file_formats import GPTQ, PACKED, Grid, described, read_gptq, read_packed
+from kick_core.models.opener import config_of, opener
 from kick_core.models.shards import take_generation_config
 from kick_core.models.source import Source
+from kick_core.models.tensor_files import TensorFiles
 
 _READERS: dict[str, tuple[str, Callable[[str, Mapping[str, Tensor], Mapping[str, Any]], Grid]]] = {
     GPTQ: (".qweight", read_gptq),
@@ -52,22 +55,38 @@ def open_quantized(source: Source, dtype: torch.dtype | None) -> PreTrainedModel
     """The model with every packed linear decoded to `dtype` (None: the config's)."""
     settings = quantization(source)
     assert settings is not None
-    config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+    config = config_of(source)
     del config.quantization_config
     wanted = dtype or config.dtype or torch.bfloat16
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=wanted)
+    state = _decoded(source, settings, wanted)
+    model: PreTrainedModel = opener(source, config, state).from_config(config, dtype=wanted)
+    places, unused = origins(model, state)
     try:
-        found = model.load_state_dict(_decoded(source, settings, wanted), strict=False)
+        values: dict[str, Tensor] = {}
+        for origin in set(places.values()):
+            values |= origin.assemble(model, state)
+        found = model.load_state_dict(values, strict=False)
     except RuntimeError as error:  # of torch: sizes that differ
         raise KickError(
             f"{source.folder}: its tensors do not fit its config.json ({str(error).splitlines()[-1].strip()})"
         ) from error
-    tied = {"lm_head.weight"} if config.get_text_config().tie_word_embeddings else set()
-    if missing := sorted({*found.missing_keys} - tied) + sorted(found.unexpected_keys):
+    lost = sorted({*found.missing_keys} - set(model.all_tied_weights_keys or ()))
+    if missing := lost + unexpected(model, unused) + sorted(found.unexpected_keys):
         raise KickError(f"{source.folder}: {len(missing)} missing or unexpected keys, first {missing[0]!r}")
     model.tie_weights()
     take_generation_config(model, source)
     return model
+
+
+def plain_names(source: Source) -> list[str]:
+    """The names of a folder's tensors, those of packed linears as the weights that they stand for."""
+    names = TensorFiles(source).names
+    settings = quantization(source)
+    if settings is None:
+        return names
+    ending = _READERS[str(settings["quant_method"])][0]
+    packed = [f"{name.removesuffix(ending)}.weight" for name in names if name.endswith(ending)]
+    return [name for name in names if name.rpartition(".")[2] not in _PARTS] + packed
 
 
 def _decoded(source: Source, settings: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -8,49 +8,69 @@ file that nobody needs any more are the operating system's to drop.
 from __future__ import annotations
 
 import ctypes
+import re
+import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from kick_core.errors import KickError
 from kick_core.models.blocks import decoder_blocks
+from kick_core.models.checkpoint_names import origins
+from kick_core.models.opener import config_of, opener
 from kick_core.models.source import Source, opening
+from kick_core.models.tensor_files import TensorFiles
 
 
 class Shards:
-    """Every tensor of a checkpoint by its name in the file. A file is mapped only while a tensor of it is used."""
+    """A model's parameters by name, however they lie in its files. Files are mapped only while a tensor is used."""
 
-    def __init__(self, source: Source) -> None:
-        self._places: dict[str, Path] = {}
-        for path in source.weight_files:
-            with safe_open(path, framework="pt") as file:
-                self._places |= dict.fromkeys(file.keys(), path)
+    def __init__(self, source: Source, model: PreTrainedModel) -> None:
+        self._files = TensorFiles(source)
+        self._model = weakref.proxy(model)
+        self._origins = origins(model, self._files.names)[0]
+        self._assembled: dict[tuple[str, torch.dtype], Tensor] = {}
         self._sender = ThreadPoolExecutor(1)
-        self._sent: tuple[tuple[list[str], torch.dtype, torch.device], Future[Any]] | None = None
+        self._sent: tuple[tuple[list[str], list[torch.dtype], torch.device], Future[Any]] | None = None
 
     def holds(self, names: Iterable[str]) -> bool:
-        """Whether all of these are stored under just these names."""
-        return all(name in self._places for name in names)
+        """Whether all of these parameters are in the files."""
+        return all(name in self._origins for name in names)
+
+    def plain(self, names: Iterable[str]) -> bool:
+        """Whether all of these parameters are in the files, a tensor each."""
+        return all(name in self._origins and self._origins[name].conversion is None for name in names)
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
-        """One tensor in `dtype`, on the CPU: a view of the mapped file, never to be written to."""
-        with safe_open(self._places[name], framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-        return tensor.to(dtype)
+        """One parameter in `dtype`, on the CPU, never to be written to: a view of the mapped file, if it is a tensor of
+        it. Parameters in pieces are kept until some of another block are read."""
+        if self._origins[name].conversion is None:
+            return self._made(name, dtype)[name]
+        assembled = self._assembled
+        if (name, dtype) not in assembled:
+            block = _block(name)
+            assembled = {key: kept for key, kept in assembled.items() if _block(key[0]) == block}
+            assembled |= {(made, dtype): tensor for made, tensor in self._made(name, dtype).items()}
+            self._assembled = assembled
+        return assembled[name, dtype]
 
-    def copies(self, names: list[str], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    def _made(self, name: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """A parameter, and those that come out of the same conversion."""
+        origin = self._origins[name]
+        tensors = {piece.name: self._files.read(piece.name).to(dtype) for piece in origin.pieces}
+        return origin.assemble(self._model, tensors)
+
+    def copies(self, names: list[str], dtypes: list[torch.dtype], device: torch.device) -> list[Tensor]:
         """Tensors of our own on a device: those that were sent ahead, where these were."""
         # a copy: pages of a private mapping that are written to stay in memory, and would be read again as dense
-        if self._sent is None or self._sent[0] != (names, dtype, device):
-            return [self.read(name, dtype).to(device, copy=True) for name in names]
+        if self._sent is None or self._sent[0] != (names, dtypes, device):
+            return self._copied(names, dtypes, device)
         sent, self._sent = self._sent[1], None
         tensors, arrived = sent.result()
         stream = torch.cuda.current_stream(device)
@@ -59,16 +79,20 @@ class Shards:
             tensor.record_stream(stream)
         return tensors
 
-    def send_ahead(self, names: list[str], dtype: torch.dtype, device: torch.device) -> None:
+    def _copied(self, names: list[str], dtypes: list[torch.dtype], device: torch.device) -> list[Tensor]:
+        pairs = zip(names, dtypes, strict=True)
+        return [self._made(name, dtype)[name].to(device, copy=True) for name, dtype in pairs]
+
+    def send_ahead(self, names: list[str], dtypes: list[torch.dtype], device: torch.device) -> None:
         """Have a thread read tensors and copy them to a GPU over a stream of its own, for the next `copies`."""
 
         def send() -> tuple[list[Tensor], torch.cuda.Event]:
             with torch.cuda.stream(torch.cuda.Stream(device)):
-                tensors = [self.read(name, dtype).to(device, copy=True) for name in names]
+                tensors = self._copied(names, dtypes, device)
                 return tensors, torch.cuda.current_stream(device).record_event()
 
-        if self._sent is None or self._sent[0] != (names, dtype, device):
-            self._sent = (names, dtype, device), self._sender.submit(send)
+        if self._sent is None or self._sent[0] != (names, dtypes, device):
+            self._sent = (names, dtypes, device), self._sender.submit(send)
 
 
 def path_of(model: PreTrainedModel, wanted: nn.Module) -> str:
@@ -76,13 +100,19 @@ def path_of(model: PreTrainedModel, wanted: nn.Module) -> str:
     return next(name for name, module in model.named_modules() if module is wanted)
 
 
-def streams(model: PreTrainedModel, shards: Shards) -> bool:
-    """Whether the blocks' parameters are stored under their own names, one tensor each."""
+def _block(name: str) -> str:
+    """The path of the block that a parameter is of."""
+    found = re.match(r".*?\.\d+\.", name)
+    return found[0] if found else ""
+
+
+def mapped(model: PreTrainedModel, shards: Shards) -> bool:
+    """Whether the blocks' parameters are in the files a tensor each, so that reading one again costs nothing."""
     try:
         prefix = path_of(model, decoder_blocks(model))
     except KickError:  # it can be asked all the same, but not compressed
         return False
-    return shards.holds(name for name, _ in model.named_parameters() if name.startswith(f"{prefix}."))
+    return shards.plain(name for name, _ in model.named_parameters() if name.startswith(f"{prefix}."))
 
 
 def open_streamed(source: Source, dtype: torch.dtype | None, device: torch.device) -> PreTrainedModel | None:
@@ -91,25 +121,39 @@ def open_streamed(source: Source, dtype: torch.dtype | None, device: torch.devic
     `resident` brings one block at a time.
     """
     with opening(source):
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+        config = config_of(source)
         wanted = dtype or config.dtype or torch.float32
         with init_empty_weights(include_buffers=False):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=wanted)
-    shards = Shards(source)
-    if not streams(model, shards):
+            model: PreTrainedModel = opener(source, config).from_config(config, dtype=wanted)
+    shards = Shards(source, model)
+    try:
+        prefix = f"{path_of(model, decoder_blocks(model))}."
+    except KickError:
         return None
-    prefix = path_of(model, decoder_blocks(model))
+    _keep_dtypes(model, wanted)
     for name, parameter in list(model.named_parameters()):
-        if parameter.is_meta and not name.startswith(f"{prefix}.") and shards.holds([name]):
-            _set(model, name, shards.read(name, wanted).to(device))
+        if parameter.is_meta and not name.startswith(prefix) and shards.holds([name]):
+            _set(model, name, shards.read(name, parameter.dtype).to(device))
     model.tie_weights()
-    if any(p.is_meta and not name.startswith(f"{prefix}.") for name, p in model.named_parameters()):
-        return None  # stored under another name, or missing: opening it as a whole tells which
+    lost = [name for name, p in model.named_parameters() if p.is_meta and not name.startswith(prefix)]
+    inside = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
+    if lost or not shards.holds(inside):
+        return None  # opening it as a whole tells which
     for name, buffer in list(model.named_buffers()):
         owner, _, own = name.rpartition(".")
-        model.get_submodule(owner)._buffers[own] = buffer.to(device)
+        values = shards.read(name, buffer.dtype).clone() if shards.holds([name]) else buffer
+        model.get_submodule(owner)._buffers[own] = values.to(device)
     take_generation_config(model, source)
     return model.eval()
+
+
+def _keep_dtypes(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give parameters on meta that the library keeps in float32 that dtype, as it does when it opens a model."""
+    kept = model._get_dtype_plan(dtype)
+    pattern = "|".join(name.replace("*", ".*") for name in kept)  # of parts of names, as the library reads them
+    for name, parameter in list(model.named_parameters()) if kept else ():
+        if re.search(pattern, name):
+            _set(model, name, torch.empty_like(parameter, dtype=torch.float32))
 
 
 def take_generation_config(model: PreTrainedModel, source: Source) -> None:
@@ -137,18 +181,22 @@ def resident(model: PreTrainedModel, shards: Shards | None, block: int, device: 
         yield
         return
     names = [name for name, _ in module.named_parameters()]
-    found = shards.copies([f"{prefix}.{block}.{name}" for name in names], model.dtype, device)
-    for name, values in zip(names, found, strict=True):
+    for name, values in zip(names, shards.copies(*_wanted(blocks, prefix, block), device), strict=True):
         _set(module, name, values)
     if device.type == "cuda" and block + 1 < len(blocks):
-        following = [f"{prefix}.{block + 1}.{name}" for name, _ in blocks[block + 1].named_parameters()]
-        shards.send_ahead(following, model.dtype, device)
+        shards.send_ahead(*_wanted(blocks, prefix, block + 1), device)
     try:
         yield
     finally:
         for name in names:
             _set(module, name, torch.empty_like(module.get_parameter(name), device="meta"))
         _trim()
+
+
+def _wanted(blocks: nn.ModuleList, prefix: str, block: int) -> tuple[list[str], list[torch.dtype]]:
+    """A block's parameters in its model, and their dtypes."""
+    parameters = dict(blocks[block].named_parameters())
+    return [f"{prefix}.{block}.{name}" for name in parameters], [p.dtype for p in parameters.values()]
 
 
 def _trim() -> None:
