@@ -262,6 +262,8 @@ def _flag(value: Option) -> bool:
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+BOS = ("auto", "always")
+Bos = Literal["auto", "always"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,15 +274,20 @@ class ModelRef:
         name: `pocket`, `pocket-4m`, a folder in hub layout or a hub id.
         revision: of a hub model.
         dtype: `auto` (the model's own), `float32`, `bfloat16` or `float16`.
+        bos: `auto` (texts begin as the tokenizer begins them) or `always` (with its beginning-of-sequence token, also
+            where it names one but does not add it).
     """
 
     name: str
     revision: str | None = None
     dtype: Dtype = "auto"
+    bos: Bos = "auto"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise nearest(self.dtype, DTYPES, "dtype")
+        if self.bos not in BOS:
+            raise nearest(self.bos, BOS, "bos")
 
 
 @dataclass(frozen=True, slots=True)

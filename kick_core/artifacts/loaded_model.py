@@ -197,7 +197,7 @@ def open_for(ref: ModelRef, store: Store | None, device: str = "auto", *, stream
 
 
 def _opened(ref: ModelRef, source: Source, device: str, streamed: bool) -> OpenModel:
-    tokenizer = open_tokenizer(source)
+    tokenizer = open_tokenizer(source, ref.bos)
     if quantization(source) is not None:
         return OpenModel(source, open_model(source, ref.dtype, device), tokenizer)
     if streamed:

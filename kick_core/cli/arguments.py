@@ -90,7 +90,14 @@ def _model(command: ArgumentParser, *, needed: bool = True) -> None:
         default="auto",
         help="auto, cpu, cuda, cuda:N, or all: a sweep uses every GPU",
     )
+    _opened(command)
+
+
+def _opened(command: ArgumentParser) -> None:
     command.add_argument("--dtype", default="auto", help=f"one of {', '.join(DTYPES)}; auto is the model's own")
+    command.add_argument(
+        "--bos", default="auto", metavar="B", help="auto (as the tokenizer does), or always: texts begin with its BOS"
+    )
 
 
 def _calibration(command: ArgumentParser, *, windows: int | None = 128) -> None:
@@ -251,7 +258,7 @@ def _reproduce(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--small", metavar="MODEL", help="small-dense: the smaller model, which stays dense")
     command.add_argument("--revision", help="of a hub model")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    command.add_argument("--dtype", default="auto", help=f"one of {', '.join(DTYPES)}; auto is the model's own")
+    _opened(command)
     command.add_argument("--plan", action="store_true", help="run nothing; print what it would cost")
     command.add_argument(
         "--workers",

@@ -36,6 +36,7 @@ def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] 
         device=args.device,
         dtype=args.dtype,
         revision=args.revision,
+        bos=args.bos,
         **options,
     )
 
@@ -112,6 +113,7 @@ def _changed(named: SweepJob, args: Namespace, **more: Any) -> SweepJob:
         device=args.device,
         dtype=args.dtype,
         revision=args.revision,
+        bos=args.bos,
         **more,
     )
 

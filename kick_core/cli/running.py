@@ -42,4 +42,10 @@ def run_sweep(job: SweepJob, store: Store, workers: int | None = 1, *, partly: b
         print(f"kick: {warning}", file=sys.stderr)
     if keys.model.decoder:
         print(f"kick: {job.model} holds codes, not plain weights; decoder: {keys.model.decoder}", file=sys.stderr)
+    if bos := keys.model.unused_bos:
+        print(
+            f"kick: the tokenizer of {job.model} names {bos} as the beginning of a text but does not add it: texts "
+            f"other than chats begin without it (--bos always puts it there)",
+            file=sys.stderr,
+        )
     return keys

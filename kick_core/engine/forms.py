@@ -96,6 +96,33 @@ def _most(model: PreTrainedModel) -> int:
     return found if isinstance(found, int) and found > 0 else 1 << 30
 
 
+@torch.inference_mode()
+def rescaled(model: PreTrainedModel, shorter: int, longer: int) -> bool:
+    """Whether positions are turned otherwise in a text of `longer` tokens than in one of `shorter`: then what a cache
+    holds of a text's beginning is no longer what a forward over all of it would read (longrope, dynamic scaling)."""
+    return any(
+        not all(torch.equal(a, b) for a, b in zip(_turned(one, shorter, kind), _turned(one, longer, kind), strict=True))
+        for one in model.modules()
+        if (types := getattr(one, "rope_type", None)) is not None
+        for kind in (types if isinstance(types, dict) else ("",))
+    )
+
+
+def _turned(rotary: Any, length: int, kind: str) -> tuple[Tensor, ...]:
+    """Cosine and sine of the first positions in a text of so many tokens; nothing where the module takes other things.
+
+    A text's length is seen from its last position.
+    """
+    places = torch.tensor([[0, 1, length - 1]], device=rotary.inv_freq.device if hasattr(rotary, "inv_freq") else None)
+    inputs = torch.zeros(1, 3, 1, device=places.device)
+    try:
+        found = rotary(inputs, places, **({"layer_type": kind} if kind else {}))
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return ()
+    turned = found if isinstance(found, tuple) else (torch.view_as_real(found),)
+    return tuple(part[..., :2, :].clone() for part in turned)
+
+
 def agree(model: PreTrainedModel, noise: float, errors: Sequence[float]) -> bool:
     """Whether differences from plain forwards, in nats, are no more than noise."""
     root = math.sqrt(sum(e * e for e in errors) / max(1, len(errors)))

@@ -111,7 +111,7 @@ def generate(
     def uniforms(items: Sequence[int], rows: int) -> Tensor | None:
         return _chances([seeds[i] for i in items], rows, new_tokens) if seeds and sampling else None
 
-    for steps, own in _right_steps(model, prompts, plan, filler, choose, fixed):
+    for steps, own in _right_steps(model, prompts, new_tokens, plan, filler, choose, fixed):
         if fixed and isinstance(steps, SlotSteps):
             for batch in _by_room([len(prompts[i]) for i in own], new_tokens, plan, steps):
                 slots = Refilled(steps, prompts, batch.length, rules, uniforms, plan)
@@ -136,7 +136,13 @@ def generate(
 
 
 def _right_steps(
-    model: PreTrainedModel, prompts: Sequence[Ids], plan: BatchPolicy, filler: int, choose: Chooser | None, fixed: bool
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    new_tokens: int,
+    plan: BatchPolicy,
+    filler: int,
+    choose: Chooser | None,
+    fixed: bool,
 ) -> Iterator[tuple[Steps, list[int]]]:
     """The fastest steps that are proven to give what plain forwards give, and the prompts that they are right for."""
     forms.require_embedded(model, prompts)
@@ -151,7 +157,14 @@ def _right_steps(
     if isinstance(usual, LibrarySteps):
         del ways["with a cache in slots"]
     by_size: dict[int, list[int]] = {}
+    crossing = _crossing(model, [len(prompt) for prompt in prompts], new_tokens)
+    passed = set(crossing)
+    if crossing:
+        plan.note(f"{len(crossing)} texts asked without a cache: while they are written the model's positions rescale")
+        yield PlainSteps(model, choose), crossing
     for item, prompt in enumerate(prompts):
+        if item in passed:
+            continue
         by_size.setdefault(forms.bucket(len(prompt)), []).append(item)
     by_form: dict[str, list[int]] = {}
     for _, items in sorted(by_size.items(), reverse=True):  # what is right for the longest is right for all
@@ -178,6 +191,14 @@ def _right_steps(
         by_form.setdefault(form, []).extend(items)
     for form, items in by_form.items():
         yield ways[form](plan), sorted(items)
+
+
+def _crossing(model: PreTrainedModel, lengths: Sequence[int], new_tokens: int) -> list[int]:
+    """The prompts during whose answers the scaling of positions changes."""
+    if not lengths or not forms.rescaled(model, min(lengths), max(lengths) + new_tokens):
+        return []
+    changes = {length: forms.rescaled(model, length, length + new_tokens) for length in set(lengths)}
+    return [item for item, length in enumerate(lengths) if changes[length]]
 
 
 def _one_length(steps: Steps) -> bool:

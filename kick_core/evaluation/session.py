@@ -75,7 +75,7 @@ class EvalSession:
             "bos": begins_with(self.tokenizer),
         }
         if "tokenizer" in (base["template"], template_name(self.tokenizer, way.prompting)):
-            base |= chat_template.fixed(self.tokenizer)
+            base |= chat_template.fixed(self.tokenizer) | {"bos": begins_with(self.tokenizer, chat=True)}
         base |= prompting.settings(self.tokenizer, way)
         if way.kind in ("generate", "dialogue"):
             length = f"{way.times_prompt} x prompt" if way.times_prompt else way.new_tokens

@@ -104,7 +104,7 @@ def job_id(job: JobSpec) -> str:
     return keys.key("job", _without_newer(content))
 
 
-_NEWER = {"prompting": "auto", "min_tokens": 1}
+_NEWER = {"prompting": "auto", "min_tokens": 1, "bos": "auto"}
 
 
 def _without_newer(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +16,8 @@ from kick_core.errors import BadRequest, KickError
 from kick_core.models.opener import opener
 from kick_core.models.quantized import open_quantized, quantization
 from kick_core.models.source import Source, opening
+from kick_core.models.tokenization import FORCED
+from kick_core.pocket import POCKET_MODELS
 
 transformers_logging.disable_progress_bar()
 
@@ -49,7 +54,28 @@ def open_model(source: Source, dtype: str = "auto", device: str = "auto") -> Pre
         )
     require_all_keys(source, facts)
     opened: PreTrainedModel = model.to(where).eval()
+    forget_lengths(opened)
     return opened
+
+
+def forget_lengths(model: PreTrainedModel) -> None:
+    """Let dynamically scaled positions follow from each text's own length.
+
+    The library's modules keep the scale of the longest text that they have seen, so that what a text gives would follow
+    from what was read before it.
+    """
+
+    def reset(module: Any, _args: Any) -> None:
+        for kind in module.rope_type if isinstance(module.rope_type, dict) else ("",):
+            prefix = f"{kind}_" if kind else ""
+            original = getattr(module, f"{prefix}original_inv_freq").to(module.get_buffer(f"{prefix}inv_freq").device)
+            module.register_buffer(f"{prefix}inv_freq", original, persistent=False)
+            setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
+
+    for module in model.modules():
+        types = getattr(module, "rope_type", None)
+        if any("dynamic" in str(kind) for kind in (types.values() if isinstance(types, dict) else (types,))):
+            module.register_forward_pre_hook(reset)
 
 
 def require_all_keys(source: Source, facts: Mapping[str, Iterable[object]]) -> None:
@@ -62,19 +88,55 @@ def require_all_keys(source: Source, facts: Mapping[str, Iterable[object]]) -> N
             )
 
 
-def open_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model."""
+def open_tokenizer(source: Source, bos: str = "auto") -> PreTrainedTokenizerBase:
+    """The tokenizer of a model.
+
+    Args:
+        source: the model's folder.
+        bos: `always` begins every text with the beginning-of-sequence token (`tokenization.encode_all`).
+
+    Raises:
+        KickError: it cannot be opened; where a package is missing, the message names it.
+        BadRequest: a beginning-of-sequence token is demanded of a tokenizer that names none.
+    """
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
     except BaseException as error:
         # a panic of the Rust reader is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise KickError(f"{source.folder}: the tokenizer cannot be opened: {_first_line(error)}") from error
+        reason = _missing_reader(source.folder) or _first_line(error)
+        raise KickError(f"{source.folder}: the tokenizer cannot be opened: {reason}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if bos == "always" or source.folder in POCKET_MODELS.values():  # their template leaves <s>, which they know, out
+        if tokenizer.bos_token_id is None:
+            raise BadRequest(f"--bos always: the tokenizer of {source.name} names no beginning-of-sequence token")
+        setattr(tokenizer, FORCED, True)
     opened: PreTrainedTokenizerBase = tokenizer
     return opened
+
+
+def _missing_reader(folder: Path) -> str:
+    """What to install for a tokenizer that has no fast file; "" where nothing is missing."""
+    if (folder / "tokenizer.json").exists():
+        return ""
+    for path in sorted((*folder.glob("*.model"), *folder.glob("*.tiktoken"), *folder.glob("tekken.json"))):
+        kind, package = _reader(path)
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
+            return f"{path.name} is a {kind} file, which the package {package} reads: pip install {package}"
+    return ""
+
+
+def _reader(path: Path) -> tuple[str, str]:
+    """The kind of a tokenizer's file, and the package that reads it."""
+    if path.name == "tekken.json":
+        return "Tekken", "mistral-common"
+    with path.open("rb") as file:
+        line = file.readline(4096)
+    if re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+\s*", line):  # a token in base64, and its rank
+        return "tiktoken", "tiktoken"
+    return "SentencePiece", "sentencepiece"
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
-from kick_core.errors import BadRequest
+from kick_core.errors import BadRequest, KickError
 from kick_core.models import chat_template as templates
 from kick_core.stats import common_prefix
 
@@ -30,10 +30,66 @@ def template_name(tokenizer: PreTrainedTokenizerBase, wanted: str = "chat") -> s
     return "tokenizer" if tokenizer.chat_template else PLAIN_DIALOGUE
 
 
-def begins_with(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The beginning-of-sequence token that stands, once, before every prompt; "" for tokenizers without one."""
-    ids = encode(tokenizer, "a")
-    return str(tokenizer.bos_token) if ids and ids[0] == tokenizer.bos_token_id else ""
+FORCED = "_kick_bos"
+"""Set on a tokenizer of which every text must begin with the beginning-of-sequence token."""
+
+
+def begins_with(tokenizer: PreTrainedTokenizerBase, *, chat: bool = False) -> str:
+    """The special tokens that stand, once, before every prompt; "" for tokenizers that add none.
+
+    Args:
+        tokenizer: of the model.
+        chat: of prompts that the tokenizer's own template wrote: nothing is added to them, so where the tokenizer would
+            add something that the template does not begin with, there is nothing before them.
+    """
+    first = _added_before(tokenizer)
+    if not first or getattr(tokenizer, FORCED, False):
+        return str(tokenizer.bos_token) if first else ""
+    words = "".join(tokenizer.convert_ids_to_tokens(list(first)))
+    return "" if chat and (opening := _opening(tokenizer)) and not opening.startswith(words) else words
+
+
+def unused_bos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The beginning-of-sequence token, where the tokenizer names one but begins no text with it; else ""."""
+    bos = tokenizer.bos_token_id
+    named = isinstance(bos, int) and bos not in _added_before(tokenizer)
+    return str(tokenizer.bos_token) if named else ""
+
+
+@lru_cache(maxsize=64)
+def _added_around(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens that a tokenizer puts before and behind every text."""
+    plain = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    whole = tokenizer("a", verbose=False)["input_ids"]
+    places = range(len(whole) - len(plain) + 1)
+    at = next((n for n in places if whole[n : n + len(plain)] == plain), 0)
+    return tuple(whole[:at]), tuple(whole[at + len(plain) :])
+
+
+def _added_before(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    if getattr(tokenizer, FORCED, False):
+        return (int(tokenizer.bos_token_id),)  # type: ignore[call-overload]
+    return _added_around(tokenizer)[0]
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the tokenizer's chat template writes before a user's first words; "" where there is no template."""
+    return _opening_of(tokenizer, str(tokenizer.chat_template or ""))
+
+
+@lru_cache(maxsize=64)
+def _opening_of(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    if not template:
+        return ""
+    try:
+        text = templates.render(tokenizer, [{"role": "user", "content": _MARK}])
+    except KickError:  # whoever uses the template is told
+        return ""
+    before, mark, _ = text.partition(_MARK)
+    return before if mark and before.strip() else ""
+
+
+_MARK = "a user's words"
 
 
 def dialogue(
@@ -51,17 +107,23 @@ def dialogue(
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids with the beginning-of-sequence token exactly once, if the tokenizer uses one at all."""
+    """Token ids of one text, begun as `encode_all` begins it."""
     return encode_all(tokenizer, [text])[0]
 
 
 def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """`encode` for many texts in one call, which the library spreads over the cores."""
-    bos = tokenizer.bos_token
-    plain = [text for text in texts if not (bos and text.startswith(bos))]
-    spelled_out = [text for text in texts if bos and text.startswith(bos)]
+    """Token ids of many texts in one call, which the library spreads over the cores.
+
+    A text begins with what the tokenizer adds, exactly once. One that the tokenizer's chat template wrote begins as it
+    was written, with nothing added (as `apply_chat_template` and vLLM do it). No text ends with an end token.
+    """
+    starts = (_opening(tokenizer), begins_with(tokenizer), tokenizer.bos_token)
+    begun = tuple(str(start) for start in starts if start)
+    groups: tuple[list[str], list[str]] = ([], [])
+    for text in texts:
+        groups[text.startswith(begun) if begun else False].append(text)
     found: dict[str, list[int]] = {}
-    for group, add in ((plain, True), (spelled_out, False)):
+    for group, add in zip(groups, (True, False), strict=True):
         if group:
             ids = tokenizer(group, add_special_tokens=add, verbose=False)["input_ids"]
             found |= dict(zip(group, ids, strict=True))  # type: ignore[arg-type]
@@ -70,10 +132,16 @@ def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
 
 def _once(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
     """Without a second beginning and without an end."""
-    while len(ids) > 1 and tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
-        ids = ids[1:]
-    if ids and ids[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id != tokenizer.bos_token_id:
+    (first, last), bos, eos = _added_around(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
+    for start in {first, (bos,) if isinstance(bos, int) else ()} - {()}:
+        while ids[: 2 * len(start)] == [*start, *start]:
+            ids = ids[len(start) :]
+    if last and ids[-len(last) :] == list(last):
+        ids = ids[: -len(last)]
+    if ids and ids[-1] == eos and eos != bos:
         ids = ids[:-1]
+    if getattr(tokenizer, FORCED, False) and ids[:1] != [bos]:
+        ids = [int(bos), *ids]  # type: ignore[call-overload]
     return ids
 
 

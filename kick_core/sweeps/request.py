@@ -40,6 +40,7 @@ class SweepJob:
         fewshot_seed: Draws which worked examples are shown; None: the first ones.
         repeats: Answers to each question of a sampled task.
         prompting: The form of a question: `auto`, `raw`, `chat` or `shots:K`; the paper's protocol is always raw.
+        bos: `auto` as the tokenizer does, or `always`: every text begins with the beginning-of-sequence token.
     """
 
     model: str
@@ -62,6 +63,7 @@ class SweepJob:
     prompting: str = "auto"
     fewshot_seed: int | None = None
     repeats: int = 1
+    bos: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """The job as JSON values, with its tag."""
@@ -83,7 +85,7 @@ class SweepJob:
     @property
     def reference(self) -> ModelRef:
         """The model as `models.source.find` wants it."""
-        return ModelRef(self.model, self.revision, self.dtype)  # type: ignore[arg-type]
+        return ModelRef(self.model, self.revision, self.dtype, self.bos)  # type: ignore[arg-type]
 
     def limit_of(self, task: str) -> int | None:
         """The number of examples of one task; None is all."""

@@ -78,6 +78,7 @@ class ModelFacts:
         rows: Most rows of a batch.
         calibration: Calibration tokens.
         sizes: What work and bytes follow from.
+        unused_bos: The beginning-of-sequence token, where the tokenizer names it but begins no text with it.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ModelFacts:
     rows: int
     calibration: int
     sizes: ModelSizes
+    unused_bos: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,8 @@ def keys_of(sweep: Sweep) -> SweepKeys:
 
 
 def _model(sweep: Sweep) -> ModelFacts:
+    from kick_core.models.tokenization import unused_bos
+
     opened, calibration, device = sweep.builder.opened, sweep.builder.calibration, sweep.builder.opened.model.device
     name = ""
     if device.type == "cuda":
@@ -253,6 +257,7 @@ def _model(sweep: Sweep) -> ModelFacts:
         rows=sweep.session.plan.rows,
         calibration=calibration.most_windows * (calibration.length or min(2048, opened.source.context)),
         sizes=sizes(opened.model),
+        unused_bos=unused_bos(opened.tokenizer),
     )
 
 
@@ -311,6 +316,7 @@ def _path(store: Store, job: SweepJob) -> Path:
     identity = {
         "model": source.fingerprint,
         "dtype": job.dtype,
+        "bos": job.bos,
         "device": device(job.device),
         "calibration": {**asdict(job.calibration), "file": _states(Path(job.calibration.source))},
         "data": job.data,

@@ -41,8 +41,11 @@ def test_perplexity_equals_the_plain_definition(opened):
 
 def test_bos_exactly_once(opened):
     tokenizer = opened.tokenizer
-    for text in ("plain", "<s>spelled out", dialogue(tokenizer, ["hello"], [])):
+    for text in ("plain", "<s>spelled out"):
         assert encode(tokenizer, text).count(tokenizer.bos_token_id) == 1
+    assert tokenizer.bos_token_id not in encode(tokenizer, dialogue(tokenizer, ["hello"], []))  # nor does its template
+    pocket = open_tokenizer(find(ModelRef("pocket")))
+    assert encode(pocket, dialogue(pocket, ["hello"], [])).count(pocket.bos_token_id) == 1
     turns = dialogue(tokenizer, ["one", "two"], ["answer"])
     assert turns == "<|user|>one<|assistant|>answer<|end|><|user|>two<|assistant|>"
 
