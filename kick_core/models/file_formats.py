@@ -83,7 +83,8 @@ def require_words(name: str, rows: int, cols: int, bits: int) -> None:
 def gptq_tensors(name: str, grid: Grid, symmetric: bool) -> dict[str, Tensor]:
     """The tensors of one linear, v1 where the grid is symmetric, else v2. Raises BadRequest for widths that do
     not fill words."""
-    require_words(name, *grid.codes.shape, grid.bits)
+    rows, cols = grid.codes.shape
+    require_words(name, rows, cols, grid.bits)
     zeros = (grid.zeros.to(torch.int16) - int(symmetric)).to(torch.uint8)
     return {
         f"{name}.qweight": pack_words(grid.codes, grid.bits).T.contiguous(),

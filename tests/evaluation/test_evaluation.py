@@ -10,6 +10,8 @@ from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.errors import BadRequest
 from kick_core.evaluation import EvalSession
+from kick_core.models.loading import open_tokenizer
+from kick_core.models.source import find
 from kick_core.models.tokenization import dialogue, encode, option_ids
 from kick_core.records import Example, Output
 from kick_core.runs import measure as runs

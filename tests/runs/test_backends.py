@@ -93,13 +93,13 @@ def test_dense_needs_no_other_folder(store, tiny_folder):
 
 def test_a_checkpoint_that_is_another_model_is_never_asked(store, monkeypatch, tiny_folder):
     builder = shop_of(store, tiny_folder)
-    recipe, tensors = made(builder, parse("magnitude@0.5")), export._tensors
+    recipe, tensors = made(builder, parse("magnitude@0.5")), export.written_tensors
 
     def altered(*given):
         for name, tensor in tensors(*given):
             yield name, tensor + 0.01 if name.endswith("1.mlp.down_proj.weight") else tensor
 
-    monkeypatch.setattr(export, "_tensors", altered)
+    monkeypatch.setattr(export, "written_tensors", altered)
     with pytest.raises(KickError, match="is not the model that was written there"), checkpoint(builder, recipe):
         pass
     assert list((store.root / "checkpoints").iterdir()) == []
