@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -83,6 +85,13 @@ def recipe_at(frame: pd.DataFrame, method: str, percent: int) -> str:
         return "dense"
     mine = frame[(frame["method"] == method) & (frame["kind"] == "ratio")]
     return str(mine.loc[(100 * mine["sparsity"]).round() == percent, "recipe"].iloc[0])
+
+
+def recipes_at(frame: pd.DataFrame, method: str, percents: Sequence[int]) -> dict[int, str]:
+    """The recipe's text at every measured sparsity, as `recipe_at`."""
+    mine = frame[(frame["method"] == method) & (frame["kind"] == "ratio")]
+    found = dict(zip((100 * mine["sparsity"]).round().astype(int)[::-1], mine["recipe"][::-1], strict=True))
+    return {percent: str(found[percent]) if percent else "dense" for percent in percents}
 
 
 def task(frame: pd.DataFrame) -> str:

@@ -349,6 +349,18 @@ def scorers(run: str) -> pd.DataFrame:
 
 
 def cell(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series | None:
-    """One recipe's row of one task in a `current` frame."""
-    rows = frame[(frame["recipe"] == recipe) & (frame["task"] == task)]
-    return None if rows.empty else rows.iloc[0]
+    """One recipe's row of one task in a `current` frame, or in some of its rows."""
+    if frame.empty:
+        return None
+    shown = tuple(str(frame[name].iat[0]) for name in ("model", "protocol", "data"))
+    known, key = _cells(place(), stamp(), shown), (recipe, task, len(frame))
+    if key not in known:
+        rows = frame[(frame["recipe"] == recipe) & (frame["task"] == task)]
+        known[key] = None if rows.empty else rows.iloc[0]
+    return known[key]
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _cells(root: str, stamp: str, shown: tuple[str, ...]) -> dict[tuple[str, str, int], pd.Series | None]:
+    """Rows that were looked up: one row of a frame of 68 columns costs two milliseconds, and a page wants fifty."""
+    return {}

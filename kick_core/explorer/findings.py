@@ -66,7 +66,7 @@ def page() -> None:
     with left:
         _broken(chosen)
     with right:
-        masks.kept(chosen.frame, chosen.model, chosen.recipes, chosen.percent)
+        masks.kept(chosen.model, chosen.method, chosen.percent)
     recovery.section(chosen.model)
     _panels(chosen)
     _sized(chosen.frame)
@@ -101,7 +101,7 @@ def _choose(known: list[str]) -> Choice:
     with places[2]:
         steps.player(percents, percent)
     title(steps.each(_headlines(model, method), percent, "span"), provenance(frame), shared=_shared(model))
-    recipes = {step: controls.recipe_at(frame, method, step) for step in percents}
+    recipes = controls.recipes_at(frame, method, percents)
     return Choice(frame, model, method, percent, percents, recipes)
 
 
@@ -174,7 +174,8 @@ def _headlines(model: str, protocol: str, kind: str, method: str) -> dict[int, S
     """The headline of a method at every sparsity."""
     frame = views.current(data.scores(), model, protocol, kind)
     percents = controls.percents(frame, method)
-    return {step: tag("span", views.headline(frame, controls.recipe_at(frame, method, step))) for step in percents}
+    recipes = controls.recipes_at(frame, method, percents)
+    return {step: tag("span", views.headline(frame, recipe)) for step, recipe in recipes.items()}
 
 
 @data.remembered(32, _words)
@@ -183,7 +184,8 @@ def _cards(model: str, protocol: str, kind: str, method: str) -> dict[int, Safe]
     frame = views.current(data.scores(), model, protocol, kind)
     titles = views.task_titles(frame["task"].unique())
     percents = controls.percents(frame, method)
-    return {step: cards.metrics(frame, controls.recipe_at(frame, method, step), titles) for step in percents}
+    recipes = controls.recipes_at(frame, method, percents)
+    return {step: cards.metrics(frame, recipe, titles) for step, recipe in recipes.items()}
 
 
 def _broken(chosen: Choice) -> None:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 
 import pandas as pd
 
 from kick_core import views
-from kick_core.explorer import data
+from kick_core.explorer import controls, data
 from kick_core.explorer.frame import heading
 from kick_core.explorer.safe import Safe, show, tag
 from kick_core.explorer.steps import each
 from kick_core.views import matrices
 
 
-def kept(frame: pd.DataFrame, model: str, recipes: Mapping[int, str], here: int) -> None:
+def kept(model: str, method: str, here: int) -> None:
     """The masks of a method, the one of the step `here` shown; nothing where no artifact is left to look into."""
-    pictures = {step: picture for step, recipe in recipes.items() if (picture := _picture(frame, model, recipe))}
+    pictures = _pictures(model, method)
     if not pictures:
         return
     heading("Kept weights", "The first matrix of the middle block, its first rows; red is dropped.")
     show(each(pictures, here))
+
+
+def _words(model: str, method: str) -> data.Words:
+    return (*data.shown_words(model), method)
+
+
+@data.remembered(32, _words)
+def _pictures(model: str, protocol: str, kind: str, method: str) -> dict[int, Safe]:
+    """The mask of a method at every sparsity that has one."""
+    frame = views.current(data.scores(), model, protocol, kind)
+    recipes = controls.recipes_at(frame, method, controls.percents(frame, method))
+    return {step: picture for step, recipe in recipes.items() if (picture := _picture(frame, model, recipe))}
 
 
 def _picture(frame: pd.DataFrame, model: str, recipe: str) -> Safe | None:
