@@ -20,7 +20,7 @@ from kick_core.explorer.stepper import stepper
 
 WHYS = ("wrong", "no answer", "empty", "loop", "cut off", "rejected")
 EVERY = "all"
-MOST = 500
+MOST = 200
 """Rows that travel to the browser at most; at MMLU's 14,042 the texts alone would be three megabytes."""
 
 SORTS = {

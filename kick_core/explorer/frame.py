@@ -216,15 +216,23 @@ def _share(model: str, protocol: str, kind: str) -> None:
         place = (st.context.url or "").partition("?")[0]
         st.code(f"{place}?{address.query()}", language=None, wrap_lines=True)
         open_pack.picker(store())
+    method, percent = st.session_state.get("method"), st.session_state.get("s")
+    opens = (method, percent) if method and percent is not None else None
     st.download_button(
         "Report",
-        data=lambda: views.report(store(), model, protocol, kind).encode(),
+        data=lambda: _report(model, protocol, kind, opens).encode(),
         file_name="llm-kick-report.html",
         mime="text/html",
         on_click="ignore",
         icon=":material/download:",
         help="One file that works offline, slider included",
     )
+
+
+def _report(model: str, protocol: str, kind: str, opens: tuple[str, int] | None) -> str:
+    from kick_core.explorer import data  # which is made of this module
+
+    return views.report(store(), model, protocol, kind, measured=data.scores(), opens=opens)
 
 
 def _protocol(name: str) -> Safe:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +127,14 @@ def examples(store: Store, run_key: str, dense_run_key: str, scorer: str | None 
     }
     frame["repetition"], frame["loops"] = _repetitions(store, run, ids)
     return pd.DataFrame(frame, columns=list(COLUMNS)).fillna({"why": "", "dense_why": ""}).astype(COLUMNS)
+
+
+def broke(store: Store, run_key: str, dense_run_key: str, scorer: str) -> list[str]:
+    """The ids that dense has right and the run has wrong, in the task's order: those of `examples` that broke."""
+    after, before = (_scored(store, load.one(store, key), scorer) for key in (run_key, dense_run_key))
+    ids, at_before, at_after = pair(before, after)
+    was, now = before.score[at_before] >= RIGHT, after.score[at_after] >= RIGHT
+    return [str(name) for name in ids[was & ~now]]
 
 
 def _scored(store: Store, run: Asked, scorer: str) -> VerdictColumns:
@@ -280,13 +288,19 @@ def by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return table.sort_values(["broke_share", "n"], ascending=False).reset_index()
 
 
-def example(store: Store, run_key: str, example_id: str, scorer: str | None = None) -> Detail:
-    """One example under every recipe asked alike: prompt, golds, answers, verdicts, option probabilities."""
+def example(
+    store: Store, run_key: str, example_id: str, scorer: str | None = None, among: Container[str] | None = None
+) -> Detail:
+    """One example under every recipe asked alike, or the runs `among` them: prompt, golds, answers, verdicts."""
     run = load.one(store, run_key)
     about = load.examples(store, run.card.examples).get(example_id)
     if about is None:
         raise KickError(f"example {example_id!r} is not among those of {run.card.task}")
-    alike = [other for other in load.asked(store) if load.alike(other) == load.alike(run)]
+    alike = [
+        other
+        for other in load.asked(store)
+        if (among is None or other.key in among) and load.alike(other) == load.alike(run)
+    ]
     order = sorted(alike, key=lambda other: recipe_labels.order(other.recipe))
     answers = (_answer(store, other, example_id, scorer or run.task.headline) for other in order)
     judged = run.task.aggregate == "mean"

@@ -370,7 +370,8 @@ def test_the_report_arrives_and_works_offline(tab: Tab, frame: pd.DataFrame, tmp
     context = tab.page.context.browser.new_context(offline=True)
     page = context.new_page()
     page.goto(path.as_uri())
-    page.locator("#s").fill("70")
+    assert page.inner_text("#headline") == views.headline(frame, "magnitude@0.5"), "opens where the reader was"
+    page.locator("#s").fill("3")  # dense, 30, 50, 70 %
     assert page.inner_text("#headline") == views.headline(frame, "magnitude@0.7")
     shown = page.locator(".poster:visible")
     assert shown.count() == 1 and shown.get_attribute("data-method") == "magnitude"

@@ -11,6 +11,8 @@ one, put it into `SECTIONS`.
 
 from __future__ import annotations
 
+import pandas as pd
+
 from kick_core.store import Store
 from kick_core.views.html_report import beyond, examples, findings, method
 from kick_core.views.html_report.facts import Section, Story, gather
@@ -19,6 +21,7 @@ from kick_core.views.markup import Safe, tag
 
 SECTIONS: tuple[tuple[str, Section], ...] = (
     ("What is kept", findings.poster),
+    ("By how well known the subject is", findings.popularity),
     ("The model and its questions", method.subject),
     ("The paper's claims, put to these data", findings.verdicts),
     ("What every recipe keeps", findings.shares),
@@ -39,9 +42,29 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
 """The report from top to bottom; numbered as they come."""
 
 
-def report(store: Store, model: str, protocol: str | None = None, data: str | None = None) -> str:
-    """The report on one model under one protocol (the one it was asked under most) on one kind of data, as HTML."""
-    story = gather(store, model, protocol, data)
+def report(
+    store: Store,
+    model: str,
+    protocol: str | None = None,
+    data: str | None = None,
+    *,
+    measured: pd.DataFrame | None = None,
+    opens: tuple[str, int] | None = None,
+) -> str:
+    """The report on one model.
+
+    Args:
+        store: the cache.
+        model: the model's name.
+        protocol: the one it was asked under most unless it is given.
+        data: the kind of data; as `views.current`.
+        measured: `views.scores` of the cache where the caller has them; they are most of the work.
+        opens: the method and the sparsity in percent that its slider opens at; else where the pages open.
+
+    Returns:
+        One HTML document.
+    """
+    story = gather(store, model, protocol, data, measured, opens)
     parts = [(title, body) for title, section in SECTIONS if (body := list(section(story)))]
     listed = [tag("li", tag("a", title, href=f"#s{at}")) for at, (title, _) in enumerate(parts, 1)]
     contents = tag("nav", tag("ol", *listed), **{"aria-label": "Contents"})

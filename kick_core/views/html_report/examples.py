@@ -9,7 +9,7 @@ import pandas as pd
 from kick_core.store.starred import starred
 from kick_core.views import example_text
 from kick_core.views.chart_style import Row, each
-from kick_core.views.examples import RULE, Answer, Detail, example, examples, pick
+from kick_core.views.examples import RULE, Answer, Detail, broke, example, pick
 from kick_core.views.html_report.facts import Story, quiet
 from kick_core.views.markup import Safe, tag
 from kick_core.views.text_diff import heat
@@ -74,8 +74,7 @@ def _broken(story: Story, task: str) -> list[tuple[Row, list[str]]]:
     rows = story.rows(task=task)
     found = []
     for row in _one_a_method(rows[(rows["broke"] > 0) & (rows["dense_run"] != "")]):
-        table = examples(story.store, row["run"], row["dense_run"], row["scorer"])
-        found.append((row, table.loc[table["flip"] == "broke", "id"].tolist()))
+        found.append((row, broke(story.store, row["run"], row["dense_run"], row["scorer"])))
     return found
 
 
@@ -87,7 +86,8 @@ def _one_a_method(rows: pd.DataFrame) -> Iterator[Row]:
 
 def _box(story: Story, number: int, row: Row, name: str, other: str = "") -> Safe:
     """One example under a row's recipe, beside dense or `other`, another run."""
-    detail = example(story.store, row["run"], name, row["scorer"])
+    runs = (row["run"], other or row["dense_run"])
+    detail = example(story.store, row["run"], name, row["scorer"], among=runs)
     before, after = detail.of(other or row["dense_run"]), detail.of(row["run"])
     assert before is not None and after is not None
     facts = [row["title"], row["label"], detail.subject, name]

@@ -32,7 +32,8 @@ SHORT = 24
 @dataclass(frozen=True, slots=True)
 class Story:
     """One model under one protocol on one kind of data. `frame` is what the pages show of it, `cards` its artifacts
-    and `asked` its runs, both by key and only those behind the frame. `measured` are the scores of all models."""
+    and `asked` its runs, both by key and only those behind the frame. `measured` are the scores of all models.
+    `opens`: the method and the sparsity in percent that the slider opens at."""
 
     store: Store
     model: str
@@ -43,6 +44,7 @@ class Story:
     claims: tuple[Claim, ...]
     cards: dict[str, Card]
     asked: dict[str, RunCard]
+    opens: tuple[str, int] | None = None
 
     @property
     def titles(self) -> dict[str, str]:
@@ -79,9 +81,16 @@ Section = Callable[[Story], Sequence[Safe]]
 """A part of the report. Nothing is returned where there is nothing to tell; then it has no heading either."""
 
 
-def gather(store: Store, model: str, protocol: str | None = None, data: str | None = None) -> Story:
-    """Everything that is known of a model; `protocol` is the one that it was asked under most where none is named."""
-    measured = scores(store)
+def gather(
+    store: Store,
+    model: str,
+    protocol: str | None = None,
+    data: str | None = None,
+    measured: pd.DataFrame | None = None,
+    opens: tuple[str, int] | None = None,
+) -> Story:
+    """Everything that is known of a model; the arguments are those of `report`."""
+    measured = scores(store) if measured is None else measured
     most = measured.loc[measured["model"] == model, "protocol"].value_counts()
     chosen = protocol or (str(most.index[0]) if len(most) else "strict")
     frame = current(measured, model, chosen, data)
@@ -89,7 +98,7 @@ def gather(store: Store, model: str, protocol: str | None = None, data: str | No
     weights = set(frame["weights"])
     cards = {card.key: card for card in artifact_tables.known_cards(store) if card.key in weights}
     asked = {key: load.one(store, key).card for key in dict.fromkeys(frame["run"])}
-    return Story(store, model, chosen, kind, frame, measured, tuple(claims(frame)), cards, asked)
+    return Story(store, model, chosen, kind, frame, measured, tuple(claims(frame)), cards, asked, opens)
 
 
 # --- pieces --------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from kick_core.views.chart_style import each
 from kick_core.views.claims import SIZE
 from kick_core.views.families import calibrations, families, pairs
 from kick_core.views.fidelity import BOUNDS, fidelity, texts
-from kick_core.views.findings import headline, percent
+from kick_core.views.findings import headline, percent, widest_gap
+from kick_core.views.forgetting import by_popularity
 from kick_core.views.html_report.facts import (
     MARKS,
     Story,
@@ -110,13 +111,43 @@ def poster(story: Story) -> list[Safe]:
         )
         for name in story.pruners
     ]  # fmt: skip
-    options = [tag("option", name) for name in story.pruners]
-    choice = tag("label", "Method ", tag("select", *options, id="method"))
+    method, percent_ = _opens(story)
+    chosen = {True: {"selected": ""}, False: {}}
+    options = [tag("option", name, **chosen[name == method]) for name in story.pruners]
+    choice = tag("label", "Method ", tag("select", *options, id="method", **{"data-percent": f"{percent_:g}"}))
     slider = tag("label", "Sparsity ", Safe('<input id="s" type="range" min="0" step="1">'), tag("b", "", id="shown"))
     control = tag(
         "div", tag("p", choice, slider), tag("p", "", id="headline"), tag("div", "", id="cards"), cls="screen"
     )
     return [control, *pictures]
+
+
+def _opens(story: Story) -> tuple[str, float]:
+    """Where the reader was, else where the pages open."""
+    if story.opens and story.opens[0] in story.pruners:
+        return story.opens
+    rows = story.frame[story.frame["recipe"] == widest_gap(story.frame)]
+    if rows.empty:
+        return story.pruners[0], 50.0
+    return str(rows["method"].iloc[0]), round(100 * float(rows["sparsity"].iloc[0]), 4)
+
+
+def popularity(story: Story) -> list[Safe]:
+    """The share of facts kept along every method, by how well known their subjects are; nothing where none says so."""
+    figures = []
+    for name in story.pruners:
+        rows = story.rows(task=story.task, method=name)
+        rows = rows[(rows["kind"] == "ratio") & (rows["dense_run"] != "")]
+        table_ = by_popularity(story.store, rows["run"].iloc[-1], rows["scorer"].iloc[-1]) if len(rows) else rows
+        if len(table_):
+            steps = {"dense": 0.0, **dict(zip(rows["target_label"], rows["sparsity"], strict=True))}
+            figures.append(figure(
+                charts.popularity(table_, {name: steps[name] for name in table_.columns if name in steps}, name),
+                f"{name}: of the facts that dense has right, the share still right.",
+                f"Share of facts kept by {name} against sparsity, one line per tier of popularity",
+                width=460, height=250,
+            ))  # fmt: skip
+    return [tag("div", *figures, cls="pair")] if figures else []
 
 
 def states(story: Story) -> dict[str, list[dict[str, Any]]]:

@@ -18,9 +18,11 @@ const mark = (svg, s) => {
   const places = { class: 'marker', x1: x, x2: x, y1: 8, y2: svg.viewBox.baseVal.height - 40 }
   for (const [name, value] of Object.entries(places)) line.setAttribute(name, value)
 }
+// The slider's value is the place of a measured sparsity, so every press of a key is a step.
+let percent = Number(at('method').dataset.percent)
 const show = () => {
-  const method = at('method').value, wanted = Number(at('s').value)
-  const state = states[method].reduce((best, one) => Math.abs(one.s - wanted) < Math.abs(best.s - wanted) ? one : best)
+  const method = at('method').value, state = states[method][Number(at('s').value)]
+  percent = state.s
   at('headline').textContent = state.words
   at('shown').textContent = state.s + ' %'
   at('cards').replaceChildren(...state.cards.map(card))
@@ -29,9 +31,12 @@ const show = () => {
     mark(poster.querySelector('svg'), state.s)
   }
 }
-const reach = () => { at('s').max = Math.max(...states[at('method').value].map(state => state.s)) }
+const reach = () => {
+  const far = states[at('method').value].map(state => Math.abs(state.s - percent))
+  at('s').max = far.length - 1
+  at('s').value = far.indexOf(Math.min(...far))
+}
 reach()
-at('s').value = 50
 at('method').onchange = () => { reach(); show() }
 at('s').oninput = show
 show()

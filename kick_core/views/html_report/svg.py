@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from kick_core.views.chart_style import Chart
@@ -210,11 +211,11 @@ def _drawn_axis(axis: _Axis, axes: Mapping[str, _Axis], layout: Chart) -> str:
     other = axes.get(anchor[0] + "axis" + anchor[1:]) or next(
         one for one in axes.values() if one.horizontal != axis.horizontal
     )
-    parts = []
-    for value, word in axis.ticks:
+    parts, low_rows = [], _rows_of_words(axis)
+    for at, (value, word) in enumerate(axis.ticks):
         place = axis.start + (value - axis.low) / ((axis.high - axis.low) or 1) * (axis.stop - axis.start)
         if axis.horizontal:
-            parts.append(_words(place, other.start + 14, word, "middle"))
+            parts.append(_words(place, other.start + 14 + 11 * (at % low_rows), word, "middle"))
         else:
             if axis.grid:
                 parts.append(_stroke(other.start, place, other.stop, place, "class=grid"))
@@ -226,7 +227,7 @@ def _drawn_axis(axis: _Axis, axes: Mapping[str, _Axis], layout: Chart) -> str:
     )
     parts.append(_stroke(*ends, 'stroke="currentColor" stroke-opacity=".5"'))
     if axis.title and axis.horizontal:
-        parts.append(_words((axis.start + axis.stop) / 2, other.start + 32, axis.title, "middle"))
+        parts.append(_words((axis.start + axis.stop) / 2, other.start + 26 + 6 * low_rows, axis.title, "middle"))
     elif axis.title:
         middle = (axis.start + axis.stop) / 2
         parts.append(
@@ -234,6 +235,14 @@ def _drawn_axis(axis: _Axis, axes: Mapping[str, _Axis], layout: Chart) -> str:
             f'transform="rotate(-90 12 {_n(middle)})">{_text(axis.title)}</text>'
         )
     return "".join(parts)
+
+
+def _rows_of_words(axis: _Axis) -> int:
+    """Words under an axis stand in two rows where they would run into each other in one."""
+    gap = abs(axis.stop - axis.start) / ((axis.high - axis.low) or 1)
+    places = [value for value, _ in axis.ticks]
+    nearest = min((b - a for a, b in pairwise(places)), default=math.inf)
+    return 2 if max((len(word) for _, word in axis.ticks), default=0) * _LETTER + 4 > nearest * gap else 1
 
 
 def _stroke(x0: float, y0: float, x1: float, y1: float, how: str) -> str:
