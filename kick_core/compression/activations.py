@@ -54,11 +54,14 @@ class StatsAccumulator:
 
     @property
     def tiles(self) -> list[tuple[slice, slice]]:
-        """Rows and columns of the parts in which a CPU sums the Gram matrix on and above its diagonal: 5 eighths of it.
+        """Rows and columns of the parts in which the Gram matrix is summed.
 
-        They do not follow from the number of threads, each of which takes whole tiles.
+        On a CPU they cover what is on and above its diagonal, 5 eighths of it, and do not follow from the number of
+        threads, each of which takes whole tiles. Elsewhere one product is the whole matrix.
         """
         step, width = -(-self.width // 4), self.width
+        if self.device.type != "cpu":
+            return [(slice(0, width), slice(0, width))]
         # where strips are whole multiples of 64 rows, a tile has the bits of its part of the strip
         across = TILE if width % 256 == 0 else width
         return [
@@ -82,15 +85,15 @@ class StatsAccumulator:
             self._add_products(self.gram, rows)
 
     def _add_products(self, gram: Tensor, rows: Tensor) -> None:
-        """Add X^T X on and above the diagonal; `stats` completes it by symmetry. Threads take a tile each, because on
-        some processors a product that is shared out among threads has other last bits."""
+        """Add X^T X, tile by tile; what a CPU leaves out `stats` completes by symmetry. Threads take a tile each, because
+        on some processors a product that is shared out among threads has other last bits."""
 
         def add(tile: tuple[slice, slice]) -> None:
             down, across = tile
             gram[down, across].addmm_(rows[:, down].T, rows[:, across])
 
         tiles, threads = self.tiles, torch.get_num_threads()
-        if threads == 1:
+        if threads == 1 or len(tiles) == 1:
             for tile in tiles:
                 add(tile)
             return
