@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -22,11 +23,12 @@ def main() -> None:
         now = time.perf_counter()
         seconds[name], began = now - began, now
 
-    from llmcompressor import oneshot  # first: where it is missing, that is known at once
-
+    if find_spec("llmcompressor") is None:
+        sys.exit("llmcompressor is not installed")
     import torch
     from compression_peer import modifiers
     from datasets import Dataset
+    from llmcompressor import oneshot
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     lap("import")

@@ -22,9 +22,8 @@ from kick_core.artifacts.loaded_model import OpenModel, artifact_key, calibratio
 from kick_core.compression import block_files, codec
 from kick_core.compression.calibration import token_windows, window_length
 from kick_core.compression.recovery import adapters
+from kick_core.compression.resume import InputsDiffer, Resume
 from kick_core.compression.walk import (
-    InputsDiffer,
-    Resume,
     Walked,
     few_tokens,
     make_card,

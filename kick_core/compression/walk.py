@@ -21,10 +21,11 @@ from kick_core import methods, timing
 from kick_core.compression import activations, allocation
 from kick_core.compression.block import Choose, compress_block, made_together, require_finite, with_ready
 from kick_core.compression.recovery.blocks import reconstruct
-from kick_core.errors import BadRequest, KickError
+from kick_core.compression.resume import InputsDiffer, Resume, advance_dense, catch_up, digest_of
+from kick_core.errors import BadRequest
 from kick_core.methods import CompressedMatrix
 from kick_core.models.blocks import decoder_blocks, left_alone, matrices, understood
-from kick_core.models.layout import Hold, all_in_place, eager_experts
+from kick_core.models.layout import Hold, all_in_place
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport, StructuredMask
 from kick_core.spec import Calibration, Recipe, parse
 
@@ -82,33 +83,6 @@ class Walked:
     batches: tuple[int, ...] = ()
 
 
-class InputsDiffer(KickError):
-    """Finished blocks give other activations here than where they were made: a walk cannot go on from them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Where a stopped walk goes on.
-
-    Attributes:
-        start: The first block that is not finished.
-        apply: Puts a finished block's weights on.
-        batches: For every finished block the windows in one forward of each stream of activations.
-        digest: Of what enters block `start`; it must come out again.
-        saved: The block whose inputs are given; 0 for none.
-        hidden: Its inputs [windows, length, width].
-        dense: What the dense model's block is given, where blocks are fitted to it.
-    """
-
-    start: int = 0
-    apply: Callable[[int], None] | None = None
-    batches: Sequence[tuple[int, ...]] = ()
-    digest: str = ""
-    saved: int = 0
-    hidden: Tensor | None = None
-    dense: Tensor | None = None
-
-
 def _nothing() -> None:
     pass
 
@@ -160,44 +134,11 @@ def walk(
         if fits_blocks(asked) and propagate == "compressed":  # else both see the dense model's activations
             aim = activations.first(model, ids, resume.dense, hold)
     choose = _chooser(model, asked, ids, hold, plan)  # before any block is changed: an allocation looks at all of them
-    _catch_up(model, resume, [stream for stream in (inputs, aim) if stream], propagate, hold)
+    catch_up(model, resume, [stream for stream in (inputs, aim) if stream], propagate, hold)
     for index in range(resume.start, len(blocks)):
         with hold(index):
             walked = _walk_block(model, index, inputs, aim, asked, choose, propagate, before_method)
         yield walked
-
-
-def _catch_up(
-    model: PreTrainedModel, resume: Resume, streams: list[activations.Inputs], propagate: str, hold: Hold
-) -> None:
-    """Put finished blocks on and have the activations go through them, the dense model's through the dense ones."""
-    if resume.apply is None:
-        return
-    for index in range(resume.start):
-        block, passed = decoder_blocks(model)[index], index < resume.saved
-        with hold(index):
-            for stream, batch in zip(streams, resume.batches[index], strict=True) if not passed else ():
-                stream.batch = batch
-            if streams and not passed and propagate == "dense":
-                _advance_dense(model, block, index, streams[0])
-            for aim in streams[1:] if not passed else ():
-                aim.advance(block, index)
-            resume.apply(index)
-            if streams and not passed and propagate != "dense":
-                streams[0].advance(block, index)
-    if streams and resume.start > resume.saved:
-        found = _digest(streams)
-        if found != resume.digest:
-            raise InputsDiffer(f"blocks before {resume.start} give other activations than when they were made")
-
-
-def _advance_dense(model: PreTrainedModel, block: nn.Module, index: int, inputs: activations.Inputs) -> None:
-    with eager_experts(model):  # as where statistics are taken, whose outputs these are
-        inputs.advance(block, index)
-
-
-def _digest(streams: Sequence[activations.Inputs]) -> str:
-    return activations.digest([stream.hidden for stream in streams], streams[0].device)
 
 
 def fits_blocks(recipe: Recipe) -> bool:
@@ -251,7 +192,7 @@ def _walk_block(
         if aim and wanted is not None:
             aim.hidden = wanted
         if inputs and not last:
-            digest = _digest([stream for stream in (inputs, aim) if stream])
+            digest = digest_of([stream for stream in (inputs, aim) if stream])
     if propagate == "compressed":  # what comes next was made now, not when statistics were taken
         batches = tuple(stream.batch for stream in (inputs, aim) if stream)
     note = "; ".join(noted for stream in (inputs, aim) if stream and (noted := stream.take_notes()))
@@ -318,8 +259,8 @@ def walk_many(
             if left:
                 digest = yield from _block_for_many(model, index, inputs, most, left, before_method)
             else:
-                _advance_dense(model, block, index, inputs)
-                digest = _digest([inputs])
+                advance_dense(model, block, index, inputs)
+                digest = digest_of([inputs])
         if any(one.start == index + 1 and one.digest not in ("", digest) for one in resume.values()):
             raise InputsDiffer(f"blocks up to {index} give other activations than when they were made")
 

@@ -12,7 +12,8 @@ from kick_core import methods
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.compression import activations
-from kick_core.compression.walk import Resume, walk
+from kick_core.compression.resume import Resume
+from kick_core.compression.walk import walk
 from kick_core.errors import BadRequest, KickError
 from kick_core.models.blocks import decoder_blocks, first_inputs, matrices, run_block, watched_inputs
 from kick_core.records import BlockReport, Card
