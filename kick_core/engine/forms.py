@@ -168,6 +168,14 @@ def _answers(right: Callable[[str], bool | None], form: str) -> bool:
         return False
 
 
+def lengths_matter(model: PreTrainedModel) -> bool:
+    """Whether positions are turned otherwise in long texts, so that a form may be right for short ones only."""
+    config = model.config.get_text_config()
+    turned = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [part for part in (turned, *turned.values()) if isinstance(part, dict)]
+    return any(kind.get("rope_type", kind.get("type")) in ("longrope", "dynamic") for kind in kinds)
+
+
 def sample(prompts: Sequence[Ids], most: int = 3) -> list[int]:
     """A few prompts that try a form hardest: the longest, those that share most with it, and the shortest."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
@@ -199,10 +207,13 @@ def right_options(
     for batch in ask(few, own):
         found |= batch
     errors = []
+    known: dict[tuple[int, ...], Tensor] = {}  # options of one token have one forward in common
     for number, (prompt, choices) in enumerate(zip(few, own, strict=True)):
         for option, value in zip(choices, found[number].logprobs, strict=True):
-            tokens = [*prompt, *option[:-1]]
-            plain = plain_logprobs(model, tokens, len(option))
+            tokens = (*prompt, *option[:-1])
+            if tokens not in known:
+                known[tokens] = plain_logprobs(model, tokens, len(option))
+            plain = known[tokens]
             right = float(sum(plain[n, token] for n, token in enumerate(option)))
             if not math.isfinite(right):
                 return None

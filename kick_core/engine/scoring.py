@@ -77,7 +77,10 @@ def score_options(
     reason = why_padded(model)
     if reason:
         plan.note(f"options scored in padded batches: {reason}")
-    longest = max(prompts, key=len)
+    # a form is tried on what is asked, unless it may be right for short prompts only: then on all, whatever is asked
+    tried = range(len(prompts)) if reason or forms.lengths_matter(model) else sorted(asked)
+    some, own = [prompts[i] for i in tried], [options[i] for i in tried]
+    longest = max(some, key=len)
     forms.require_embedded(model, [*prompts, *(ids for own in options for ids in own)])
     noise = forms.require_causal(model, longest)
     ways = {
@@ -93,7 +96,7 @@ def score_options(
 
     def right(form: str) -> bool | None:
         return forms.right_options(
-            model, prompts, options, noise, lambda p, o: ways[form](p, o, range(len(p)), forms.quiet(plan))
+            model, some, own, noise, lambda p, o: ways[form](p, o, range(len(p)), forms.quiet(plan))
         )
 
     form = forms.chosen_form(model, "options", len(longest), noise, tuple(ways), right, plan)
