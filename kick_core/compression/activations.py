@@ -85,8 +85,10 @@ class StatsAccumulator:
             self._add_products(self.gram, rows)
 
     def _add_products(self, gram: Tensor, rows: Tensor) -> None:
-        """Add X^T X tile by tile; what a CPU leaves out `stats` completes by symmetry. Threads take a tile each, because on
-        some processors a product that is shared out among threads has other last bits."""
+        """Add X^T X tile by tile; what a CPU leaves out `stats` completes by symmetry.
+
+        Threads take a tile each: on some processors a product that is shared out among threads has other last bits.
+        """
 
         def add(tile: tuple[slice, slice]) -> None:
             down, across = tile
