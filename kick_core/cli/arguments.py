@@ -374,7 +374,7 @@ def _packs(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--tasks", nargs="+", default=[], metavar="T", help="only these (default: all)")
     command.add_argument("--limit", type=int, metavar="N", help="the first N examples of every task")
     command.add_argument(
-        "--compact", action="store_true", help="keep every verdict, but only answers that changed and the first 100"
+        "--compact", action="store_true", help="keep reported verdicts, changed answers and the first 100"
     )
     command.add_argument(
         "--own-questions", action="store_true", help="pass the questions of your own files on (--data FILE)"

@@ -61,7 +61,7 @@ def answers(
     if first is not None:
         by_run = _thinned(by_run, runs, first, task)
     rows = sorted((row for rows in by_run for row in rows), key=lambda row: (row.example, row.run))
-    scorers = _scorers(task, rows, thin=first is not None)
+    scorers = _scorers(task, thin=first is not None)
     counts = {card.key: len(rows) for card, rows in zip(runs, by_run, strict=True)}
     columns = _output_columns(rows, task) | _verdict_columns(rows, task, scorers)
     columns["key"] = [card.key for card in runs]
@@ -116,10 +116,9 @@ def _right(verdict: Verdict) -> bool | None:
     return None if verdict.score is None else verdict.score >= RIGHT
 
 
-def _scorers(task: tasks.Task, rows: Sequence[_Row], *, thin: bool) -> set[str]:
-    """The scorers whose verdicts go along; a compact pack leaves out those with as many scores as answers."""
-    reported = {task.headline, task.headline_of("paper")}
-    return {name for at, name in enumerate(task.scorers) if not thin or name in reported or _few(rows, at)}
+def _scorers(task: tasks.Task, *, thin: bool) -> set[str]:
+    """The scorers whose verdicts go along; of a compact pack those that the protocols report."""
+    return {task.headline, task.headline_of("paper")} if thin else set(task.scorers)
 
 
 def _few(rows: Sequence[_Row], at: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from kick_core import tasks
 from kick_core.errors import BadRequest, nearest
 from kick_core.records import Example
 from kick_core.store import Store
@@ -146,8 +147,10 @@ def answers(store: Store, run: Asked, examples: Mapping[str, Example]) -> dict[s
             if name in examples
         }
     table = load.answers(store, run.key)
-    texts = zip(table.column("example").to_pylist(), table.column("text").to_pylist(), strict=True)
-    return {name: "\n\n".join(turns or ()) for name, turns in texts}
+    rows = zip(*(table.column(name).to_pylist() for name in ("example", "text", "stop")), strict=True)
+    return {
+        name: load.NOT_IN_PACK if stop == tasks.LEFT_OUT else "\n\n".join(turns or ()) for name, turns, stop in rows
+    }
 
 
 def question(example: Example) -> str:

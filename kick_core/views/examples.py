@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kick_core import stats
+from kick_core import stats, tasks
 from kick_core.errors import KickError
 from kick_core.records import Example, Output
 from kick_core.store import Store, results
@@ -66,7 +66,8 @@ class Answer:
     @property
     def text(self) -> str:
         """All assistant turns; for a choice the option taken."""
-        return "\n\n".join(self.output.text) or self.extracted
+        missing = load.NOT_IN_PACK if self.output.stop == tasks.LEFT_OUT else ""
+        return "\n\n".join(self.output.text) or self.extracted or missing
 
     @property
     def right(self) -> bool | None:
@@ -184,13 +185,16 @@ def _on(ids: NDArray[np.object_], found: VerdictColumns) -> NDArray[np.float64]:
 
 
 def _repetitions(store: Store, run: Asked, ids: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """seq-rep-4 of every answer by words, and whether it ends in a loop; nan where nothing is generated."""
+    """seq-rep-4 of every answer by words, and whether it ends in a loop; nan where nothing is known of it."""
     if run.task.kind in ("choose", "perplexity"):
         return np.full(ids.size, math.nan), np.zeros(ids.size, dtype=bool)
     table = load.answers(store, run.key)
     said = dict(zip(table.column("example").to_pylist(), table.column("text").to_pylist(), strict=True))
     found = [text_diff.repetition(" ".join(said.get(name) or ())) for name in ids]
-    return np.array([one.repeated for one in found]), np.array([one.loop is not None for one in found], dtype=bool)
+    ends = dict(zip(table.column("example").to_pylist(), table.column("stop").to_pylist(), strict=True))
+    there = np.array([ends.get(name) != tasks.LEFT_OUT for name in ids], dtype=bool)
+    repeated = np.array([one.repeated for one in found], dtype=float)
+    return np.where(there, repeated, math.nan), np.array([one.loop is not None for one in found], dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)
