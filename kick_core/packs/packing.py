@@ -117,7 +117,7 @@ def build(store: Store, selection: Selection) -> tuple[Header, bytes]:
 
 _NEVER = "Weights, token ids, entropies, comparisons of whole distributions and judgments are not in a pack."
 _COMPACT = (
-    "A compact pack keeps the verdicts of the scorers that are reported; of answers those of dense, those whose verdict "
+    "A compact pack keeps the verdicts of the scorers that are reported; of answers dense's, those whose verdict "
     f"differs from dense's and the first {FIRST}; of options the one that was chosen."
 )
 _WHY = {
