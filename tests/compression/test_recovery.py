@@ -155,7 +155,7 @@ def test_blocks_of_a_streamed_model_and_after_dense_propagation(store, tmp_path,
     assert blocks(store, key) == blocks(streamed.store, key)
     dense = open_builder(store, tiny_folder, propagate="dense")
     assert list(dense.make_all([parse(text), parse("wanda@0.5")]))[-1][0] == parse("wanda@0.5")
-    assert not dense.made(parse(text)) and dense.key(parse(text)) != key
+    assert not dense.built(parse(text)) and dense.key(parse(text)) != key
     reports, _ = made(dense, text)
     assert all(after < first for first, after in (report.fit for report in reports))
 
@@ -172,7 +172,7 @@ def test_pruned_places_stay_and_the_update_is_low_rank_between_them(peft, store,
     builder = open_builder(store, tiny_folder)
     reports, card = made(builder, LORA)
     assert [report.note[:8] for report in reports] == ["", "", *["training"] * 4]
-    assert builder.made(parse("wanda@0.5")), "what a training starts from is an artifact of its own"
+    assert builder.built(parse("wanda@0.5")), "what a training starts from is an artifact of its own"
     before, after = worn(builder, "wanda@0.5"), worn(builder, LORA)
     for name, weight in before.items():
         assert torch.equal(weight == 0, after[name] == 0), name
