@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from kick_core import keys, methods, tasks
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
 from kick_core.spec import IntGrid, KeepNofM, Recipe, Unstructured, parse
-from kick_core.store import Store, open_store, results, weight_artifacts
+from kick_core.store import Store, open_store, results, staging
 
 MODEL = "pocket-11m"
 RECIPES = (
@@ -218,7 +218,7 @@ def _artifact(store: Store, recipe: Recipe, model: str) -> None:
         for name, cols in _LINEARS.items()
     ]
     size = sum(r.rows * r.cols for r in layer)
-    with weight_artifacts.stage(store, key) as stage:
+    with staging.stage(store, key) as stage:
         if stage is None:
             return
         for block in range(4):

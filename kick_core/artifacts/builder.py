@@ -33,10 +33,10 @@ from kick_core.models.blocks import decoder_blocks
 from kick_core.models.source import settled
 from kick_core.records import BlockReport, LayerPlan, PlanProgress
 from kick_core.spec import DENSE, Calibration, ModelRef, Recipe, parse
-from kick_core.store import Store, open_store, weight_artifacts
+from kick_core.store import Store, open_store, staging, weight_artifacts
 from kick_core.store.block_writer import BlockWriter, Content
 from kick_core.store.files import Buffers, free_bytes, require_space
-from kick_core.store.weight_artifacts import NextInputs, Stage
+from kick_core.store.staging import NextInputs, Stage
 
 _SPACE_MARGIN = 1.1
 """Space demanded on disk over what will be written."""
@@ -143,7 +143,7 @@ class ArtifactBuilder:
             trained = recovery if recovery and recovery.trains else None
             if trained:
                 yield from training.build_base(self, recipe, trained)
-            with weight_artifacts.stage(self.store, key) as stage:
+            with staging.stage(self.store, key) as stage:
                 if stage is not None:
                     if trained:
                         yield from training.train(self, recipe, trained, stage)
@@ -229,7 +229,7 @@ class ArtifactBuilder:
         opened.remember_dense()
         opened.restore_dense()
         with ExitStack() as locks:
-            stages = [(r, locks.enter_context(weight_artifacts.stage(self.store, self.key(r)))) for r in missing]
+            stages = [(r, locks.enter_context(staging.stage(self.store, self.key(r)))) for r in missing]
             staged = [(recipe, stage) for recipe, stage in stages if stage is not None]
             if not staged:
                 return

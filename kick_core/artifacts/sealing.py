@@ -12,7 +12,7 @@ from kick_core.compression.walk import few_tokens, make_card
 from kick_core.models import gguf
 from kick_core.records import BlockReport, LayerReport
 from kick_core.spec import IntGrid, Recipe
-from kick_core.store.weight_artifacts import Stage
+from kick_core.store.staging import Stage
 
 if TYPE_CHECKING:
     from kick_core.artifacts.builder import ArtifactBuilder

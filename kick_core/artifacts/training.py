@@ -21,7 +21,7 @@ from kick_core.records import BlockReport, Card, PlanProgress
 from kick_core.spec import Calibration, IntGrid, Recipe
 from kick_core.store import weight_artifacts
 from kick_core.store.files import require_space
-from kick_core.store.weight_artifacts import Stage
+from kick_core.store.staging import Stage
 
 if TYPE_CHECKING:
     from kick_core.artifacts.builder import ArtifactBuilder

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kick_core.cli import printing
 from kick_core.cli.unfinished import databases, unless_busy
-from kick_core.store import Store, checks, fidelity, judgments, open_store, results, weight_artifacts
+from kick_core.store import Store, checks, fidelity, judgments, open_store, results, staging, weight_artifacts
 
 
 def run(args: Namespace) -> int:
@@ -48,7 +48,7 @@ def _damaged_rest(store: Store, deep: bool) -> Iterator[str]:
         yield from checks.set_damage_aside(store, folder, deep=deep)
     nothing: list[str] = []
     for path in sorted((store.root / "staging").glob("*")):
-        faults = unless_busy(store, path, lambda key: weight_artifacts.Stage(store, key).faults(), nothing)
+        faults = unless_busy(store, path, lambda key: staging.Stage(store, key).faults(), nothing)
         yield from (f"{path.name}: {fault}; it is made again from there" for fault in faults)
     for path in databases(store):
         faults = unless_busy(store, path, lambda key: checks.database_faults(store.live(key), deep=deep), nothing)

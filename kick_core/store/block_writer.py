@@ -13,7 +13,7 @@ from typing import Self
 from kick_core import timing
 from kick_core.records import BlockReport
 from kick_core.store.files import Buffers
-from kick_core.store.weight_artifacts import NextInputs, Stage
+from kick_core.store.staging import NextInputs, Stage
 
 THREADS = 2
 """One file can be filled while another is synced, where many artifacts are made at once."""

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from kick_core.records import BlockReport, LayerReport
-from kick_core.store import open_store, results, weight_artifacts
-from kick_core.store.weight_artifacts import NextInputs
+from kick_core.store import open_store, results, staging, weight_artifacts
+from kick_core.store.staging import NextInputs
 from tests.reliability.scenarios import card, note, output, run_card
 
 BLOCKS, BATCHES, BATCH = 10, 10, 20
@@ -30,7 +30,7 @@ PACE = 0.004
 def make_weights(root: Path, log: Path, number: int) -> None:
     """One artifact of ten blocks, noting who begins which."""
     key = f"weights1-{number:040d}"
-    with weight_artifacts.stage(open_store(root), key) as stage:
+    with staging.stage(open_store(root), key) as stage:
         if stage is None:
             return
         for block in range(len(stage.reports()), BLOCKS):

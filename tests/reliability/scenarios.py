@@ -20,10 +20,10 @@ from safetensors.numpy import save
 from kick_core import jobs
 from kick_core.jobs import worker as job_worker
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, Progress, RunCard, Verdict
-from kick_core.store import Store, files, open_store, results, weight_artifacts
+from kick_core.store import Store, files, open_store, results, staging, weight_artifacts
 from kick_core.store.block_writer import BlockWriter
 from kick_core.store.nested_masks import sharing
-from kick_core.store.weight_artifacts import NextInputs
+from kick_core.store.staging import NextInputs
 
 KEY = "weights1-" + "ab" * 20
 RUN = "run1-" + "cd" * 20
@@ -60,7 +60,7 @@ def output(name: str) -> Output:
 def weights(root: Path, log: Path, key: str = KEY) -> None:
     """One artifact of three blocks with the inputs of the next ones, as a block walk makes it."""
     store = open_store(root)
-    with weight_artifacts.stage(store, key) as stage:
+    with staging.stage(store, key) as stage:
         if stage is None:
             return
         done = stage.reports()
@@ -97,7 +97,7 @@ def mask_file(number: int, block: int) -> bytes:
 def series(store: Store, numbers: range = range(5)) -> None:
     """Make artifacts of the series, each with files of its own."""
     for number in numbers:
-        with weight_artifacts.stage(store, SERIES[number]) as stage:
+        with staging.stage(store, SERIES[number]) as stage:
             if stage is not None:
                 for block in range(BLOCKS):
                     report = BlockReport(block, BLOCKS, (LayerReport("mlp.up", 31, 640, 9),), 0.5)
@@ -133,7 +133,7 @@ STEPS = 6
 
 def training(root: Path, log: Path, key: str = KEY) -> None:
     """An artifact that is trained as a whole, with a state kept at every second step, and written block by block."""
-    with weight_artifacts.stage(open_store(root), key) as stage:
+    with staging.stage(open_store(root), key) as stage:
         if stage is None:
             return
         state = stage.state()

@@ -15,7 +15,7 @@ import pytest
 
 from kick_core import jobs
 from kick_core.cli import main
-from kick_core.store import Store, files, results, weight_artifacts
+from kick_core.store import Store, files, results, staging, weight_artifacts
 from tests.jobs.test_jobs import WORKER, Request, ended, until
 from tests.reliability import scenarios
 from tests.reliability.kills import forked
@@ -89,7 +89,7 @@ def test_what_is_pinned_stays(filled: Store, kick: Kick) -> None:
 
 
 def test_what_is_being_made_stays(store: Store, tmp_path: Path, kick: Kick) -> None:
-    with weight_artifacts.stage(store, KEYS[0]) as stage:
+    with staging.stage(store, KEYS[0]) as stage:
         assert stage is not None
         stage.add(scenarios.BlockReport(0, 3, (), 0.1), b"block")
         assert kick("gc")["removed"] == []

@@ -18,7 +18,7 @@ from kick_core.errors import KickError
 from kick_core.models import source
 from kick_core.records import Example
 from kick_core.spec import ModelRef
-from kick_core.store import Store, checks, files, open_store, results, weight_artifacts
+from kick_core.store import Store, checks, files, open_store, results, staging, weight_artifacts
 from tests.reliability import scenarios
 from tests.reliability.kills import snapshot
 
@@ -42,10 +42,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenarios.weights(root, base / "log")
     store = open_store(root)
     source.find(ModelRef("pocket-4m"), store)
-    with pytest.raises(KeyboardInterrupt), weight_artifacts.stage(store, UNFINISHED) as stage:
+    with pytest.raises(KeyboardInterrupt), staging.stage(store, UNFINISHED) as stage:
         assert stage is not None
         report = scenarios.BlockReport(0, 3, (scenarios.LayerReport("q", 2, 4, 4, 0.1),), 0.5, 0.25)
-        stage.add(report, b"0" * 2000, weight_artifacts.NextInputs("d", (8,), [b"next" * 500]))
+        stage.add(report, b"0" * 2000, staging.NextInputs("d", (8,), [b"next" * 500]))
         raise KeyboardInterrupt
     return root
 
@@ -117,7 +117,7 @@ def test_every_flipped_bit_is_found(whole: Path, tmp_path: Path, kind: str) -> N
         if kind.startswith("weights"):
             assert weight_artifacts.verify(store, path.parent.name, deep=True), bit
         elif kind.startswith("staging"):
-            assert weight_artifacts.Stage(store, path.parent.name).faults(), bit
+            assert staging.Stage(store, path.parent.name).faults(), bit
         else:
             assert [*checks.faults(path.parent, deep=True)], bit
         flipped(path, bit)
@@ -162,7 +162,7 @@ def test_a_staged_block_that_was_damaged_is_made_again(cache: Path, tmp_path: Pa
 
 def test_damaged_next_inputs_are_not_built_upon(cache: Path, tmp_path: Path) -> None:
     flipped(cache / "staging" / UNFINISHED / "next-input-0001.safetensors", 77)
-    assert weight_artifacts.Stage(open_store(cache), UNFINISHED).saved_input(1) is None
+    assert staging.Stage(open_store(cache), UNFINISHED).saved_input(1) is None
     scenarios.weights(cache, tmp_path / "log", UNFINISHED)
     assert (tmp_path / "log").read_text() == "block 1\nblock 2\n", "it goes on from the digest"
 

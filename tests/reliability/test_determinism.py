@@ -37,7 +37,7 @@ def sums(store: Store) -> dict[str, object]:
     return found
 
 
-def test_stopped_at_every_third_step_and_resumed(tmp_path: Path, tiny_folder: Path) -> None:
+def test_stopped_every_few_steps_and_resumed(tmp_path: Path, tiny_folder: Path) -> None:
     request = SweepJob(
         str(tiny_folder), ("dense", "sparsegpt@0.5"), ("factoid_qa", "multiple_choice"), limit=8,
         calibration=Calibration(windows=4, length=32),
@@ -47,8 +47,8 @@ def test_stopped_at_every_third_step_and_resumed(tmp_path: Path, tiny_folder: Pa
     stops = 0
     while True:
         sweep = run(request, pieces, 1)
-        taken = [step for step, _ in zip(sweep, range(5), strict=False)]
-        if len(taken) < 5:
+        taken = [step for step, _ in zip(sweep, range(9), strict=False)]
+        if len(taken) < 9:
             break
         sweep.close()
         stops += 1

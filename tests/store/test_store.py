@@ -14,7 +14,7 @@ import pytest
 from kick_core.errors import BadRequest, KickError
 from kick_core.provenance import now
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, RunCard, Verdict
-from kick_core.store import files, locks, open_store, results, weight_artifacts
+from kick_core.store import files, locks, open_store, results, staging, weight_artifacts
 from kick_core.store.plaindisk import DamagedRow, open_cache
 
 KEY = "weights1-" + "ab" * 20
@@ -44,11 +44,11 @@ def report(block):
 
 
 def following(saved=b"next"):
-    return weight_artifacts.NextInputs("d", (8,), [saved])
+    return staging.NextInputs("d", (8,), [saved])
 
 
 def make(store, blocks=3, key=KEY):
-    with weight_artifacts.stage(store, key) as stage:
+    with staging.stage(store, key) as stage:
         if stage is None:
             return
         for block in range(len(stage.reports()), blocks):
@@ -57,7 +57,7 @@ def make(store, blocks=3, key=KEY):
 
 
 def test_an_artifact_is_absent_until_it_is_whole(store):
-    with weight_artifacts.stage(store, KEY) as stage:
+    with staging.stage(store, KEY) as stage:
         stage.add(report(0), b"block 0", following())
         assert not weight_artifacts.has(store, KEY)
     make(store)
@@ -68,21 +68,21 @@ def test_an_artifact_is_absent_until_it_is_whole(store):
 
 
 def test_a_stopped_make_goes_on_at_its_block(store):
-    with pytest.raises(KeyboardInterrupt), weight_artifacts.stage(store, KEY) as stage:
+    with pytest.raises(KeyboardInterrupt), staging.stage(store, KEY) as stage:
         for block in range(2):
             stage.add(report(block), b"block %d" % block, following(b"next %d" % (block + 1)))
         raise KeyboardInterrupt
-    with weight_artifacts.stage(store, KEY) as stage:
+    with staging.stage(store, KEY) as stage:
         found = stage.reports()
         assert [r.block for r in found] == [0, 1] and all(r.resumed for r in found) and found[0].loss == 0.25
         assert stage.saved_input(2)[0] == 2 and stage.saved_input(2)[1].read_bytes() == b"next 2"
         assert stage.saved_input(1) is None, "only the last is kept"
-        assert stage.next_inputs(1) == weight_artifacts.NextInputs("d", (8,))
+        assert stage.next_inputs(1) == staging.NextInputs("d", (8,))
 
 
 def _make_and_die(root, block):
-    original = weight_artifacts.Stage.add
-    weight_artifacts.Stage.add = lambda self, r, *rest: (
+    original = staging.Stage.add
+    staging.Stage.add = lambda self, r, *rest: (
         os.kill(os.getpid(), signal.SIGKILL) if r.block == block else original(self, r, *rest)
     )
     make(open_store(root))
@@ -101,7 +101,7 @@ def test_killed_at_any_block_then_resumed(store, block):
 
 def _make_slowly(root, log):
     store = open_store(root)
-    with weight_artifacts.stage(store, KEY) as stage:
+    with staging.stage(store, KEY) as stage:
         if stage is not None:
             with open(log, "a") as file:
                 file.write("made\n")
@@ -139,7 +139,7 @@ def test_damage_is_found_and_set_aside(store):
 
 
 def test_no_space_left_says_how_much_and_loses_nothing(store, monkeypatch):
-    with weight_artifacts.stage(store, KEY) as stage:
+    with staging.stage(store, KEY) as stage:
         stage.add(report(0), b"block 0")
 
     def full(*_):

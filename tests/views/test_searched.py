@@ -13,7 +13,7 @@ from kick_core import views
 from kick_core.methods import storage
 from kick_core.records import BlockReport, Card, LayerReport
 from kick_core.spec import parse
-from kick_core.store import Store, weight_artifacts
+from kick_core.store import Store, staging, weight_artifacts
 from kick_core.views import chart_style, recipe_labels, search_tables
 from tests import synthetic
 
@@ -69,7 +69,7 @@ def test_a_mixture_is_told_in_bits(tmp_path: Path) -> None:
 
 def _mixed(store: Store, text: str, key: str) -> None:
     chosen = {"0.mlp.up_proj": "gptq@4bit,group=128", "1.mlp.up_proj": "gptq@8bit,group=128"}
-    with weight_artifacts.stage(store, key) as stage:
+    with staging.stage(store, key) as stage:
         assert stage is not None
         for block in range(2):
             stage.add(BlockReport(block, 2, (), 0.1), synthetic._masks(parse("wanda@0.5"), block))
