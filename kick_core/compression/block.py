@@ -48,7 +48,7 @@ def _halves(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
     return high, None if high is matrix else (matrix - high).bfloat16()
 
 
-Choose = Callable[[int, str], Recipe | StructuredMask]
+Choose = Callable[[int, str], methods.ResolvedRecipe | StructuredMask]
 """What is to be done to a matrix, by the number of its block and its name."""
 
 
@@ -79,13 +79,13 @@ def made_together(
     """For each chooser, the matrices whose method makes them at once: matrices of one shape that see the same inputs,
     and the same matrix for others. What fails is left out: made by itself it gets by, or says what is wrong."""
     ready: list[Ready] = [{} for _ in choosers]
-    groups: dict[Any, list[tuple[int, str, Recipe, Tensor, InputStats]]] = {}
+    groups: dict[Any, list[tuple[int, str, methods.ResolvedRecipe, Tensor, InputStats]]] = {}
     for matrix in matrices(block) if dense else ():
         weight = matrix.read()
         stats = _seen(dense, matrix.name, weight)
         for number, choose in enumerate(choosers):
             goal = choose(index, matrix.name)
-            if isinstance(goal, Recipe) and goal.target and methods.stacks(goal, weight.device):
+            if not isinstance(goal, StructuredMask) and goal.target and methods.stacks(goal, weight.device):
                 kind = (id(stats), weight.shape, goal.method, goal.options)
                 groups.setdefault(kind, []).append((number, matrix.name, goal, weight, stats))
     for group in (group for group in groups.values() if len(group) > 1):
@@ -140,7 +140,7 @@ def compress_block(
     return results, layers
 
 
-def _applied(recipe: Recipe | StructuredMask, weight: Tensor, stats: InputStats) -> CompressedMatrix:
+def _applied(recipe: methods.ResolvedRecipe | StructuredMask, weight: Tensor, stats: InputStats) -> CompressedMatrix:
     """One matrix by its method; on the CPU where the device has no room for it, which is noted."""
     if isinstance(recipe, StructuredMask) or recipe.target is None:
         return without_lines(weight, recipe if isinstance(recipe, StructuredMask) else StructuredMask())

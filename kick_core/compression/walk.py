@@ -147,7 +147,9 @@ def fits_blocks(recipe: Recipe) -> bool:
     return how is not None and not how.trains
 
 
-def _chooser(model: PreTrainedModel, recipe: Recipe, ids: Tensor | None, hold: Hold, plan: LayerPlan | None) -> Choose:
+def _chooser(
+    model: PreTrainedModel, recipe: methods.ResolvedRecipe, ids: Tensor | None, hold: Hold, plan: LayerPlan | None
+) -> Choose:
     """What a resolved recipe does to every matrix. Raises BadRequest when it needs a plan and there is none."""
     if plan is not None:
         made = {name: methods.resolve(parse(text)) for name, text in plan.recipes.items()}

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from kick_core.methods.base import CompressedMatrix, InputStats
 from kick_core.methods.registry import function
-from kick_core.spec import Recipe
+from kick_core.methods.resolution import ResolvedRecipe
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-def apply(recipe: Recipe, weight: Tensor, stats: InputStats) -> CompressedMatrix:
+def apply(recipe: ResolvedRecipe, weight: Tensor, stats: InputStats) -> CompressedMatrix:
     """Compress one matrix by a resolved recipe.
 
     SparseGPT and GPTQ together are one sweep: the mask is chosen on weights that carry the rounding errors
     (SparseGPT, section 3.5). Any other pair prunes first and quantizes what is left.
 
     Args:
-        recipe: Resolved, and not dense.
+        recipe: Not dense.
         weight: [out, in], in the model's dtype; not changed.
         stats: Statistics of the linear's inputs, with what the recipe's methods need.
 
@@ -40,11 +40,11 @@ def apply(recipe: Recipe, weight: Tensor, stats: InputStats) -> CompressedMatrix
     return quantize(pruned.weight, stats, then.target, dict(then.options), prune=pruned.mask)
 
 
-def stacks(recipe: Recipe, device: torch.device) -> bool:
+def stacks(recipe: ResolvedRecipe, device: torch.device) -> bool:
     """Whether a recipe's method takes several matrices, or several targets, in one call on a device.
 
     Args:
-        recipe: Resolved, and not dense.
+        recipe: Not dense.
         device: Where the matrices are.
     """
     module = import_module(f"kick_core.methods.{recipe.method}")
@@ -55,7 +55,9 @@ def stacks(recipe: Recipe, device: torch.device) -> bool:
     )
 
 
-def apply_stack(recipes: Sequence[Recipe], weights: Sequence[Tensor], stats: InputStats) -> list[CompressedMatrix]:
+def apply_stack(
+    recipes: Sequence[ResolvedRecipe], weights: Sequence[Tensor], stats: InputStats
+) -> list[CompressedMatrix]:
     """Compress matrices of one shape and the same inputs together: the result of `apply` for each, in less time.
 
     Args:

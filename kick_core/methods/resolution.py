@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NewType
 
 from kick_core.errors import BadRequest, nearest
 from kick_core.methods import recovery_options
@@ -33,7 +33,11 @@ def kind_of(target: Target) -> TargetKind:
 _EXAMPLE = {"ratio": "0.5", "pattern": "2:4", "bits": "4bit", "budget": "4.5bpw"}
 
 
-def resolve(recipe: Recipe) -> Recipe:
+ResolvedRecipe = NewType("ResolvedRecipe", Recipe)
+"""A recipe with every option spelled out, as `resolve` returns it; methods take no other."""
+
+
+def resolve(recipe: Recipe) -> ResolvedRecipe:
     """Fill in the default options of a recipe's methods and refuse what they cannot do.
 
     Args:
@@ -46,7 +50,7 @@ def resolve(recipe: Recipe) -> Recipe:
         BadRequest: A method or option is unknown, a value is out of range, or a method does not take its target.
     """
     if recipe.target is None:
-        return recipe
+        return ResolvedRecipe(recipe)
     method = card(recipe.method)
     if recipe.then and not card(recipe.then.method).joins:
         joiners = ", ".join(name for name in names() if card(name).joins)
@@ -78,7 +82,7 @@ def resolve(recipe: Recipe) -> Recipe:
     )
     if "choices" in options:
         choices(str(options["choices"]))
-    return Recipe(recipe.method, _own_grid(recipe, method), tuple(options.items()), then)
+    return ResolvedRecipe(Recipe(recipe.method, _own_grid(recipe, method), tuple(options.items()), then))
 
 
 def _of_type(name: str, value: Option, default: Option, method: str) -> None:
@@ -156,7 +160,7 @@ def objective(recipe: Recipe) -> str | None:
     return None if name is None else str(name)
 
 
-def choices(text: str) -> tuple[Recipe, ...]:
+def choices(text: str) -> tuple[ResolvedRecipe, ...]:
     """The recipes that a mixture may choose from.
 
     Args:

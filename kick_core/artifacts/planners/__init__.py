@@ -38,7 +38,7 @@ class PlannerContext:
     """
 
     opened: OpenModel
-    recipe: Recipe
+    recipe: methods.ResolvedRecipe
     ids: Tensor
     scratch: Path
 

@@ -29,7 +29,7 @@ from kick_core.artifacts.planners._objective import Objective, objective
 from kick_core.errors import KickError
 from kick_core.models.blocks import decoder_blocks
 from kick_core.records import LayerPlan, PlanProgress
-from kick_core.spec import Recipe, Unstructured
+from kick_core.spec import Unstructured
 
 STEP, REACH, MOST = 0.05, 5, 0.95
 """The grid of ratios around the requested one: its spacing, how many steps to either side, the highest."""
@@ -51,7 +51,7 @@ def plan(context: PlannerContext) -> Generator[PlanProgress, None, LayerPlan]:
     return (yield from solved(context, database, database.nonzeros, budget, even))
 
 
-def ratio_grid(recipe: Recipe) -> tuple[Recipe, ...]:
+def ratio_grid(recipe: methods.ResolvedRecipe) -> tuple[methods.ResolvedRecipe, ...]:
     """The recipes of which every matrix gets one, from mild to harsh.
 
     Args:
@@ -63,7 +63,7 @@ def ratio_grid(recipe: Recipe) -> tuple[Recipe, ...]:
     return tuple(_at_ratio(recipe, near) for near in sorted(ratios | {ratio}))
 
 
-def _at_ratio(recipe: Recipe, ratio: float) -> Recipe:
+def _at_ratio(recipe: methods.ResolvedRecipe, ratio: float) -> methods.ResolvedRecipe:
     known = methods.card(recipe.method).options
     own = tuple((name, value) for name, value in recipe.options if name in known)
     return replace(recipe, target=Unstructured(ratio), options=own)
