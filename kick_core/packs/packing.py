@@ -117,8 +117,8 @@ def build(store: Store, selection: Selection) -> tuple[Header, bytes]:
 
 _NEVER = "Weights, token ids, entropies, comparisons of whole distributions and judgments are not in a pack."
 _COMPACT = (
-    "A compact pack keeps the verdicts of the scorers that are reported; of answers dense's, those whose verdict "
-    f"differs from dense's and the first {FIRST}; of options the one that was chosen."
+    "A compact pack keeps the verdicts of the scorers that are reported; of answers dense's, those whose verdict is "
+    f"another than dense's and the first {FIRST}; of options the one that was chosen."
 )
 _WHY = {
     LICENCE: "the questions may not be passed on; unpacking with --data DIR beside the official data fills them in.",
