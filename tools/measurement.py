@@ -122,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipes", type=int, metavar="N", help="the first N recipes of each stage, to try it out")
     parser.add_argument("--print", action="store_true", dest="printed", help="only print the commands")
     args, more = parser.parse_known_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` would have sweeps ignore their stop
     started, failed = time.monotonic(), 0
     for name in args.stages:
         stage = STAGES[name]
