@@ -25,7 +25,11 @@ metric_list: [{{metric: acc}}, {{metric: acc_norm}}, {{metric: acc_bytes}}]
 doc_to_target: "{{{{golds[0]}}}}"
 generation_kwargs: {{until: ["\\n"], max_gen_toks: {new_tokens}, do_sample: false}}
 process_results: !function scoring.text
-metric_list: [{{metric: exact_match}}, {{metric: rouge_1}}, {{metric: rouge_2}}, {{metric: rouge_l}}]
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+  - {{metric: rouge_1, aggregation: mean, higher_is_better: true}}
+  - {{metric: rouge_2, aggregation: mean, higher_is_better: true}}
+  - {{metric: rouge_l, aggregation: mean, higher_is_better: true}}
 """,
     "perplexity": """doc_to_text: ""
 doc_to_target: "{{{{page}}}}"
