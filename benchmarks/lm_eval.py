@@ -203,7 +203,7 @@ def _options(model: str, name: str, pairs: Pairs) -> Iterator[Line]:
 
 
 def _texts(model: str, name: str, pairs: Pairs) -> Iterator[Line]:
-    said = [(output.text[0], sample["resps"][0][0].strip()) for _, output, sample in pairs]
+    said = [(output.text[0], _innermost(sample["resps"]).strip()) for _, output, sample in pairs]
     same = _mean([float(ours == theirs) for ours, theirs in said])
     yield Line(
         model, name, "written answers that are equal", len(said), same, same, f"{sum(a != b for a, b in said)} texts"
@@ -218,6 +218,13 @@ def _texts(model: str, name: str, pairs: Pairs) -> Iterator[Line]:
         other = [float(sample[scorer]) for *_, sample in pairs]
         apart = max(abs(a - b) for a, b in zip(own, other, strict=True))
         yield Line(model, name, scorer, len(own), _mean(own), _mean(other), f"{apart:.1e}")
+
+
+def _innermost(answer: Any) -> str:
+    """A written answer, whatever lists the harness has it in."""
+    while isinstance(answer, list):
+        answer = answer[0]
+    return str(answer)
 
 
 def _rouge(name: str) -> Any:
