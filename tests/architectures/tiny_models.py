@@ -8,6 +8,7 @@ every kind of layer stays. Where the library refuses the result, a few other pro
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,16 @@ def configs(name: str) -> Iterator[Callable[[], PretrainedConfig]]:
     for variant in VARIANTS:
         for fill_in in (False, True):
             yield lambda variant=variant, fill_in=fill_in: kind(**_kwargs(_default(kind, variant), variant, fill_in))
+
+
+def default(name: str) -> dict[str, Any]:
+    """An architecture's config as the library makes it; empty where its defaults contradict themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return CONFIG_MAPPING[name]().to_dict()
+        except Exception:
+            return {}
 
 
 def _default(kind: type[PretrainedConfig], variant: Mapping[str, Any]) -> PretrainedConfig:
