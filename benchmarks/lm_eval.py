@@ -166,7 +166,7 @@ def _ask(harness: Path, model: str, include: Path, out: Path, names: Sequence[st
         subprocess.run(
             command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}, stdout=sys.stderr
         )
-    return {name: read_samples(next(out.rglob(f"samples_{name}_*.jsonl"))) for name in names}
+    return {name: read_samples(next(out.rglob(f"samples_{name}_2*.jsonl"))) for name in names}
 
 
 def _lines(store: Store, model: str, name: str, run: str, logged: Sequence[dict[str, Any]]) -> Iterator[Line]:
