@@ -93,6 +93,7 @@ COLUMNS = {
     "dtype": "str",
     "device": "str",
     "engine": "str",
+    "prompting": "str",
     "seed": "str",
     "created": "str",
     "fingerprint": "str",
@@ -147,8 +148,8 @@ def _frame(store: Store, wanted: Sequence[Asked], among: Sequence[Asked], names:
 def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: str | None = None) -> pd.DataFrame:
     """What the pages draw: one model on one kind of data, asked by one engine, the newest run of each recipe and task.
 
-    The engine is the one that was asked most: numbers of two make no curve, and one recipe's are compared with dense
-    within an engine only.
+    The engine, and each task's form of prompting, is the one in which most recipes were evaluated: numbers of two make
+    no curve, and one recipe's are compared with dense within an engine and a form only.
 
     `data` is "pocket" or "official" (the first of `data_kinds` unless it is given): numbers on both make no curve.
     `protocol` chooses runs asked in its way and the scorer that it reports; a run that both ask alike counts for
@@ -163,8 +164,16 @@ def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: 
     if protocol is not None:
         asked = mine["protocol"] == protocol
         mine = mine[asked | mine["shared"] if protocol == "paper" else asked].assign(protocol=protocol)
+    mine = _one_form(mine)
     newest = mine.sort_values("created", kind="stable").drop_duplicates(["recipe", "task"], keep="last")
     return newest.sort_index().reset_index(drop=True)
+
+
+def _one_form(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each task the rows in the form of prompting that most recipes have, of two the newer one."""
+    forms = frame.groupby(["task", "prompting"], as_index=False).agg({"recipe": "nunique", "created": "max"})
+    usual = forms.sort_values(["recipe", "created"]).drop_duplicates("task", keep="last").set_index("task")["prompting"]
+    return frame[frame["prompting"] == frame["task"].map(usual)]
 
 
 def data_kinds(frame: pd.DataFrame, model: str) -> list[str]:
@@ -280,6 +289,7 @@ def _about(run: Asked, dense: Asked | None, model: str, shapes: list[storage.Sha
         "dtype": card.dtype,
         "device": card.device,
         "engine": load.engine_of(run),
+        "prompting": str(card.settings.get("prompting", "raw")),
         "seed": str(card.settings.get("seed", "")),
         "created": card.created,
         "fingerprint": card.fingerprint,

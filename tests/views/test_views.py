@@ -471,3 +471,11 @@ def test_what_is_asked_anew_is_calibrated_as_the_rest(store: Store) -> None:
     assert views.calibration_used(store, "elsewhere", []) is None
     (said,) = views.calibration_of(store, views.weights(store)["key"])
     assert said == "64 windows of 256 tokens of pocket, seed 0"
+
+
+def test_a_dense_run_in_another_form_of_prompting_stands_beside_no_recipe(frame: pd.DataFrame) -> None:
+    dense = (frame["recipe"] == "dense") & (frame["task"] == "factoid_qa")
+    chat = frame[dense].assign(prompting="chat", run="run1-chat", created="2099-01-01T00:00:00+00:00")
+    both = views.current(pd.concat([frame, chat], ignore_index=True), synthetic.MODEL)
+    assert "run1-chat" not in set(both["run"])
+    pd.testing.assert_frame_equal(both, views.current(frame, synthetic.MODEL))
