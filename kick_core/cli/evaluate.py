@@ -146,16 +146,15 @@ _HEADER = ("recipe", "task", "n", "score", "95 % interval", "of dense", "broke",
 
 
 def _print_unjudged(row: Any, store: Store) -> None:
-    """Say how many examples have no verdict, and why."""
-    if row.unjudged:
-        ends = Counter(output.stop for output in results.outputs(store, row.run))
-        context = results.run(store, row.run).settings["context"]
-        reasons = (("rejected", f"longer than the context of {context:,} tokens"), ("not finite", "logits not finite"))
-        why = ", ".join(f"{ends[end]} {words}" for end, words in reasons if ends[end])
-        print(
-            f"kick: {row.recipe}, {row.task}: {row.unjudged} of {row.n + row.unjudged} not judged: {why}",
-            file=sys.stderr,
-        )
+    """Say how many examples have no verdict, and why; those without a gold have a warning of their own."""
+    if not row.unjudged:
+        return
+    ends = Counter(output.stop for output in results.outputs(store, row.run))
+    context = results.run(store, row.run).settings["context"]
+    reasons = (("rejected", f"longer than the context of {context:,} tokens"), ("not finite", "logits not finite"))
+    if why := ", ".join(f"{ends[end]} {words}" for end, words in reasons if ends[end]):
+        count = sum(ends[end] for end, _ in reasons)
+        print(f"kick: {row.recipe}, {row.task}: {count} of {row.n + row.unjudged} not judged: {why}", file=sys.stderr)
 
 
 def _score_row(row: Any) -> tuple[str, ...]:

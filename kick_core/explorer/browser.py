@@ -18,7 +18,7 @@ from kick_core.explorer import address, answers, data, stars, surprise
 from kick_core.explorer.frame import note, store
 from kick_core.explorer.stepper import stepper
 
-WHYS = ("wrong", "no answer", "empty", "loop", "cut off", "rejected")
+WHYS = ("wrong", "no answer", "empty", "loop", "cut off", "rejected", "no gold")
 EVERY = "all"
 MOST = 200
 """Rows that travel to the browser at most; at MMLU's 14,042 the texts alone would be three megabytes."""

@@ -35,6 +35,9 @@ LEFT_OUT = "left out"
 UNJUDGED = ("rejected", "not finite", LEFT_OUT)
 """Ends of an output that no scorer sees."""
 
+NO_GOLD = "no gold"
+"""Why an answer is not judged whose golds hold no word that could be compared."""
+
 
 class Score(NamedTuple):
     """A scorer's result on one output.
@@ -42,7 +45,8 @@ class Score(NamedTuple):
     Attributes:
         score: the number, or None: not judged (never counts as wrong).
         extracted: what was read out of the output, for people.
-        why: one of right, wrong, no answer, empty, loop, cut off, rejected, not finite; empty for graded scores.
+        why: one of right, wrong, no answer, empty, loop, cut off, rejected, not finite, no gold; empty for graded
+            scores.
     """
 
     score: float | None

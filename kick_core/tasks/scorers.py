@@ -2,7 +2,8 @@
 
 Answers are normalised as in the official TriviaQA evaluation (Joshi et al. 2017, triviaqa_evaluation.py):
 underscores to spaces, lower case, punctuation to spaces, articles dropped, spaces collapsed. An empty answer
-is wrong; the published LLM-KICK code counts it as right.
+is wrong; the published LLM-KICK code counts it as right. Golds of which nothing is left ("The", "!!!") are ignored, and
+an example that has no other is not judged.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from kick_core.records import Example, Output
 from kick_core.stats import find_loop
-from kick_core.tasks.base import Score
+from kick_core.tasks.base import NO_GOLD, Score
 
 _MARKS = re.compile("[" + re.escape(string.punctuation) + "\u2018\u2019\u00b4`]")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -77,17 +78,27 @@ def _judged(output: Output, answer: str, score: float) -> Score:
     return Score(score, answer, "right" if score >= 1 else _why(output, answer))
 
 
+def comparable(golds: Iterable[str]) -> bool:
+    """Whether the normal form of any gold holds a word."""
+    return any(map(normalise, golds))
+
+
+def _compared(example: Example, output: Output, answer: str, score: float) -> Score:
+    """The score of an answer by the example's golds, if any of them could be met."""
+    return _judged(output, answer, score) if comparable(example.answers) else Score(None, answer, NO_GOLD)
+
+
 def exact_match(example: Example, output: Output) -> Score:
     """1 when the normalised answer equals a normalised gold."""
     answer = answer_of(output)
     golds = {normalise(gold) for gold in example.answers}
-    return _judged(output, answer, float(bool(normalise(answer)) and normalise(answer) in golds))
+    return _compared(example, output, answer, float(bool(normalise(answer)) and normalise(answer) in golds))
 
 
 def contains(example: Example, output: Output) -> Score:
     """1 when a normalised gold stands in the normalised answer as whole words."""
     answer = answer_of(output)
-    return _judged(output, answer, float(stands_in(answer, example.answers)))
+    return _compared(example, output, answer, float(stands_in(answer, example.answers)))
 
 
 def stated(example: Example, output: Output) -> Score:
@@ -98,7 +109,7 @@ def stated(example: Example, output: Output) -> Score:
     """
     sentence = first_sentence(answer_of(output))
     right = stands_in(_folded(sentence), [_folded(gold) for gold in example.answers])
-    return _judged(output, sentence, float(right))
+    return _compared(example, output, sentence, float(right))
 
 
 def stands_in(text: str, golds: Sequence[str]) -> bool:
@@ -117,14 +128,15 @@ def f1(example: Example, output: Output) -> Score:
         shared = (answer_tokens & gold_tokens).total()
         if shared:
             best = max(best, 2 * shared / (answer_tokens.total() + gold_tokens.total()))
-    return Score(best, answer, "right" if best >= 1 else _why(output, answer))
+    return _compared(example, output, answer, best)
 
 
 def substring(example: Example, output: Output) -> Score:
     """1 when a normalised gold stands anywhere in the normalised answer, within a word too."""
     answer = answer_of(output)
     words = normalise(answer)
-    return _judged(output, answer, float(any(gold in words for gold in map(normalise, example.answers) if gold)))
+    inside = any(gold in words for gold in map(normalise, example.answers) if gold)
+    return _compared(example, output, answer, float(inside))
 
 
 def exact_match_as_published(example: Example, output: Output) -> Score:

@@ -12,6 +12,7 @@ import numpy as np
 from kick_core import stats
 from kick_core.records import Example, Output, SentPrompt
 from kick_core.store import Store, results
+from kick_core.tasks.base import NO_GOLD
 from kick_core.views import load, paired
 from kick_core.views.example_table import gold_words, lettered
 from kick_core.views.example_table import question as question_of
@@ -60,7 +61,7 @@ class TaskCheck:
         reason: Why they are put so.
         n: Judged examples.
         total: Examples that the task has.
-        unjudged: Examples without room in the context, or with logits that are not finite.
+        unjudged: Examples without room in the context, with logits that are not finite, or without a usable gold.
         scorer: Whose number counts.
         score: Dense's, with its interval.
         floor: The score of a blind guess; nan for perplexity, which has none.
@@ -130,6 +131,8 @@ def _verdict(
     run: Asked, columns: VerdictColumns, score: stats.Interval, floor: float, total: int, context: int
 ) -> tuple[bool, str]:
     """Whether there is something to lose, and why."""
+    if not score.n and (columns.why == NO_GOLD).all():
+        return False, "no question has a gold that could be compared: give other golds"
     if not score.n:
         return False, (
             f"no question could be asked: each needs more room than the model's context of {context:,} tokens, or its "

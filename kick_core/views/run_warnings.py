@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kick_core.records import Example, RunCard
 from kick_core.store import Store, results
+from kick_core.tasks.base import NO_GOLD
 from kick_core.tasks.breakdowns import ties
-from kick_core.tasks.scorers import normalise
+from kick_core.tasks.scorers import comparable, normalise
 from kick_core.views import load
 
 ONE_TOKEN = 0.3
@@ -28,7 +30,8 @@ def warnings(store: Store, key: str) -> dict[str, str]:
         key: the run's.
 
     Returns:
-        Kind -> sentence: `golds`, `text`, `same prompts`, `shots`, `context`, `ties`; those that concern the run.
+        Kind -> sentence: `no gold`, `golds`, `text`, `same prompts`, `shots`, `context`, `ties`; those that concern the
+        run.
     """
     return dict(_warnings(store, key, results.measured(store, key)))
 
@@ -54,6 +57,8 @@ def _warnings(store: Store, key: str, measured: int) -> dict[str, str]:
         found["shots"] = (
             f"{fewer} of {measured} prompts were too long and are shown with fewer than {max(shots)} examples"
         )
+    if lacking := _no_gold(run, load.verdicts(store, run)):
+        found["no gold"] = lacking
     if cut := _cut_by_context(card, table):
         found["context"] = f"{cut} of {measured} answers were cut by the model's context"
     for row in ties(table["logprobs"].to_pylist()) if kind == "choose" else ():
@@ -87,19 +92,32 @@ def _data(
             return (("text", f"{share} of the text is token {token}: the tokenizer does not know its words"),)
     if kind != "generate":
         return ()
-    never = [one.id for one in asked if not any(_reachable(gold, stops, most_words) for gold in one.answers)]
+    never = [one.id for one in asked if _never_right(one.answers, stops, most_words)]
     if not never:
         return ()
     return ((
         "golds",
-        f"{len(never)} of {len(asked)} questions can never be right: none of their golds has a word and fits "
-        f"the answer ({never[0]}, …)",
+        f"{len(never)} of {len(asked)} questions can never be right: none of their golds fits the answer "
+        f"({never[0]}, …)",
     ),)  # fmt: skip
 
 
-def _reachable(gold: str, stops: Sequence[str], most_words: int | None) -> bool:
-    words = normalise(gold).split()
-    return bool(words) and not any(stop in gold for stop in stops) and (most_words is None or len(words) <= most_words)
+def _never_right(golds: Sequence[str], stops: Sequence[str], most_words: int | None) -> bool:
+    """Whether there are golds that could be compared, and none of them fits an answer."""
+    usable = [gold for gold in golds if comparable([gold])]
+    short = [gold for gold in usable if most_words is None or len(normalise(gold).split()) <= most_words]
+    return bool(usable) and all(any(stop in gold for stop in stops) for gold in short)
+
+
+def _no_gold(run: load.Asked, verdicts: Mapping[str, load.VerdictColumns]) -> str:
+    """How many questions have no gold that could be compared, in words; nothing where all have one."""
+    columns = verdicts.get(run.task.headline_of(run.card.protocol))
+    if columns is None or not (places := np.flatnonzero(columns.why == NO_GOLD)).size:
+        return ""
+    return (
+        f"{places.size} of {columns.score.size} questions are not judged: none of their golds holds a word that could "
+        f"be compared ({columns.ids[places[0]]}{', …' if places.size > 1 else ''})"
+    )
 
 
 def _cut_by_context(card: RunCard, table: pa.Table) -> int:

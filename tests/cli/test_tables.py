@@ -92,6 +92,18 @@ def test_a_task_file_from_the_shell(kick, capsys, tiny_folder, tmp_path):
     assert "leave one of them out" in kick(capsys, *words, "--task", "factoid_qa")[2]
 
 
+def test_questions_without_a_gold_are_said_once(kick, capsys, tiny_folder, tmp_path):
+    (tmp_path / "nq_open").mkdir()
+    rows = ({"question": f"question {number}", "answer": ["The"] if number else ["one"]} for number in range(3))
+    (tmp_path / "nq_open" / "NQ-open.dev.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    status, out, err = kick(
+        capsys, "evaluate", tiny_folder, "dense", "magnitude@0.5", "--task", "nq_open", "--data", tmp_path, "--json"
+    )
+    assert status == 0 and err.count("2 of 3 questions are not judged") == 1 and " of 3 not judged" not in err
+    for result in json.loads(out)["results"]:
+        assert result["n"] == 1 and result["scorers"]["stated"]["unjudged"] == 2 and len(result["warnings"]) == 1
+
+
 def test_cells_are_harmless_in_every_format(capsys):
     rows = [["=1+1", "a|b\x1b[2J"], ["-3.5", "–"]]
     for form, first in (("csv", "'=1+1,a|b\x1b[2J"), ("md", "| =1+1 | a\\|b?[2J |"), ("table", "=1+1  a|b?[2J")):

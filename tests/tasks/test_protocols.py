@@ -331,6 +331,17 @@ def test_trivia_in_four_readings(said, exact, whole, inside, published):
     assert tuple(found[name].score for name in names) == (exact, whole, inside, published)
 
 
+@pytest.mark.parametrize("said", ["", "The", "!!!", "no idea"])
+def test_golds_of_which_nothing_is_left_are_not_judged_but_as_published(said):
+    task, output = tasks.get("retrieval_qa_closed", "official"), Output("e", "h", (said,), stop="eos")
+    strict = {name for name in task.scorers if not name.endswith(tasks.AS_PUBLISHED)}
+    found = verdicts(task, Example("e", ("q",), answers=("The", "!!!")), output)
+    assert {(found[name].score, found[name].why) for name in strict} == {(None, "no gold")}
+    assert found["exact_match_as_published"].score == 1
+    found = verdicts(task, Example("e", ("q",), answers=("The", "idea")), output)
+    assert {found[name].score for name in strict} <= ({0, 1, 2 / 3} if said == "no idea" else {0})
+
+
 def test_trivia_as_published_knows_no_answers_of_people_and_cuts_at_line_breaks_alone():
     task = tasks.get("retrieval_qa_closed", "official")
     example = Example("e", ("q",), answers=("mark twain", "sam clemens"), meta={"normalized_aliases": ["mark twain"]})

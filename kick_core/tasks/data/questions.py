@@ -28,7 +28,7 @@ from kick_core.keys import sha256_text
 from kick_core.records import Example
 from kick_core.store.files import replace_file
 from kick_core.tasks.data.hub import in_random_order
-from kick_core.tasks.scorers import normalise
+from kick_core.tasks.scorers import comparable
 
 SUFFIXES = (".csv", ".jsonl")
 LARGEST = 64 << 20
@@ -187,8 +187,6 @@ def _example(where: str, row: Mapping[str, Any]) -> Example:
     if not question or not answers:
         missing = "answer" if question else "question"
         raise BadRequest(f"{where}: the column {missing!r} is missing or empty")
-    if not any(map(normalise, answers)):
-        raise BadRequest(f"{where}: answer {answers[0]!r} holds no word that could be compared; spell it out")
     meta: dict[str, Any] = {"question": question}
     for name, kept in (("subject", "subject"), ("context", "passage")):
         if value := _text(where, cells, name):
@@ -198,6 +196,8 @@ def _example(where: str, row: Mapping[str, Any]) -> Example:
     options = _list(where, cells, "options")
     if options:
         return _choice(where, question, answers, options, meta)
+    if not comparable(answers):
+        raise BadRequest(f"{where}: answer {answers[0]!r} holds no word that could be compared; spell it out")
     return Example(_id(question, meta), (f"Question: {question}\nAnswer:",), answers=answers, meta=meta)
 
 

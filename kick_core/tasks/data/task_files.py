@@ -43,7 +43,7 @@ from kick_core.tasks.data.hub import in_random_order, inside, random_sample, tex
 from kick_core.tasks.data.questions import csv_rows, jsonl_rows
 from kick_core.tasks.data.texts import ROUGE
 from kick_core.tasks.option_scorers import BY_WORDS
-from kick_core.tasks.scorers import STATED, normalise, substring
+from kick_core.tasks.scorers import STATED, comparable, substring
 from kick_core.tasks.wording import lettered
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -325,7 +325,7 @@ def _example(where: str, row: Mapping[str, Any], definition: Definition) -> Exam
             meta[kept] = _one(where, row, field)
     name = _one(where, row, definition.id) if definition.id else f"own-{sha256_text(prompt)[:16]}"
     if not options:
-        if not any(map(normalise, answers)):
+        if not comparable(answers):
             raise BadRequest(f"{where}, {definition.answer}: {answers[0]!r} holds no word that could be compared")
         return Example(name, (prompt,), answers=answers, meta=meta)
     gold = _gold(f"{where}, {definition.answer}", answers, options)
