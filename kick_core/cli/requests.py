@@ -69,6 +69,8 @@ def data_name(args: Namespace) -> str:
 
 
 def _draws(args: Namespace) -> dict[str, Any]:
+    if "shots" not in args:  # `kick check` takes none
+        return {}
     if args.shots is not None and args.shots < 0:
         raise BadRequest(f"--shots {args.shots}: 0 or more worked examples can be shown")
     return {"shots": args.shots, "fewshot_seed": args.fewshot_seed, "repeats": args.repeats}
