@@ -106,8 +106,8 @@ def fingerprint(files: Iterable[Path], *, memo: dict[str, str] | None = None, he
     """
     ordered = sorted(files, key=lambda path: path.name)
     memo = {} if memo is None else memo
-    tokens = {path: _token(os.stat(path)) for path in ordered}
-    missing = [path for path in ordered if tokens[path] not in memo]
+    states = {path: file_state(path) for path in ordered}
+    missing = [path for path in ordered if states[path] not in memo]
     total, lock, done = sum(os.stat(path).st_size for path in missing), Lock(), 0
 
     def hear(size: int) -> None:
@@ -120,10 +120,12 @@ def fingerprint(files: Iterable[Path], *, memo: dict[str, str] | None = None, he
     if missing:
         with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
             digests = pool.map(lambda path: sha256_file(path, hear), missing)
-            memo.update(zip((tokens[path] for path in missing), digests, strict=True))
-    rows = [[path.name, memo[tokens[path]]] for path in ordered]
+            memo.update(zip((states[path] for path in missing), digests, strict=True))
+    rows = [[path.name, memo[states[path]]] for path in ordered]
     return hashlib.sha256(canonical(rows).encode()).hexdigest()
 
 
-def _token(stat: os.stat_result) -> str:
+def file_state(path: Path) -> str:
+    """What changes whenever a file's bytes are written: `device:inode:size:mtime_ns:ctime_ns`."""
+    stat = os.stat(path)
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 
 from kick_core.cli import printing
 from kick_core.cli.unfinished import databases, unless_busy
-from kick_core.store import Store, checks, fidelity, judgments, open_store, results, staging, weight_artifacts
+from kick_core.store import (
+    Store,
+    checks,
+    fidelity,
+    fingerprints,
+    judgments,
+    open_store,
+    results,
+    staging,
+    weight_artifacts,
+)
 
 
 def run(args: Namespace) -> int:
@@ -40,12 +50,14 @@ def _damaged_results(store: Store, deep: bool) -> Iterator[str]:
 
 
 def _damaged_rest(store: Store, deep: bool) -> Iterator[str]:
-    """Everything else: examples, comparisons, judgments, jobs, the memo of fingerprints, staged blocks, databases that
-    no process has open."""
+    """Everything else: examples, comparisons, judgments, jobs, the memo of fingerprints (and, `deep`, the models' files
+    that it stands for), staged blocks, databases that no process has open."""
     rooms = ("examples", fidelity.ROOM, *judgments.ROOMS)
     folders = [path for room in rooms for path in (store.root / room).glob("??/*")]
     for folder in (*folders, *(store.root / "jobs").glob("*"), store.root):
         yield from checks.set_damage_aside(store, folder, deep=deep)
+    if deep:
+        yield from fingerprints.faults(store)
     nothing: list[str] = []
     for path in sorted((store.root / "staging").glob("*")):
         faults = unless_busy(store, path, lambda key: staging.Stage(store, key).faults(), nothing)

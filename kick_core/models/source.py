@@ -25,8 +25,7 @@ from kick_core.keys import Heard, fingerprint
 from kick_core.models import gguf
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import Calibration, ModelRef
-from kick_core.store import Store, default_root
-from kick_core.store.files import Damaged, read_sealed_json, replace_file, seal_json
+from kick_core.store import Store, default_root, fingerprints
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt")
@@ -291,16 +290,11 @@ def _identity(folder: Path, weights: Sequence[Path], store: Store | None, heard:
         for path in folder.glob(pattern)
         if path.is_file()
     ]
+    files = {*weights, *side}
     if store is None:
-        return fingerprint({*weights, *side}, heard=heard)
-    memo_path = store.root / "fingerprints.json"
-    try:
-        memo: dict[str, str] = read_sealed_json(memo_path)
-    except (Damaged, OSError):
-        memo = {}  # only a memo: what it held is hashed again
-    before = len(memo)
+        return fingerprint(files, heard=heard)
+    memo = fingerprints.remembered(store)
     with timing.stage("fingerprint"):
-        found = fingerprint({*weights, *side}, memo=memo, heard=heard)
-    if len(memo) != before:
-        replace_file(memo_path, seal_json(memo))
-    return found
+        identity = fingerprint(files, memo=memo, heard=heard)
+    fingerprints.remember(store, memo, files)
+    return identity

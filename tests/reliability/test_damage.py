@@ -18,7 +18,7 @@ from kick_core.errors import KickError
 from kick_core.models import source
 from kick_core.records import Example
 from kick_core.spec import ModelRef
-from kick_core.store import Store, checks, files, open_store, results, staging, weight_artifacts
+from kick_core.store import Store, checks, files, fingerprints, open_store, results, staging, weight_artifacts
 from tests.reliability import scenarios
 from tests.reliability.kills import snapshot
 
@@ -269,6 +269,22 @@ def test_a_damaged_memo_is_only_a_memo(store: Store) -> None:
     before = source.find(ModelRef("pocket-4m"), store).fingerprint
     (store.root / "fingerprints.json").write_text("{")
     assert source.find(ModelRef("pocket-4m"), store).fingerprint == before
+
+
+def test_remembered_hashes_are_compared_with_the_bytes(store: Store, kick: Kick, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(source.POCKET_MODELS["pocket-4m"], folder)
+    before = source.find(ModelRef(str(folder)), store).fingerprint
+    assert kick("verify", "--deep", cache=store.root)[0] == 0
+    memo, weights = fingerprints.remembered(store), str(folder / "model.safetensors")
+    memo[memo[weights]] = "0" * 64  # as if bytes had changed under the same size and times
+    fingerprints.remember(store, memo, ())
+    assert source.find(ModelRef(str(folder)), store).fingerprint != before
+    assert kick("verify", cache=store.root)[0] == 0
+    status, document = kick("verify", "--deep", cache=store.root)
+    assert status == 1 and [fault.split(":")[0] for fault in document["faults"]] == [weights]
+    assert kick("verify", "--deep", cache=store.root)[0] == 0
+    assert source.find(ModelRef(str(folder)), store).fingerprint == before
 
 
 def test_a_folder_that_was_edited_in_place_is_another_model(store: Store, tmp_path: Path) -> None:
