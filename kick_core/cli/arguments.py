@@ -183,6 +183,8 @@ def _evaluate(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     command.add_argument("--task", action="append", default=[], dest="tasks", metavar="T", help="may be repeated")
     _evaluation(command)
     _draws(command)
+    command.add_argument("--ids", metavar="A,B,…", help="only these examples of the task, a run of its own")
+    command.add_argument("--subject", default="", metavar="S", help="only a subject, discipline, bucket or category")
     _backend(command)
     _comparison(command)
     _calibration(command)

@@ -100,8 +100,14 @@ def _asked(shown: pd.DataFrame, store: Store) -> str:
         words = [f"{row.task} version {run.task.version}"]
         words += [f"{given['shots']} shots"] if given["shots"] is not None else []
         words += [f"few-shot seed {given['fewshot_seed']}"] if given["fewshot_seed"] is not None else []
+        words += [f"{row.total} of {chosen['of']:,} examples, chosen"] if (chosen := _chosen(run.card)) else []
         facts[row.task] = ", ".join(words)
     return "; ".join(facts.values())
+
+
+def _chosen(card: RunCard) -> dict[str, Any]:
+    """How the examples of a run were chosen by id or subject, and `of` how many; empty where all are asked."""
+    return dict(card.settings.get(load.CHOSEN, {}))
 
 
 def draws(card: RunCard) -> dict[str, int | None]:
@@ -132,13 +138,13 @@ def warnings(frame: pd.DataFrame, store: Store) -> None:
 _COLUMNS = (
     "model", "recipe", "task", "task_version", "scorer", "headline", "n", "unjudged", "score", "stderr", "low", "high",
     "dense_score", "difference", "diff_low", "diff_high", "share_kept", "share_low", "share_high", "broke", "fixed",
-    "p", "p_holm", "verdict", "shots", "fewshot_seed", "protocol", "data", "run",
+    "p", "p_holm", "verdict", "shots", "fewshot_seed", "chosen_of", "protocol", "data", "run",
 )  # fmt: skip
 
 
 def _csv_row(row: Mapping[Any, Any], store: Store) -> list[str]:
     run = load.one(store, str(row["run"]))
-    cells = {**row, "task_version": run.task.version, **draws(run.card)}
+    cells = {**row, "task_version": run.task.version, **draws(run.card), "chosen_of": _chosen(run.card).get("of")}
     return ["" if (value := cells[name]) is None or value != value else str(value) for name in _COLUMNS]
 
 
@@ -191,6 +197,7 @@ def _results(frame: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
                 **draws(results.run(store, str(key))),
                 "n": int(rows[rows["headline"]]["n"].iloc[0]),
                 "total": int(first["total"]),
+                "chosen": _chosen(run.card) or None,
                 "headline": str(rows[rows["headline"]]["scorer"].iloc[0]),
                 "scorers": {str(row["scorer"]): _scorer(row, store) for row in rows.to_dict("records")},
                 "words_until_divergence": fidelity_tables.divergence(store, first.to_dict()),

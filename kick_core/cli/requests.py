@@ -73,7 +73,13 @@ def _draws(args: Namespace) -> dict[str, Any]:
         return {}
     if args.shots is not None and args.shots < 0:
         raise BadRequest(f"--shots {args.shots}: 0 or more worked examples can be shown")
-    return {"shots": args.shots, "fewshot_seed": args.fewshot_seed, "repeats": args.repeats}
+    draws = {"shots": args.shots, "fewshot_seed": args.fewshot_seed, "repeats": args.repeats}
+    if "ids" not in args:  # `kick evaluate` alone chooses
+        return draws
+    ids = tuple(dict.fromkeys(name.strip() for name in (args.ids or "").split(",") if name.strip()))
+    if args.ids is not None and not ids:
+        raise BadRequest("--ids names no example: give ids with commas between (kick show RUN --samples has them)")
+    return draws | {"ids": ids, "subject": args.subject}
 
 
 def preset_job(args: Namespace) -> SweepJob:

@@ -104,7 +104,9 @@ def job_id(job: JobSpec) -> str:
     return keys.key("job", _without_newer(content))
 
 
-_NEWER = {"prompting": "auto", "min_tokens": 1, "bos": "auto"}
+_NEWER: Mapping[str, Any] = {
+    "prompting": "auto", "min_tokens": 1, "bos": "auto", "fewshot_seed": None, "repeats": 1, "ids": [], "subject": "",
+}  # fmt: skip
 
 
 def _without_newer(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,13 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from kick_core import evaluation, keys
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.planners import searched_on
-from kick_core.errors import BadRequest
+from kick_core.errors import BadRequest, nearest
 from kick_core.evaluation import EvalSession, multiple_choice, perplexity
 from kick_core.evaluation.sent import sent_prompts
 from kick_core.keys import canonical
@@ -27,6 +28,8 @@ from kick_core.tasks import POCKET, PromptSpec, Task
 from kick_core.tasks.data import task_files
 from kick_core.tasks.verdicts import score
 from kick_core.timing import stage
+from kick_core.views.example_table import GROUPS
+from kick_core.views.load import CHOSEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,15 @@ class Draws:
         shots: worked examples before each question; None: as many as the task shows.
         fewshot_seed: draws which worked examples are shown; None: the first ones.
         repeats: answers to each question of a sampled task, each with draws of its own.
+        ids: the only examples that are asked; empty: all.
+        subject: the only subject, discipline, bucket or category that is asked about; empty: all.
     """
 
     shots: int | None = None
     fewshot_seed: int | None = None
     repeats: int = 1
+    ids: tuple[str, ...] = ()
+    subject: str = ""
 
 
 def task_data(
@@ -99,7 +106,8 @@ def task_data(
     alike = session.settings(spec) == session.settings(strict) and (
         spec.load is strict.load or examples == evaluation.examples(task, session, data, "strict")
     )
-    examples = _repeated(task, spec, examples, draws.repeats)
+    total = len(examples)
+    examples = _repeated(task, spec, _chosen(task, examples, draws), draws.repeats)
     digest = hashlib.sha256()
     for example in examples:
         digest.update(canonical(example.to_json()).encode())
@@ -107,6 +115,9 @@ def task_data(
     facts = perplexity.facts(examples) if spec.kind == "perplexity" else {}
     if task_files.is_file(data):
         facts |= {task_files.SETTING: task_files.read(data).to_json()}
+    if draws.ids or draws.subject:
+        names = {"ids": len(draws.ids)} if draws.ids else {}
+        facts |= {CHOSEN: names | ({"subject": draws.subject} if draws.subject else {}) | {"of": total}}
     spec = _drawn(task, spec, examples, draws)
     reason = evaluation.prompt_form(task, session, protocol, prompting).reason
     return TaskData(task, spec, examples, key, data, "strict" if alike else protocol, facts, reason)
@@ -126,6 +137,30 @@ def _drawn(task: Task, spec: PromptSpec, examples: Sequence[Example], draws: Dra
     else:
         own = 1
     return replace(spec, fewshot_seed=draws.fewshot_seed) if own > 0 else spec
+
+
+def _chosen(task: Task, examples: tuple[Example, ...], draws: Draws) -> tuple[Example, ...]:
+    """The examples of some ids or of one subject, in the task's order."""
+    if not draws.ids and not draws.subject:
+        return examples
+    if task.kind == "perplexity":
+        raise BadRequest(f"{task.name} reads running text: it has no questions to choose by id or subject")
+    known = [example.id for example in examples]
+    for name in draws.ids:
+        if name not in known:
+            near = ", ".join(get_close_matches(name, known, n=5, cutoff=0.0))
+            raise BadRequest(f"{task.name} has no example {name[:60]!r}; the nearest are {near}")
+    groups = {example.id: [str(example.meta[kind]) for kind in GROUPS if kind in example.meta] for example in examples}
+    if draws.subject and not any(draws.subject in own for own in groups.values()):
+        raise nearest(draws.subject, sorted({group for own in groups.values() for group in own}), "subject")
+    chosen = tuple(
+        example
+        for example in examples
+        if (not draws.ids or example.id in draws.ids) and (not draws.subject or draws.subject in groups[example.id])
+    )
+    if not chosen:
+        raise BadRequest(f"no example of {task.name} among {', '.join(draws.ids)} is about {draws.subject!r}")
+    return chosen
 
 
 def _repeated(task: Task, spec: PromptSpec, examples: tuple[Example, ...], repeats: int) -> tuple[Example, ...]:

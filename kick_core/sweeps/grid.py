@@ -218,7 +218,7 @@ def open_sweep(job: SweepJob, store: Store, *, plan_only: bool = False) -> Sweep
     backend = backends.backend_for(job.engine, job.device_map, job.max_memory, builder, session)
     if backend:
         session = replace(session, other=backend.engine)
-    draws = runs.Draws(job.shots, job.fewshot_seed, job.repeats)
+    draws = runs.Draws(job.shots, job.fewshot_seed, job.repeats, job.ids, job.subject)
     names = dict.fromkeys([*job.tasks, *([tasks.running_text()] if job.fidelity else [])])
     loaded = {
         name: runs.task_data(

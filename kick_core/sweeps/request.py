@@ -39,6 +39,8 @@ class SweepJob:
         max_memory: What a device map may take, e.g. `0=20GiB,cpu=60GiB`.
         fewshot_seed: Draws which worked examples are shown; None: the first ones.
         repeats: Answers to each question of a sampled task.
+        ids: The only examples of each task that are asked; empty: all.
+        subject: The only subject, discipline, bucket or category that is asked about; empty: all.
         prompting: The form of a question: `auto`, `raw`, `chat` or `shots:K`; the paper's protocol is always raw.
         bos: `auto` as the tokenizer does, or `always`: every text begins with the beginning-of-sequence token.
     """
@@ -63,6 +65,8 @@ class SweepJob:
     prompting: str = "auto"
     fewshot_seed: int | None = None
     repeats: int = 1
+    ids: tuple[str, ...] = ()
+    subject: str = ""
     bos: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
@@ -73,7 +77,7 @@ class SweepJob:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote, of this version or an earlier one without a tag."""
         values = {name: value for name, value in data.items() if name != "kind"}
-        for name in ("recipes", "tasks"):
+        for name in ("recipes", "tasks", "ids"):
             values[name] = tuple(values.get(name, ()))
         return cls(**{**values, "calibration": Calibration(**values.get("calibration", {}))})
 
@@ -129,7 +133,17 @@ class SweepJob:
             limit = self.limit_of(name)
             if limit is not None and limit < 1:
                 raise BadRequest(f"limit {limit} for {name}: at least 1 example is needed")
+            if self.ids or self.subject:
+                self._check_chosen(name, recipes)
         return recipes
+
+    def _check_chosen(self, name: str, recipes: Iterable[Recipe]) -> None:
+        for recipe in recipes:
+            if planners.searched_on(recipe, tasks.get(name, self.data), self.data):
+                raise BadRequest(
+                    f"{recipe.text} was found on examples of {name} itself, which are never evaluated: leave --ids and "
+                    "--subject out"
+                )
 
 
 def skipped_text(skipped: Mapping[str, str]) -> str:

@@ -324,7 +324,7 @@ def _path(store: Store, job: SweepJob) -> Path:
         + _states_of(task_files.files(job.data) if task_files.is_file(job.data) else ()),
         "protocol": job.protocol,
         "prompting": job.prompting,
-        "draws": [job.shots, job.fewshot_seed, job.repeats],
+        "draws": [job.shots, job.fewshot_seed, job.repeats, list(job.ids), job.subject],
         "host": [job.engine, job.device_map, job.max_memory],
         "program": _program(),
     }

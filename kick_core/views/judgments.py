@@ -251,7 +251,8 @@ def _named(store: Store, among: list[Asked], named: str, recipes: Sequence[str])
     else:
         name = ALIASES.get(named, named)
         names = load.model_names(among)
-        fits = [run for run in among if name in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])]
+        whole = [run for run in among if load.CHOSEN not in run.card.settings]
+        fits = [run for run in whole if name in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])]
         if not fits:
             raise nearest(named, sorted(set(names.values())), "model with answers to this task")
     if not wanted:

@@ -32,6 +32,8 @@ from kick_core.tasks.data import questions
 from kick_core.views import recipe_labels
 
 AGAIN = "again"
+CHOSEN = "chosen"
+"""In the settings of a run that was asked only some examples by id or subject; how they were chosen, of how many."""
 """The setting of a run that asked dense a second time to measure the evaluator's own noise; it is no result."""
 
 POCKET, OFFICIAL = DATA = (tasks.POCKET, tasks.OFFICIAL)
@@ -131,8 +133,9 @@ def alike(run: Asked) -> tuple[str, ...]:
 
 
 def is_result(run: Asked) -> bool:
-    """Whether a run measured a recipe as its task is asked: not the evaluator's own noise, not with other shots."""
-    return not run.card.settings.keys() & {AGAIN, "shots", "fewshot_seed"}
+    """Whether a run measured a recipe as its task is asked: not the evaluator's own noise, not with other shots, not
+    on examples chosen by id or subject."""
+    return not run.card.settings.keys() & {AGAIN, CHOSEN, "shots", "fewshot_seed"}
 
 
 def engine_of(run: Asked) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from kick_core import stats
 from kick_core.store import Store
 from kick_core.views import load, paired
-from kick_core.views.load import AGAIN, Asked
+from kick_core.views.load import AGAIN, CHOSEN, Asked
 
 NOISE = {
     "model": "str",
@@ -54,7 +54,7 @@ def noise(store: Store, model: str | None = None) -> pd.DataFrame:
     among = load.asked(store)
     names = load.model_names(among)
     rows = []
-    for run in among:
+    for run in (run for run in among if CHOSEN not in run.card.settings):
         if AGAIN in run.card.settings and model in (None, run.card.model, run.card.fingerprint):
             rows += _rows(store, run, [other for other in among if load.is_result(other)], names)
     frame = pd.DataFrame(rows, columns=list(NOISE)).astype(NOISE)

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from kick_core import views
 from kick_core.cli import main
 from kick_core.cli.formats import print_table
+from kick_core.store import open_store
 from tests import official
 
 
@@ -20,6 +22,7 @@ def kick(tmp_path_factory, request):
         said = capsys.readouterr()
         return status, said.out, said.err
 
+    run.store = lambda: open_store(str(cache))
     return run
 
 
@@ -90,6 +93,39 @@ def test_a_task_file_from_the_shell(kick, capsys, tiny_folder, tmp_path):
     }
     assert "leave --data out" in kick(capsys, *words, "--data", "pocket")[2]
     assert "leave one of them out" in kick(capsys, *words, "--task", "factoid_qa")[2]
+
+
+def test_examples_chosen_by_id_or_subject(kick, capsys, tiny_folder):
+    words = ("evaluate", tiny_folder, "magnitude@0.5", "--task", "factoid_qa")
+    first = json.loads(kick(capsys, *words, "--limit", 6, "--json")[1])["results"][0]
+    samples = json.loads(kick(capsys, "show", first["run"], "--samples", "--json")[1])["samples"]
+    ids = [samples[4]["id"], samples[1]["id"]]
+    status, out, _ = kick(capsys, *words, "--ids", ",".join(ids), "--limit", 1, "--json")
+    part = json.loads(out)["results"][0]
+    assert status == 0 and part["n"] == 1 and part["total"] == 2 and part["run"] != first["run"]
+    assert part["chosen"] == {"ids": 2, "of": 600} and first["chosen"] is None
+    _, out, _ = kick(capsys, *words, "--ids", ",".join(ids))
+    assert "2 of 600 examples, chosen" in out
+    shown = json.loads(kick(capsys, "show", part["run"], "--samples", "--json")[1])["samples"]
+    assert shown == [samples[1], samples[4]], "in the task's order, with the very answers of the whole run"
+
+    subject = samples[0]["subject"]
+    _, out, _ = kick(capsys, *words, "--subject", subject, "--limit", 2, "--json")
+    part = json.loads(out)["results"][0]
+    assert part["n"] == 2 and part["chosen"] == {"subject": subject, "of": 600} and part["total"] < 600
+    assert {
+        row["subject"] for row in json.loads(kick(capsys, "show", part["run"], "--samples", "--json")[1])["samples"]
+    } == {subject}
+    store = kick.store()
+    assert set(views.scores(store)["run"]) & {first["run"], part["run"]} == {first["run"]}
+    for wrong, message in (
+        (("--ids", "nothing"), "has no example 'nothing'; the nearest are"),
+        (("--ids", ","), "--ids names no example"),
+        (("--subject", "nothing"), "unknown subject 'nothing'"),
+        (("--task", "perplexity", "--ids", ids[0]), "perplexity reads running text"),
+    ):
+        status, _, err = kick(capsys, *words, *wrong)
+        assert status == 2 and message in err
 
 
 def test_questions_without_a_gold_are_said_once(kick, capsys, tiny_folder, tmp_path):
