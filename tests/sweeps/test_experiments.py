@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from kick_core import views
@@ -16,6 +17,7 @@ from kick_core.sweeps.grid import open_sweep
 from kick_core.sweeps.request import PRESETS, SweepJob
 from kick_core.sweeps.sweep_keys import ModelSizes
 from kick_core.tasks import paper
+from kick_core.views import reproduced
 from tests import official
 from tests.golden import GOLDEN
 from tests.tiny import save_tiny
@@ -163,7 +165,20 @@ def test_perplexity_beside_tasks_says_how_far_each_matches(reproduce, monkeypatc
     found = json.loads(reproduce("perplexity-vs-tasks", "--json")[1])
     assert len(found["rows"]) == 4 * 4
     assert any(line.startswith("perplexity matches dense up to: magnitude") for line in found["ours"])
-    assert any("rank correlation with perplexity" in line for line in found["ours"] if "multiple_choice" in line)
+    assert "multiple_choice: nothing to lose here: dense is at chance" in found["ours"], "the tiny model guesses"
+
+
+def test_orders_of_perplexity_and_a_task_are_correlated():
+    recipes = ("magnitude@0.1", "magnitude@0.5", "magnitude@0.7")
+    rows = [
+        {"recipe": recipe, "task": task, "kept": kept, "verdict": "matching" if kept > 0.95 else "not matching"}
+        for task, shares in (("perplexity", (0.99, 0.8, 0.4)), ("multiple_choice", (0.97, 0.3, 0.5)))
+        for recipe, kept in zip(recipes, shares, strict=True)
+    ]
+    assert reproduced.agreement(pd.DataFrame(rows)) == [
+        "multiple_choice matches dense up to: magnitude 10 %; rank correlation with perplexity 0.50 over 3 recipes",
+        "perplexity matches dense up to: magnitude 10 %",
+    ]
 
 
 def test_small_and_dense_against_large_and_sparse(tiny_folder, cache, capsys, tmp_path, monkeypatch):
