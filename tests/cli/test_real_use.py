@@ -58,7 +58,7 @@ def test_what_has_no_room_is_no_number(short_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--prompting", "shots:900"], "worked examples, so 1 to"),
+        (["--prompting", "shots:900"], "worked examples, so 0 to"),
         (["--prompting", "often"], "is not understood: auto, raw, chat or shots:K"),
         (["--data", "EMPTY"], "is empty: its first line names the columns"),
         (["--data", "EQUAL"], "at least two that differ are needed"),
