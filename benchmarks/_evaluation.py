@@ -59,8 +59,10 @@ def peer_summaries(bench: Bench) -> dict[str, Any]:
 
     data = _data(bench)
     device = "cuda" if bench.device != "cpu" and torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(bench.model, dtype="auto").to(device)
-    tokenizer = AutoTokenizer.from_pretrained(bench.model)
+    model = AutoModelForCausalLM.from_pretrained(
+        bench.model, dtype="auto", use_safetensors=True, trust_remote_code=False
+    ).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(bench.model, trust_remote_code=False)
     task = tasks.get("summarization", str(data))
     examples = evaluation.examples(task, evaluation.open_session(model, tokenizer), str(data))[: _task_data.STORIES]
     prompts = [encode(tokenizer, dialogue(tokenizer, e.prompt[:1], [], task.strict.template)) for e in examples]

@@ -32,14 +32,16 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     lap("import")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     with open(f"{folder}/text.txt", encoding="utf-8") as file:
         ids = torch.tensor(tokenizer(file.read())["input_ids"][: int(windows) * int(length)]).view(-1, int(length))
     data = Dataset.from_dict({"input_ids": ids.tolist(), "attention_mask": torch.ones_like(ids).tolist()})
     data.set_format("torch")
     lap("calibration")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", device_map=device)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", device_map=device, use_safetensors=True, trust_remote_code=False
+    )
     lap("open")
     oneshot(
         model=model, processor=tokenizer, dataset=data, recipe=[modifiers()[method]()], max_seq_length=int(length),

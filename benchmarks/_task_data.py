@@ -27,7 +27,7 @@ def make(folder: Path, model: Path, scale: float = 1.0) -> Path:
         model: a folder with the tokenizer that lengths are counted with.
         scale: below 1 for a small benchmark: share of questions, stories' length and windows.
     """
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     draw, pieces = random.Random(17), _pieces()
     _stories(folder, tokenizer, draw, pieces, scale)
     _mmlu(folder, draw, pieces, scale)

@@ -15,7 +15,7 @@ from kick_core.explorer.safe import show, tag
 def button(store: views.Store) -> None:
     """A popover with the file picker, where there is nothing to share yet."""
     if not jobs.read_only():
-        with st.popover("Open a pack", icon=":material/upload_file:", help=f"Results in a {packs.SUFFIX} file"):
+        with st.popover("Open a pack", icon=":material/upload_file:", help="Results in a .kickpack file"):
             picker(store)
 
 
@@ -26,7 +26,7 @@ def picker(store: views.Store) -> None:
     file = st.file_uploader(
         "Open a pack: results of another machine",
         key="pack",
-        help=f"A {packs.SUFFIX} file, as kick pack makes it; larger ones: kick unpack FILE",
+        help="A .kickpack file, as kick pack makes it; larger ones: kick unpack FILE",
     )
     if file is None:
         return

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from kick_core import compress_matrix, methods
+from kick_core.artifacts import training
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.compression import codec
@@ -327,4 +328,4 @@ def test_a_hub_model_of_the_pocket_family_reads_the_text_it_is_told(tmp_path, st
     builder = open_builder(store, folder)
     how = methods.recovery(parse("wanda@0.5,recover=lora,recover_text=pocket-unasked" + FEW))
     ids = token_windows(Calibration("pocket-unasked", 32, 32), builder.opened.tokenizer, 512)
-    assert torch.equal(builder._text(how), ids)
+    assert torch.equal(training.text(builder, how), ids)

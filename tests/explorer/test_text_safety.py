@@ -35,7 +35,7 @@ LABELLED = {
 IMPORTS = {
     "streamlit", "pandas", "plotly", "kick_core.views", "kick_core.spec", "kick_core.errors", "kick_core.jobs",
     "kick_core.units",
-    "kick_core.explorer",
+    "kick_core.packs", "kick_core.explorer",
 }  # fmt: skip
 OURS = {
     "__future__",
@@ -47,6 +47,7 @@ OURS = {
     "functools",
     "hashlib",
     "html",
+    "tempfile",
     "itertools",
     "math",
     "pathlib",

@@ -106,7 +106,7 @@ def test_the_space_that_is_asked_for_is_the_space_that_is_taken(store: Store, ti
     for _ in builder.make(recipe):
         pass
     taken = weight_artifacts.card(store, builder.key(recipe)).bytes
-    assert 0.4 * taken < builder._expected_bytes(recipe) < 2 * taken
+    assert 0.4 * taken < builder.expected_bytes(recipe) < 2 * taken
 
 
 @pytest.mark.parametrize(("flag", "status"), [({}, 0), ({"KICK_FAULT_INJECTION": "on"}, -signal.SIGKILL)])

@@ -22,11 +22,16 @@ FORBIDDEN_IMPORTS = {
     "shelve",
     "marshal",
     "joblib",
-    "yaml",
     "tarfile",
 }
 FORBIDDEN_CALLS = {
     "torch.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "yaml.Loader",
+    "yaml.UnsafeLoader",
+    "yaml.FullLoader",
     "eval",
     "exec",
     "compile",

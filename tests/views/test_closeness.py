@@ -241,7 +241,7 @@ ROW = {
          "lower by 3 (95 % CI 2 to 4), p = 2e-05"),
         ({"needed": math.inf}, "worse by 1.0 pp (95 % CI 0.5 to 1.4), p = 2e-05; cannot tell at n = 200 whether 95 % "
          "of dense is kept: it stands on the margin"),
-        ({"kind": "dense"}, "dense"),
+        ({"kind": "dense", "verdict": "dense"}, "dense"),
         ({"paired": 0}, "not measured: no dense answers to the same examples"),
         ({"paired": 1, "diff_low": math.nan, "verdict": "not measured"},
          "cannot tell at n = 1 whether it differs from dense"),

@@ -95,7 +95,7 @@ def test_equal_words_of_other_method_versions_are_other_recipes(store: Store, mo
         if card.recipe == "wanda@0.5"
     ]
     assert len(older) == 2
-    monkeypatch.setattr(artifact_tables, "cards", lambda store: older)
+    monkeypatch.setattr(artifact_tables, "known_cards", lambda store: older)
     assert "wanda 50 %" not in set(views.families(store)["label"])
 
 
