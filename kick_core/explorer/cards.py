@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import pandas as pd
 
+from kick_core.explorer import glossary
 from kick_core.explorer.safe import Safe, chip, tag
 from kick_core.units import score_text
 from kick_core.views import AT_CHANCE, AT_FLOOR, NOT_MEASURED, Claim, percent, shown
@@ -75,10 +76,15 @@ def metrics(frame: pd.DataFrame, recipe: str, titles: dict[str, str]) -> Safe:
 def claim(found: Claim) -> Safe:
     """One claim, its verdict, and its parts with theirs; the votes on hover."""
     parts = [
-        tag("li", tag("span", part.text), chip(part.verdict), title=f"{part.because[:1].upper()}{part.because[1:]}.")
+        tag(
+            "li",
+            tag("span", glossary.explained(part.text)),
+            chip(part.verdict),
+            title=f"{part.because[:1].upper()}{part.because[1:]}.",
+        )
         for part in found.parts
     ]
-    return tag("div", tag("h3", found.text), tag("ul", *parts, cls="parts"), cls="claim")
+    return tag("div", tag("h3", glossary.explained(found.text)), tag("ul", *parts, cls="parts"), cls="claim")
 
 
 def sentence(row: pd.Series) -> Safe:
@@ -86,7 +92,7 @@ def sentence(row: pd.Series) -> Safe:
     head = tag("h2", f"{row['label']}: {number(row)}", tag("span", " "), chip(row["verdict"]))
     if row["kind"] == "dense":
         return tag("div", head, tag("p", f"The reference. {number(row, 'low')} to {number(row, 'high')}.", cls="quiet"))
-    told = tag("p", words(row["words"]), style="margin:.3rem 0 0")
+    told = tag("p", glossary.explained(words(row["words"])), style="margin:.3rem 0 0")
     if not row["paired"]:
         return tag("div", head, told)
     said = f"Dense {_dense(row)} over {row['paired']:,} paired examples"
@@ -101,7 +107,7 @@ def sentence(row: pd.Series) -> Safe:
     if not math.isnan(row["changed"]):
         said += f"; {percent(row['changed'])} of the answers are another answer now "
         said += f"[{percent(row['changed_low'])}, {percent(row['changed_high'])}]"
-    return tag("div", head, told, tag("p", said + ".", cls="quiet", style="margin:.3rem 0 .7rem"))
+    return tag("div", head, told, tag("p", glossary.explained(said + "."), cls="quiet", style="margin:.3rem 0 .7rem"))
 
 
 def words(sentence: str) -> str:

@@ -12,7 +12,7 @@ from kick_core.explorer.charts import draw
 from kick_core.explorer.frame import heading
 from kick_core.explorer.safe import Safe, show, tag
 from kick_core.views import AT_FLOOR, percent
-from kick_core.views.chart_style import Chart, plain
+from kick_core.views.chart_style import Chart, plain, share_axis
 
 KINDS = {"ratio": "sparsities", "pattern": "patterns", "bits": "widths"}
 SLICES = 12
@@ -122,7 +122,7 @@ def _survival(row: pd.Series) -> None:
     layout = {
         "height": 240, "hovermode": "closest", "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "showlegend": False,
         "xaxis": {"type": "category", "fixedrange": True, "automargin": True, "showgrid": False},
-        "yaxis": {"tickformat": ".0%", "range": [0, 1.04], "fixedrange": True, "automargin": True},
+        "yaxis": share_axis(1, range=[0, 1.04]),
     }  # fmt: skip
     draw({"data": [line], "layout": layout}, key="survival", alt="Share of the right answers that no step has broken")
 

@@ -10,7 +10,7 @@ import streamlit as st
 from kick_core import jobs, views
 from kick_core.errors import BadRequest
 from kick_core.explorer import address, artifacts, data, gaps, job_cards
-from kick_core.explorer.frame import FILL, facts, heading, moved, note, store, title
+from kick_core.explorer.frame import facts, heading, moved, note, store, title
 from kick_core.explorer.safe import show, tag
 from kick_core.spec import Calibration, Unstructured
 
@@ -58,11 +58,9 @@ def page() -> None:
     if preview:
         artifacts.opened(model, recipe, preview)
     table = data.weights()
-    heading("Artifacts in this cache", "" if len(table) else "Nothing has been compressed yet. Press Compress, or run:")
+    heading("Artifacts in this cache", "" if len(table) else "No weights have been compressed here yet.")
     if len(table):
         artifacts.table(table)
-    else:
-        st.code(FILL, language="bash")
 
 
 def _words(calibration: Calibration) -> str:
@@ -81,7 +79,7 @@ def _choose() -> tuple[str, str]:
         "Method", names, required=True, key=key, persist_state="session", wrap=True
     ), noun="method", why="is no method of this program")  # fmt: skip
     card = cards[method]
-    note(f"{card.title}. {card.paper}.")
+    note(f"{card.summary} ({card.paper})")
     kind = card.targets[0]
     if len(card.targets) > 1:
         kind = address.choice("how", card.targets, kind, lambda key: st.segmented_control(

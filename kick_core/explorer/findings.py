@@ -126,12 +126,13 @@ def _without_sparsity(chosen: Choice) -> None:
 def _poster(chosen: Choice) -> None:
     frame, method = chosen.frame, chosen.method
     again = ((frame["base"] == method) & (frame["recovered"] != "")).any()
-    charts.draw(
-        charts.chart("overlay", frame, method),
-        key="overlay",
-        follows=True,
-        alt=f"Share of the dense score kept by {method} against sparsity, one line for each task",
-    )
+    with st.container(key="overlay-scroll"):
+        charts.draw(
+            charts.chart("overlay", frame, method),
+            key="overlay",
+            follows=True,
+            alt=f"Share of the dense score kept by {method} against sparsity, one line for each task",
+        )
     note(
         f"{method} against dense. Dotted: perplexity, as dense / compressed. Solid: knowledge. Dashed: context, "
         "skills. Bars are 95 % paired intervals." + (" Hollow: the same recipes, recovered." if again else "")

@@ -64,10 +64,10 @@ def table(found: Forgetting, here: int) -> Safe:
 
 def _cell(row: Row, at: int, step: Step, here: int) -> Safe:
     right = row.right[at]
-    text = tag("a", f"{SIGN[right]} {_line(row.answers[at], 28) or '(empty)'}", title=row.answers[at][:300],
+    text = tag("a", f"{SIGN[right]} {_line(row.answers[at], 72) or '(empty)'}", title=row.answers[at][:300],
                href=f"evaluate?{address.query(b=step.recipe, s='', method='', ex=row.id, kind='', why='', slice='')}",
                target="_self", **{"data-inside": ""}) if at else tag(
-        "span", f"{SIGN[right]} {_line(row.answers[at], 28)}", title=row.answers[at][:300])  # fmt: skip
+        "span", f"{SIGN[right]} {_line(row.answers[at], 72)}", title=row.answers[at][:300])  # fmt: skip
     return tag("td", text, cls=f"{TONE[right]} {_place(step, here)}", **_reached(step))
 
 

@@ -149,11 +149,11 @@ def title(text: Child, *lines: Safe | str, shared: tuple[str, str, str] | None =
 
 
 def heading(text: str, note: str = "") -> None:
-    show(tag("h2", text), tag("p", note, cls="quiet") if note else Safe(""))
+    show(tag("h2", text), tag("p", glossary.explained(note), cls="quiet") if note else Safe(""))
 
 
 def note(text: str) -> None:
-    show(tag("p", text, cls="quiet"))
+    show(tag("p", glossary.explained(text), cls="quiet"))
 
 
 def end() -> NoReturn:
@@ -169,7 +169,7 @@ def provenance(rows: pd.DataFrame) -> Safe:
         f"model {_each(rows['model'])}",
         f"data {_each(rows['data'])}",
         f"n {_range(rows['n'])} of {_range(rows['total'])} a task",
-        many([_protocol(_each(rows["protocol"])), tag("span", ", greedy")]),
+        many([_protocol(_each(rows["protocol"])), tag("span", ", "), glossary.term("greedy")]),
         *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
         *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
         f"{_each(rows['dtype'])} on {_each(rows['device'])}, evaluated by {_each(rows['engine'])}",

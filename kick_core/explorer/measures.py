@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import address, cards, data, gaps
+from kick_core.explorer import address, cards, data, gaps, glossary
 from kick_core.explorer.browser import EVERY
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import Child, Safe, many, show, tag
@@ -263,7 +263,18 @@ def _link(row: pd.Series, name: str, flip: str) -> Safe:
 def table(heads: Sequence[str], rows: Iterable[Sequence[Child]], *, said: int = -1) -> Safe:
     """A small table; `said` is the column of words, which may wrap."""
     body = many(
-        tag("tr", *(tag("td", cell, cls="said" if at == said else "") for at, cell in enumerate(row))) for row in rows
+        tag(
+            "tr",
+            *(
+                tag(
+                    "td",
+                    glossary.explained(cell) if at == 0 and isinstance(cell, str) else cell,
+                    cls="said" if at == said else "",
+                )
+                for at, cell in enumerate(row)
+            ),
+        )
+        for row in rows
     )
     top = tag("tr", *(tag("th", head, cls="said" if at == said else "") for at, head in enumerate(heads)))
     return tag("div", tag("table", tag("thead", top), tag("tbody", body)), cls="scroll")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from kick_core.explorer import charts, data, three
+from kick_core.explorer import charts, data, glossary, three
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import show, tag
 from kick_core.views import search_tables, size_charts
@@ -106,9 +106,12 @@ def _table(rows: pd.DataFrame, weights: int) -> None:
             "best at its size", help="The best of those of at most this size, and those of this size whose interval "
             "reaches it: they cannot be told apart"
         ),
-        "bits_per_weight": number("bits / weight", format="%.2f"), "n": "n", "verdict": "against dense",
+        "bits_per_weight": number("bits / weight", format="%.2f", help=glossary.TERMS["bits per weight"]), "n": "n",
+        "verdict": st.column_config.TextColumn("against dense", help=glossary.TERMS["matching"]),
         "score": number(str(rows["title"].iloc[0]), format=form), "low": number("from", format=form),
         "high": number("to", format=form),
     }  # fmt: skip
+    if not weights:  # results without their artifacts, as of a pack: the size in bytes is not known
+        del columns["megabytes"]
     st.dataframe(shown[list(columns)], hide_index=True, column_config=columns, height=330, key="by_size",
                  alt="Recipes by size")  # fmt: skip

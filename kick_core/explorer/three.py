@@ -23,8 +23,9 @@ def section(rows: pd.DataFrame) -> None:
     if pair is None:
         return
     pruned, quantized = pair
+    sizes = sorted((float(pruned["bits_per_weight"]), float(quantized["bits_per_weight"])))
     heading(
-        "The same bytes, three answers",
+        "The same bytes, three answers" if sizes[1] <= 1.1 * sizes[0] else "Three answers, at the closest sizes",
         f"{pruned['label']} takes {pruned['bits_per_weight']:.2f} bits per weight, {quantized['label']} "
         f"{quantized['bits_per_weight']:.2f}: no two measured recipes of the two kinds are closer.",
     )

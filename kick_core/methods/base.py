@@ -48,6 +48,7 @@ class MethodCard:
         plans: whether it looks at the whole model first (see `kick_core.artifacts.planners`) instead of one matrix.
         lines: whether it drops whole rows and columns, so that no bits need say where.
         scales_columns: whether it keeps a scale per input beside those of the groups.
+        summary: what it does, in a sentence: the first of its file.
 
     Raises:
         BadRequest: a target, need, colour or symbol that is none.
@@ -68,6 +69,7 @@ class MethodCard:
     plans: bool = False
     lines: bool = False
     scales_columns: bool = False
+    summary: str = ""
 
     def __post_init__(self) -> None:
         words = [(kind, TARGETS, "target") for kind in self.targets]

@@ -54,7 +54,8 @@ def card(name: str) -> MethodCard:
     tree = ast.parse(path.read_text())
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets):
-            return MethodCard(name=name, **ast.literal_eval(node.value))
+            summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+            return MethodCard(name=name, summary=summary, **ast.literal_eval(node.value))
     raise TypeError(f"kick_core/{path.parent.name}/{name}.py holds no literal CARD")
 
 

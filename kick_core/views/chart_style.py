@@ -100,6 +100,19 @@ def axis(**more: Any) -> Chart:
     return {"zeroline": False, "fixedrange": True, "automargin": True, **more}
 
 
+def share_axis(top: float, step: float = 0.25, **more: Any) -> Chart:
+    """An axis of shares, written as everywhere else on the page: "50 %", with the space that d3 has no format for.
+
+    Args:
+        top: the largest share that ticks have to reach.
+        step: the distance between two ticks.
+        more: what else the axis is told.
+    """
+    ticks = [round(step * place, 4) for place in range(math.floor(top / step + 1e-9) + 1)]
+    words = [percent(tick) for tick in ticks]
+    return axis(**{"tickformat": ".0%", "tickvals": ticks, "ticktext": words, **more})
+
+
 def tip(row: Row, share: bool) -> str:
     numbers = [percent(v, 1) if share else f"{v:.3g}" for v in (row["score"], row["low"], row["high"])]
     return f"<b>{plain(row['label'])}</b><br>{numbers[0]} [{numbers[1]}, {numbers[2]}]<br>{row['n']} examples"

@@ -28,6 +28,7 @@ from kick_core.views.chart_style import (
     numbers,
     plain,
     said_n,
+    share_axis,
     task_symbol,
     tip,
 )
@@ -83,9 +84,9 @@ def overlay(frame: pd.DataFrame, method: str) -> Chart:
         "hovermode": "closest",
         "showlegend": False,
         "xaxis": axis(title={"text": "Sparsity"}, ticksuffix=" %", range=[-1.5, last_x + 3], showgrid=False),
-        "yaxis": axis(
-            title={"text": f"Share of the dense score kept (n {said_n(mine)})" if len(mine) else ""}, tickformat=".0%",
-            range=[0, top], dtick=0.2,
+        "yaxis": share_axis(
+            top, 0.2, title={"text": f"Share of the dense score kept (n {said_n(mine)})" if len(mine) else ""},
+            range=[0, top],
         ),
         "annotations": [_label(last_x, end) for end in _spread(ends, top)],
         "shapes": [
@@ -198,7 +199,7 @@ def popularity(table: pd.DataFrame, steps: Mapping[str, float], method: str) -> 
         "height": 280, "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest", "shapes": [],
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, "annotations": [],
         "xaxis": axis(title={"text": "Sparsity"}, ticksuffix=" %", range=[-1.5, x[-1] + 3], showgrid=False),
-        "yaxis": axis(title={"text": "Share of the facts kept"}, tickformat=".0%", range=[0, 1.04]),
+        "yaxis": share_axis(1, title={"text": "Share of the facts kept"}, range=[0, 1.04]),
     }  # fmt: skip
     return {"data": traces, "layout": layout}
 
@@ -273,7 +274,9 @@ def value_axis(rows: pd.DataFrame, **more: Any) -> Chart:
             **{k: v for k, v in more.items() if k != "nticks"},
         )
     top = rows[["high", "score"]].max().max()
-    return axis(tickformat=".0%" if top <= 1.5 else "", range=[0, max(1.04, top) if top <= 1.5 else top * 1.05], **more)
+    if top > 1.5:
+        return axis(range=[0, top * 1.05], **more)
+    return share_axis(max(1, top), range=[0, max(1.04, top)], **{k: v for k, v in more.items() if k != "nticks"})
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -297,6 +300,7 @@ def curves(rows: pd.DataFrame) -> list[Chart]:
         found.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": plain(name), "legendgroup": plain(name),
+                "cliponaxis": False,
                 "x": numbers(100 * line["sparsity"]), "y": numbers(line["score"]),
                 "error_y": bars(line, "score", "low", "high", colour),
                 "line": {"color": colour, "width": 2, "dash": "dash" if again else "solid"},
@@ -342,6 +346,7 @@ def _beside(rows: pd.DataFrame) -> list[Chart]:
         found.append(
             {
                 "type": "scatter", "mode": "markers", "name": plain(name), "legendgroup": plain(name), "xaxis": "x2",
+                "cliponaxis": False,
                 "x": [plain(str(target_label)) for target_label in mine["target_label"]], "y": numbers(mine["score"]),
                 "error_y": bars(mine, "score", "low", "high", colour),
                 "marker": {"color": colour, "size": 9, "symbol": hollow(symbol, again)},

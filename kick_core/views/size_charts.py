@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kick_core.views.chart_style import Chart, axis, bars, each, hollow, look, numbers, plain, said_n, tip
+from kick_core.views.chart_style import Chart, axis, bars, each, hollow, look, numbers, plain, said_n, share_axis, tip
 from kick_core.views.charts import chance, value_axis
 from kick_core.views.findings import percent
 
@@ -29,6 +29,7 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
         marker = {"color": colour, "size": 10, "symbol": hollow(symbol, again)}
         traces.append(
             {"type": "scatter", "mode": "markers", "name": plain(name), "x": numbers(mine["bits_per_weight"]),
+             "cliponaxis": False,
              "y": numbers(mine["share_kept"]), "marker": marker, "hovertext": said, "hoverinfo": "text",
              "error_y": bars(mine, "share_kept", "share_low", "share_high", colour)}
         )  # fmt: skip
@@ -41,8 +42,9 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
             title={"text": "Bits per weight of the compressed linears"},
             range=[0, max(16.5, 1.03 * float(rows["bits_per_weight"].max()))], showgrid=False,
         ),
-        "yaxis": axis(
-            title={"text": f"Share of dense kept (n {said_n(rows)})"}, tickformat=".0%", rangemode="tozero", dtick=0.25
+        "yaxis": share_axis(
+            max(1, float(rows["share_high"].max())), title={"text": f"Share of dense kept (n {said_n(rows)})"},
+            rangemode="tozero",
         ),
     }  # fmt: skip
     return {"data": traces, "layout": layout}
@@ -78,7 +80,7 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0) -> Chart:
         sizes = scale * mine["bits_per_weight"]
         said = [f"{tip(row, share)}<br>{size:.3g} {unit}" for row, size in zip(each(mine), sizes, strict=True)]
         traces.append(
-            {"type": "scatter", "mode": "markers", "name": plain(name),
+            {"type": "scatter", "mode": "markers", "name": plain(name), "cliponaxis": False,
              "x": numbers(sizes), "y": numbers(mine["score"]),
              "marker": {"color": colour, "size": 10, "symbol": hollow(symbol, again)}, "hovertext": said,
              "hoverinfo": "text", "error_y": bars(mine, "score", "low", "high", colour),

@@ -52,36 +52,39 @@ def readme(browser: Any, address: str, folder: Path) -> Iterator[Path]:
     tab = _tab(browser, address)
     for name, path in PAGES.items():
         _settled(tab.open(path))
-        _small(tab.page.screenshot()).save(folder / f"{name}.png", optimize=True)
+        _small(tab.page.screenshot()).quantize(256, dither=Image.Dither.NONE).save(
+            folder / f"{name}.png", optimize=True
+        )
         yield folder / f"{name}.png"
     frames = [_small(shot, 960) for shot in walk(_tab(browser, address))]
     frames[0].save(
-        folder / "walk.webp", save_all=True, append_images=frames[1:], duration=1400, loop=0, quality=55, method=6
+        folder / "walk.webp", save_all=True, append_images=frames[1:], duration=1400, loop=0, quality=50, method=6
     )
     yield folder / "walk.webp"
 
 
 def walk(tab: Tab) -> Iterator[bytes]:
-    """From the finding to the weights: a slider, a broken example, the next ones, its film strip, sizes, a mask."""
+    """From the finding to single answers: a slider, facts being forgotten, one that broke, its film strip, sizes."""
     page = tab.page
-    _settled(tab.open("/?s=20"))
-    yield page.screenshot()
-    slider = page.get_by_role("slider")
-    slider.focus()
-    for _ in range(3):
-        slider.press("ArrowRight")
-        _settled(tab)
+    for place, presses in (("The paper's claims", 2), ("Forgetting, question by question", 3)):
+        _settled(tab.open("/?s=20"))
+        slider = page.get_by_role("slider")
+        slider.focus()
+        _top(tab, place)
         yield page.screenshot()
+        for _ in range(presses):
+            page.keyboard.press("ArrowRight")
+            _settled(tab)
+            yield page.screenshot()
     page.get_by_text("that broke").last.click()
     page.get_by_text("Example by example").wait_for()
     _settled(tab)
     yield page.screenshot()
     page.get_by_text("Example by example").scroll_into_view_if_needed()
-    for _ in range(2):
-        page.keyboard.press("ArrowRight")
-        _settled(tab)
-        _bottom(tab)
-        yield page.screenshot()
+    page.keyboard.press("ArrowRight")
+    _settled(tab)
+    _bottom(tab)
+    yield page.screenshot()
     page.get_by_test_id("stTopNavLink").nth(3).click()
     page.get_by_text("One example").wait_for()
     _settled(tab)
@@ -92,16 +95,19 @@ def walk(tab: Tab) -> Iterator[bytes]:
     page.get_by_text("What a megabyte buys").wait_for()
     _settled(tab)
     yield page.screenshot()
-    page.get_by_test_id("stTopNavLink").nth(1).click()
-    page.get_by_text("One matrix").wait_for()
-    _settled(tab)
-    page.get_by_text("One matrix").scroll_into_view_if_needed()
-    page.wait_for_timeout(600)
-    yield page.screenshot()
 
 
 def _settled(tab: Tab) -> None:
     tab.ready().page.wait_for_timeout(1300)
+
+
+def _top(tab: Tab, words: str) -> None:
+    """Scroll until the heading is at the top, unless it is seen without."""
+    here = tab.page.get_by_role("heading", name=words).first
+    box = here.bounding_box()
+    if box is None or box["y"] + box["height"] > SIZE["height"] / 2:
+        here.evaluate("node => { node.style.scrollMarginTop = '70px'; node.scrollIntoView() }")
+        tab.page.wait_for_timeout(600)
 
 
 def _bottom(tab: Tab) -> None:
