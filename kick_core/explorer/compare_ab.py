@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import answers, data
+from kick_core.explorer import answers, data, glossary
 from kick_core.explorer.browser import slicing
 from kick_core.explorer.charts import draw
 from kick_core.explorer.frame import heading
@@ -86,7 +86,7 @@ def _words(found: views.Versus, a: pd.Series, b: pd.Series, words: str) -> Safe:
         tag("h2", f"{percent(found.before, 1)} → {percent(found.after, 1)}, "
                   f"but {percent(found.table.share, 1)} of the answers changed sides"
             if found.table.broke and found.table.fixed else f"{percent(found.before, 1)} → {percent(found.after, 1)}"),
-        tag("p", f"B against A: {words}.", style="margin:.3rem 0 0"),
+        tag("p", glossary.explained(f"B against A: {words}."), style="margin:.3rem 0 0"),
         tag("p", f"A {a['label']}, B {b['label']}, n {found.table.n:,}.", cls="quiet", style="margin:.2rem 0 .6rem"),
     )  # fmt: skip
 
@@ -94,8 +94,10 @@ def _words(found: views.Versus, a: pd.Series, b: pd.Series, words: str) -> Safe:
 def _rests(found: views.Versus) -> Safe:
     return tag(
         "p",
-        f"With {found.table.n:,} paired answers and {percent(found.table.share, 1)} flips, a true difference below "
-        f"about {100 * found.detectable:.1f} points would usually be missed (80 % power).",
+        glossary.explained(
+            f"With {found.table.n:,} paired answers and {percent(found.table.share, 1)} flips, a true difference below "
+            f"about {100 * found.detectable:.1f} points would usually be missed (80 % power)."
+        ),
         cls="quiet",
     )
 

@@ -10,7 +10,7 @@ import streamlit as st
 from kick_core import jobs, views
 from kick_core.errors import BadRequest
 from kick_core.explorer import address, artifacts, data, gaps, job_cards
-from kick_core.explorer.frame import facts, heading, moved, note, store, title
+from kick_core.explorer.frame import FILL, facts, heading, moved, note, store, title
 from kick_core.explorer.safe import show, tag
 from kick_core.spec import Calibration, Unstructured
 
@@ -61,6 +61,8 @@ def page() -> None:
     heading("Artifacts in this cache", "" if len(table) else "No weights have been compressed here yet.")
     if len(table):
         artifacts.table(table)
+    elif not data.models():
+        st.code(FILL, language="bash")
 
 
 def _words(calibration: Calibration) -> str:

@@ -6,7 +6,7 @@ import re
 
 import streamlit as st
 
-from kick_core.explorer.safe import Child, Safe, show, tag
+from kick_core.explorer.safe import Safe, escaped, many, show, tag
 
 TERMS = {
     "dense": "The model as it was, nothing compressed: what every recipe is compared with.",
@@ -62,23 +62,23 @@ def term(word: str, key: str = "") -> Safe:
     return tag("abbr", word, title=TERMS[key or word], tabindex="0")
 
 
-def explained(text: Safe | str) -> Safe | str:
+def explained(text: Safe | str) -> Safe:
     """A sentence of this program, every term in it explained on hover the first time; elements stay as they are.
 
     Never for texts of a model or a data set: a word in those is theirs.
     """
     if isinstance(text, Safe):
         return text
-    parts: list[Child] = []
+    parts: list[Safe] = []
     known: set[str] = set()
     end = 0
     for match in _ANY.finditer(text):
         entry = _LOWER[match[0].lower()]
         if entry not in known:
             known.add(entry)
-            parts += [text[end : match.start()], tag("abbr", match[0], title=TERMS[entry])]
+            parts += [escaped(text[end : match.start()]), tag("abbr", match[0], title=TERMS[entry])]
             end = match.end()
-    return tag("span", *parts, text[end:]) if parts else text
+    return many([*parts, escaped(text[end:])])
 
 
 def button() -> None:

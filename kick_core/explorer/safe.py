@@ -13,9 +13,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from kick_core.views.markup import Child, Safe, many, tag
+from kick_core.views.markup import Child, Safe, escaped, many, tag
 
-__all__ = ["TONE", "Child", "Safe", "chip", "many", "show", "style", "tag", "unmarked"]
+__all__ = ["TONE", "Child", "Safe", "chip", "escaped", "many", "show", "style", "tag", "unmarked"]
 
 
 def show(*children: Child) -> None:

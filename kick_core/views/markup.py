@@ -26,5 +26,10 @@ def tag(name: str, *children: Child, cls: str = "", **attributes: str) -> Safe:
     return Safe(f"<{name}{opened}>{inner}</{name}>")
 
 
+def escaped(text: str) -> Safe:
+    """Text without an element around it."""
+    return Safe(html.escape(text))
+
+
 def many(children: Iterable[Safe]) -> Safe:
     return Safe("".join(children))

@@ -52,13 +52,11 @@ def readme(browser: Any, address: str, folder: Path) -> Iterator[Path]:
     tab = _tab(browser, address)
     for name, path in PAGES.items():
         _settled(tab.open(path))
-        _small(tab.page.screenshot()).quantize(256, dither=Image.Dither.NONE).save(
-            folder / f"{name}.png", optimize=True
-        )
+        _small(tab.page.screenshot()).save(folder / f"{name}.png", optimize=True)
         yield folder / f"{name}.png"
     frames = [_small(shot, 960) for shot in walk(_tab(browser, address))]
     frames[0].save(
-        folder / "walk.webp", save_all=True, append_images=frames[1:], duration=1400, loop=0, quality=50, method=6
+        folder / "walk.webp", save_all=True, append_images=frames[1:], duration=1400, loop=0, quality=38, method=6
     )
     yield folder / "walk.webp"
 

@@ -55,7 +55,9 @@ def use(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def html(app: AppTest) -> str:
-    return "\n".join(element.proto.body for element in app.get("html"))
+    """What stands on the page, without the marks of the terms that are explained on hover."""
+    body = "\n".join(element.proto.body for element in app.get("html"))
+    return re.sub(r"</?abbr[^>]*>", "", body)
 
 
 def shown(said: str, tag: str) -> list[str]:
