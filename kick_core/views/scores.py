@@ -212,11 +212,11 @@ def multiplicity(frame: pd.DataFrame) -> str:
 
 
 def _families(frame: pd.DataFrame) -> tuple[NDArray[np.float64], list[str], NDArray[np.intp]]:
-    """Per row, over the recipes of one model, task and scorer: the adjusted p of "differs from dense", the verdict at
-    the margin that holds together with the others, and how many recipes were compared."""
+    """Per row, over the recipes that were compared with one dense run by one scorer: the adjusted p of "differs from
+    dense", the verdict at the margin that holds together with the others, and how many recipes were compared."""
     adjusted, compared = np.full(len(frame), math.nan), np.zeros(len(frame), dtype=np.intp)
     together, margins = frame["verdict"].tolist(), frame[["p_matching", "p_not_matching"]].to_numpy()
-    by = ["fingerprint", "task", "scorer", "protocol", "engine", frame["data"].map(load.kind_of_data)]
+    by = ["fingerprint", "task", "scorer", "protocol", "engine", "dense_run"]
     for places in frame.groupby(by, sort=False).indices.values():
         adjusted[places] = stats.holm(frame["p"].iloc[places].tolist())
         tests = [stats.MarginTest(*margins[at]) for at in places]
