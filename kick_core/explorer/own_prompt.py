@@ -13,7 +13,6 @@ from kick_core.explorer import address, answers, data
 from kick_core.explorer.frame import heading, note, store
 from kick_core.explorer.safe import TONE, Safe, chip, show, tag
 from kick_core.jobs import Job
-from kick_core.views import example_text
 
 
 def page(a: pd.Series, b: pd.Series) -> None:
@@ -81,7 +80,7 @@ def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
 def _open_example(row: pd.Series) -> str:
     """The prompt of the example that was open, to begin with; a word of it changed shows more than a blank page."""
     try:
-        return example_text.prompt(data.detail(row, address.value("ex")))
+        return "\n\n".join(data.detail(row, address.value("ex")).example.prompt)
     except KickError:
         return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html import unescape
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch, page: str = HOME, **query: 
 
 
 def html(app: AppTest) -> str:
-    return unescape("\n".join(element.proto.body for element in app.get("html")))
+    """What stands on the page, without the marks of the terms that are explained on hover."""
+    return unescape(re.sub(r"</?abbr[^>]*>", "", "\n".join(element.proto.body for element in app.get("html"))))
 
 
 def test_the_answer_stands_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
