@@ -205,7 +205,7 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     windows, length = args.windows or (8 if small else 128), args.length or (128 if small else 2048)
     bench = Bench(folder, args.tree.resolve(), shape, windows, length, args.device, rates, args.peer_python)
     bench.figures = {"shape": asdict(shape), "windows": windows, "length": length, "rates": asdict(rates)}
-    bench.figures |= {"tree": str(bench.tree), "commit": args.commit} if args.commit else {}
+    bench.figures |= {"commit": args.commit} if args.commit else {}
     for name in args.only:
         bench.figures[name] = ROWS[name](bench)
         _machine.write(args.json, "whole_command", bench.figures)  # what is there survives what comes
