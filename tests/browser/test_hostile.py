@@ -65,7 +65,7 @@ def test_hostile_text_is_inert(chrome: Any, tmp_path_factory: pytest.TempPathFac
             tab.page.wait_for_timeout(400)
             for fold in tab.page.get_by_test_id("stExpander").all():
                 fold.locator("summary").click()
-            for share in tab.page.get_by_test_id("stPopoverButton").all():
+            for share in tab.page.get_by_test_id("stPopoverButton").filter(visible=True).all():
                 share.click()
             for y in (300, 500, 700):
                 tab.page.mouse.move(500, y, steps=4)

@@ -11,8 +11,10 @@ from kick_core import engine, evaluation, tasks
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.errors import BadRequest
+from kick_core.evaluation.perplexity import place
 from kick_core.runs import fidelity
 from kick_core.runs import measure as runs
+from kick_core.runs.measure import requested
 from kick_core.spec import DENSE, Calibration, ModelRef, parse
 from kick_core.store import checks, results
 from kick_core.store import fidelity as kept
@@ -103,7 +105,8 @@ def test_stored_once_extended_and_never_read_twice(asked, store):
     assert run(asked, store, 5) == 2
     table = kept.positions(store, card.key)
     assert table.num_rows == 5 * (ask.window - 1)
-    assert table["window"].to_pylist() == [w for w in range(5) for _ in range(ask.window - 1)]
+    places = [place(example) for example in requested(loaded, 5)]
+    assert table["window"].to_pylist() == [at for at in places for _ in range(ask.window - 1)]
     (listed,) = (card for card in kept.cards(store) if kept.parts(store, card.key))
     assert listed.recipe == RECIPE.text and listed.settings["top"] == fidelity.TOP
     reference = fidelity.card(builder, DENSE, ask, loaded)
@@ -117,9 +120,10 @@ def test_the_text_s_log_probability_is_the_perplexity_run_s(asked, store):
     card = runs.run_card(builder, RECIPE, ask, loaded)
     for _ in runs.measure(store, ask, card, loaded, 4):
         pass
-    sums = [output.logprobs[0] for output in results.outputs(store, card.key)]
+    places = [place(example) for example in requested(loaded, 4)]
+    sums = dict(zip(places, (output.logprobs[0] for output in results.outputs(store, card.key)), strict=True))
     table = kept.positions(store, fidelity.card(builder, RECIPE, ask, loaded).key).to_pandas()
-    assert table.groupby("window")["logprob"].sum().tolist() == pytest.approx(sums, rel=1e-5)
+    assert table.groupby("window")["logprob"].sum().to_dict() == pytest.approx(sums, rel=1e-5)
 
 
 def test_dense_agrees_with_itself(asked, store):
