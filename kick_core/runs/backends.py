@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +25,6 @@ from kick_core.evaluation import EvalSession
 from kick_core.models import device_map as mapped
 from kick_core.models.source import Source
 from kick_core.spec import Recipe
-
-KICK, VLLM = "kick", "vllm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def backend_for(
     """The backend that a request names.
 
     Args:
-        engine: `kick`, or `vllm` with settings after commas.
+        engine: One of `ENGINES`, with settings after commas.
         device_map: `auto` spreads the model over devices; None does not.
         max_memory: How much of each device a map may take, as in `0=20GiB,cpu=60GiB`.
         builder: Of the model.
@@ -77,17 +75,21 @@ def backend_for(
     Raises:
         BadRequest: The engine or map is unknown, or settings contradict each other.
     """
-    name, _, rest = engine.partition(",")
-    if name not in (KICK, VLLM) or (name == KICK and rest):
-        raise BadRequest(f"unknown engine {engine!r}: kick, or vllm with settings after commas")
+    name, _, settings = engine.partition(",")
+    if name not in ENGINES or (ENGINES[name] is None and settings):
+        known = ", or ".join(name + (" with settings after commas" if serve else "") for name, serve in ENGINES.items())
+        raise BadRequest(f"unknown engine {engine!r}: {known}")
     if max_memory and not device_map:
         raise BadRequest("--max-memory says how much a device map may take: give --device-map auto too")
     if device_map not in (None, "auto"):
         raise BadRequest(f"unknown device map {device_map!r}: auto")
-    if name == VLLM and device_map:
-        raise BadRequest("--device-map is this package's: with vLLM say --engine vllm,tensor_parallel_size=N")
-    if name == VLLM:
-        return _vllm(builder, session, rest)
+    serve = ENGINES[name]
+    if serve and device_map:
+        raise BadRequest(
+            f"--device-map is this package's: --engine {name} has settings of its own, such as tensor_parallel_size=N"
+        )
+    if serve:
+        return serve(builder, session, settings)
     return _spread(builder, max_memory) if device_map else None
 
 
@@ -141,3 +143,8 @@ def _spread(builder: ArtifactBuilder, max_memory: str) -> Backend:
     offloaded = mapped.offloaded(places)
     warning = f"{offloaded}: that is 10 to 100 times slower than a device that holds it all" if offloaded else ""
     return Backend(engine_of(opened.model), serve_recipe, warning)
+
+
+ENGINES: Mapping[str, Callable[[ArtifactBuilder, EvalSession, str], Backend] | None] = {"kick": None, "vllm": _vllm}
+"""Engine -> what starts it, from its settings as written after the first comma; None: this package's, on the open
+model."""

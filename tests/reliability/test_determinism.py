@@ -39,9 +39,12 @@ def sums(store: Store) -> dict[str, object]:
 
 def test_stopped_every_few_steps_and_resumed(tmp_path: Path, tiny_folder: Path) -> None:
     request = SweepJob(
-        str(tiny_folder), ("dense", "wanda@0.5", "sparsegpt@0.5"), ("factoid_qa", "multiple_choice", "perplexity"), limit=8,
+        str(tiny_folder),
+        ("dense", "wanda@0.5", "sparsegpt@0.5"),
+        ("factoid_qa", "multiple_choice", "perplexity"),
+        limit=8,
         calibration=Calibration(windows=4, length=32),
-    )  # fmt: skip
+    )
     whole, pieces = open_store(tmp_path / "whole"), open_store(tmp_path / "pieces")
     steps = len(list(run(request, whole, 1)))
     stops = 0
