@@ -69,10 +69,14 @@ def fill(store: views.Store, document: Path) -> None:
     for name in re.findall(r"<!-- ([a-z]+) -->", text):
         if name in blocks:
             print(f"{name} …", file=sys.stderr)
-            block = f"<!-- {name} -->\n{blocks[name]()}\n<!-- end -->"
-            before, _, rest = text.partition(f"<!-- {name} -->\n")
-            text = before + block + rest.partition("<!-- end -->")[2]
+            text = replace_block(text, name, blocks[name]())
     document.write_text(text, encoding="utf-8")
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """A document with another block of this name."""
+    before, _, rest = text.partition(f"<!-- {name} -->\n")
+    return f"{before}<!-- {name} -->\n{block}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
 
 
 def _frame(scores: pd.DataFrame, model: str) -> pd.DataFrame:

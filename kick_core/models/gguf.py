@@ -131,7 +131,9 @@ def _save(path: Path, folder: Path) -> None:
     """Decode through transformers and write the model and its tokenizer in hub layout, bfloat16."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # the command has its own
     model = AutoModelForCausalLM.from_pretrained(
         path.parent,
         gguf_file=path.name,

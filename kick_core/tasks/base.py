@@ -25,7 +25,17 @@ AS_PUBLISHED = "as_published"
 """The last words in the name of every scorer that reproduces a fault of LLM-KICK's released code."""
 
 DESCRIPTIVE = frozenset(
-    ("repeated", "unique_words", "unique_tokens", "distinct_1", "distinct_2", "looping", "hit_limit", "length")
+    (
+        "repeated",
+        "unique_words",
+        "unique_tokens",
+        "distinct_1",
+        "distinct_2",
+        "looping",
+        "hit_limit",
+        "length",
+        "recalled",
+    )
 )
 """Scorers that describe a text: they have a difference, but no right, no wrong and nothing to keep."""
 

@@ -107,9 +107,14 @@ def stated(example: Example, output: Output) -> Score:
     Read as a person would: "The capital of France is Paris." is right. Thoughts, case, punctuation, articles and
     diacritics do not count.
     """
-    sentence = first_sentence(answer_of(output))
-    right = stands_in(_folded(sentence), [_folded(gold) for gold in example.answers])
+    sentence, right = stated_names(output, example.answers)
     return _compared(example, output, sentence, float(right))
+
+
+def stated_names(output: Output, names: Iterable[str]) -> tuple[str, bool]:
+    """The first sentence of an answer, and whether any of the names stands in it as `stated` reads it."""
+    sentence = first_sentence(answer_of(output))
+    return sentence, stands_in(_folded(sentence), [_folded(name) for name in names])
 
 
 def stands_in(text: str, golds: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -167,17 +167,8 @@ def answers_to(run: Asked, protocol: str) -> bool:
 
 
 def asked_alike(run: Asked) -> bool:
-    """Whether both protocols put this run's questions alike to this model, so that it counts for both.
-
-    Where they differ in the room for a few-shot prompt alone, a model of a small context sees no difference.
-    """
-    strict, paper = run.task.strict, run.task.paper
-    if paper is None or paper == strict:
-        return True
-    context = run.card.settings.get("context")
-    if context is None or replace(paper, room=strict.room) != strict:
-        return False
-    return min(strict.room or context, context) == min(paper.room or context, context)
+    """Whether both protocols put this run's questions alike to a model, so that it counts for both."""
+    return run.task.paper in (None, run.task.strict)
 
 
 def dense_of(run: Asked, among: Iterable[Asked]) -> Asked | None:

@@ -113,15 +113,6 @@ def test_what_the_paper_asks_otherwise_is_not_its_run(tmp_path: Path) -> None:
     assert covered["factoid_qa"] == "missing" and covered["perplexity"] == "done"
 
 
-@pytest.mark.parametrize(("context", "alike"), [(2048, True), (1024, True), (4096, False), (None, False)])
-def test_a_small_context_leaves_the_paper_no_other_prompt(tmp_path: Path, context: int | None, alike: bool) -> None:
-    store = synthetic.make(tmp_path, recipes=("dense",), task_names=["multiple_choice"], n=4, data="official")
-    run = load.asked(store)[0]
-    run = replace(run, task=replace(run.task, paper=replace(run.task.strict, room=2048)))
-    settings = run.card.settings | ({} if context is None else {"context": context})
-    assert load.asked_alike(replace(run, card=replace(run.card, settings=settings))) == alike
-
-
 def test_pocket_and_official_data_make_no_curve(tmp_path: Path) -> None:
     made = {"recipes": RECIPES, "task_names": ["factoid_qa"]}
     synthetic.make(tmp_path, n=8, **made)

@@ -69,6 +69,15 @@ def test_the_passage_holds_the_answer_once_in_two_to_four_sentences() -> None:
     assert broken(lambda fact: 2 <= len(re.findall(r"[.!?](?= [\"A-Z0-9]|$)", fact.passage)) <= 9) == []
 
 
+def test_a_counterfactual_passage_holds_the_wrong_answer_and_no_right_one() -> None:
+    examples = facts.counterfactual("official")
+    assert len(examples) > 4000
+    for example in examples:
+        passage, (gold, *names) = example.meta["passage"], example.answers
+        assert count(passage, gold) == 1 and not any(count(passage, true) for true in example.meta["true_answers"])
+        assert not {plain(name) for name in (gold, *names)} & {plain(true) for true in example.meta["true_answers"]}
+
+
 def test_no_question_gives_its_answer_away() -> None:
     assert broken(lambda fact: not any(count(fact.question, name) for name in (fact.answer, *fact.aliases))) == []
 

@@ -1,8 +1,12 @@
-"""The world facts as examples: closed book, with options (by words or letters), and with a passage that answers."""
+"""The world facts as examples: closed book, with options (by words or letters), with a passage that answers, and with
+one that says something else."""
 
 from __future__ import annotations
 
 import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -10,6 +14,7 @@ from typing import Any
 from kick_core import world_facts
 from kick_core.records import Example
 from kick_core.tasks.data.hub import in_random_order
+from kick_core.tasks.scorers import stands_in
 from kick_core.tasks.wording import LETTERS
 from kick_core.tasks.wording import choice as choice_in_words
 from kick_core.world_facts import Fact
@@ -94,6 +99,49 @@ def choice(data: str) -> tuple[Example, ...]:
 def passage(data: str) -> tuple[Example, ...]:
     """Every fact after a passage that holds its answer."""
     return _examples("passage")
+
+
+@cache
+def counterfactual(data: str) -> tuple[Example, ...]:
+    """Facts after a passage in which a wrong answer stands in place of the right one."""
+    return in_random_order("world facts", _counterfactuals())
+
+
+def _counterfactuals() -> Iterator[Example]:
+    spellings, articles = _spellings(), _with_article()
+    for fact in world_facts.rows():
+        true = (fact.answer, *fact.aliases)
+        for wrong in fact.distractors:
+            names = (wrong, *(name for name in spellings.get((fact.relation, wrong), ()) if name not in true))
+            words = f"the {wrong}" if (fact.relation, wrong) in articles else wrong
+            passage = re.sub(rf"(\bthe )?{_whole(fact.answer)}", words, fact.passage)
+            # another sentence may name the wrong answer too, or a second right one (a country's other neighbours)
+            if not stands_in(fact.passage, names) and not stands_in(passage, true):
+                example = _with_passage(replace(fact, answer=wrong, aliases=names[1:], passage=passage))
+                example.meta["true_answers"] = list(true)
+                yield example
+                break
+
+
+def _spellings() -> dict[tuple[str, str], tuple[str, ...]]:
+    """(relation, answer) -> its other spellings; none that is the answer to another question of the relation."""
+    answers: dict[str, set[str]] = defaultdict(set)
+    aliases: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for fact in world_facts.rows():
+        answers[fact.relation].add(fact.answer)
+        aliases[fact.relation, fact.answer] |= dict.fromkeys(fact.aliases)
+    return {key: tuple(name for name in names if name not in answers[key[0]]) for key, names in aliases.items()}
+
+
+def _with_article() -> set[tuple[str, str]]:
+    """(relation, answer) of the answers that stand behind an article: the Netherlands."""
+    facts = world_facts.rows()
+    return {(fact.relation, fact.answer) for fact in facts if re.search(f"the {_whole(fact.answer)}", fact.passage)}
+
+
+def _whole(name: str) -> str:
+    """A pattern of the name as whole words."""
+    return rf"\b{re.escape(name)}(?!\w)"
 
 
 def tier(example: Example) -> str:
