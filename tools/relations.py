@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 from kick_core import tasks, views
 from kick_core.spec import parse
@@ -34,14 +35,24 @@ def popularity(store: views.Store, frame: pd.DataFrame) -> str:
             lines += [
                 f"| {series['title'].iloc[0]} | {name} {step} | "
                 + " | ".join(f"{100 * row[step]:.0f} % of {row['n']}" for row in table.to_dict("records"))
-                + f" | {100 * (table[step].iloc[0] - table[step].iloc[-1]):+.0f} |"
+                + f" | {_gap(table, step)} |"
                 for step in steps
             ]
             heads = len(table)
     if not lines:
         return "(no task names the popularity of its subjects)"
-    first = "| task | recipe | best known |" + " |" * (heads - 2) + " least known | difference, points |"
+    first = "| task | recipe | best known |" + " |" * (heads - 2) + " least known | difference, points [95 %] |"
     return "\n".join([first, "|---|---|" + "---|" * (heads + 1), *lines])
+
+
+def _gap(table: pd.DataFrame, step: str) -> str:
+    """Kept of the best known minus kept of the least known, in points, with Newcombe's 95 % interval."""
+    first, last = table.iloc[0], table.iloc[-1]
+    low, high = confint_proportions_2indep(
+        round(first[step] * first["n"]), first["n"], round(last[step] * last["n"]), last["n"], method="newcomb"
+    )
+    gap, low, high = (100 * value for value in (first[step] - last[step], low, high))
+    return f"{gap:+.0f} [{low:+.0f}, {high:+.0f}]"
 
 
 def correlation(frame: pd.DataFrame) -> str:
