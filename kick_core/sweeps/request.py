@@ -13,6 +13,7 @@ from kick_core.models.source import ALIASES
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import DENSE, Calibration, ModelRef, Recipe, parse
 from kick_core.tasks import OFFICIAL, POCKET, paper
+from kick_core.tasks.data import hub, questions, task_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,13 @@ class SweepJob:
                 "--device-map out, or --fidelity"
             )
         tasks.protocol_of(self.protocol)
+        if (
+            self.tasks
+            and self.data != POCKET
+            and not questions.is_file(self.data)
+            and not task_files.is_file(self.data)
+        ):
+            hub.folder(self.data)
         for name in self.tasks:
             tasks.get(name, self.data)
             limit = self.limit_of(name)

@@ -39,6 +39,18 @@ def test_aliases_numbers_and_excel(tmp_path):
     assert one.answers == ("New York", "NYC") and one.meta["passage"] == "It is New York."
 
 
+def test_spreadsheets_separate_cells_otherwise_and_letters_are_composed(tmp_path):
+    path = csv(tmp_path, "question;answer;options\nWhere?;Malmo\u0308;Malm\u00f6|a, b\n", "my.CSV")
+    (example,) = questions.load(path, "choice")
+    assert example.choices == (" Malm\u00f6", " a, b") and example.answers == ("A",)
+
+
+def test_half_a_character_is_refused(tmp_path):
+    path = csv(tmp_path, '{"question": "a\\ud800?", "answer": "x"}\n', "my.jsonl")
+    with pytest.raises(BadRequest, match="half of a character"):
+        questions.form_of(path)
+
+
 def test_a_question_keeps_its_id_when_the_file_is_sorted_or_grows(tmp_path):
     lines = [f"Question {n}?,answer {n}" for n in range(30)]
     first = questions.load(csv(tmp_path, "question,answer\n" + "\n".join(lines), "a.csv"), "closed")
@@ -58,7 +70,14 @@ def test_a_question_keeps_its_id_when_the_file_is_sorted_or_grows(tmp_path):
         ("question,answer\nWhy?,x,y\n", "line 2 has more cells than the header"),
         ("question,answer,colour\nWhy?,x,red\n", "unknown column 'colour'"),
         ("question,answer\nWhy?,x\nWhy?,y\n", "line 3: the question of line 2 stands here again"),
-        ("question,answer,options\nWhy?,x,x|x\n", "at least two that differ"),
+        ("question,answer,options\nWhy?,x,x|x|y\n", "at least two that differ"),
+        (
+            f"question,answer,options\nWhy?,1,{'|'.join(map(str, range(27)))}\n",
+            "line 2: 27 options, a question can have 26",
+        ),
+        ("question,answer,answer\nWhy?,x,y\n", "line 1: the column 'answer' stands there twice"),
+        ("question,answer,answers\nWhy?,x,y\n", "line 2: the column 'answer' stands there twice"),
+        ('question,answer\n"Why?,x\nWho?,y\n', "is no CSV (unexpected end of data)"),
         ("question,answer,options\nWhy?,x,y|z\n", "must be exactly one of the options"),
         ("question,answer,options\nWhy?,x,x|y\nHow?,z,\n", "lines 2 and 3 differ"),
         ("question,answer,popularity\nWhy?,x,much\n", "popularity: a number is expected, not 'much'"),

@@ -42,7 +42,7 @@ def folder(data: str) -> Path | None:
     if not path.is_dir():
         raise BadRequest(
             f"unknown data {data!r}. Known: pocket (the world of the pocket models), official (the benchmarks' own, "
-            "from the hub), or a folder that holds the official files."
+            "from the hub), a folder that holds the official files, or a .csv or .jsonl file of your own questions."
         )
     return path.resolve()
 

@@ -7,7 +7,8 @@
     subject             optional: groups the results
     popularity          optional number: how well known the subject is
 
-A fault is named with its line and column.
+Cells of a CSV file are separated by commas, or by semicolons or tabs where its header is. Texts are read in Unicode's
+composed form (NFC), so that one word has one spelling. A fault is named with its line and column.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Literal
 
 from kick_core.errors import BadRequest, KickError
@@ -47,7 +51,7 @@ TASKS: dict[Form, str] = {"closed": "own_questions", "choice": "own_choice", "op
 
 def is_file(data: str) -> bool:
     """Whether a data name means a file of one's own questions, there or not."""
-    return data.endswith(SUFFIXES)
+    return data.lower().endswith(SUFFIXES)
 
 
 def form_of(data: str) -> Form:
@@ -129,8 +133,8 @@ def parse(path: str, data: bytes) -> tuple[Example, ...]:
     try:
         text = data.decode("utf-8-sig")  # Excel begins its files with a byte-order mark
     except UnicodeDecodeError as error:
-        raise KickError(f"{path} cannot be read as UTF-8 text ({error})") from error
-    rows = csv_rows(path, text) if path.endswith(".csv") else jsonl_rows(path, text)
+        raise KickError(f"{path} cannot be read as UTF-8 text, save it as UTF-8 ({error})") from error
+    rows = csv_rows(path, text) if path.lower().endswith(".csv") else jsonl_rows(path, text)
     examples, lines = [], dict[str, int]()
     kinds: dict[tuple[bool, bool], int] = {}
     for line, row in rows:
@@ -152,10 +156,13 @@ def parse(path: str, data: bytes) -> tuple[Example, ...]:
 
 def csv_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line, column -> cell) of a CSV file with a header; empty cells are left out. Raises BadRequest with the line."""
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if not reader.fieldnames:
-        raise BadRequest(f"{path} is empty: its first line names the columns, e.g. question,answer")
+    header = re.split("[\r\n]", text, maxsplit=1)[0]
+    delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        if not reader.fieldnames:
+            raise BadRequest(f"{path} is empty: its first line names the columns, e.g. question,answer")
+        _once(f"{path}, line 1", (name for name in reader.fieldnames if name))
         for row in reader:
             if None in row:
                 raise BadRequest(f"{path}, line {reader.line_num} has more cells than the header names columns")
@@ -170,7 +177,9 @@ def jsonl_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=partial(_object, f"{path}, line {number}"))
+        except BadRequest:
+            raise
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"{path}, line {number} is not JSON ({error})") from error
         if not isinstance(row, dict):
@@ -178,10 +187,26 @@ def jsonl_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, {name: value for name, value in row.items() if value is not None}
 
 
+def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _once(where, (name for name, _ in pairs))
+    return dict(pairs)
+
+
+def _once(where: str, names: Iterable[str]) -> None:
+    """Raise BadRequest for a column that stands there twice: one of the two would be lost."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise BadRequest(f"{where}: the column {twice[0]!r} stands there twice; rename or remove one")
+
+
 def _example(where: str, row: Mapping[str, Any]) -> Example:
-    cells = {_ALIASES.get(name.strip().lower(), name.strip().lower()): value for name, value in row.items()}
-    if unknown := sorted(set(cells) - {*_COLUMNS, "id"}):
-        raise BadRequest(f"{where}: unknown column {unknown[0]!r}; known are {', '.join(_COLUMNS)}")
+    names = [_ALIASES.get(name.strip().lower(), name.strip().lower()) for name in row]
+    if unknown := sorted(set(names) - {*_COLUMNS, "id"}):
+        raise BadRequest(
+            f"{where}: unknown column {unknown[0]!r}; known are {', '.join(_COLUMNS)} (a CSV's first line names them)"
+        )
+    _once(where, names)
+    cells = dict(zip(names, row.values(), strict=True))
     question = _text(where, cells, "question")
     answers = _list(where, cells, "answer")
     if not question or not answers:
@@ -193,7 +218,7 @@ def _example(where: str, row: Mapping[str, Any]) -> Example:
             meta[kept] = value
     if "popularity" in cells:
         meta["popularity"] = _number(where, cells["popularity"])
-    options = _list(where, cells, "options")
+    options = _items(where, cells, "options")
     if options:
         return _choice(where, question, answers, options, meta)
     if not comparable(answers):
@@ -207,6 +232,8 @@ def _choice(
     plain = [option.casefold() for option in options]  # "-1" and "1" differ, so no normal form here
     if len(options) < 2 or len(set(plain)) < len(plain):
         raise BadRequest(f"{where}: options {', '.join(options)!r}: at least two that differ are needed")
+    if len(options) > len(ascii_uppercase):
+        raise BadRequest(f"{where}: {len(options)} options, a question can have {len(ascii_uppercase)} at most")
     gold = [i for i, option in enumerate(plain) if option in {answer.casefold() for answer in answers}]
     if len(gold) != 1:
         listed = ", ".join(options)
@@ -217,7 +244,7 @@ def _choice(
         _id(question, meta),
         (prompt,),
         choices=tuple(f" {option}" for option in options),
-        answers=(chr(ord("A") + gold[0]),),
+        answers=(ascii_uppercase[gold[0]],),
         meta=meta | {"options": list(options)},
     )
 
@@ -228,19 +255,26 @@ def _id(question: str, meta: Mapping[str, Any]) -> str:
 
 
 def _text(where: str, cells: Mapping[str, Any], name: str) -> str:
-    value = cells.get(name, "")
+    return _plain(f"{where}, {name}", cells.get(name, ""))
+
+
+def _plain(where: str, value: Any) -> str:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise BadRequest(f"{where}, {name}: a text is expected, not {str(value)[:40]!r}")
-    return str(value).strip()
+        raise BadRequest(f"{where}: a text is expected, not {str(value)[:40]!r}")
+    text = unicodedata.normalize("NFC", str(value).strip())
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise BadRequest(f"{where}: {text[:40]!r} holds half of a character (a lone surrogate); write it out")
+    return text
 
 
 def _list(where: str, cells: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_items(where, cells, name)))
+
+
+def _items(where: str, cells: Mapping[str, Any], name: str) -> tuple[str, ...]:
     value = cells.get(name, "")
     parts = value if isinstance(value, list) else _text(where, cells, name).split("|")
-    for part in parts:
-        if not isinstance(part, str | int | float) or isinstance(part, bool):
-            raise BadRequest(f"{where}, {name}: texts are expected, not {str(part)[:40]!r}")
-    return tuple(dict.fromkeys(text for part in parts if (text := str(part).strip())))
+    return tuple(text for part in parts if (text := _plain(f"{where}, {name}", part)))
 
 
 def _number(where: str, value: Any) -> float:
