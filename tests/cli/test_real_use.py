@@ -65,7 +65,7 @@ def test_what_has_no_room_is_no_number(short_folder, tmp_path, capsys):
         (["--data", "UNANSWERED"], "the column 'answer' is missing or empty"),
         (["--data", "LARGE"], "has 80 MB, at most 64 MB are read"),
         (["--data", "/nowhere/at/all.csv"], "is not there"),
-        (["--data", "my.tsv"], "or a .csv or .jsonl file of your own questions"),
+        (["--task", "world_facts", "--data", "my.tsv"], "or a .csv or .jsonl file of your own questions"),
     ],
 )
 def test_bad_input_is_one_line(tiny_folder, tmp_path, capsys, more, message):
