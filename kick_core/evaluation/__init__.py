@@ -47,7 +47,8 @@ def prompt_spec(task: Task, session: EvalSession, protocol: str = "strict", prom
     Raises:
         BadRequest: an unknown protocol or form, or a form that this model or task cannot take.
     """
-    spec = forms.elicited(task.asking(protocol), prompt_form(task, session, protocol, prompting))
+    form = prompt_form(task, session, protocol, prompting)
+    spec = forms.elicited(task.asking(protocol), form, session.tokenizer)
     if protocol == "paper" or spec.new_tokens <= session.context // 2:
         return spec
     return replace(spec, new_tokens=session.context // 2)  # else a short context has no room for any question

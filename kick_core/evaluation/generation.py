@@ -112,7 +112,7 @@ def _text(ask: EvalSession, way: PromptSpec, found: Generated) -> str:
     text = text.lstrip()
     for stop in way.stop:
         text = text.partition(stop)[0]
-    return text.rstrip()
+    return prompting.open_thought(ask.tokenizer, way) + text.rstrip()  # scorers leave out what is marked as thought
 
 
 def _said(ask: EvalSession, way: PromptSpec, before: Output, ids: list[int], found: Generated) -> Output:

@@ -8,7 +8,9 @@ model; what it took is recorded with every run and is part of its key, because a
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, Literal, TypeVar
@@ -24,8 +26,9 @@ from kick_core.tasks.elicitation import Elicitation
 
 FORMS = "auto, raw, chat or shots:K"
 USUAL_SHOTS = 5
-_MARK = "\u2063QUESTION\u2063"
-"""Stands for the question when a template is read once for all; invisible separators, so that no template has it."""
+_MARK = "\u2063Question\u2063"
+"""Stands for the question when a template is read once for all; invisible separators, so that no template has it, and
+both cases, so that one which changes them is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +100,33 @@ def settle(requested: str, spec: PromptSpec, tokenizer: PreTrainedTokenizerBase)
     return Prompting("shots", min(USUAL_SHOTS, most), "the model has no chat template")
 
 
-def elicited(spec: PromptSpec, prompting: Prompting) -> PromptSpec:
+def elicited(spec: PromptSpec, prompting: Prompting, tokenizer: PreTrainedTokenizerBase) -> PromptSpec:
     """The spec under a settled form: how long an answer may be, and where it ends."""
     if prompting.form == "raw" or spec.elicitation is None:
         return spec
-    chat = prompting.form == "chat"
-    return replace(
-        spec,
-        prompting=prompting.text,
-        new_tokens=spec.elicitation.chat_tokens if chat else spec.elicitation.shot_tokens,
-        stop=() if chat else ("\n",),
-    )
+    if prompting.form == "shots":
+        return replace(spec, prompting=prompting.text, new_tokens=spec.elicitation.shot_tokens, stop=("\n",))
+    with _way_out():
+        thought = chat_template.THINKING if chat_template.thinks(tokenizer) else 0
+    return replace(spec, prompting=prompting.text, new_tokens=thought + spec.elicitation.chat_tokens, stop=())
+
+
+@contextmanager
+def _way_out() -> Iterator[None]:
+    """Whatever is wrong with a chat template, worked examples need none."""
+    try:
+        yield
+    except KickError as error:
+        raise KickError(f"{error}; ask with --prompting shots:{USUAL_SHOTS}") from error
+
+
+_OPEN_THOUGHT = re.compile(r"<think(?:ing)?>\s*\Z")
+
+
+def open_thought(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec) -> str:
+    """The tag with which a chat prompt ends where the template begins the model's thought; else nothing."""
+    tag = _OPEN_THOUGHT.search(frame(tokenizer, spec)[1]) if spec.prompting == "chat" else None
+    return tag[0] if tag else ""
 
 
 def frame(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, shots: int | None = None) -> tuple[str, str]:
@@ -131,10 +150,12 @@ def frame(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, shots: int | Non
 @lru_cache(maxsize=64)
 def _chat_frame(tokenizer: PreTrainedTokenizerBase, elicitation: Elicitation) -> tuple[str, str]:
     content = elicitation.chat_format.format(question=_MARK)
-    text = chat_template.render(tokenizer, [{"role": "user", "content": content}])
-    before, mark, after = text.partition(_MARK)
-    if not mark:
-        raise KickError(f"the chat template of {tokenizer.name_or_path} does not write the user's message as it is")
+    with _way_out():
+        text = chat_template.render(tokenizer, [{"role": "user", "content": content}])
+        if text.count(_MARK) != 1:
+            name = tokenizer.name_or_path
+            raise KickError(f"the chat template of {name} does not write the user's message once and as it is")
+    before, _, after = text.partition(_MARK)
     return before, after
 
 
@@ -168,7 +189,10 @@ def settings(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec) -> dict[str, 
     if spec.prompting == "raw":
         return {}
     before, after = frame(tokenizer, spec)
-    return {"prompting": spec.prompting, "before_question": before, "after_question": after}
+    facts = {"prompting": spec.prompting, "before_question": before, "after_question": after}
+    if spec.prompting == "chat" and chat_template.thinks(tokenizer):
+        facts["thinking"] = f"up to {chat_template.THINKING} tokens, left out of the answer"
+    return facts
 
 
 def text(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, example: Example, shots: int) -> str:

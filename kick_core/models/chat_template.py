@@ -26,6 +26,10 @@ MEMORY = 1 << 30
 """Bytes that a template may allocate beyond what the process has."""
 
 
+THINKING = 1024
+"""Tokens that a model may think before it answers, where its template cannot switch that off."""
+
+
 class _TooLong(Exception):
     """The time is over."""
 
@@ -35,8 +39,11 @@ def fixed(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
 
     Returns:
         `date` where the template writes one; `thinking` "off" where it can be switched off.
+
+    Raises:
+        KickError: several templates without a default.
     """
-    template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+    template = _source(tokenizer) if tokenizer.chat_template else ""
     facts = {}
     if "strftime_now" in template or "date_string" in template:
         facts["date"] = DATE.date().isoformat()
@@ -45,18 +52,34 @@ def fixed(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     return facts
 
 
+def thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template is one of a reasoning model and has no switch for that. Raises as `fixed` does."""
+    template = _source(tokenizer) if tokenizer.chat_template else ""
+    return "think>" in template and "enable_thinking" not in template
+
+
+def _source(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The default template's text."""
+    templates = tokenizer.chat_template
+    if isinstance(templates, dict) and "default" not in templates:
+        names = ", ".join(sorted(templates))
+        raise KickError(f"{tokenizer.name_or_path} has several chat templates ({names}) and none is the default")
+    return str(tokenizer.get_chat_template())
+
+
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
     """The text of a dialogue that waits for the assistant, by the tokenizer's own template.
 
     Raises KickError for a template that fails, does not end, or wants too much memory.
     """
+    source = _source(tokenizer)
     try:
         with _bounded():
             text: str = tokenizer.apply_chat_template(  # type: ignore[assignment]
                 [dict(message) for message in messages],
                 tokenize=False,
                 add_generation_prompt=True,
-                chat_template=_dated(tokenizer.get_chat_template()),
+                chat_template=_dated(source),
                 date_string=DATE.strftime("%d %b %Y"),
                 enable_thinking=False,
             )

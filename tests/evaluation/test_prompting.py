@@ -1,15 +1,19 @@
 """The forms of a question: what is sent, how it is settled, and that another form is another run."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from kick_core import evaluation, tasks
 from kick_core.artifacts.loaded_model import open_for
-from kick_core.errors import BadRequest
+from kick_core.errors import BadRequest, KickError
 from kick_core.evaluation import open_session
 from kick_core.evaluation.prompting import elicited, frame, prompts, settle
 from kick_core.models.tokenization import encode
 from kick_core.runs.measure import task_data
 from kick_core.spec import ModelRef
+from kick_core.tasks.scorers import stated
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 
@@ -68,7 +72,7 @@ def test_more_shots_than_there_are_name_the_number(session):
 
 
 def test_a_chat_prompt_is_the_template_with_the_question_in_it(chat_session):
-    spec = elicited(FACTS.strict, settle("chat", FACTS.strict, chat_session.tokenizer))
+    spec = elicited(FACTS.strict, settle("chat", FACTS.strict, chat_session.tokenizer), chat_session.tokenizer)
     (example,) = FACTS.strict.load("official")[:1]
     [(ids, shots)] = prompts(chat_session.tokenizer, spec, [example], 10_000)
     message = [{"role": "user", "content": example.meta["question"]}]
@@ -78,7 +82,7 @@ def test_a_chat_prompt_is_the_template_with_the_question_in_it(chat_session):
 
 
 def test_worked_examples_are_held_out_and_leave_one_by_one(base_session):
-    spec = elicited(FACTS.strict, settle("shots:3", FACTS.strict, base_session.tokenizer))
+    spec = elicited(FACTS.strict, settle("shots:3", FACTS.strict, base_session.tokenizer), base_session.tokenizer)
     examples = FACTS.strict.load("official")[:3]
     before, after = frame(base_session.tokenizer, spec)
     assert before.count("Answer:") == 3 and after == "\nAnswer:"
@@ -106,6 +110,36 @@ def test_templates_are_given_one_date_and_no_thinking(chat_session, monkeypatch)
     settings = chat_session.settings(spec)
     assert settings["before_question"].startswith("01 January 2025<|user|>")
     assert (settings["date"], settings["thinking"]) == ("2025-01-01", "off")
+
+
+def test_a_model_that_always_thinks_gets_room_and_its_thought_is_marked(chat_session, monkeypatch):
+    monkeypatch.setattr(chat_session.tokenizer, "chat_template", TEMPLATE + "<think>\n")
+    monkeypatch.setattr(type(chat_session), "context", 4096)
+    spec = evaluation.prompt_spec(FACTS, chat_session, "strict", "chat")
+    assert spec.new_tokens == 1024 + 64 and "1024" in chat_session.settings(spec)["thinking"]
+    (example,) = FACTS.strict.load("official")[:1]
+    short = replace(spec, new_tokens=4)  # no room to end the thought: nothing of it is an answer
+    ((output,),) = evaluation.outputs(chat_session, short, [example], [example])
+    assert output.text[0].startswith("<think>") and stated(example, output).extracted == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% for m in messages %}{{ m.content }} {{ m.content }}{% endfor %}",
+            "does not write the user's message once",
+        ),
+        ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "does not write the user's message once"),
+        ("{{ raise_exception('no system, please') }}", "cannot be used: no system, please"),
+        ({"rag": TEMPLATE, "tool_use": TEMPLATE}, "has several chat templates (rag, tool_use) and none is the default"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_one_line_with_the_way_out(chat_session, monkeypatch, template, message):
+    monkeypatch.setattr(chat_session.tokenizer, "chat_template", template)
+    with pytest.raises(KickError, match=re.escape(message)) as error:
+        chat_session.settings(evaluation.prompt_spec(FACTS, chat_session, "strict", "auto"))
+    assert "--prompting shots:5" in str(error.value)
 
 
 def test_options_of_a_chat_begin_without_a_space(chat_session):
