@@ -12,7 +12,7 @@ import argparse
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,27 +20,39 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks._coverage_methods import (
+    Method,
+    above_chance,
+    difference,
+    old_difference,
+    old_perplexity,
+    old_perplexity_kept,
+    old_score,
+    old_share,
+    perplexity,
+    perplexity_kept,
+    score,
+    share,
+    student_difference,
+    student_score,
+)
+from benchmarks._coverage_samples import (
+    ON_MARGIN,
+    Draw,
+    Passages,
+    Sample,
+    binary,
+    facts,
+    mostly_ones,
+    passages,
+    rouge,
+    windows,
+    zeros_and_ones,
+)
 from kick_core import stats
-from kick_core.stats import Interval
 
-Floats = NDArray[np.float64]
-Z = stats.normal_quantile(0.975)
-ON_MARGIN = 1 - stats.MARGIN
 TARGET = Path(__file__).parents[1] / "docs" / "coverage.md"
-
-
-class Sample(NamedTuple):
-    """One experiment: scores [n], and what kind of unit they come in."""
-
-    dense: Floats
-    compressed: Floats
-    clusters: NDArray[np.intp] | None = None
-
-
-Draw = Callable[[np.random.Generator], Sample]
-Method = Callable[[Sample], Interval]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,185 +113,6 @@ def _rates(method: Method, samples: Sequence[Sample], truth: float) -> tuple[flo
     )
 
 
-# --- samples with a known truth -------------------------------------------------------------------------------
-
-
-def binary(rng: np.random.Generator, n: int, right: float, agreement: float) -> Sample:
-    """Right and wrong at a true share of 95 %; with an agreement of 1 answers only break, with 0 they are redrawn."""
-    kept = ON_MARGIN * right
-    fixes = (1 - agreement) * kept
-    keeps = (kept - (1 - right) * fixes) / right
-    dense = rng.random(n) < right
-    return Sample(dense.astype(float), np.where(dense, rng.random(n) < keeps, rng.random(n) < fixes).astype(float))
-
-
-def facts(rng: np.random.Generator, n: int, hit: float) -> Sample:
-    """Four facts a story, all kept by dense; a share `hit` of stories loses so many that 95 % is kept."""
-    lost = rng.binomial(4, stats.MARGIN / hit, n) / 4
-    return Sample(np.ones(n), np.where(rng.random(n) < hit, 1 - lost, 1.0))
-
-
-def zeros_and_ones(rng: np.random.Generator, n: int) -> Sample:
-    """F1 of short answers: mostly none or all, and what is lost is lost whole."""
-    dense = rng.choice([0.0, 0.5, 0.67, 0.8, 1.0], size=n, p=[0.3, 0.1, 0.1, 0.1, 0.4])
-    return Sample(dense, np.where(rng.random(n) < stats.MARGIN, 0.0, dense))
-
-
-def rouge(rng: np.random.Generator, n: int) -> Sample:
-    """Smooth scores around 0.35, a little of each lost or won."""
-    dense = np.clip(rng.normal(0.35, 0.1, n), 0.02, 1)
-    return Sample(dense, np.clip(dense * (ON_MARGIN + rng.normal(0, 0.2, n)), 0, 1))
-
-
-class Passages(NamedTuple):
-    """Questions on passages: `size` of each (or its least and most), and how alike those of one passage are."""
-
-    number: int
-    size: tuple[int, int]
-    alike: float
-    right: float
-    breaks: float
-    fixes: float
-
-    @property
-    def kept(self) -> float:
-        return self.right * (1 - self.breaks) + (1 - self.right) * self.fixes
-
-
-def passages(rng: np.random.Generator, law: Passages) -> Sample:
-    """Beta-binomial: every passage has rates of its own of right, broken and fixed answers, of one intraclass
-    correlation."""
-    sizes = rng.integers(law.size[0], law.size[1] + 1, law.number)
-    clusters = np.repeat(np.arange(law.number), sizes)
-    right, breaks, fixes = (
-        _beta(rng, mean, law.alike, law.number)[clusters] for mean in (law.right, law.breaks, law.fixes)
-    )
-    dense = rng.random(clusters.size) < right
-    luck = rng.random(clusters.size)
-    return Sample(dense.astype(float), np.where(dense, luck >= breaks, luck < fixes).astype(float), clusters)
-
-
-def _beta(rng: np.random.Generator, mean: float, alike: float, number: int) -> Floats:
-    if mean in (0.0, 1.0):
-        return np.full(number, mean)
-    strength = (1 - alike) / alike
-    return rng.beta(mean * strength, (1 - mean) * strength, number)
-
-
-def windows(rng: np.random.Generator, n: int, neighbours: float, asked: int | None = None) -> Sample:
-    """Nats per token of windows in a row: hard pages are hard for both models, and so is what compression costs.
-
-    `neighbours` is the correlation of one window with the next. Of a text's n windows `asked` are drawn at random.
-    """
-    dense = 3 + 0.4 * _series(rng, n, neighbours)
-    compressed = dense - math.log(ON_MARGIN) + 0.08 * _series(rng, n, neighbours)
-    places = np.arange(n) if asked is None else np.sort(rng.permutation(n)[:asked])
-    return Sample(dense[places], compressed[places])
-
-
-def _series(rng: np.random.Generator, n: int, neighbours: float) -> Floats:
-    """An autoregressive series of variance 1."""
-    shocks = rng.normal(size=n) * math.sqrt(1 - neighbours**2)
-    values = np.empty(n)
-    values[0] = rng.normal()
-    for i in range(1, n):
-        values[i] = neighbours * values[i - 1] + shocks[i]
-    return values
-
-
-# --- methods of today -----------------------------------------------------------------------------------------
-
-
-def share(sample: Sample) -> Interval:
-    if sample.clusters is None:
-        return stats.ratio_of_means(sample.dense, sample.compressed)
-    return stats.clustered_ratio(sample.dense, sample.compressed, sample.clusters)
-
-
-def difference(sample: Sample) -> Interval:
-    if sample.clusters is None:
-        return stats.paired_difference(sample.dense, sample.compressed)
-    return stats.clustered_difference(sample.dense, sample.compressed, sample.clusters)
-
-
-def score(sample: Sample) -> Interval:
-    return (
-        stats.score(sample.dense) if sample.clusters is None else stats.clustered_score(sample.dense, sample.clusters)
-    )
-
-
-def perplexity(sample: Sample) -> Interval:
-    return stats.perplexity(sample.dense, np.ones(sample.dense.size))
-
-
-def perplexity_kept(sample: Sample) -> Interval:
-    return stats.perplexity_kept(sample.dense, sample.compressed, np.ones(sample.dense.size))
-
-
-def above_chance(sample: Sample, chance: float) -> Interval:
-    return stats.share_above_chance(sample.dense, sample.compressed, chance, sample.clusters)
-
-
-# --- methods of version 0.1 -----------------------------------------------------------------------------------
-
-
-def old_share(sample: Sample) -> Interval:
-    """Bonett and Price (2006) for right and wrong, Fieller for graded scores; with clusters the wider of it and CR1."""
-    dense, compressed, clusters = sample
-    counts = stats.flips(dense, compressed)
-    is_binary = stats.is_binary(dense) and stats.is_binary(compressed)
-    low, high = _bonett_price(counts) if is_binary else _fieller(dense, compressed)
-    if clusters is not None:
-        wide = _fieller(np.bincount(clusters, dense), np.bincount(clusters, compressed))
-        low, high = min(low, wide[0]), max(high, wide[1])
-    return Interval(compressed.sum() / dense.sum(), low, high, dense.size)
-
-
-def _bonett_price(table: stats.Flips) -> tuple[float, float]:
-    dense, compressed = table.both_right + table.broke, table.both_right + table.fixed
-    n = table.both_right + table.broke + table.fixed
-    joint = math.sqrt((table.broke + table.fixed + 2) / ((dense + 1) * (compressed + 1)))
-    apart = sum(math.sqrt((1 - (count + 1) / (n + 2)) / (count + 1)) for count in (dense, compressed))
-    confidence = 2 * float(stats.distributions.normal_cumulative(Z * joint / apart)) - 1
-    top, bottom = stats.wilson(compressed, n, confidence), stats.wilson(dense, n, confidence)
-    return top.low / bottom.high, top.high / bottom.low if bottom.low else math.inf
-
-
-def _fieller(dense: Floats, compressed: Floats) -> tuple[float, float]:
-    n, t = dense.size, stats.student_quantile(0.95, dense.size - 1)
-    ((spread_dense, both), (_, spread_compressed)) = np.cov(dense, compressed) * t * t / n
-    square = dense.mean() ** 2 - spread_dense
-    if square <= 0:
-        return 0.0, math.inf
-    middle = dense.mean() * compressed.mean() - both
-    root = math.sqrt(max(middle**2 - square * (compressed.mean() ** 2 - spread_compressed), 0.0))
-    return (middle - root) / square, (middle + root) / square
-
-
-def old_difference(sample: Sample) -> Interval:
-    plain = stats.paired_difference(sample.dense, sample.compressed)
-    return _cr1(plain, sample.compressed - sample.dense, sample.clusters)
-
-
-def old_score(sample: Sample) -> Interval:
-    return _cr1(stats.score(sample.dense), sample.dense, sample.clusters)
-
-
-def _cr1(plain: Interval, values: Floats, clusters: NDArray[np.intp] | None) -> Interval:
-    if clusters is None:
-        return plain
-    wide = stats.ratio_of_sums(np.bincount(clusters, values), np.bincount(clusters))
-    return Interval(plain.value, min(plain.low, wide.low), max(plain.high, wide.high), plain.n)
-
-
-def old_perplexity(sample: Sample) -> Interval:
-    return stats.perplexity(sample.dense, np.ones(sample.dense.size), neighbours=False)
-
-
-def old_perplexity_kept(sample: Sample) -> Interval:
-    return stats.perplexity_kept(sample.dense, sample.compressed, np.ones(sample.dense.size), neighbours=False)
-
-
 # --- the table ------------------------------------------------------------------------------------------------
 
 MATCHING = "False “matching” at the 5 % margin, right and wrong"
@@ -289,6 +122,9 @@ UNEQUAL = "Clusters of 1 to 12, near the ceiling too"
 WINDOWS = "Perplexity, neighbouring windows (correlation 0.5)"
 ALONE = "Perplexity, independent windows"
 FLOOR = "Share above chance (0.25)"
+GRADED_MEANS = "Graded scores near a ceiling: score and difference"
+LARGE = "Clusters of 1 to 120 (Pareto), intraclass correlation 0.3"
+CLOSE = "Perplexity, neighbouring windows (correlation 0.7)"
 KEPT = "Kept as it was: score, difference of right and wrong answers"
 
 
@@ -316,11 +152,18 @@ def rows() -> Iterator[Row]:
         for right in (0.6, 0.95):
             yield from _clustered(UNEQUAL, Passages(number, (1, 12), 0.3, right, 0.15, 0.1))
             yield from _clustered(UNEQUAL, Passages(number, (1, 12), 0.3, right, 0.05, 0.0))
+    for number in (12, 20, 50):
+        for right in (0.7, 0.95):
+            yield from _clustered(LARGE, Passages(number, (1, 120), 0.3, right, 0.05, 0.0, pareto=True))
     for group, neighbours in ((WINDOWS, 0.5), (ALONE, 0.0)):
         for n in (6, 8, 16, 50, 166):
             draw = partial(windows, n=n, neighbours=neighbours)
             yield Row(group, f"{n} windows, share", draw, ON_MARGIN, perplexity_kept, old_perplexity_kept)
             yield Row(group, f"{n} windows, perplexity", draw, math.exp(3), perplexity, old_perplexity)
+    for n in (6, 16, 40, 166):
+        draw = partial(windows, n=n, neighbours=0.7)
+        yield Row(CLOSE, f"{n} windows, share", draw, ON_MARGIN, perplexity_kept, old_perplexity_kept)
+        yield Row(CLOSE, f"{n} windows, perplexity", draw, math.exp(3), perplexity, old_perplexity)
     draw = partial(windows, n=166, neighbours=0.5, asked=50)
     yield Row(WINDOWS, "50 of 166 windows at random, share", draw, ON_MARGIN, perplexity_kept, old_perplexity_kept)
     for n in (100, 200, 500):
@@ -331,11 +174,31 @@ def rows() -> Iterator[Row]:
             yield Row(FLOOR, f"n {n}, dense {right}", partial(passages, law=law), truth, method, None)
     law = Passages(50, (4, 4), 0.3, 0.6, 0.15, 0.1)
     yield Row(FLOOR, "50 clusters of 4, dense 0.6", partial(passages, law=law), (law.kept - 0.25) / 0.35, method, None)
+    yield from _graded_means()
     for n in (48, 200, 1000):
         for right in (0.5, 0.95):
             draw, truth = partial(binary, n=n, right=right, agreement=0.8), -stats.MARGIN * right
             yield Row(KEPT, f"n {n}, dense {right}, difference", draw, truth, difference, None)
             yield Row(KEPT, f"n {n}, dense {right}, score", draw, right, score, None)
+
+
+def _graded_means() -> Iterator[Row]:
+    for n in (16, 30, 48, 100, 200):
+        laws: dict[str, tuple[Draw, float, float]] = {
+            "facts kept, 10% of stories hit": (partial(facts, n=n, hit=0.1), 1.0, stats.MARGIN),
+            "60% ones, the others uniform, lost whole": (partial(mostly_ones, n=n), 0.8, stats.MARGIN * 0.8),
+        }
+        for law, (draw, mean, lost) in laws.items():
+            yield Row(GRADED_MEANS, f"n {n}, {law}, difference", draw, -lost, difference, student_difference)
+            yield Row(
+                GRADED_MEANS, f"n {n}, {law}, score", partial(_compressed, draw=draw), mean - lost, score, student_score
+            )
+
+
+def _compressed(rng: np.random.Generator, draw: Draw) -> Sample:
+    """The compressed model's scores in dense's place."""
+    after = draw(rng).compressed
+    return Sample(after, after)
 
 
 def _clustered(group: str, law: Passages) -> Iterator[Row]:

@@ -105,16 +105,16 @@ def _version(harness: str) -> str:
 def compare(model: str, work: Path, harness: Path, data: Path | None, limit: int) -> Iterator[Line]:
     """Ask both; yields the lines of the table."""
     store = open_store(str(work / "cache"))
-    model = str(find(ModelRef(model), store).folder)
-    jobs = [_job(model, "official", SHIPPED, limit)]
+    model = folder_of(model, work)
+    jobs = [job(model, "official", SHIPPED, limit)]
     if data is not None:
-        jobs.append(_job(model, str(data.resolve()), FROM_FOLDER, limit))
+        jobs.append(job(model, str(data.resolve()), FROM_FOLDER, limit))
     runs: dict[str, dict[str, str]] = {}
-    for job in jobs:
-        for _ in driver.run(job, store, 1):
+    for one in jobs:
+        for _ in driver.run(one, store, 1):
             pass
-        runs |= sweep_keys.recall(store, job).runs  # type: ignore[union-attr]
-    _write_tasks(jobs, work / "tasks")
+        runs |= sweep_keys.recall(store, one).runs  # type: ignore[union-attr]
+    write_tasks(jobs, work / "tasks")
     with contextlib.redirect_stdout(sys.stderr):
         if not (work / "exported").exists():
             kick(["export", model, RECIPE, str(work / "exported"), "--format", "dense", "--dtype", "float32",
@@ -125,23 +125,30 @@ def compare(model: str, work: Path, harness: Path, data: Path | None, limit: int
             yield from _lines(store, name, task, runs[task][name], logged[task])
 
 
-def _job(model: str, data: str, names: Sequence[str], limit: int) -> SweepJob:
+def folder_of(model: str, work: Path) -> str:
+    """The folder of a model's files, for programs that know no names of ours."""
+    return str(find(ModelRef(model), open_store(str(work / "cache"))).folder)
+
+
+def job(model: str, data: str, names: Sequence[str], limit: int, dtype: str = "float32") -> SweepJob:
+    """What is asked here: dense and the recipe, with five worked examples."""
     limits = {name: PAGES for name in names if tasks.record(name).kind == "perplexity"}
     return SweepJob(
-        model, ("dense", RECIPE), tasks=tuple(names), limit=limit, limits=limits, data=data, device="cpu",
-        dtype="float32", prompting="shots:5",
+        model, ("dense", RECIPE), tasks=tuple(names), limit=limit, limits=limits, data=data, device="cpu", dtype=dtype,
+        prompting="shots:5",
     )  # fmt: skip
 
 
-def _write_tasks(jobs: Sequence[SweepJob], folder: Path) -> None:
+def write_tasks(jobs: Sequence[SweepJob], folder: Path) -> None:
+    """The questions of the jobs, as tasks for the harness."""
     folder.mkdir(exist_ok=True)
     opened = open_for(ModelRef(jobs[0].model, None, "float32"), None, "cpu")
     session = open_session(opened.model, opened.tokenizer)
-    for job in jobs:
-        for name in job.tasks:
-            task = tasks.get(name, job.data)
-            spec = prompt_spec(task, session, prompting=job.prompting)
-            asked = examples_of(task, session, job.data)[: job.limit_of(name)]
+    for one in jobs:
+        for name in one.tasks:
+            task = tasks.get(name, one.data)
+            spec = prompt_spec(task, session, prompting=one.prompting)
+            asked = examples_of(task, session, one.data)[: one.limit_of(name)]
             rows = [_row(example, text(opened.tokenizer, spec, example, 5), task.kind) for example in asked]
             lm_eval_tasks.write(folder, name, task.kind, rows, spec.new_tokens)
 
@@ -158,15 +165,20 @@ def _row(example: Example, prompt: str, kind: str) -> dict[str, Any]:
 def _ask(harness: Path, model: str, include: Path, out: Path, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """The harness's logged samples of every task."""
     if not out.exists():
-        command = [
-            str(harness), "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32",
-            "--tasks", ",".join(names), "--include_path", str(include), "--output_path", str(out), "--log_samples",
-            "--batch_size", "4", "--device", "cpu",
-        ]  # fmt: skip
-        subprocess.run(
-            command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}, stdout=sys.stderr
-        )
+        offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+        subprocess.run(command(harness, model, include, out, names), check=True, env=offline, stdout=sys.stderr)
     return {name: read_samples(next(out.rglob(f"samples_{name}_2*.jsonl"))) for name in names}
+
+
+def command(
+    harness: Path, model: str, include: Path, out: Path, names: Sequence[str], dtype: str = "float32", batch: str = "4"
+) -> list[str]:
+    """The harness's command line."""
+    return [
+        str(harness), "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype={dtype}", "--tasks",
+        ",".join(names), "--include_path", str(include), "--output_path", str(out), "--log_samples",
+        "--batch_size", batch, "--device", "cpu",
+    ]  # fmt: skip
 
 
 def _lines(store: Store, model: str, name: str, run: str, logged: Sequence[dict[str, Any]]) -> Iterator[Line]:

@@ -22,7 +22,7 @@ from kick_core.spec import parse
 from kick_core.store import Store, open_store, results
 from kick_core.sweeps.request import SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
-from kick_core.tasks.data import task_files
+from kick_core.tasks.data import lm_eval, task_files
 from kick_core.tasks.verdicts import details
 from kick_core.views import load
 
@@ -155,9 +155,17 @@ def _print_unjudged(row: Any, store: Store) -> None:
     """Say how many examples have no verdict, and why; those without a gold have a warning of their own."""
     if not row.unjudged:
         return
-    ends = Counter(output.stop for output in results.outputs(store, row.run))
-    context = results.run(store, row.run).settings["context"]
-    reasons = (("rejected", f"longer than the context of {context:,} tokens"), ("not finite", "logits not finite"))
+    settings = results.run(store, row.run).settings
+    imported = lm_eval.SETTING in settings
+    ends = Counter(
+        "no score" if imported and output.stop in ("scored", "stop") and not output.metrics else output.stop
+        for output in results.outputs(store, row.run)
+    )
+    reasons = (
+        ("rejected", f"longer than the context of {settings.get('context', 0):,} tokens"),
+        ("not finite", "logits not finite"),
+        ("no score", "the harness logged no number"),
+    )
     if why := ", ".join(f"{ends[end]} {words}" for end, words in reasons if ends[end]):
         count = sum(ends[end] for end, _ in reasons)
         print(f"kick: {row.recipe}, {row.task}: {count} of {row.n + row.unjudged} not judged: {why}", file=sys.stderr)

@@ -7,7 +7,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def run(args: Namespace) -> int:
     model = args.model_name or _named(Path(args.dense))
     read = [("dense", samples) for samples in dense.values()]
     for path, recipe in zip(args.compressed, recipes, strict=True):
-        own = _read(Path(path))
+        own = _as_in_dense(_read(Path(path)), dense, Path(path), Path(args.dense))
         if not (shared := [task for task in dense if task in own]):
             raise BadRequest(f"{path} holds {_listed(own)}, and {args.dense} {_listed(dense)}: no task is in both")
         read += [(recipe, _same_questions(path, dense[task], own[task])) for task in shared]
@@ -53,8 +53,8 @@ def _recipes(paths: Sequence[str], given: Sequence[str]) -> list[str]:
         )
     found = []
     for at, path in enumerate(paths):
-        match = None if given else _RECIPE.search(str(Path(path).resolve()).lower().rpartition("samples_")[0] or path)
-        if not given and (match is None or match[1] not in methods.names()):
+        match = None if given else _recipe_in_names(Path(path))
+        if not given and match is None:
             raise BadRequest(f"what was done to the model of {path}? Say it: --recipe wanda@0.5, one for each file")
         recipe = parse(given[at] if given else f"{match[1]}@{match[2]}")  # type: ignore[index]
         methods.resolve(recipe)
@@ -64,6 +64,16 @@ def _recipes(paths: Sequence[str], given: Sequence[str]) -> list[str]:
     return found
 
 
+def _recipe_in_names(path: Path) -> re.Match[str] | None:
+    """The recipe in the name of a file, its folders or the folder that the harness made in it, the innermost first."""
+    inner = (file.parent.name for file in path.rglob("samples_*.jsonl")) if path.is_dir() else ()
+    for name in (*inner, *reversed(path.resolve().parts)):
+        for match in _RECIPE.finditer(name.lower()):
+            if match[1] in methods.names():
+                return match
+    return None
+
+
 def _named(dense: Path) -> str:
     """The model's name: the folder that the harness made for it, or the file's own."""
     folder = dense if dense.is_dir() else dense.parent
@@ -71,7 +81,8 @@ def _named(dense: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Samples]:
-    """Task -> samples of a file, or of all files of a folder, the newest of each task; subtasks are merged."""
+    """Task -> samples of a file, or of all files of a folder, the newest of each task; subtasks of a group that the
+    harness gives one score are merged."""
     if not path.is_dir():
         samples = lm_eval.read(path)
         return {samples.task: samples}
@@ -80,25 +91,30 @@ def _read(path: Path) -> dict[str, Samples]:
     }
     if not newest:
         raise BadRequest(f"{path} holds no samples_*.jsonl: run lm_eval with --log_samples --output_path {path}")
-    every = []
+    every: dict[str, Samples] = {}
     for task, file in newest.items():
         try:
-            every.append(lm_eval.read(file, task))
+            every[task] = lm_eval.read(file, task)
         except BadRequest as error:
             print(f"kick: left out: {error}", file=sys.stderr)
-    found: dict[str, Samples] = {}
-    for (prefix, *_), group in groupby(sorted(every, key=_family), key=_family):
-        parts = list(group)
-        one = parts[0] if len(parts) == 1 else lm_eval.merged(parts, prefix)
-        found[one.task] = one
-    if not found:
+    if not every:
         raise BadRequest(f"{path} holds no task with options or written answers")
-    return found
+    for group, subtasks in lm_eval.groups(path, every).items():
+        parts = [every[task] for task in subtasks if task in every]
+        if len({(part.kind, part.metrics) for part in parts}) == 1:
+            every = {task: samples for task, samples in every.items() if task not in subtasks}
+            every[group] = lm_eval.merged(parts, group)
+    return every
 
 
-def _family(samples: Samples) -> tuple[str, ...]:
-    """What subtasks of one benchmark share: the beginning of their names, the kind and the metrics."""
-    return samples.task.partition("_")[0], samples.kind, *samples.metrics
+def _as_in_dense(
+    own: dict[str, Samples], dense: Mapping[str, Samples], path: Path, dense_path: Path
+) -> dict[str, Samples]:
+    """Single files under names of the user's say no task: they are of dense's, and the prompts' hashes tell if not."""
+    if path.is_dir() or dense_path.is_dir() or (lm_eval.says_task(path) and lm_eval.says_task(dense_path)):
+        return own
+    (samples,), (task,) = own.values(), dense
+    return {task: lm_eval.read(path, task)} if samples.task != task else own
 
 
 def _listed(found: Mapping[str, Samples]) -> str:
@@ -107,11 +123,15 @@ def _listed(found: Mapping[str, Samples]) -> str:
 
 def _same_questions(path: str, dense: Samples, own: Samples) -> Samples:
     """A compressed model's answers to the questions that dense was asked too, in dense's order."""
-    if own.kind != dense.kind or own.metrics != dense.metrics:
-        raise BadRequest(
-            f"{path}, {own.task}: scored by {', '.join(own.metrics)}, dense by {', '.join(dense.metrics)}: the same "
-            f"version of the task is needed"
-        )
+    for what, theirs, ours in (
+        ("scored by", (own.kind, *own.metrics), (dense.kind, *dense.metrics)),
+        ("read by the filter", (own.filter,), (dense.filter,)),
+    ):
+        if theirs != ours:
+            raise BadRequest(
+                f"{path}, {own.task}: {what} {', '.join(theirs)}, dense {what} {', '.join(ours)}: the same version of "
+                f"the task is needed"
+            )
     answers = {output.example: output for output in own.outputs}
     kept = [output for output in dense.outputs if output.example in answers]
     if other := [output.example for output in kept if answers[output.example].prompt_hash != output.prompt_hash]:
@@ -121,7 +141,13 @@ def _same_questions(path: str, dense: Samples, own: Samples) -> Samples:
         )
     if not kept:
         raise BadRequest(f"{path}, {own.task}: no question is one that dense was asked")
-    return Samples(dense.task, dense.kind, dense.metrics, dense.examples, tuple(answers[o.example] for o in kept))
+    golds = {example.id: example.answers for example in own.examples}
+    if other := [each.id for each in dense.examples if golds.get(each.id, each.answers) != each.answers]:
+        raise BadRequest(
+            f"{path}, {own.task}: {len(other)} of {len(kept)} targets are not those of dense ({other[0]}, …): the same "
+            f"version of the data is needed"
+        )
+    return replace(dense, outputs=tuple(answers[output.example] for output in kept))
 
 
 def _keep(store: Store, model: str, recipe: str, samples: Samples) -> str:

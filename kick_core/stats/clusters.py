@@ -17,10 +17,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kick_core.stats.distributions import normal_cumulative, normal_quantile, student_p
-from kick_core.stats.pairs import paired, paired_difference, paired_p, ratio_of_means, ratio_of_unit_sums
-from kick_core.stats.samples import CONFIDENCE, Interval, is_share, ratio_of_sums, score, standard_error
-from kick_core.stats.score_test import Floats, Units, bounds, statistic, typical, units
+from kick_core.stats.distributions import student_p
+from kick_core.stats.pairs import (
+    difference_units,
+    paired,
+    paired_difference,
+    paired_p,
+    ratio_of_means,
+    ratio_of_unit_sums,
+    score_p,
+)
+from kick_core.stats.samples import (
+    CONFIDENCE,
+    Interval,
+    is_share,
+    ratio_of_sums,
+    score,
+    score_interval,
+    standard_error,
+    wider,
+)
+from kick_core.stats.score_test import Floats, typical, units
 
 Clusters = Sequence[Hashable] | NDArray[Any]
 """For every example the name of its cluster."""
@@ -66,11 +83,10 @@ def clustered_score(values: ArrayLike, clusters: Clusters, confidence: float = C
     if sizes.size in (0, 1, scores.size):
         return plain
     if not is_share(scores):
-        return _wider(plain, ratio_of_sums(sums, sizes, confidence))
+        return wider(plain, ratio_of_sums(sums, sizes, confidence))
     size = typical(sizes)
     sample = units(sums, sizes, worst=(0.0, size), best=(size, size))
-    value, low, high, n = _wider(plain, _score_interval(sample, confidence))
-    return Interval(value, max(low, 0.0), min(high, 1.0), n)
+    return wider(plain, score_interval(sample, confidence), 0.0, 1.0)
 
 
 def clustered_error(values: ArrayLike, clusters: Clusters) -> float:
@@ -107,9 +123,8 @@ def clustered_difference(
     if sizes.size in (0, 1, before.size):
         return plain
     if not (is_share(before) and is_share(after)):
-        return _wider(plain, ratio_of_sums(sums, sizes, confidence))
-    value, low, high, n = _wider(plain, _score_interval(_difference_units(sums, sizes), confidence))
-    return Interval(value, max(low, -1.0), min(high, 1.0), n)
+        return wider(plain, ratio_of_sums(sums, sizes, confidence))
+    return wider(plain, score_interval(difference_units(sums, sizes), confidence), -1.0, 1.0)
 
 
 def clustered_ratio(
@@ -131,7 +146,7 @@ def clustered_ratio(
     sums_before, sums_after, sizes = cluster_sums(clusters, before, after)
     if sizes.size in (0, 1, before.size) or math.isnan(plain.value):
         return plain
-    return _wider(plain, ratio_of_unit_sums(sums_before, sums_after, int(before.size), confidence))
+    return wider(plain, ratio_of_unit_sums(sums_before, sums_after, int(before.size), confidence))
 
 
 def clustered_p(dense: ArrayLike, compressed: ArrayLike, clusters: Clusters) -> float:
@@ -151,22 +166,6 @@ def clustered_p(dense: ArrayLike, compressed: ArrayLike, clusters: Clusters) -> 
     if sizes.size in (0, 1, before.size):
         return plain
     if is_share(before) and is_share(after):
-        return max(plain, 2 * normal_cumulative(-abs(statistic(_difference_units(sums, sizes), 0.0))))
+        return max(plain, score_p(difference_units(sums, sizes)))
     error = standard_error(sums, sizes)
     return max(plain, student_p(float(sums.sum() / sizes.sum()) / error, sizes.size - 1)) if error else plain
-
-
-def _difference_units(sums: Floats, sizes: Floats) -> Units:
-    size = typical(sizes)
-    return units(sums, sizes, worst=(-size, size), best=(size, size))
-
-
-def _score_interval(sample: Units, confidence: float) -> Interval:
-    low, high = bounds(sample, normal_quantile((1 + confidence) / 2))
-    return Interval(sample.value, low, high, 0)
-
-
-def _wider(one: Interval, other: Interval) -> Interval:
-    """The estimate and n of `one` within the wider bounds of both. Bounds that are not known (nan) do not count."""
-    low, high = np.fmin(one.low, other.low), np.fmax(one.high, other.high)
-    return Interval(one.value, float(low), float(high), one.n)

@@ -9,9 +9,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kick_core.stats.distributions import fair_coin, normal_quantile, student_p
-from kick_core.stats.samples import CONFIDENCE, UNKNOWN, Interval, is_binary, mean, wilson
-from kick_core.stats.score_test import Floats, Units, bounds, typical, units
+from kick_core.stats.distributions import fair_coin, normal_cumulative, normal_quantile, student_p
+from kick_core.stats.samples import (
+    CONFIDENCE,
+    UNKNOWN,
+    Interval,
+    is_binary,
+    is_share,
+    mean,
+    score_interval,
+    wider,
+    wilson,
+)
+from kick_core.stats.score_test import Floats, Units, bounds, statistic, typical, units
 
 
 class Flips(NamedTuple):
@@ -64,7 +74,8 @@ def paired_difference(dense: ArrayLike, compressed: ArrayLike, confidence: float
     """Compressed minus dense, paired.
 
     Right and wrong: Bonett and Price's (2012, Journal of Educational and Behavioral Statistics 37:479) adjusted Wald
-    interval, whose width does not shrink to nothing when no answer flipped. Graded scores: Student's interval.
+    interval, whose width does not shrink to nothing when no answer flipped. Graded scores within [0, 1]: the score
+    interval of `kick_core.stats.score_test`, for the same reason. Others: Student's.
 
     Args:
         dense: Scores of the dense model [n].
@@ -76,7 +87,12 @@ def paired_difference(dense: ArrayLike, compressed: ArrayLike, confidence: float
     """
     before, after = paired(dense, compressed)
     if not (is_binary(before) and is_binary(after)) or before.size == 0:
-        return mean(after - before, confidence)
+        differences = after - before
+        plain = mean(differences, confidence)
+        if before.size < 2 or not (is_share(before) and is_share(after)):
+            return plain
+        score = score_interval(difference_units(differences, np.ones_like(differences)), confidence)
+        return wider(plain, score, -1.0, 1.0)
     table = flips(before, after)
     lost, won, n = (table.broke + 1) / (table.n + 2), (table.fixed + 1) / (table.n + 2), table.n
     half = normal_quantile((1 + confidence) / 2) * math.sqrt((lost + won - (won - lost) ** 2) / (n + 2))
@@ -85,7 +101,8 @@ def paired_difference(dense: ArrayLike, compressed: ArrayLike, confidence: float
 
 
 def paired_p(dense: ArrayLike, compressed: ArrayLike) -> float:
-    """Two-sided p of "nothing changed": exact McNemar for right and wrong, paired t for graded scores.
+    """Two-sided p of "nothing changed": exact McNemar for right and wrong, for graded scores the larger of the paired t
+    test's and, within [0, 1], the score test's.
 
     Args:
         dense: Scores of the dense model [n].
@@ -103,8 +120,32 @@ def paired_p(dense: ArrayLike, compressed: ArrayLike) -> float:
         return UNKNOWN
     error = float(differences.std(ddof=1)) / math.sqrt(differences.size)
     if error == 0:
-        return 1.0 if float(differences.mean()) == 0 else 0.0
-    return student_p(float(differences.mean()) / error, differences.size - 1)
+        p = 1.0 if float(differences.mean()) == 0 else 0.0
+    else:
+        p = student_p(float(differences.mean()) / error, differences.size - 1)
+    if is_share(before) and is_share(after):
+        p = max(p, score_p(difference_units(differences, np.ones_like(differences))))
+    return p
+
+
+def difference_units(sums: Floats, sizes: Floats) -> Units:
+    """The units of a mean difference of scores within [0, 1]. One not in the sample may lose or win all that it has.
+
+    Args:
+        sums: Compressed minus dense, summed over the examples of each unit [units].
+        sizes: Examples of each unit [units].
+    """
+    size = typical(sizes)
+    return units(sums, sizes, worst=(-size, size), best=(size, size))
+
+
+def score_p(sample: Units) -> float:
+    """The two-sided p of "the ratio is 0", by the test that `score_interval` inverts.
+
+    Args:
+        sample: Units of a ratio of sums.
+    """
+    return 2 * normal_cumulative(-abs(statistic(sample, 0.0)))
 
 
 def ratio_of_means(dense: ArrayLike, compressed: ArrayLike, confidence: float = CONFIDENCE) -> Interval:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kick_core.stats.distributions import normal_quantile, student_quantile
+from kick_core.stats.score_test import Units, bounds, units
 
 CONFIDENCE = 0.95
 
@@ -94,7 +95,10 @@ def is_share(values: ArrayLike) -> bool:
 
 
 def score(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The mean of scores: Wilson's interval for right and wrong, else Student's.
+    """The mean of scores: Wilson's interval for right and wrong.
+
+    Graded scores within [0, 1] take the wider of Student's and the score interval of `kick_core.stats.score_test`: near
+    a ceiling Student's alone holds the mean in 90 %, because a rare loss may not have occurred yet. Others: Student's.
 
     Args:
         values: Scores [n].
@@ -106,10 +110,35 @@ def score(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     scores = np.asarray(values, dtype=float)
     if is_binary(scores):
         return wilson(float(scores.sum()), int(scores.size), confidence)
-    value, low, high, n = mean(scores, confidence)
-    if is_share(scores):
-        low, high = max(low, 0.0), min(high, 1.0)
-    return Interval(value, low, high, n)
+    plain = mean(scores, confidence)
+    if scores.size < 2 or not is_share(scores):
+        return plain
+    sample = units(scores, np.ones_like(scores), worst=(0.0, 1.0), best=(1.0, 1.0))
+    return wider(plain, score_interval(sample, confidence), 0.0, 1.0)
+
+
+def score_interval(sample: Units, confidence: float) -> Interval:
+    """The interval of a ratio of sums by the score test of `kick_core.stats.score_test`.
+
+    Args:
+        sample: Its units.
+        confidence: Of the interval.
+    """
+    low, high = bounds(sample, normal_quantile((1 + confidence) / 2))
+    return Interval(sample.value, low, high, int(sample.counts.sum()))
+
+
+def wider(one: Interval, other: Interval, least: float = -math.inf, most: float = math.inf) -> Interval:
+    """The estimate and n of `one` within the wider bounds of both. Bounds that are not known (nan) do not count.
+
+    Args:
+        one: The interval.
+        other: Of the same quantity.
+        least: The smallest value that is possible.
+        most: The largest.
+    """
+    low, high = np.fmin(one.low, other.low), np.fmax(one.high, other.high)
+    return Interval(one.value, max(float(low), least), min(float(high), most), one.n)
 
 
 def ratio_of_sums(sums: ArrayLike, totals: ArrayLike, confidence: float = CONFIDENCE) -> Interval:

@@ -1,6 +1,7 @@
 """Logged samples of lm-evaluation-harness in the cache: flips and verdicts, and one line for whatever is foreign."""
 
 import json
+import math
 import random
 
 import pytest
@@ -109,6 +110,50 @@ def test_folders_older_formats_and_written_answers(run, tmp_path):
     )
 
 
+def test_groups_are_those_that_the_harness_scores(run, tmp_path):
+    """ARC's two tasks stay two; a group with one score of its own is one task, and only it."""
+    results = {
+        "group_subtasks": {"all": ["bbh"], "bbh": ["bbh_dates", "bbh_sports"], "arc_easy": []},
+        "groups": {"bbh": {}},
+    }
+    tasks = ("arc_easy", "arc_challenge", "bbh_dates", "bbh_sports")
+    for folder in ("base", "gptq_4bit"):
+        for task in tasks:
+            write(tmp_path / folder / "m" / f"samples_{task}_{TIME}.jsonl", drawn(1, 8, task))
+        (tmp_path / folder / "m" / f"results_{TIME}.json").write_text(json.dumps(results))
+    _, out, _ = run(tmp_path / "base", tmp_path / "gptq_4bit", "--json")
+    assert {one["title"]: one["n"] for one in json.loads(out)["results"]} == {
+        "arc_easy": 8,
+        "arc_challenge": 8,
+        "bbh": 16,
+    }
+
+
+def test_names_of_ones_own_lists_and_log_probabilities_of_one_continuation(run, tmp_path):
+    samples = [
+        choice(n, [0, 0, 0], 0, texts=True) | {"target": " end", "resps": [[[str(-1.5 - n), str(n % 2 == 0)]]]}
+        | {"metrics": ["perplexity", "acc"], "perplexity": -1.5 - n, "acc": float(n % 2 == 0)}
+        for n in range(6)
+    ]  # fmt: skip
+    dense = tmp_path / "samples_dense.jsonl"
+    dense.write_text(json.dumps(samples, indent=4))  # one list, as versions before 0.4.2 wrote it
+    status, out, _ = run(dense, write(tmp_path / "wanda-0.5.jsonl", samples), "--json")
+    first, other = json.loads(out)["results"]
+    assert status == 0 and other["recipe"] == "wanda@0.5" and list(other["scorers"]) == ["acc"]
+    assert first["scorers"]["acc"]["mean"] == other["scorers"]["acc"]["mean"] == 0.5
+
+
+def test_answers_without_a_number_are_not_judged(run, tmp_path):
+    samples = drawn(1, 8)
+    samples[0]["acc"], samples[1]["resps"][2][0][0] = math.nan, -math.inf
+    status, out, err = run(
+        write(tmp_path / "a.jsonl", drawn(1, 8)), write(tmp_path / "wanda@0.5.jsonl", samples), "--json"
+    )
+    scorers = json.loads(out)["results"][1]["scorers"]
+    assert status == 0 and scorers["acc"]["n"] == 6 and scorers["accuracy"]["n"] == 7
+    assert "2 of 8 not judged: 1 logits not finite, 1 the harness logged no number" in err
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -120,7 +165,7 @@ def test_folders_older_formats_and_written_answers(run, tmp_path):
         ([json.dumps({"doc": {}, "resps": [], "target": 1})], "line 1, resps"),
         ([json.dumps(choice(0, [0, 0, 0], 7))], "sample 1, target: '7' is none of the options 'red, green"),
         ([json.dumps(choice(0, [0, 0, 0], 1) | {"arguments": {}})], "3 answers to 0 requests"),
-        ([json.dumps(text(0, 5, "x", 1.0))], "neither options nor a written answer"),
+        ([json.dumps(text(0, 5, "x", 1.0))], "neither log-probabilities of continuations nor"),
         ([json.dumps(choice(0, [0, 0, 0], 1))] * 2, "a question more than once"),
         ([json.dumps(choice(0, [0, 0, 0], 1)), json.dumps(text(1, "a", "b", 1.0))], "sample 2: options and written"),
         ([json.dumps({**text(0, "a", "b", 1.0), "exact_match": None})], "no score of a single question"),
@@ -140,7 +185,13 @@ def test_what_cannot_be_compared_is_refused(run, tmp_path):
     dense = write(tmp_path / "dense.jsonl", drawn(1, 3))
     for name, samples, message in (
         ("shots", [{**s, "prompt_hash": "other"} for s in drawn(2, 3)], "3 of 3 prompts are not those of dense"),
-        ("metrics", [{**s, "metrics": ["acc"]} for s in drawn(2, 3)], "scored by acc, dense by acc, acc_norm"),
+        (
+            "metrics",
+            [{**s, "metrics": ["acc"]} for s in drawn(2, 3)],
+            "scored by choose, acc, dense scored by choose, acc, acc_norm",
+        ),
+        ("targets", [{**s, "target": 0} for s in drawn(2, 3)], "2 of 3 targets are not those of dense"),
+        ("filter", [{**s, "filter": "strict"} for s in drawn(2, 3)], "read by the filter strict, dense read by"),
         ("rows", [{**s, "doc_id": 9 + s["doc_id"]} for s in drawn(2, 3)], "no question is one that dense was asked"),
     ):
         other = write(tmp_path / name / "dense.jsonl", samples)

@@ -23,6 +23,7 @@ SHORT = [
     (coverage.WINDOWS, "16 windows, share"),
     (coverage.WINDOWS, "50 windows, perplexity"),
     (coverage.FLOOR, "n 200, dense 0.6"),
+    (coverage.GRADED_MEANS, "n 30, 60% ones, the others uniform, lost whole, difference"),
 ]
 
 

@@ -51,15 +51,19 @@ GRADED = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_s
 
 @given(GRADED)
 def test_graded_difference_is_the_paired_t_test(pairs: list[tuple[float, float]]) -> None:
+    """Of scores without bounds; of those within [0, 1] it is never more certain than that."""
     dense, compressed = (np.array(side) for side in zip(*pairs, strict=True))
     moved = compressed - dense
     if moved.std() < 1e-6 or (stats.is_binary(dense) and stats.is_binary(compressed)):
         return
     test = oracle.ttest_rel(compressed, dense)
     bounds = test.confidence_interval(0.95)
-    found = stats.paired_difference(dense, compressed)
+    found = stats.paired_difference(dense + 1, compressed + 1)
     assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high), rel=1e-6, abs=1e-9)
-    assert stats.paired_p(dense, compressed) == pytest.approx(test.pvalue, rel=1e-6, abs=1e-12)
+    assert stats.paired_p(dense + 1, compressed + 1) == pytest.approx(test.pvalue, rel=1e-6, abs=1e-12)
+    shares, p = stats.paired_difference(dense, compressed), stats.paired_p(dense, compressed)
+    assert shares.low <= max(bounds.low, -1.0) + 1e-9 and shares.high >= min(bounds.high, 1.0) - 1e-9
+    assert p >= test.pvalue * (1 - 1e-6) and (p >= 0.05 or shares.low > 0 or shares.high < 0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))

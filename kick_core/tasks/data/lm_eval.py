@@ -1,8 +1,8 @@
 """Logged samples of lm-evaluation-harness (`--log_samples`): what was asked, answered and scored there.
 
-A file holds one task, a JSON object a line. Multiple choice (log-probabilities of the options) and written answers
-(`generate_until`) are read; what the harness scored is kept beside the answer, because its rules are the task's own.
-The files are foreign: whatever is in them, a fault is one line that names the file and the line.
+A file holds one task, a JSON object a line. Log-probabilities of options (multiple choice) or of one continuation
+(LAMBADA) and written answers (`generate_until`) are read; what the harness scored is kept beside the answer, because
+its rules are the task's own. The files are foreign: whatever is in them, a fault is one line that names file and line.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from kick_core.errors import BadRequest, KickError
 from kick_core.keys import sha256_text
@@ -47,6 +47,7 @@ class Samples:
         task: the harness's name of the task.
         kind: options or written answers.
         metrics: the names of the harness's scores, the headline first.
+        filter: what the harness read out of an answer before it scored, by its name.
         examples: the questions.
         outputs: the answers, in the same order; their `metrics` are the harness's scores.
     """
@@ -54,6 +55,7 @@ class Samples:
     task: str
     kind: Kind
     metrics: tuple[str, ...]
+    filter: str
     examples: tuple[Example, ...]
     outputs: tuple[Output, ...]
 
@@ -69,6 +71,50 @@ def task_name(path: Path) -> str:
     return found[1] if found else path.stem
 
 
+def says_task(path: Path) -> bool:
+    """Whether a file has the harness's own name, which says the task."""
+    return _FILE.fullmatch(path.stem) is not None
+
+
+def groups(folder: Path, tasks: Collection[str]) -> dict[str, list[str]]:
+    """Group -> its tasks, for the groups to which the harness gave one score (MMLU's subjects), the outermost ones.
+
+    Args:
+        folder: where results_*.json and the samples lie. Without results MMLU's tasks are one group by their names.
+        tasks: those that there are samples of.
+    """
+    children: dict[str, list[str]] = {}
+    scored: set[str] = set()
+    for file in sorted(folder.rglob("results_*.json"), key=lambda file: file.stem):
+        try:
+            results = json.loads(file.read_text(encoding="utf-8"))
+            children |= {str(name): [*map(str, parts)] for name, parts in results["group_subtasks"].items() if parts}
+            scored |= {str(name) for name in results.get("groups") or ()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue  # a foreign file, needed for nothing but this
+    if not children:
+        return {"mmlu": mmlu} if len(mmlu := [task for task in tasks if task.startswith("mmlu_")]) > 1 else {}
+    inner = {part for name in scored for part in children.get(name, ())}
+    found = {
+        name: [task for task in tasks if task in _leaves(name, children)]
+        for name in sorted((scored & children.keys()) - inner)
+    }
+    return {name: parts for name, parts in found.items() if len(parts) > 1}
+
+
+def _leaves(name: str, children: Mapping[str, Sequence[str]]) -> set[str]:
+    """All tasks of a group and of the groups in it."""
+    leaves, ahead, met = set[str](), [name], {name}
+    while ahead:
+        for part in children[ahead.pop()]:
+            if part not in children:
+                leaves.add(part)
+            elif part not in met:
+                met.add(part)
+                ahead.append(part)
+    return leaves
+
+
 def read_samples(path: Path) -> list[Sample]:
     """The samples of a file as they lie.
 
@@ -80,12 +126,9 @@ def read_samples(path: Path) -> list[Sample]:
         raise BadRequest(f"{path} is not there: samples lie where lm_eval --output_path --log_samples put them")
     if path.stat().st_size > LARGEST:
         raise BadRequest(f"{path} has {path.stat().st_size >> 20:,} MB, at most {LARGEST >> 20:,} MB are read")
-    samples = []
     try:
         with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    samples.append(_sample(f"{path}, line {number}", line))
+            samples = list(_rows(path, file))
     except (OSError, UnicodeDecodeError) as error:
         raise KickError(f"{path} cannot be read as UTF-8 text ({error})") from error
     if not samples:
@@ -93,11 +136,26 @@ def read_samples(path: Path) -> list[Sample]:
     return samples
 
 
-def _sample(where: str, line: str) -> Sample:
+def _rows(path: Path, file: TextIO) -> Iterator[Sample]:
+    """A sample a line, or, as versions before 0.4.2 wrote them, one list over many lines."""
+    for number, line in enumerate(file, 1):
+        where = f"{path}, line {number}"
+        if number == 1 and line.strip() == "[":
+            yield from (
+                _sample(f"{path}, sample {n}", one) for n, one in enumerate(_json(where, line + file.read()), 1)
+            )
+        elif line.strip():
+            yield _sample(where, _json(where, line))
+
+
+def _json(where: str, text: str) -> Any:
     try:
-        sample = json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"{where} is not JSON ({error})") from error
+
+
+def _sample(where: str, sample: Any) -> Sample:
     if not isinstance(sample, dict):
         raise BadRequest(f"{where}: a JSON object is expected, not {str(sample)[:40]!r}")
     for name in ("doc", "resps", "target"):
@@ -124,7 +182,7 @@ def read(path: Path, task: str | None = None) -> Samples:
     samples = read_samples(path)
     names = [str(sample.get("filter", "none")) for sample in samples]
     samples = [sample for sample, name in zip(samples, names, strict=True) if name == names[0]]
-    metrics = _metrics(samples[0])
+    metrics = _metrics(str(path), samples[0])
     kind: Kind = "choose" if _is_choice(samples[0]) else "generate"
     examples, outputs = [], []
     for number, sample in enumerate(samples, 1):
@@ -134,10 +192,11 @@ def read(path: Path, task: str | None = None) -> Samples:
         example, output = (_choice if kind == "choose" else _text)(where, task, sample)
         scores = tuple(_score(where, name, sample.get(name)) for name in metrics)
         examples.append(example)
-        outputs.append(replace(output, metrics=scores))
+        # a score that is no number (NaN, null) is one that was not given
+        outputs.append(replace(output, metrics=scores if all(map(math.isfinite, scores)) else ()))
     if len({example.id for example in examples}) < len(examples):
         raise BadRequest(f"{path} holds a question more than once: one file holds one run of one task")
-    return Samples(task, kind, metrics, tuple(examples), tuple(outputs))
+    return Samples(task, kind, metrics, names[0], tuple(examples), tuple(outputs))
 
 
 def merged(parts: Sequence[Samples], name: str) -> Samples:
@@ -148,7 +207,7 @@ def merged(parts: Sequence[Samples], name: str) -> Samples:
         for example in part.examples
     )
     outputs = tuple(output for part in parts for output in part.outputs)
-    return Samples(name, parts[0].kind, parts[0].metrics, examples, outputs)
+    return replace(parts[0], task=name, examples=examples, outputs=outputs)
 
 
 def _is_choice(sample: Sample) -> bool:
@@ -167,14 +226,17 @@ def _logprob(resp: Any) -> float | None:
         return None
 
 
-def _metrics(sample: Sample) -> tuple[str, ...]:
+def _metrics(where: str, sample: Sample) -> tuple[str, ...]:
     """The names of a sample's scores, the headline first."""
     known = ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash")
     listed = sample.get("metrics")
     names = listed if isinstance(listed, list) else [name for name in sample if name not in known]
     scores = [name for name in names if isinstance(name, str) and isinstance(sample.get(name), int | float)]
+    scores = [name for name in scores if name != "perplexity"]  # LAMBADA's log-probability: its scale is no score's
     if not scores:
-        raise BadRequest("the samples hold no score of a single question: task of perplexity or of a whole corpus?")
+        raise BadRequest(
+            f"{where}: the samples hold no score of a single question: task of perplexity or of a whole corpus?"
+        )
     order = {name: at for at, name in enumerate(HEADLINES)}
     return tuple(sorted(scores, key=lambda name: order.get(name, len(order))))
 
@@ -232,19 +294,19 @@ def _gold(where: str, target: Any, options: Sequence[str]) -> int:
 
 
 def _text(where: str, task: str, sample: Sample) -> tuple[Example, Output]:
-    resp = sample.get("filtered_resps") or sample["resps"]
-    while isinstance(resp, list) and resp:
-        resp = resp[0]
-    if not isinstance(resp, str):
-        raise BadRequest(f"{where}: neither options nor a written answer; multiple_choice and generate_until are read")
     raw = sample["resps"]
+    if (logprob := _logprob(raw[0])) is not None:  # of the target alone (LAMBADA)
+        likeliest = str(raw[0][0][1]).lower() == "true"
+        raw = f"log-probability {logprob:.4f}, {'' if likeliest else 'not '}the likeliest"
     while isinstance(raw, list) and raw:
         raw = raw[0]
+    if not isinstance(raw, str):
+        raise BadRequest(f"{where}: neither log-probabilities of continuations nor a written answer")
     target = sample["target"]
     golds = tuple(str(one) for one in target) if isinstance(target, list) else (str(target),)
     prompt = next((before for before, _ in _arguments(sample)), "")
     example = Example(_id(task, sample), (prompt,), answers=golds or ("",), meta=_meta(sample))
-    return example, Output(example.id, _hash(sample), text=(str(raw),), stop="stop", tokens=len(str(raw).split()))
+    return example, Output(example.id, _hash(sample), text=(raw,), stop="stop", tokens=len(raw.split()))
 
 
 def _id(task: str, sample: Sample) -> str:

@@ -199,6 +199,8 @@ def _values(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
                 raise BadRequest(f"{path}, line {line}, {name}: the field stands there twice")
             values[name], lines[name] = loader.construct_object(value, deep=True), line
         return values, lines
+    except BadRequest:  # a ValueError, as what PyYAML raises for an impossible date
+        raise
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark
         where = f", line {at.line + 1}" if at else ""
@@ -244,9 +246,19 @@ def _check(definition: Definition, where: Any) -> None:
 def columns(definition: Definition, where: str) -> tuple[str, ...]:
     """The columns that the prompt names. Raises BadRequest for braces that name none."""
     try:
-        parts = [name for _, name, *_ in Formatter().parse(definition.prompt) if name is not None]
+        marked = [
+            (name, spec, conversion)
+            for _, name, spec, conversion in Formatter().parse(definition.prompt)
+            if name is not None
+        ]
     except ValueError as error:
         raise BadRequest(f"{where}: {error}; a brace of the text itself is written twice") from error
+    # a format such as {question:>999999999} would fill the memory
+    if formatted := [name for name, spec, conversion in marked if spec or conversion]:
+        raise BadRequest(
+            f"{where}: {{{formatted[0]}}} takes neither ':' nor '!': a column's name alone stands in braces"
+        )
+    parts = [name for name, *_ in marked]
     if odd := [name for name in parts if not re.fullmatch(r"[\w -]+", name)]:
         raise BadRequest(f"{where}: {{{odd[0]}}} names no column; a brace of the text itself is written twice")
     if not parts:
