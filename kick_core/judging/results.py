@@ -171,7 +171,11 @@ def outcome(card: JudgingCard, questions: Sequence[Question], replies: Mapping[s
     values = list(compared.values())
     wins = [one.outcome for one in values]
     scores, dense = [one.score for one in values], [one.dense for one in values]
-    difference = stats.paired_difference(dense, scores)
+    of_wins = styles.get(card.style).scale == "wins"
+    score = stats.score(scores) if of_wins else stats.mean(scores)
+    # two answers share one win, so dense's part is a half and no sample
+    from_half = stats.Interval(score.value - 0.5, score.low - 0.5, score.high - 0.5, score.n)
+    difference = from_half if of_wins else stats.paired_difference(dense, scores)
     answered = sum(question.key in replies for question in questions)
     return Outcome(
         examples=len({question.example for question in questions}),
@@ -181,7 +185,7 @@ def outcome(card: JudgingCard, questions: Sequence[Question], replies: Mapping[s
         cut=sum(question.cut for question in questions),
         defused=sum(question.defused for question in questions),
         repeats=max((question.repeat for question in questions if question.subject == "recipe"), default=0),
-        score=stats.score(scores) if styles.get(card.style).scale == "wins" else stats.mean(scores),
+        score=score,
         dense=stats.mean(dense),
         difference=difference,
         win=sum(one > 0.5 for one in wins),

@@ -92,6 +92,7 @@ def test_a_run_is_read_by_the_definition_that_it_was_asked_by(written):
         (HEAD + "template: chat\nshots: 1\n", r"line 4, template: a chat takes neither"),
         (HEAD + "letters: true\n", r"line 4, letters: letters stand for options"),
         (HEAD.replace("{question}", "{question.__class__}"), r"line 3, prompt: {question.__class__} names no column"),
+        (HEAD.replace("{question}", "{question:>999999999}"), r"line 3, prompt: {question} takes neither ':' nor '!'"),
         (HEAD.replace("{question}", "what"), r"line 3, prompt: no column in braces"),
         (HEAD.replace("{question}", "{"), r"line 3, prompt: .* written twice"),
         ("name: x\nprompt: '{a}'\n", "the field 'data' is missing or empty"),
