@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -143,6 +144,10 @@ def timed(
         began = clock()
         move(i)
         found.append(1000 * (clock() - began))
+    return _three(found)
+
+
+def _three(found: list[float]) -> dict[str, float]:
     return {name: round(f(found), 1) for name, f in (("median", statistics.median), ("best", min), ("worst", max))}
 
 
@@ -188,27 +193,46 @@ _MARKER = """async steps => {
 }"""
 
 
+_WHITE = """() => {
+  window.white = []
+  let last = performance.now()
+  const look = now => {
+    const seen = [...document.querySelectorAll('.kick h1')].some(h1 => h1.checkVisibility())
+    if (!seen) window.white.push(now - last)
+    last = now
+    requestAnimationFrame(look)
+  }
+  requestAnimationFrame(look)
+}"""
+"""Counts how long there is no headline on the screen, frame by frame."""
+
+
 def browser(cache: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """What a person sees: pages opened again, the marker under the finger, text and charts after a move."""
     from playwright.sync_api import sync_playwright
 
-    from tests.browser.conftest import Tab, serving
+    from tests.browser.conftest import Tab
     from tests.conftest import QUIET, chromium
+    from tests.served import started
 
-    with sync_playwright() as playwright, serving(cache) as address:
+    with sync_playwright() as playwright, started(cache) as (port, server):
         chrome = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
-        tab = Tab(chrome.new_context(viewport={"width": 1440, "height": 1000}).new_page(), address)
+        address, window = f"http://127.0.0.1:{port}", {"width": 1440, "height": 1000}
+        tab = Tab(chrome.new_context(viewport=window).new_page(), address)
+        cost = functools.partial(timed, clock=lambda: _processor(server.pid))
         places = {"findings": "/", "evaluate": "/evaluate", "compare": "/compare", "compress": "/compress"}
         for name, path in places.items():
             yield f"browser: {name}, first load", timed(1, lambda _, path=path: _drawn(tab.open(path)))
         for name, path in places.items():
             yield f"browser: {name}, again", timed(3, lambda _, path=path: _drawn(tab.open(path)))
+        fresh = [Tab(chrome.new_context(viewport=window).new_page(), address) for _ in range(3)]
+        yield "browser: findings on a warm server, new browser", timed(3, lambda i: _drawn(fresh[i].open("/")))
+        for other in fresh:
+            other.page.context.close()
+        yield from _switched(tab)
         _drawn(tab.open("/"))
         tab.page.wait_for_timeout(1500)
-        found = tab.page.evaluate(_MARKER, 8)
-        yield "browser: marker", {
-            "median": round(statistics.median(found), 1), "best": round(min(found), 1), "worst": round(max(found), 1)
-        }  # fmt: skip
+        yield "browser: marker", _three(tab.page.evaluate(_MARKER, 8))
         _drawn(tab.open("/?s=10"))
         slider = tab.page.get_by_role("slider")
         slider.focus()
@@ -216,10 +240,41 @@ def browser(cache: Path) -> Iterator[tuple[str, dict[str, float]]]:
         _drawn(tab.open("/?s=10"))
         slider.focus()
         yield "browser: slider move, settled", timed(6, lambda i: _settled(tab, slider, 20 + 10 * i))
+        _drawn(tab.open("/?s=10"))
+        slider.focus()
+        yield "server: slider move, processor time", cost(6, lambda i: _settled(tab, slider, 20 + 10 * i))
         tab.open("/evaluate?task=factoid_qa&b=magnitude@0.7&kind=broke").page.locator(".stepper").wait_for()
         tab.page.wait_for_timeout(1500)
         yield "browser: next example, opened", timed(8, lambda _: _stepped(tab))
         chrome.close()
+
+
+def _processor(pid: int) -> float:
+    """Seconds of processor time that a process has had."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _switched(tab: Any) -> Iterator[tuple[str, dict[str, float]]]:
+    """From page to page by the menu: until the new headline stands, and how long there was none at all."""
+    _drawn(tab.open("/"))
+    tab.page.wait_for_timeout(1500)
+    tab.page.evaluate(_WHITE)
+    shown, white = [], []
+    for at in (1, 2, 3, 0, 2, 1, 3, 0):
+        before = tab.page.locator(".kick h1").first.inner_text()
+        shown += [timed(1, lambda _, at=at, before=before: _switch(tab, at, before))["median"]]
+        tab.ready().page.wait_for_timeout(700)
+        white += [tab.page.evaluate("window.white.splice(0).reduce((sum, frame) => sum + frame, 0)")]
+    for name, found in (("page switch, shown", shown), ("page switch, without a headline", white)):
+        yield f"browser: {name}", _three(found)
+
+
+def _switch(tab: Any, at: int, before: str) -> None:
+    tab.page.get_by_test_id("stTopNavLink").nth(at).click()
+    tab.page.wait_for_function(
+        "old => [...document.querySelectorAll('.kick h1')].some(h1 => h1.innerText !== old)", arg=before, polling="raf"
+    )
 
 
 def _drawn(tab: Any) -> None:

@@ -23,9 +23,29 @@ _MEMORY = "address"
 """Where the session keeps what the last run read and wrote."""
 
 _WRITE = """
+const HOLD = 3500  // milliseconds; browsers give up at 4000
+// The old page stays in view until the new one has its headline: in between Streamlit shows an empty one.
+const hold = () => {
+  const old = document.querySelector('.kick h1'), root = document.documentElement
+  if (!document.startViewTransition || root.dataset.held) return
+  root.dataset.held = 'true'
+  const shown = document.startViewTransition(() => new Promise(done => {
+    const end = () => { watch.disconnect(); clearTimeout(limit); delete root.dataset.held; done() }
+    const watch = new MutationObserver(() => {
+      const drawn = document.querySelector('.kick h1')
+      if (drawn && drawn !== old) end()
+    })
+    const limit = setTimeout(end, HOLD)
+    watch.observe(document.body, { childList: true, subtree: true })
+  }))
+  for (const promise of [shown.ready, shown.finished]) promise.catch(() => {})  // skipped, as in a hidden tab
+}
 export default function({ data }) {
-  const here = location.pathname.split('/').filter(Boolean).pop() ?? ''
-  if (data.page ? here !== data.page : data.others.includes(here)) return  // another page was opened meanwhile
+  const elsewhere = path => {
+    const place = path.split('/').filter(Boolean).pop() ?? ''
+    return data.page ? place !== data.page : data.others.includes(place)
+  }
+  if (elsewhere(location.pathname)) return  // another page was opened meanwhile
   const url = new URL(location.href)
   url.search = data.query
   const menu = document.querySelector('[data-testid=stSidebarCollapseButton] button')
@@ -35,14 +55,17 @@ export default function({ data }) {
   if (url.href !== location.href) history.replaceState(history.state, '', url)
   // A link to another page of this app is opened by the app's own router, which listens to the history.
   const open = event => {
-    const link = event.composedPath().find(node => node.matches?.('a[data-inside]'))
-    if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return
+    const link = event.composedPath().find(node => node.matches?.('a[data-inside], a[data-testid$=NavLink]'))
+    if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return
+    if (!link.matches('a[data-inside]')) return elsewhere(new URL(link.href).pathname) && hold()
     event.preventDefault()
     history.pushState({}, '', link.href)
     dispatchEvent(new PopStateEvent('popstate'))
   }
-  document.addEventListener('click', open)
-  return () => document.removeEventListener('click', open)
+  const travel = () => { if (elsewhere(location.pathname)) hold() }
+  document.addEventListener('click', open, true)
+  addEventListener('popstate', travel)
+  return () => { document.removeEventListener('click', open, true); removeEventListener('popstate', travel) }
 }
 """
 

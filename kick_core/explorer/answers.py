@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import exp
 
 import pandas as pd
@@ -149,7 +149,7 @@ def windows(before: Answer, after: Answer) -> Safe:
     return tag("p", tag("b", said), f": {times}.", style="margin-top:.45rem")
 
 
-READINGS = ("as written", "shared words", "repeated words", "difference")
+READINGS = _, SHARED, _, _ = ("as written", "shared words", "repeated words", "difference")
 """Ways of reading two answers side by side. The difference is on offer where it is one of like texts."""
 LIKE = 0.5
 """Share of words in common from which a difference can be read; below it is a heap of replaced words."""
@@ -160,28 +160,31 @@ def side_by_side(detail: Detail, before: Answer, after: Answer) -> None:
     first, second = said(detail, before), said(detail, after)
     several = min(len(first.split()), len(second.split())) > 1
     readings = READINGS if several and LIKE <= views.likeness(first, second) < 1 else READINGS[:3]
-    reading = READINGS[0]
-    if several:
-        reading = address.choice("read", readings, READINGS[1], lambda key: st.segmented_control(
-            "Mark", readings, required=True, key=key, persist_state="session"
-        ), noun="reading", why="does not help with these two texts")  # fmt: skip
-    left, right = st.columns(2)
-    with left:
-        show(head(before.label, before), box(_marked(reading, first, second, first)), _notes(before))
-    with right:
-        show(head(after.label, after), box(_marked(reading, first, second, second)), _notes(after))
+    chosen = reading(readings) if several else READINGS[0]
+    texts = marked(chosen, first, second)
+    for place, answer, text in zip(st.columns(2), (before, after), texts, strict=True):
+        with place:
+            show(head(answer.label, answer), box(text), _notes(answer))
 
 
-def _marked(reading: str, first: str, second: str, text: str) -> Safe:
+def reading(readings: Sequence[str]) -> str:
+    """The control that chooses what is marked in texts that stand side by side."""
+    return address.choice("read", readings, SHARED, lambda key: st.segmented_control(
+        "Mark", readings, required=True, key=key, persist_state="session"
+    ), noun="reading", why="does not help with these texts")  # fmt: skip
+
+
+def marked(reading: str, first: str, second: str) -> tuple[Safe, Safe]:
+    """Two texts side by side, with what the reading (one of `READINGS`) asks for marked in them."""
     match reading:
         case "shared words":
-            return both(first, second)[text is second]
+            return both(first, second)
         case "repeated words":
-            return warm(text)
-        case "difference" if text is second:
-            return changed(first, second)
+            return warm(first), warm(second)
+        case "difference":
+            return tag("span", first), changed(first, second)
         case _:
-            return many([tag("span", text)])
+            return tag("span", first), tag("span", second)
 
 
 def _notes(answer: Answer) -> Safe:

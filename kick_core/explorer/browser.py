@@ -201,8 +201,9 @@ def _pick(shown: pd.DataFrame, pair: Pair) -> str:
             address.say("ex", ids[places[0]])
 
     st.session_state[key] = {"selection": {"rows": [at], "columns": [], "cells": []}}
+    narrow = _narrow(rows)
     st.dataframe(
-        _narrow(rows), hide_index=True, height=min(330, 38 + 35 * len(rows)), column_config=_columns(rows, pair.names),
+        narrow, hide_index=True, height=min(330, 38 + 35 * len(rows)), column_config=_columns(narrow, pair.names),
         key=key, on_select=open_row, selection_mode=["single-row", "single-cell"],
         alt="Examples; select a row to open it below",
     )  # fmt: skip
@@ -259,20 +260,37 @@ def _says_something(column: pd.Series) -> bool:
     )
 
 
-def _columns(rows: pd.DataFrame, names: tuple[str, str]) -> dict[str, object]:
-    texts = {"question": "question", "gold": "gold", "before": f"{names[0]} answered", "after": f"{names[1]} answered"}
+WIDTHS = {
+    "starred": 40, "id": 84, "why": 72, "dense_score": 72, "score": 84, "breaks": 78, "repetition": 92,
+    "discipline": 104, "subject": 112,
+}  # fmt: skip
+"""Pixels of the columns that need no more."""
+TEXTS = {"question": 0.31, "gold": 0.15, "before": 0.27, "after": 0.27}
+"""What the columns of texts share among them of the rest."""
+ROOM = 1236
+"""Pixels that a table has beside the boxes of its rows in a window of 1,440."""
+
+
+def _columns(narrow: pd.DataFrame, names: tuple[str, str]) -> dict[str, object]:
+    """Titles, formats and widths, such that no column is cut off on a usual screen."""
+    room = ROOM - sum(WIDTHS.get(str(name), 0) for name in narrow)
+    width = {**WIDTHS, **{name: max(110, int(room * share)) for name, share in TEXTS.items()}}
+    titles = {
+        "id": "example", "question": "question", "gold": "gold", "before": f"{names[0]} answered",
+        "after": f"{names[1]} answered", "why": "why", "discipline": "discipline", "subject": "subject",
+    }  # fmt: skip
     number, column = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
-        "starred": st.column_config.CheckboxColumn("★", width=40),
-        "id": column("example", width=80),
-        **{name: column(words, width="large" if name == "question" else "medium") for name, words in texts.items()},
-        "why": "why",
-        "dense_score": number(names[0], format="%.2f"),
-        "score": number(names[1], format="%.2f"),
+        "starred": st.column_config.CheckboxColumn("★", width=width["starred"]),
+        **{name: column(words, width=width[name]) for name, words in titles.items()},
+        "dense_score": number(names[0], format="%.2f", width=width["dense_score"]),
+        "score": number(names[1], format="%.2f", width=width["score"]),
         "breaks": column(
-            "breaks at", help="The mildest recipe of this method whose answer is wrong where dense was right"
+            "breaks at", help="The mildest recipe of this method whose answer is wrong where dense was right",
+            width=width["breaks"],
         ),
         "repetition": st.column_config.ProgressColumn(
-            "repetition", format="%.0f %%", min_value=0, max_value=100, help="Share of 4-grams said before"
+            "repetition", format="%.0f %%", min_value=0, max_value=100, help="Share of 4-grams said before",
+            width=width["repetition"],
         ),
-    }
+    }  # fmt: skip

@@ -124,7 +124,7 @@ def page() -> None:
         many_recipes.section(frame, task)
         return
     if view == SIZE:
-        same_size.page(frame, task)
+        same_size.page(frame, task, a, b)
         return
     if view == OWN:
         own_prompt.page(*(_any(frame, recipe, task) for recipe in (a, b)))

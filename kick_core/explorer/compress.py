@@ -74,13 +74,7 @@ def _choose() -> tuple[str, str]:
     """Model and recipe text."""
     known = list(dict.fromkeys([*map(views.asked_name, views.models(store())), *views.POCKETS]))
     model = _model(known)
-    cards = {card.name: card for card in views.methods_known()}
-    names = list(cards)
-    shown = st.session_state.get("method")
-    method = address.choice("make", names, shown if shown in names else names[0], lambda key: st.pills(
-        "Method", names, required=True, key=key, persist_state="session", wrap=True
-    ), noun="method", why="is no method of this program")  # fmt: skip
-    card = cards[method]
+    card = _method()
     note(f"{card.summary} ({card.paper})")
     kind = card.targets[0]
     if len(card.targets) > 1:
@@ -90,6 +84,24 @@ def _choose() -> tuple[str, str]:
     allocation = _allocation() if kind == "ratio" and not card.plans else ""
     target = _target(kind)
     return model, f"{card.name}@{target}{allocation}{_recovery()}"
+
+
+def _method() -> views.MethodCard:
+    """Which method, under its group. A link, or the page before, that names a method opens that one's group."""
+    groups = views.method_groups()
+    group_of = {card.name: name for name, cards in groups.items() for card in cards}
+    wishes = (address.brings("make"), st.session_state.get("make"), st.session_state.get("method"))
+    named = next((str(name) for name in wishes if name in group_of), next(iter(group_of)))
+    if address.brings("make") in group_of or "methods" not in st.session_state:
+        st.session_state["methods"] = group_of[named]
+    group = st.segmented_control(
+        "Compression", list(groups), required=True, key="methods", persist_state="session", wrap=True
+    )
+    cards = {card.name: card for card in groups[group]}
+    method = address.choice("make", list(cards), named if named in cards else next(iter(cards)), lambda key: st.pills(
+        "Method", list(cards), required=True, key=key, persist_state="session", wrap=True
+    ), noun="method", why="is no method of this program")  # fmt: skip
+    return cards[method]
 
 
 def _model(known: list[str]) -> str:

@@ -63,11 +63,14 @@ def table(found: Forgetting, here: int) -> Safe:
 
 
 def _cell(row: Row, at: int, step: Step, here: int) -> Safe:
-    right = row.right[at]
-    text = tag("a", f"{SIGN[right]} {_line(row.answers[at], 72) or '(empty)'}", title=row.answers[at][:300],
+    right, answer = row.right[at], row.answers[at]
+    words, title = _line(answer, 72) or "(empty)", answer[:300]
+    if answer == views.NOT_IN_PACK:  # a pack leaves out the words of answers that are judged as dense's
+        words, title = (TONE[right], "Judged like dense's answer; the pack does not hold its words.")
+    text = tag("a", f"{SIGN[right]} {words}", title=title,
                href=f"evaluate?{address.query(b=step.recipe, s='', method='', ex=row.id, kind='', why='', slice='')}",
                target="_self", **{"data-inside": ""}) if at else tag(
-        "span", f"{SIGN[right]} {_line(row.answers[at], 72)}", title=row.answers[at][:300])  # fmt: skip
+        "span", f"{SIGN[right]} {words}", title=title)  # fmt: skip
     return tag("td", text, cls=f"{TONE[right]} {_place(step, here)}", **_reached(step))
 
 

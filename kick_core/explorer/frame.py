@@ -196,7 +196,7 @@ def moved(model: str) -> None:
             f"From the gallery, read only: {model}, measured {days} on {', '.join(pack.devices)} by {by}; "
             f"{pack.outputs:,} answers under {len(pack.recipes)} recipes. "
         )
-        show(tag("p", said, tag("abbr", "What is left out", title=" ".join(pack.left_out)), cls="quiet"))
+        show(tag("p", said, tag("abbr", "What is left out", title=" ".join(pack.left_out), tabindex="0"), cls="quiet"))
         return
     if views.at_home(model):
         return

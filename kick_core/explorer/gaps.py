@@ -110,13 +110,22 @@ def cost(
 
 
 def request_for(
-    model: str, recipes: Sequence[str], tasks: Sequence[str], covered: pd.DataFrame, *, fidelity: bool = False
+    model: str,
+    recipes: Sequence[str],
+    tasks: Sequence[str],
+    covered: pd.DataFrame,
+    *,
+    fidelity: bool = False,
+    instead: str = "",
 ) -> jobs.JobSpec:
-    """A request that fills cells like the rest of the grid: the same calibration, as many examples, this protocol."""
+    """A request that fills cells like the rest of the grid: the same calibration, as many examples, this protocol.
+
+    `instead` names another model that is asked the very same.
+    """
     name = views.asked_name(model)
     calibration = views.calibration_used(store(), name, recipes)
     return jobs.request(
-        name, list(dict.fromkeys(["dense", *recipes])), tasks=tasks, counts=counts(tasks, covered),
+        instead or name, list(dict.fromkeys(["dense", *recipes])), tasks=tasks, counts=counts(tasks, covered),
         protocol=data.protocol(model), data=data.named(model, tasks[0]), fidelity=fidelity,
         **({"calibration": calibration} if calibration else {}),
     )  # fmt: skip

@@ -58,12 +58,14 @@ _ANY = re.compile(
 
 
 def term(word: str, key: str = "") -> Safe:
-    """A word with its meaning on hover and for screen readers; `key` is its entry where the word is another."""
+    """A word with its meaning on hover, by tap or focus; `key` is its entry where the word is another."""
     return tag("abbr", word, title=TERMS[key or word], tabindex="0")
 
 
 def explained(text: Safe | str) -> Safe:
     """A sentence of this program, every term in it explained on hover the first time; elements stay as they are.
+
+    A tap focuses a term and style.css shows its meaning; Tab passes it by, for a page has dozens: the glossary has all.
 
     Never for texts of a model or a data set: a word in those is theirs.
     """
@@ -76,7 +78,7 @@ def explained(text: Safe | str) -> Safe:
         entry = _LOWER[match[0].lower()]
         if entry not in known:
             known.add(entry)
-            parts += [escaped(text[end : match.start()]), tag("abbr", match[0], title=TERMS[entry])]
+            parts += [escaped(text[end : match.start()]), tag("abbr", match[0], title=TERMS[entry], tabindex="-1")]
             end = match.end()
     return many([*parts, escaped(text[end:])])
 

@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from kick_core import jobs, views
-from kick_core.explorer import charts, controls, data, gaps, job_cards
+from kick_core import views
+from kick_core.explorer import address, charts, controls, data, gaps, job_cards
 from kick_core.explorer.cards import number
 from kick_core.explorer.frame import end, heading, note, provenance, store, title
 from kick_core.explorer.measures import table
@@ -53,21 +53,45 @@ def _missing(known: list[str]) -> NoReturn:
     show(
         tag("p", f"Only {model} has been measured so far." if len(known) == 1 else "These models share no recipe yet.")
     )
-    others = [name for name in (*known[1:], *views.POCKETS) if name != model]
     lines = ["kick reproduce families --model A --model B"]
     if len(mine):
-        other = views.asked_name(others[0]) if others else OTHER
+        other = _other([name for name in (*known[1:], *_siblings(model)) if name != model])
         show(tag("p", "The same sweep on another model, and nothing else differs:"))
-        lines = [*commands.sweeps(store(), mine, other), *lines]
-        if others:
-            job_cards.button(
-                "Run it on the other pocket model" if other in views.POCKETS else "Run it on the next model",
-                jobs.demo(other, protocol=data.protocol(model)), key="families", primary=True,
-                cost=f"about {gaps.DEMO_MINUTES} min on two cores" if other in views.POCKETS else "",
-            )  # fmt: skip
+        lines = [*commands.sweeps(store(), mine, views.asked_name(other) if other else OTHER), *lines]
+        if other:
+            covered, names = data.coverage(model), list(dict.fromkeys(mine["task"]))
+            request = gaps.request_for(model, list(mine["recipe"]), names, covered, instead=views.asked_name(other))
+            job_cards.button("Run it on this model", request, key="families", primary=True,
+                             cost=_cost(other, mine, gaps.counts(names, covered)))  # fmt: skip
             job_cards.live(ended=1)
     gaps.command(*lines)
     end()
+
+
+def _siblings(model: str) -> tuple[str, ...]:
+    """Models that know what this one was asked: the other pocket model, where it was the pocket world."""
+    return views.POCKETS if data.kind(model) == views.POCKET else ()
+
+
+def _other(known: list[str]) -> str | None:
+    """The model that is to be measured as well: a known one, or any that is typed."""
+    brought = address.value("other")
+    if brought and brought not in known:
+        known = [*known, brought]
+    other = st.selectbox(
+        "Another model", known, index=known.index(brought) if brought else 0 if known else None, key="other",
+        accept_new_options=True, placeholder="A folder or a hub id", help="Choose one, or type a hub id or a folder.",
+    )  # fmt: skip
+    address.say("other", other or "")
+    return other
+
+
+def _cost(model: str, mine: pd.DataFrame, counts: dict[str, int]) -> str:
+    """What the same sweep takes on another model; of a pocket model that was never timed, what the demo takes."""
+    seconds = views.seconds(store(), views.asked_name(model), list(mine["recipe"]), counts)
+    if seconds != seconds and model in views.POCKETS:
+        return f"about {gaps.DEMO_MINUTES} min on two cores at most"
+    return job_cards.about(seconds)
 
 
 def _pictures(frame: pd.DataFrame, same: str, task: str) -> None:

@@ -128,10 +128,13 @@ def _filtered(frame: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _searched(frame: pd.DataFrame) -> pd.DataFrame:
+    if address.brings("q") is not None:
+        st.session_state["q"] = address.value("q")
     words = st.text_input(
-        "Search", key="many-q", persist_state="session", placeholder="Search questions and answers", max_chars=200,
+        "Search", key="q", persist_state="session", placeholder="Search questions and answers", max_chars=200,
         label_visibility="collapsed", icon=":material/search:",
     )  # fmt: skip
+    address.say("q", words or "")
     if not words:
         return frame
     texts = frame.drop(columns=["rights", "wrong"]).agg("\n".join, axis=1)

@@ -15,7 +15,7 @@ from kick_core.explorer.safe import show, tag
 def button(store: views.Store) -> None:
     """A popover with the file picker, where there is nothing to share yet."""
     if not jobs.read_only():
-        with st.popover("Open a pack", icon=":material/upload_file:", help="Results in a .kickpack file"):
+        with st.popover("Open a pack", icon=":material/upload_file:"):
             picker(store)
 
 

@@ -11,23 +11,25 @@ from kick_core.explorer.safe import show, tag
 from kick_core.views import search_tables, size_charts
 
 
-def page(frame: pd.DataFrame, task: str) -> None:
+def page(frame: pd.DataFrame, task: str, a: str, b: str) -> None:
     """Score against size over all recipes, the best at each size, and the same as a table."""
     rows = frame[frame["task"] == task]
     if rows.empty:
         note("Nothing has been asked of this task.")
         return
     weights = _weights(str(frame["model"].iloc[0]))
+    if words := size_charts.said_by_size(rows):
+        show(tag("h2", words))
     heading(
         "What a megabyte buys",
         "A pruned weight costs 16 bits if kept and one bit to say where; a quantized one its code and its share of a "
         "scale. Embeddings and lm_head stay dense and are not counted. Bars are 95 % intervals.",
     )
     charts.draw(
-        charts.chart("pareto", frame, task, weights), key="pareto", on_select=_take, selection_mode="points",
+        charts.chart("pareto", frame, task, weights, a, b), key="pareto", on_select=_take, selection_mode="points",
         alt="Score against size, all recipes, with the best at each size",
     )  # fmt: skip
-    note("The dotted line joins the best at each size. Click a point to make it B.")
+    note("The dotted line joins the best at each size. A and B are named; click a point to make it B.")
     _table(rows, weights)
     three.section(rows)
     for number, found in enumerate(data.searches(str(frame["model"].iloc[0]))):

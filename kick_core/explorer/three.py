@@ -8,7 +8,7 @@ import streamlit as st
 from kick_core import views
 from kick_core.explorer import address, answers, data
 from kick_core.explorer.frame import heading, note
-from kick_core.explorer.safe import Safe, many, show, tag
+from kick_core.explorer.safe import show, tag
 from kick_core.explorer.stepper import stepper
 from kick_core.views.example_text import gold, question, said
 
@@ -75,12 +75,14 @@ def _answers(detail: views.Detail, one: pd.Series, other: pd.Series) -> None:
     )
     dense = detail.of(str(one["dense_run"]))
     given = [dense, *(detail.of(str(row["run"])) for row in (one, other))]
+    reading = answers.reading(answers.READINGS[:3])
     for place, answer in zip(st.columns(3), given, strict=True):
         with place:
             if answer is None or dense is None:
                 show(tag("p", "Not evaluated on this example.", cls="quiet"))
                 continue
-            text = said(detail, answer)
-            marked: Safe = many([tag("span", text)]) if answer is dense else answers.both(said(detail, dense), text)[1]
+            alone = answer is dense and reading == answers.SHARED  # with itself it shares every word
+            how = answers.READINGS[0] if alone else reading
+            marked = answers.marked(how, said(detail, dense), said(detail, answer))[1]
             show(answers.head(answer.label, answer), answers.box(marked))
             show(tag("p", answers.repetition_note(answer), cls="quiet"))

@@ -9,6 +9,7 @@ dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`,
 models) · `recovered`, `recovery_answers` (what came back) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
 
+from kick_core.methods import MethodCard
 from kick_core.stats import Interval
 from kick_core.store import Store, default_root, open_store
 from kick_core.store.starred import Star, star, starred, unstar
@@ -24,6 +25,7 @@ from kick_core.views.artifact_tables import (
     coverage,
     layers,
     left_alone,
+    method_groups,
     methods_known,
     models,
     preview,
@@ -59,6 +61,7 @@ from kick_core.views.forgetting import Forgetting, by_popularity, forgetting
 from kick_core.views.html_report import report
 from kick_core.views.judgments import Said, judge_controls, judgings, said, to_judge
 from kick_core.views.load import (
+    NOT_IN_PACK,
     OFFICIAL,
     POCKET,
     asked_name,
@@ -100,6 +103,7 @@ __all__ = [
     "BOUNDS",
     "DENSE",
     "FLIPS",
+    "NOT_IN_PACK",
     "NOT_MEASURED",
     "OFFICIAL",
     "POCKET",
@@ -115,6 +119,7 @@ __all__ = [
     "Forgetting",
     "Interval",
     "Kin",
+    "MethodCard",
     "Part",
     "Piece",
     "Preview",
@@ -165,6 +170,7 @@ __all__ = [
     "layers",
     "left_alone",
     "likeness",
+    "method_groups",
     "methods_known",
     "models",
     "multiplicity",

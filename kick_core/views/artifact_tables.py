@@ -252,6 +252,22 @@ def methods_known() -> list[methods.MethodCard]:
     return sorted(map(methods.card, methods.names()), key=lambda card: card.order)
 
 
+def method_groups() -> dict[str, list[methods.MethodCard]]:
+    """The cards of all methods by what kind of compression they are, in the field's terms."""
+    groups: dict[str, list[methods.MethodCard]] = {}
+    for card in methods_known():
+        groups.setdefault(_group(card), []).append(card)
+    return groups
+
+
+def _group(card: methods.MethodCard) -> str:
+    if "bits" in card.targets:
+        return "quantization"
+    if "budget" in card.targets:  # a mixture of pruned and quantized matrices
+        return "joint"
+    return "structured pruning" if card.lines else "pruning"
+
+
 def calibration_of(store: Store, keys: Iterable[str]) -> list[str]:
     """The calibrations, in words, of those of these artifacts that looked at data."""
     wanted = set(keys)

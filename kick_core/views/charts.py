@@ -261,7 +261,7 @@ def chance(rows: pd.DataFrame, number: str) -> list[Chart]:
 
 
 def value_axis(rows: pd.DataFrame, **more: Any) -> Chart:
-    """From 0 to 100 % for shares; a logarithm for perplexity, where every step up is a loss."""
+    """From 0 to 100 % for shares, to 50 % where none is higher; a logarithm for perplexity, where up is a loss."""
     if not rows["higher_is_better"].iloc[0]:
         seen = rows["high"].where(rows["high"].notna(), rows["score"]).replace(math.inf, math.nan)
         low, high = math.log10(rows["score"].min()), math.log10(max(seen.max(), 1))
@@ -276,7 +276,11 @@ def value_axis(rows: pd.DataFrame, **more: Any) -> Chart:
     top = rows[["high", "score"]].max().max()
     if top > 1.5:
         return axis(range=[0, top * 1.05], **more)
-    return share_axis(max(1, top), range=[0, max(1.04, top)], **{k: v for k, v in more.items() if k != "nticks"})
+    reach = max(0.5 if top <= 0.5 else 1.0, top)
+    return share_axis(
+        reach, 0.25 * min(reach, 1), range=[0, max(1.04 * min(reach, 1), top)],
+        **{k: v for k, v in more.items() if k != "nticks"},
+    )  # fmt: skip
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -39,7 +39,7 @@ CHOSEN = "chosen"
 POCKET, OFFICIAL = DATA = (tasks.POCKET, tasks.OFFICIAL)
 """The two kinds of data that a task has: the pocket world's, and the benchmark's own, from the hub or a folder."""
 
-NOT_IN_PACK = "(not in the pack)"
+NOT_IN_PACK = "(words not in the pack)"
 """What is shown for an answer that a compact pack left out."""
 
 KEPT = 1024

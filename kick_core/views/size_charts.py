@@ -59,10 +59,41 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
     return ordered[(ordered["_good"] >= best) & ~ordered["_good"].duplicated()].drop(columns="_good")
 
 
-def pareto(frame: pd.DataFrame, task: str, weights: int = 0) -> Chart:
+def said_by_size(rows: pd.DataFrame) -> str:
+    """What quantization and pruning keep at their sizes, in a sentence; "" where one of them was not measured.
+
+    Of the quantized recipes the one that keeps most per bit is named, of the pruned ones the best of those that are
+    nearest in size but no smaller: nothing speaks for quantization but what it keeps.
+
+    Args:
+        rows: one task's rows of a `current` frame.
+    """
+    known = rows[rows["share_kept"].notna()].assign(per_bit=rows["share_kept"] / rows["bits_per_weight"])
+    grids, pruned = known[known["kind"] == "bits"], known[known["kind"].isin(("ratio", "pattern"))]
+    if grids.empty:
+        return ""
+    one = grids.loc[grids["per_bit"].idxmax()]
+    larger = pruned[pruned["bits_per_weight"] >= one["bits_per_weight"]]
+    if larger.empty:
+        return ""
+    nearest = larger[larger["bits_per_weight"] <= 1.02 * larger["bits_per_weight"].min()]
+    other = nearest.loc[nearest["share_kept"].idxmax()]
+    times = other["bits_per_weight"] / one["bits_per_weight"]
+    size = "the same size" if times < 1.1 else f"{times:.1f} times that size"
+    return (
+        f"At {percent(one['bits_per_weight'] / 16)} of dense's size {one['label']} keeps {percent(one['share_kept'])}; "
+        f"{other['label']}, at {size}, keeps {percent(other['share_kept'])}."
+    )
+
+
+def pareto(frame: pd.DataFrame, task: str, weights: int = 0, *compared: str) -> Chart:
     """Every recipe's score on a task by its size, with the line of the best at each size.
 
-    `weights`: how many weights the compressed linears have; then sizes are megabytes, else bits per weight.
+    Args:
+        frame: a `current` frame.
+        task: the task whose scores are drawn.
+        weights: how many weights the compressed linears have; then sizes are megabytes, else bits per weight.
+        compared: the recipes that are A and B on the page; their points are named.
     """
     rows = frame[frame["task"] == task]
     scale = weights / 8e6 if weights else 1.0
@@ -96,5 +127,10 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0) -> Chart:
         ),
         "yaxis": value_axis(rows, title={"text": f"{plain(str(rows['title'].iloc[0]))} (n {said_n(rows)})"}),
         "shapes": chance(rows, ""),
+        "annotations": [
+            {"x": scale * row["bits_per_weight"], "y": row["score"], "text": f"<b>{name}</b>", "showarrow": True,
+             "arrowhead": 0, "ax": 0, "ay": -26, "font": {"size": 14}}
+            for name, recipe in zip("AB", compared, strict=False) for row in each(rows[rows["recipe"] == recipe])
+        ],
     }  # fmt: skip
     return {"data": traces, "layout": layout}

@@ -108,16 +108,26 @@ def test_play_degrades_everything_together(tab: Tab, frame: pd.DataFrame) -> Non
     assert tab.page.locator(".forgetting td.later").count() == 0 and tab.page.locator(".forgetting td.wrong").count()
 
 
+WHITE = """() => {
+  window.white = 0
+  const look = () => { window.white += !document.querySelector('.kick h1'); requestAnimationFrame(look) }
+  look()
+}"""
+"""Counts frames in which there is no headline."""
+
+
 def test_back_and_forward_are_one_entry_a_page(chrome: Any, address: str) -> None:
     tab = opener(chrome, address)().open("/?method=wanda&s=50")
     menu = tab.page.get_by_test_id("stTopNavLink")
     tab.page.wait_for_function("location.search.includes('protocol=')")
     before = tab.page.evaluate("history.length")
+    tab.page.evaluate(WHITE)
     for place, name in ((2, "/evaluate"), (3, "/compare"), (1, "/compress")):
         menu.nth(place).click()
         tab.page.wait_for_function("path => location.pathname === path && location.search.includes('model=')", arg=name)
         tab.ready()
     assert tab.page.evaluate("history.length") == before + 3
+    assert tab.page.evaluate("window.white") == 0, "the old page stays in view until the new one has its headline"
     for move, name, text in (
         (tab.page.go_back, "/compare", "Compare"), (tab.page.go_back, "/evaluate", "Evaluate"),
         (tab.page.go_back, "/", "Half of the weights pruned by wanda"), (tab.page.go_forward, "/evaluate", "Evaluate"),
