@@ -195,10 +195,8 @@ def _pick(shown: pd.DataFrame, pair: Pair) -> str:
     key = f"table-{pair.row['run']}-{pair.run}-{len(ids)}-{ids[0]}"
 
     def open_row() -> None:
-        chosen = st.session_state[key]["selection"]
-        places = [*chosen["rows"], *(row for row, _ in chosen["cells"])]
-        if places and places[0] < len(ids):
-            address.say("ex", ids[places[0]])
+        if (row := clicked(key, at)) is not None and row < len(ids):
+            address.say("ex", ids[row])
 
     st.session_state[key] = {"selection": {"rows": [at], "columns": [], "cells": []}}
     narrow = _narrow(rows)
@@ -214,6 +212,17 @@ def _pick(shown: pd.DataFrame, pair: Pair) -> str:
         _exports(shown, pair)
     address.say("ex", ids[at])
     return str(ids[at])
+
+
+def clicked(key: str, at: int) -> int | None:
+    """The row of a table that was clicked, by its box or in any cell; None where that is the open one.
+
+    Args:
+        key: the table's key.
+        at: the row that is open: its box stays ticked when a cell of another row is clicked.
+    """
+    chosen = st.session_state[key]["selection"]
+    return next((row for row in (*(row for row, _ in chosen["cells"]), *chosen["rows"]) if row != at), None)
 
 
 def _exports(shown: pd.DataFrame, pair: Pair) -> None:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from kick_core import views
 from kick_core.explorer import address, answers, controls, data
-from kick_core.explorer.browser import MOST
+from kick_core.explorer.browser import MOST, clicked
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import many, show, tag
 from kick_core.explorer.stepper import stepper
@@ -96,10 +96,8 @@ def _examples(chosen: pd.DataFrame) -> None:
     key = f"matrix-{len(ids)}-{ids[0]}-{len(words)}"
 
     def open_row() -> None:
-        picked = st.session_state[key]["selection"]
-        places = [*picked["rows"], *(row for row, _ in picked["cells"])]
-        if places and places[0] < len(ids):
-            address.say("ex", ids[places[0]])
+        if (row := clicked(key, at)) is not None and row < len(ids):
+            address.say("ex", ids[row])
 
     st.session_state[key] = {"selection": {"rows": [at], "columns": [], "cells": []}}
     columns = {"id": st.column_config.TextColumn("example", width=80),

@@ -278,7 +278,7 @@ def value_axis(rows: pd.DataFrame, **more: Any) -> Chart:
         return axis(range=[0, top * 1.05], **more)
     reach = max(0.5 if top <= 0.5 else 1.0, top)
     return share_axis(
-        reach, 0.25 * min(reach, 1), range=[0, max(1.04 * min(reach, 1), top)],
+        reach, 0.1 if reach <= 0.5 else 0.25, range=[0, max(1.04 * min(reach, 1), top)],
         **{k: v for k, v in more.items() if k != "nticks"},
     )  # fmt: skip
 

@@ -72,12 +72,12 @@ def said_by_size(rows: pd.DataFrame) -> str:
     grids, pruned = known[known["kind"] == "bits"], known[known["kind"].isin(("ratio", "pattern"))]
     if grids.empty:
         return ""
-    one = grids.loc[grids["per_bit"].idxmax()]
+    one = grids.sort_values("per_bit").iloc[-1]
     larger = pruned[pruned["bits_per_weight"] >= one["bits_per_weight"]]
     if larger.empty:
         return ""
     nearest = larger[larger["bits_per_weight"] <= 1.02 * larger["bits_per_weight"].min()]
-    other = nearest.loc[nearest["share_kept"].idxmax()]
+    other = nearest.sort_values("share_kept").iloc[-1]
     times = other["bits_per_weight"] / one["bits_per_weight"]
     size = "the same size" if times < 1.1 else f"{times:.1f} times that size"
     return (

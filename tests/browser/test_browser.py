@@ -210,6 +210,9 @@ def test_ten_presses_are_ten_steps(tab: Tab) -> None:
     assert counter.inner_text() == f"11 of {count}"
     opened = re.search(r"ex=([\w-]+)", tab.page.url)
     assert opened and f"{opened[1]} · " in tab.text()
+    table = tab.page.locator(".stDataFrameGlideDataEditor").first
+    table.click(position={"x": 300, "y": 38 + 35 * 2 + 17})  # a cell of the third row
+    counter.filter(has_text=f"3 of {count}").wait_for()
 
 
 def test_menu_keeps_method_and_sparsity(tab: Tab) -> None:

@@ -10,7 +10,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from kick_core import views
+from kick_core import jobs, views
 from kick_core.store import Store, lineage
 from kick_core.views import lineage_charts
 from tests import harness, synthetic
@@ -84,6 +84,11 @@ def test_one_model_alone_says_what_is_missing(tmp_path: Path, monkeypatch: pytes
     assert "--windows 64 --length 256" in line
     assert any(line.startswith("kick reproduce families --model") for line in commands)
     assert f"Only {ONE} has been measured so far." in html(app)
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(jobs, "start", lambda store, wanted: asked.append(wanted.to_json()))
+    app.button(key="families").click().run()
+    assert asked[0]["model"] == "pocket-4m" and asked[0]["recipes"] == ("dense", "wanda@0.5")
+    assert asked[0]["tasks"] == ("factoid_qa",) and asked[0]["limits"] == {"factoid_qa": 12}
 
 
 def test_charts_are_plotlys(store: Store) -> None:

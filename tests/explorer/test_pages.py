@@ -510,6 +510,11 @@ def test_methods_that_look_at_the_whole_model_can_be_chosen(method: str) -> None
     goal = "4.5bpw" if method == "mix" else "0.5"
     assert f"recipe {method}@{goal}" in html(app) and "Compress" in {button.label for button in app.button}
     assert all(box.key != "alloc" for box in app.selectbox)
+    group = app.button_group(key="methods").value
+    assert group == ("joint" if method == "mix" else "structured pruning"), "a link opens the method's group"
+    app.button_group(key="methods").set_value("quantization").run()
+    assert app.button_group(key="make").options == ["gptq", "rtn", "awq", "int8_outlier"]
+    assert "recipe gptq@4bit" in html(app)
 
 
 def test_a_ratio_can_be_searched_for() -> None:
