@@ -10,7 +10,7 @@ import streamlit as st
 from kick_core import jobs, views
 from kick_core.errors import BadRequest
 from kick_core.explorer import address, artifacts, data, gaps, job_cards
-from kick_core.explorer.frame import FILL, facts, heading, moved, note, store, title
+from kick_core.explorer.frame import FILL, OWN_WEIGHTS, facts, heading, moved, note, store, title, without_weights
 from kick_core.explorer.safe import show, tag
 from kick_core.spec import Calibration, Unstructured
 
@@ -73,6 +73,7 @@ def _words(calibration: Calibration) -> str:
 def _choose() -> tuple[str, str]:
     """Model and recipe text."""
     known = list(dict.fromkeys([*map(views.asked_name, views.models(store())), *views.POCKETS]))
+    known.sort(key=without_weights)  # what can be compressed comes first
     model = _model(known)
     card = _method()
     note(f"{card.summary} ({card.paper})")
@@ -199,6 +200,9 @@ def _calibrate(model: str) -> Calibration:
 def _press(model: str, recipe: str, preview: views.Preview, calibration: Calibration) -> None:
     """What can be done now: compress, evaluate, or both over the method's whole series of sparsities."""
     new, tasks = preview.card is None, jobs.task_names(model)
+    if without_weights(model):
+        note(f"This model's weights are not on this machine. {OWN_WEIGHTS}")
+        return
     if preview.card:
         took = f" on {preview.card.created[:10]} in {preview.seconds:.1f} s"
         show(tag("p", tag("span", "compressed", cls="chip good"), took))

@@ -297,10 +297,12 @@ def lineage(kind: str, protocol: str) -> list[tuple[views.Kin, pd.DataFrame, vie
 # --- what is chosen, and rows of the tables ----------------------------------------------------------------
 
 
+@remembered(4, _nothing)
 def models() -> list[str]:
     """Models with results, those with most first; those of the gallery alone come last."""
-    frame = scores()
-    own = set(frame.loc[[store().own("results", key) for key in frame["run"]], "model"])
+    frame, cache = scores(), store()
+    runs = frame.drop_duplicates("run")
+    own = set(runs.loc[[cache.own("results", key) for key in runs["run"]], "model"])
     return sorted(map(str, frame["model"].value_counts().index), key=lambda name: name not in own)
 
 

@@ -89,7 +89,7 @@ def _choose(known: list[str]) -> Choice:
         recipe = str(frame["recipe"].iloc[-1])
         title(views.headline(frame, recipe), provenance(frame), shared=_shared(model))
         return Choice(frame, model, "", 0, [0], {0: recipe})
-    opens = frame[frame["recipe"] == views.widest_gap(frame)]
+    opens = frame[frame["recipe"] == _widest_gap(model)]
     start = (
         (str(opens["method"].iloc[0]), round(100 * float(opens["sparsity"].iloc[0]))) if len(opens) else (names[0], 50)
     )
@@ -103,6 +103,12 @@ def _choose(known: list[str]) -> Choice:
     title(steps.each(_headlines(model, method), percent, "span"), provenance(frame), shared=_shared(model))
     recipes = controls.recipes_at(frame, method, percents)
     return Choice(frame, model, method, percent, percents, recipes)
+
+
+@data.remembered(16, data.shown_words)
+def _widest_gap(model: str, protocol: str, kind: str) -> str:
+    """The recipe where perplexity and knowledge are furthest apart."""
+    return views.widest_gap(views.current(data.scores(), model, protocol, kind))
 
 
 def _shared(model: str) -> tuple[str, str, str]:
@@ -150,14 +156,15 @@ def _claims(model: str) -> None:
     """The paper's claims, above the switch and the cells that they are judged by."""
     show(tag("h2", "The paper's claims, put to this data", style="margin-top:0"))
     above, words, together = st.container(), views.multiplicity(data.current(model)), False
-    with st.expander("Evidence", key="evidence"):
+    opened = address.fold("evidence")
+    with st.expander("Evidence", key="evidence", on_change="rerun"):
         if words:
             together = address.choice("together", (False, True), False, lambda key: st.toggle(
                 "Verdicts that hold together over all recipes of a task", key=key, persist_state="session"
             ))  # fmt: skip
             note(words)
         found = data.claims(model, together)
-        for claim in found:
+        for claim in found if opened else ():
             note(f"{claim.text} {claim.rule}")
             answers.evidence(claim)
     with above:

@@ -185,6 +185,16 @@ def _calibrations(root: str, stamp: str, keys: tuple[str, ...]) -> list[str]:
     return found if len(found) < 3 else [f"{len(found)} different ones, see Compress"]
 
 
+OWN_WEIGHTS = "To compress or ask this model yourself, name its folder or hub id as the model on Compress."
+"""What helps where a model is known by its results alone."""
+
+
+def without_weights(model: str) -> bool:
+    """Whether a model is known by a pack of the gallery alone, so that no job could open it."""
+    name = views.asked_name(model)
+    return any(pack.model == name for pack in gallery.shown(store())) and not views.at_home(name)
+
+
 def moved(model: str) -> None:
     """Say so when a model's files are not on this machine: results stay, new ones need the files."""
     model = views.asked_name(model)

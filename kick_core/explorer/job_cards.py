@@ -8,7 +8,7 @@ import time
 import streamlit as st
 
 from kick_core import jobs
-from kick_core.explorer.frame import heading, note, store
+from kick_core.explorer.frame import OWN_WEIGHTS, heading, note, store, without_weights
 from kick_core.explorer.safe import TONE, Safe, many, show, tag
 from kick_core.jobs import Job
 from kick_core.units import duration_text
@@ -125,6 +125,9 @@ def button(label: str, request: jobs.JobSpec, *, key: str, primary: bool = False
         cost: what it takes, in words of this program; part of the label.
     """
     if jobs.read_only():
+        return
+    if without_weights(str(request.to_json()["model"])):
+        note(f"{label}: its weights are not on this machine. {OWN_WEIGHTS}")
         return
     name = jobs.job_id(request)
     running = next((job for job in jobs.jobs(store()) if job.id == name and job.active), None)

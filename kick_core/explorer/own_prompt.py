@@ -10,7 +10,7 @@ import streamlit as st
 from kick_core import jobs, views
 from kick_core.errors import BadRequest, KickError
 from kick_core.explorer import address, answers, data
-from kick_core.explorer.frame import heading, note, store
+from kick_core.explorer.frame import OWN_WEIGHTS, heading, note, store, without_weights
 from kick_core.explorer.safe import TONE, Safe, chip, show, tag
 from kick_core.jobs import Job
 
@@ -21,10 +21,15 @@ def page(a: pd.Series, b: pd.Series) -> None:
     found = _asked()
     if jobs.read_only():
         note("This explorer is read-only: prompts that others asked can be read by their link, none can be asked.")
+    elif without_weights(a["model"]):
+        note("The gallery holds answers, not weights. " + OWN_WEIGHTS)
     else:
         _form(a, b, found)
+    blind = address.choice("blind", (False, True), False, lambda key: st.toggle(
+        "Guess first: hide which model gave which answer", key=key, persist_state="session"
+    )) if a["recipe"] != b["recipe"] else False  # fmt: skip
     if found is not None:
-        _answers(found)
+        _answers(found, blind and len(found.spec["recipes"]) == 2)
 
 
 def _asked() -> Job | None:
@@ -85,12 +90,9 @@ def _open_example(row: pd.Series) -> str:
         return ""
 
 
-def _answers(found: Job) -> None:
+def _answers(found: Job, blind: bool) -> None:
     """Both answers, renewed while they are written; blind until one has guessed, if one wants to."""
     name, active = found.id, found.active
-    blind = len(found.spec["recipes"]) == 2 and address.choice("blind", (False, True), False, lambda key: st.toggle(
-        "Guess first: hide which model gave which answer", key=key, persist_state="session"
-    ))  # fmt: skip
 
     @st.fragment(run_every=0.4 if active else None)
     def written() -> None:

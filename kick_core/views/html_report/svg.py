@@ -115,7 +115,8 @@ def _frame(layout: Chart, data: Sequence[Chart], width: float, height: float, le
     several = any(re.fullmatch(r"xaxis\d+", name) and "domain" not in layout.get("xaxis", {}) for name in layout)
     titled = any(_title(layout[name]) for name in layout if name.startswith("xaxis"))
     panels = sum(1 for name in layout if name.startswith("yaxis")) > 1
-    left = 26.0 if panels else 30.0 + (18.0 if not several else 0.0) + _widest(layout, data)
+    beside = 8.0 if _title(layout.get("yaxis", {})) else 0.0  # an upright title stands left of the ticks' words
+    left = 26.0 if panels else 30.0 + (18.0 if not several else 0.0) + _widest(layout, data) + beside
     right = width - max(float(margin.get("r", 8)), 14.0)
     below = 22.0 + (18.0 if titled else 0.0)
     return _Frame(height + legend, left, right, legend + (22.0 if panels else 10.0), height + legend - below)
