@@ -266,8 +266,8 @@ def _checked(opened: OpenModel, folder: Path, tolerance: float) -> float:
             raise KickError(
                 f"the exported model differs from the compressed one: {name} by {apart:.3g} of its largest weight"
             )
-    wanted, found = (m(probe.to(m.device), use_cache=False).logits.float() for m in (opened.model, again))
-    difference = float((wanted - found).abs().max() / wanted.std())
+    logits, reopened = (m(probe.to(m.device), use_cache=False).logits.float() for m in (opened.model, again))
+    difference = float((logits - reopened).abs().max() / logits.std())
     if tolerance == 0 and difference:
         raise KickError(
             f"the exported model differs from the compressed one (logits by {difference:.3g} of their spread)"

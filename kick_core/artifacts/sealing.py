@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kick_core import methods
 from kick_core.artifacts.loaded_model import calibration_facts
-from kick_core.compression.walk import few_tokens, make_card
+from kick_core.compression.cards import few_tokens, make_card
 from kick_core.models import gguf
 from kick_core.records import BlockReport, LayerReport
 from kick_core.spec import IntGrid, Recipe

@@ -74,12 +74,12 @@ class Checkpoint:
     def rewritten(self, recipe: Recipe) -> dict[int, Origin]:
         """What is written from the model, by identity: compressed matrices, and what the folder held as codes."""
         stored = set(self.files.names)
-        found = {id(o): o for o in self.origins.values() if any(piece.name not in stored for piece in o.pieces)}
+        origins = {id(o): o for o in self.origins.values() if any(piece.name not in stored for piece in o.pieces)}
         for number, block in enumerate(self.opened.blocks() if recipe != DENSE else ()):
             for matrix in matrices(block):
                 origin = self.origins[f"{self.blocks_path}.{number}.{matrix.path}"]
-                found[id(origin)] = origin
-        return found
+                origins[id(origin)] = origin
+        return origins
 
 
 def left_linears(opened: OpenModel) -> list[str]:

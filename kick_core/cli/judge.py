@@ -29,9 +29,9 @@ def run(args: Namespace) -> int:
     store, at, price = open_store(args.cache), judging.endpoint(os.environ), Price.of(os.environ)
     who = _judge(args, at)
     planned = _planned(store, who, style, args)
-    asked = [question for one in planned for question in one.questions]
+    questions = [question for one in planned for question in one.questions]
     known = judgments.known(store, who.key)
-    plan = judging.forecast(who, asked, known, price)
+    plan = judging.forecast(who, questions, known, price)
     _show_plan(plan, who, at)
     replies: list[Reply] = []
     failures: list[Failure] = []
@@ -46,9 +46,9 @@ def run(args: Namespace) -> int:
     _report(store, args.json, planned, plan, who, used, failures)
     if failures:
         reasons = Counter(failure.why for failure in failures).most_common(3)
-        said = "; ".join(f"{why} ({count}×)" for why, count in reasons)
+        summary = "; ".join(f"{why} ({count}×)" for why, count in reasons)
         raise KickError(
-            f"{plan.calls - len(replies)} of {plan.calls} calls got no reply: {said}. "
+            f"{plan.calls - len(replies)} of {plan.calls} calls got no reply: {summary}. "
             f"What was said is kept, the same command asks the rest"
         )
     return 0
@@ -68,11 +68,11 @@ def _judge(args: Namespace, at: Endpoint) -> Judge:
 def _planned(store: Store, who: Judge, style: Style, args: Namespace) -> list[Judging]:
     planned = []
     for run, dense in views.to_judge(store, args.named, args.recipes, args.task):
-        found = _pairs(store, run.key, dense.key, run.card.examples, args.limit)
-        if not found:
+        pairs = _pairs(store, run.key, dense.key, run.card.examples, args.limit)
+        if not pairs:
             raise KickError(f"{run.recipe.text} and dense have no answered example of {args.task} in common")
         card = judging.judging_card(who, style, run.card, dense.card)
-        planned.append(Judging(card, tuple(judging.questions_of(who, style, _in_context(args.task), found))))
+        planned.append(Judging(card, tuple(judging.questions_of(who, style, _in_context(args.task), pairs))))
     return planned
 
 
@@ -81,8 +81,8 @@ def _in_context(task: str) -> bool:
 
 
 def _pairs(store: Store, run: str, dense: str, examples: str, limit: int | None) -> list[Pair]:
-    asked = results.examples(store, examples)
-    return judging.pairs(asked, results.outputs(store, dense), results.outputs(store, run), limit)
+    questions = results.examples(store, examples)
+    return judging.pairs(questions, results.outputs(store, dense), results.outputs(store, run), limit)
 
 
 def _show_plan(plan: JudgeCost, who: Judge, at: Endpoint) -> None:
@@ -108,11 +108,11 @@ def _ask(
 
     def progress() -> Iterator[Progress]:
         yield Progress("judging", 0, calls)
-        for found in judging.ask(store, planned, caller, threads):
-            if isinstance(found, Reply):
-                replies.append(found)
+        for result in judging.ask(store, planned, caller, threads):
+            if isinstance(result, Reply):
+                replies.append(result)
             else:
-                failures.append(found)
+                failures.append(result)
             words = f"{len(failures)} failed" if failures else ""
             yield Progress("judging", len(replies) + len(failures), calls, words)
 

@@ -212,9 +212,9 @@ class Inputs:
 
     def take_notes(self) -> str:
         """What was noted since the last call."""
-        told = "; ".join(self.notes)
+        text = "; ".join(self.notes)
         self.notes.clear()
-        return told
+        return text
 
 
 _ODD = 0x2545F4914F6CDD1D, -0x61C8864680B583EB
@@ -320,9 +320,9 @@ def dense_pass(
     attempt = partial(_attempt, model, block, index, inputs, need, keep)
     with timing.stage("statistics"):
         # after an out-of-memory a window may have been counted in part: statistics are begun anew
-        while (found := attempt()) is None:
+        while (statistics := attempt()) is None:
             pass
-    return found
+    return statistics
 
 
 def _attempt(

@@ -21,20 +21,20 @@ from kick_core.records import LayerReport, StructuredMask
 from kick_core.spec import Recipe
 
 
-def output_energy(weight: Tensor, gram: Tensor, kept: dict[Any, Any] | None = None) -> Tensor:
+def output_energy(weight: Tensor, gram: Tensor, cache: dict[Any, Any] | None = None) -> Tensor:
     """‖WX‖² = Σ (W G) ∘ W from the Gram matrix G = X X^T of the inputs, weight [out, in]: a float32 scalar.
 
     On a GPU the product is one of bfloat16 halves, two for each factor, which the tensor cores multiply at many times
-    the speed and which leave a relative error of 2^-17: plenty for a loss that is only reported. `kept` takes the Gram
+    the speed and which leave a relative error of 2^-17: plenty for a loss that is only reported. `cache` takes the Gram
     matrix's halves for the next matrix that sees the same inputs.
     """
     if not weight.is_cuda:
         weight = weight.float()
         return (weight @ gram).mul_(weight).sum()
-    kept = {} if kept is None else kept
-    if "halves" not in kept:
-        kept["halves"] = _halves(gram)
-    (high, low), (top, rest) = _halves(weight), kept["halves"]
+    cache = {} if cache is None else cache
+    if "halves" not in cache:
+        cache["halves"] = _halves(gram)
+    (high, low), (top, rest) = _halves(weight), cache["halves"]
     product = torch.mm(high, top, out_dtype=torch.float32)
     torch.addmm(product, high, rest, out_dtype=torch.float32, out=product)
     if low is not None:
@@ -57,19 +57,19 @@ Ready = dict[str, tuple[CompressedMatrix, float]]
 
 
 def with_ready(
-    block: nn.Module, index: int, dense: activations.Dense, given: Sequence[Recipe], choosers: Sequence[Choose]
+    block: nn.Module, index: int, dense: activations.Dense, recipes: Sequence[Recipe], choosers: Sequence[Choose]
 ) -> Iterator[tuple[Recipe, Choose, Ready]]:
     """Every recipe with what was made for it together with others: of as many at a time as the device has room for."""
     weights = [matrix.read() for matrix in matrices(block)]
     size = sum(weight.numel() for weight in weights)
     # a sweep works in float32 on some of the matrices; weights and masks of all stay until their turn
     each = size * (weights[0].element_size() + 1 + 5)
-    count = int(max(1, min(len(given), activations.room(weights[0].device) // each)))
-    for at in range(0, len(given), count):
+    count = int(max(1, min(len(recipes), activations.room(weights[0].device) // each)))
+    for at in range(0, len(recipes), count):
         some = slice(at, at + count)
         ready = made_together(block, index, dense, choosers[some])
         while ready:
-            yield given[at], choosers[at], ready.pop(0)
+            yield recipes[at], choosers[at], ready.pop(0)
             at += 1
 
 
@@ -92,14 +92,14 @@ def made_together(
         began = time.perf_counter()
         numbers, names, goals, weights, (stats, *_) = zip(*group, strict=True)
         try:
-            made = methods.apply_stack(goals, weights, stats)
+            results = methods.apply_stack(goals, weights, stats)
         except (KickError, torch.OutOfMemoryError):
-            made = []
-        if not made:
+            results = []
+        if not results:
             activations.release()
             continue
         spent = (time.perf_counter() - began) / len(group)
-        for number, name, result in zip(numbers, names, made, strict=True):
+        for number, name, result in zip(numbers, names, results, strict=True):
             ready[number][name] = result, spent
     return ready
 
@@ -130,12 +130,12 @@ def compress_block(
         zeros = result.weight.numel() - result.weight.count_nonzero()
         loss = _relative_loss(dense, matrix.name, weight, result) if dense and stats.tokens else None
         matrix.write(result.weight)
-        told = torch.stack([zeros.double(), *([] if loss is None else [loss.double()])]).tolist()
+        numbers = torch.stack([zeros.double(), *([] if loss is None else [loss.double()])]).tolist()
         tokens = None if dense is None else dense.tokens.get(matrix.name, 0)
         seconds = time.perf_counter() - began + spent
         rows, cols = weight.shape
-        lost = told[1] if told[1:] and math.isfinite(told[1]) else None
-        layers.append(LayerReport(matrix.name, rows, cols, int(told[0]), lost, seconds, result.note, tokens))
+        lost = numbers[1] if numbers[1:] and math.isfinite(numbers[1]) else None
+        layers.append(LayerReport(matrix.name, rows, cols, int(numbers[0]), lost, seconds, result.note, tokens))
         results[matrix.name] = result
     return results, layers
 

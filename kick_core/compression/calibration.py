@@ -180,19 +180,19 @@ def _token_file(path: Path, windows: int, length: int, vocabulary: int) -> Tenso
     try:
         if path.suffix == ".npy":
             # mapped: a header that promises more than there is is found out before anything is allocated
-            found = np.load(path, allow_pickle=False, mmap_mode="r")
+            array = np.load(path, allow_pickle=False, mmap_mode="r")
         else:
             from safetensors.numpy import load_file
 
-            (found,) = load_file(path).values()
-        shape, kind = found.shape, found.dtype.kind
+            (array,) = load_file(path).values()
+        shape, kind = array.shape, array.dtype.kind
     except Exception as error:
         raise KickError(f"calibration file {path} holds no single array of token ids ({error})") from error
     if len(shape) != 2 or kind not in "iu" or 0 in shape:
         raise BadRequest(
-            f"calibration file {path}: whole numbers [windows, length] are expected, not {found.dtype}{shape}"
+            f"calibration file {path}: whole numbers [windows, length] are expected, not {array.dtype}{shape}"
         )
-    ids = torch.from_numpy(found[:windows, :length].astype(np.int64))
+    ids = torch.from_numpy(array[:windows, :length].astype(np.int64))
     if int(ids.min()) < 0 or int(ids.max()) >= vocabulary:
         raise BadRequest(
             f"calibration file {path}: ids from {int(ids.min())} to {int(ids.max())}, vocabulary {vocabulary}"

@@ -43,8 +43,8 @@ def apply_mask(weight: Tensor, packed: Tensor, out: Tensor | None = None) -> Ten
     source, target, mask = weight.view(whole).numpy(), out.view(whole).numpy(), packed.numpy()
     for start in range(0, len(source), ROWS):
         rows = slice(start, start + ROWS)
-        kept = np.unpackbits(mask[rows], axis=1, count=source.shape[1], bitorder="little")
-        np.multiply(source[rows], kept, out=target[rows], dtype=source.dtype)
+        kept_bits = np.unpackbits(mask[rows], axis=1, count=source.shape[1], bitorder="little")
+        np.multiply(source[rows], kept_bits, out=target[rows], dtype=source.dtype)
     return out
 
 

@@ -71,8 +71,8 @@ def catch_up(
             if streams and not passed and propagate != "dense":
                 streams[0].advance(block, index)
     if streams and resume.start > resume.saved:
-        found = digest_of(streams)
-        if found != resume.digest:
+        digest = digest_of(streams)
+        if digest != resume.digest:
             raise InputsDiffer(f"blocks before {resume.start} give other activations than when they were made")
 
 

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +19,12 @@ from transformers import PreTrainedModel
 from kick_core import methods, timing
 from kick_core.compression import activations, allocation
 from kick_core.compression.block import Choose, compress_block, made_together, require_finite, with_ready
+from kick_core.compression.cards import few_tokens, make_card
 from kick_core.compression.recovery.blocks import reconstruct
 from kick_core.compression.resume import InputsDiffer, Resume, advance_dense, catch_up, digest_of
 from kick_core.errors import BadRequest
 from kick_core.methods import CompressedMatrix
-from kick_core.models.blocks import decoder_blocks, left_alone, matrices, understood
+from kick_core.models.blocks import decoder_blocks, matrices, understood
 from kick_core.models.layout import Hold, all_in_place
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport, StructuredMask
 from kick_core.spec import Calibration, Recipe, parse
@@ -44,24 +44,24 @@ def compress_matrix(weight: Tensor, inputs: Tensor, recipe: str | Recipe) -> Com
     Raises:
         BadRequest: shapes do not fit, values are not finite, or the recipe does not apply to a single matrix.
     """
-    asked = methods.resolve(parse(recipe))
-    if methods.plans(asked):
-        raise BadRequest(f"{asked.text} looks at the whole model: `kick compress` or kick_core.load make it")
-    if asked.target is None:
+    resolved = methods.resolve(parse(recipe))
+    if methods.plans(resolved):
+        raise BadRequest(f"{resolved.text} looks at the whole model: `kick compress` or kick_core.load make it")
+    if resolved.target is None:
         return CompressedMatrix(weight.detach().clone())
-    if methods.recovery(asked):
-        raise BadRequest(f"{asked.text}: a matrix alone cannot be recovered, which takes the blocks around it")
+    if methods.recovery(resolved):
+        raise BadRequest(f"{resolved.text}: a matrix alone cannot be recovered, which takes the blocks around it")
     if weight.dim() != 2 or inputs.dim() != 3 or inputs.shape[-1] != weight.shape[1]:
         raise BadRequest(
             f"weight {tuple(weight.shape)} and inputs {tuple(inputs.shape)} do not fit: "
             f"[out, in] and [samples, tokens, in] are expected"
         )
-    tally = activations.StatsAccumulator(weight.shape[1], methods.needs(asked), weight.device)
+    accumulator = activations.StatsAccumulator(weight.shape[1], methods.needs(resolved), weight.device)
     for sample in inputs:
-        tally.add(sample)
+        accumulator.add(sample)
     activations.require_finite(weight, "the weight")
-    activations.require_finite(tally.sq_norms, "the inputs")
-    return methods.apply(asked, weight.detach(), tally.stats())
+    activations.require_finite(accumulator.sq_norms, "the inputs")
+    return methods.apply(resolved, weight.detach(), accumulator.stats())
 
 
 @dataclass(slots=True)
@@ -118,26 +118,28 @@ def walk(
         InputsDiffer: When finished blocks do not give the activations that they gave.
         KickError: For a model that is not understood, or numbers that are not finite.
     """
-    asked = methods.resolve(recipe)
-    if asked.target is None:
+    resolved = methods.resolve(recipe)
+    if resolved.target is None:
         return
-    if (how := methods.recovery(asked)) and how.trains:
+    if (how := methods.recovery(resolved)) and how.trains:
         raise BadRequest(
             f"{recipe.text} is trained from a finished artifact: make it in a cache, by kick compress or kick_core.load"
         )
     blocks, resume = understood(model, hold), resume or Resume()
     inputs = aim = None
-    if needs_data(asked):
+    if needs_data(resolved):
         if ids is None:
-            raise BadRequest(f"{asked.text} looks at data: give calibration tokens")
+            raise BadRequest(f"{resolved.text} looks at data: give calibration tokens")
         inputs = activations.first(model, ids, resume.hidden, hold, min_tokens=min_tokens)
-        if fits_blocks(asked) and propagate == "compressed":  # else both see the dense model's activations
+        if fits_blocks(resolved) and propagate == "compressed":  # else both see the dense model's activations
             aim = activations.first(model, ids, resume.dense, hold)
-    choose = _chooser(model, asked, ids, hold, plan)  # before any block is changed: an allocation looks at all of them
+    choose = _chooser(
+        model, resolved, ids, hold, plan
+    )  # before any block is changed: an allocation looks at all of them
     catch_up(model, resume, [stream for stream in (inputs, aim) if stream], propagate, hold)
     for index in range(resume.start, len(blocks)):
         with hold(index):
-            walked = _walk_block(model, index, inputs, aim, asked, choose, propagate, before_method)
+            walked = _walk_block(model, index, inputs, aim, resolved, choose, propagate, before_method)
         yield walked
 
 
@@ -152,8 +154,8 @@ def _chooser(
 ) -> Choose:
     """What a resolved recipe does to every matrix. Raises BadRequest when it needs a plan and there is none."""
     if plan is not None:
-        made = {name: methods.resolve(parse(text)) for name, text in plan.recipes.items()}
-        return lambda block, name: made.get(f"{block}.{name}") or plan.lines.get(f"{block}.{name}", StructuredMask())
+        planned = {name: methods.resolve(parse(text)) for name, text in plan.recipes.items()}
+        return lambda block, name: planned.get(f"{block}.{name}") or plan.lines.get(f"{block}.{name}", StructuredMask())
     if methods.plans(recipe):
         raise BadRequest(f"{recipe.text} looks at the whole model first: make it by `kick compress` or kick_core.load")
     assert recipe.target is not None
@@ -212,10 +214,10 @@ def _walk_block(
 
 def _through(block: nn.Module, index: int, inputs: activations.Inputs) -> Tensor:
     """A block's outputs for all windows [windows, length, width]."""
-    made = torch.empty_like(inputs.hidden)
+    outputs = torch.empty_like(inputs.hidden)
     for rows, output in inputs.outputs(block, index):
-        made[rows] = output
-    return made
+        outputs[rows] = output
+    return outputs
 
 
 @torch.no_grad()
@@ -241,12 +243,12 @@ def walk_many(
     Raises:
         InputsDiffer: When finished blocks do not give the activations that they gave.
     """
-    asked = [methods.resolve(recipe) for recipe in recipes]
-    most = max((need, *(methods.needs(recipe) for recipe in asked)), key=methods.NEEDS.index)
+    resolved = [methods.resolve(recipe) for recipe in recipes]
+    deepest = max((need, *(methods.needs(recipe) for recipe in resolved)), key=methods.NEEDS.index)
     inputs = activations.first(model, ids, hold=hold, min_tokens=min_tokens)
     choosers = [
         _chooser(model, recipe, ids, hold, (plans or {}).get(given))
-        for given, recipe in zip(recipes, asked, strict=True)
+        for given, recipe in zip(recipes, resolved, strict=True)
     ]
     resume = dict.fromkeys(recipes, Resume()) | dict(resume or {})
     for index, block in enumerate(understood(model, hold)):
@@ -259,7 +261,7 @@ def walk_many(
             return
         with hold(index):
             if left:
-                digest = yield from _block_for_many(model, index, inputs, most, left, before_method)
+                digest = yield from _block_for_many(model, index, inputs, deepest, left, before_method)
             else:
                 advance_dense(model, block, index, inputs)
                 digest = digest_of([inputs])
@@ -282,22 +284,22 @@ def _block_for_many(
     batches, count = (inputs.batch,), len(blocks)
     assert dense.outputs is not None
     digest = activations.digest([dense.outputs], inputs.device) if index + 1 < count else ""
-    kept = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
+    dense_weights = [(matrix, matrix.read().clone()) for matrix in matrices(block)]
     require_finite(block, index)
     before_method()
     recipes, choosers = zip(*left, strict=True)
-    for given, choose, ready in with_ready(block, index, dense, recipes, choosers):
+    for recipe, choose, ready in with_ready(block, index, dense, recipes, choosers):
         began = time.perf_counter()
         with timing.stage("method"):
             results, layers = compress_block(block, index, dense, choose, ready, once=False)
             loss = _first_loss(block, index, inputs, dense)
-            for matrix, weight in kept:
+            for matrix, weight in dense_weights:
                 matrix.write(weight)
         seconds, note = time.perf_counter() - began, inputs.take_notes()
         seconds += sum(spent for _, spent in ready.values())
-        told, note = _finding(loss, note)
-        report = BlockReport(index, count, tuple(layers), seconds, told, note=note)
-        yield given, Walked(report, results, None, digest=digest, batches=batches)
+        message, note = _finding(loss, note)
+        report = BlockReport(index, count, tuple(layers), seconds, message, note=note)
+        yield recipe, Walked(report, results, None, digest=digest, batches=batches)
     inputs.hidden = dense.outputs
     return digest
 
@@ -355,84 +357,13 @@ def compress(
     """
     from kick_core.compression.calibration import windows_for
 
-    asked = parse(recipe)
+    parsed = parse(recipe)
     ids = windows_for(model, calibration) if isinstance(calibration, Calibration) else calibration
     how = calibration if isinstance(calibration, Calibration) else Calibration()
     layers: list[LayerReport] = []
     began = time.perf_counter()
-    for walked in walk(model, asked, ids, propagate=how.propagate, min_tokens=how.min_tokens):
+    for walked in walk(model, parsed, ids, propagate=how.propagate, min_tokens=how.min_tokens):
         layers += [replace(x, name=f"{walked.report.block}.{x.name}") for x in walked.report.layers]
         yield walked.report
     warnings = few_tokens(layers, how.min_tokens)
-    yield make_card(model, asked, layers, seconds=time.perf_counter() - began, warnings=warnings)
-
-
-def few_tokens(layers: Sequence[LayerReport], least: int) -> tuple[str, ...]:
-    """A warning with the number of matrices that fewer than `least` calibration tokens reached, if there are any."""
-    few = [layer for layer in layers if layer.tokens is not None and layer.tokens < least]
-    if not few:
-        return ()
-    reached = "no calibration token reached" if least == 1 else f"fewer than {least} calibration tokens reached"
-    return (
-        f"{reached} {len(few)} of {len(layers)} matrices (experts that are seldom chosen): they were compressed on a "
-        f"flat Hessian, as without data; more --windows reach more of them",
-    )
-
-
-def make_card(
-    model: PreTrainedModel,
-    recipe: Recipe,
-    layers: list[LayerReport],
-    *,
-    seconds: float,
-    key: str = "",
-    name: str = "",
-    fingerprint: str = "",
-    calibration: dict[str, object] | None = None,
-    size: int = 0,
-    warnings: tuple[str, ...] = (),
-    decoder: str = "",
-    recovery: dict[str, object] | None = None,
-    plan: dict[str, Any] | None = None,
-) -> Card:
-    """The card of what a walk did. `layers` carry their block's number in front of their name."""
-    from kick_core.provenance import host, now, versions
-
-    weights = sum(layer.rows * layer.cols for layer in layers)
-    return Card(
-        key=key,
-        model=name or model.config.name_or_path,
-        fingerprint=fingerprint,
-        recipe=recipe.text,
-        resolved=methods.payload(recipe),
-        calibration=calibration,
-        dtype=str(model.dtype).removeprefix("torch."),
-        device=model.device.type,
-        blocks=len(decoder_blocks(model)),
-        weights=weights,
-        zeros=sum(layer.zeros for layer in layers),
-        bytes=size,
-        dense_bytes=weights * model.dtype.itemsize,
-        seconds=seconds,
-        created=now(),
-        versions=versions(),
-        layers=tuple(layers),
-        warnings=warnings,
-        decoder=decoder,
-        host=host(),
-        recovery=recovery,
-        plan=plan,
-        left=_left(model),
-    )
-
-
-def _left(model: PreTrainedModel) -> dict[str, Any]:
-    """What of the blocks was left as it is, by reason, for a card."""
-    found: dict[str, Any] = {}
-    for left in left_alone(model):
-        part = found.setdefault(left.reason, {"weights": 0, "names": []})
-        part["weights"] += left.weights
-        name = f"*.{left.path.partition('.')[2]}"
-        if name not in part["names"]:
-            part["names"].append(name)
-    return found
+    yield make_card(model, parsed, layers, seconds=time.perf_counter() - began, warnings=warnings)

@@ -219,14 +219,14 @@ def _question(judge: Judge, style: Style, in_context: bool, pair: Pair, call: _C
     referenced = category in prompts.NEEDS_REFERENCE and len(example.answers) >= call.turn
     form = style.rules.form_of(in_context, category, call.turn, referenced)
     sanitize = prompts.verbatim if style.as_published else prompts.sanitized
-    mine = [sanitize(text) for text in _answers(pair, call, form)]
+    answers_shown = [sanitize(text) for text in _answers(pair, call, form)]
     dense = [sanitize(_at(pair.dense, turn)) for turn in range(call.turn)]
     fields = {"question": example.prompt[0]}
     for turn in range(call.turn):
         fields |= {f"question_{turn + 1}": example.prompt[turn], f"ref_answer_{turn + 1}": _at(example.answers, turn)}
-    answer_fields = _placed(call, [one.text for one in mine], [one.text for one in dense])
+    answer_fields = _placed(call, [one.text for one in answers_shown], [one.text for one in dense])
     words = prompts.filled(form, fields, answer_fields, f"{call.order} {call.repeat}", style.as_published)
-    answers = mine if call.order == ALONE else [*mine, *dense]
+    answers = answers_shown if call.order == ALONE else [*answers_shown, *dense]
     prompt = keys.sha256_text(keys.canonical(list(words)))
     return Question(
         key=keys.key(

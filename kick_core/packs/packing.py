@@ -130,33 +130,33 @@ def _selected(store: Store, selection: Selection) -> list[RunCard]:
     """The runs that are wanted, dense first, in an order of their own."""
     known = results.runs(store)
     wanted = selection.model
-    mine = [card for card in known if wanted in (card.model, _last_part(card.model), card.fingerprint)]
-    if not mine and len(wanted) >= 6:
-        mine = [card for card in known if card.fingerprint.startswith(wanted)]
-    if not mine:
+    cards = [card for card in known if wanted in (card.model, _last_part(card.model), card.fingerprint)]
+    if not cards and len(wanted) >= 6:
+        cards = [card for card in known if card.fingerprint.startswith(wanted)]
+    if not cards:
         raise nearest(wanted, dict.fromkeys(card.model for card in known), "measured model")
-    if len(prints := {card.fingerprint for card in mine}) > 1:
+    if len(prints := {card.fingerprint for card in cards}) > 1:
         raise BadRequest(
             f"{len(prints)} models of {store.root} are called {wanted!r}: name one by its fingerprint, "
             f"{' or '.join(sorted(print_[:12] for print_ in prints))}"
         )
     recipes = {parse(text).text for text in selection.recipes}
-    for word, asked, there in (
-        ("recipe", recipes, {card.recipe for card in mine}),
-        ("task", set(selection.tasks), {card.task for card in mine}),
+    for word, names, there in (
+        ("recipe", recipes, {card.recipe for card in cards}),
+        ("task", set(selection.tasks), {card.task for card in cards}),
     ):
-        if unknown := sorted(asked - there):
+        if unknown := sorted(names - there):
             raise nearest(unknown[0], sorted(there), f"measured {word}")
-    mine = [
+    cards = [
         card
-        for card in mine
+        for card in cards
         if (not recipes or card.recipe in recipes | {"dense"})
         and (not selection.tasks or card.task in selection.tasks)
         and not (selection.compact and _CHECKS & card.settings.keys())
     ]
     if selection.limit is not None and selection.limit < 1:
         raise BadRequest(f"limit {selection.limit}: at least 1 example is needed")
-    return sorted(mine, key=lambda card: (card.recipe != "dense", card.recipe, card.task, card.key))
+    return sorted(cards, key=lambda card: (card.recipe != "dense", card.recipe, card.task, card.key))
 
 
 _CHECKS = {"again", "shots"}

@@ -80,10 +80,10 @@ def _rows(
         stored.setdefault(verdict.example, {})[verdict.scorer] = verdict
     rows = []
     for output in outputs:
-        found = stored.get(output.example, {})
-        if set(found) != set(task.scorers):  # of an older version of the scorers, or none
-            found = {one.scorer: one for one in tasks.judge(task, examples[places[output.example]], output)}
-        verdicts = tuple(found[name] for name in task.scorers)
+        verdicts_of = stored.get(output.example, {})
+        if set(verdicts_of) != set(task.scorers):  # of an older version of the scorers, or none
+            verdicts_of = {one.scorer: one for one in tasks.judge(task, examples[places[output.example]], output)}
+        verdicts = tuple(verdicts_of[name] for name in task.scorers)
         rows.append(_Row(number, places[output.example], output, verdicts, True))
     return rows
 
@@ -179,9 +179,9 @@ def _verdict_columns(rows: Sequence[_Row], task: tasks.Task, scorers: set[str]) 
 def _judged_columns(rows: Sequence[_Row], task: tasks.Task, scorers: set[str]) -> dict[str, Column]:
     """Scores and reasons. What scorers with few scores say together is one code a row, because they mostly agree."""
     together = [at for at, name in enumerate(task.scorers) if name in scorers and _few(rows, at)]
-    said = [tuple((row.verdicts[at].score, row.verdicts[at].why) for at in together) for row in rows]
-    places = {words: code for code, words in enumerate(dict.fromkeys(said))}
-    columns: dict[str, Column] = {"judged": np.array([places[words] for words in said], dtype=np.int64)}
+    outcomes = [tuple((row.verdicts[at].score, row.verdicts[at].why) for at in together) for row in rows]
+    places = {words: code for code, words in enumerate(dict.fromkeys(outcomes))}
+    columns: dict[str, Column] = {"judged": np.array([places[words] for words in outcomes], dtype=np.int64)}
     for at, name in enumerate(task.scorers):
         if name not in scorers:
             continue
@@ -244,11 +244,11 @@ def _runs_of(columns: Mapping[str, Any], ids: Sequence[str]) -> dict[str, RunCol
     runs = {}
     for number, key in enumerate(keys):
         at = np.flatnonzero(run == number)
-        mine = names[at]
-        if len(set(mine)) < len(mine):
+        answered = names[at]
+        if len(set(answered)) < len(answered):
             raise ValueError(f"run {key} answers a question twice")
         outputs = {
-            "example": mine.tolist(), "prompt_hash": [""] * at.size, "text": [texts[i] for i in at],
+            "example": answered.tolist(), "prompt_hash": [""] * at.size, "text": [texts[i] for i in at],
             "logprobs": [logprobs[i] for i in at], "stop": [columns["stop"][i] for i in at],
             "tokens": columns["tokens"][at].astype(np.int32),
             "prompt_tokens": columns["prompt_tokens"][at].astype(np.int32),
@@ -257,7 +257,8 @@ def _runs_of(columns: Mapping[str, Any], ids: Sequence[str]) -> dict[str, RunCol
             "shots_used": [None if used < 0 else int(used) for used in columns["shots_used"][at]],
         }  # fmt: skip
         judged = {
-            scorer: {name: _at(column, at) for name, column in found.items()} for scorer, found in verdicts.items()
+            scorer: {name: _at(column, at) for name, column in columns_of.items()}
+            for scorer, columns_of in verdicts.items()
         }
         runs[str(key)] = RunColumns(outputs, judged, int(columns["version"][0]))
     return runs

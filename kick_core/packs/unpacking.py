@@ -120,12 +120,12 @@ def _differs(store: Store, run: _Run) -> str:
 
 def _other_settings(store: Store, contents: _Contents) -> Iterator[str]:
     """A sentence where the cache has the pack's model, or another of its name, measured in another way."""
-    mine = results.runs(store)
+    cards = results.runs(store)
     name, print_ = contents.header.model, contents.header.fingerprint
-    if any(card.model == name and card.fingerprint != print_ for card in mine):
+    if any(card.model == name and card.fingerprint != print_ for card in cards):
         yield f"Another model called {name} is there already, of other files: both are kept and told apart."
     new = {_settings(run.card) for run in contents.runs}
-    if (old := {_settings(card) for card in mine if card.fingerprint == print_}) and not new <= old:
+    if (old := {_settings(card) for card in cards if card.fingerprint == print_}) and not new <= old:
         yield f"{name} is there already, evaluated under other settings: both are kept, nothing was overwritten."
 
 

@@ -71,14 +71,14 @@ def keep_card(store: Store, card: RunCard) -> None:
 def cards(store: Store) -> list[RunCard]:
     """The cards of all that holds positions, dense's side or texts; damaged ones are left out (`kick verify` names
     them)."""
-    found = []
+    readable = []
     for key in store.keys(ROOM):
         if parts(store, key) or tops(store, key) or texts(store, key):
             try:
-                found.append(RunCard.from_json(read_sealed_json(store.folder(ROOM, key) / "run.json")))
+                readable.append(RunCard.from_json(read_sealed_json(store.folder(ROOM, key) / "run.json")))
             except (OSError, KickError, ValueError, TypeError):
                 continue
-    return found
+    return readable
 
 
 def parts(store: Store, key: str) -> list[Path]:

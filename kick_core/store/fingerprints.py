@@ -44,8 +44,8 @@ def faults(store: Store) -> list[str]:
     memo = remembered(store)
     wrong = {path: state for path, state in memo.items() if os.path.isabs(path) and _differs(path, state, memo)}
     if wrong:
-        kept = {name: value for name, value in memo.items() if name not in wrong and name not in wrong.values()}
-        replace_file(store.root / FILE, seal_json(kept))
+        unchanged = {name: value for name, value in memo.items() if name not in wrong and name not in wrong.values()}
+        replace_file(store.root / FILE, seal_json(unchanged))
     return [
         f"{path}: its bytes are not those that were hashed, though its size and times are: copy or download it again; "
         "what was measured of it since belongs to another model"

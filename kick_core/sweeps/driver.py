@@ -285,8 +285,8 @@ def _pool(job: SweepJob, store: Store, named: list[str]) -> Iterator[tuple[Proce
         places.put(name)
     threads = max(1, (os.cpu_count() or 1) // len(named))
     before = set(multiprocessing.active_children())
-    given = (job.to_json(), str(store.root), threads, places, news)
-    pool = ProcessPoolExecutor(len(named), mp_context=context, initializer=_begin, initargs=given)
+    arguments = (job.to_json(), str(store.root), threads, places, news)
+    pool = ProcessPoolExecutor(len(named), mp_context=context, initializer=_begin, initargs=arguments)
     try:
         with _uninterrupted():
             for _ in named:  # each starts a process

@@ -94,8 +94,8 @@ def _few_shots(base: SweepJob) -> tuple[SweepJob, ...]:
             "--data official, or --data DIR for a folder that holds it"
         )
     grid = ("dense", *(f"wanda@{level}" for level in ("0.3", "0.5", "0.6", "0.7")))
-    asked = replace(base, recipes=grid, tasks=paper.EXPERIMENTS["k-shot"])
-    return tuple(replace(asked, shots=shots) for shots in SHOTS)
+    shots_job = replace(base, recipes=grid, tasks=paper.EXPERIMENTS["k-shot"])
+    return tuple(replace(shots_job, shots=shots) for shots in SHOTS)
 
 
 # --- small and dense against large and sparse ------------------------------------------------------------------

@@ -160,10 +160,10 @@ class SweepKeys:
         """These keys and the other's, which count where both have one."""
         merged: dict[str, Any] = {}
         for name in (one.name for one in fields(self) if one.name != "model"):
-            mine, theirs = getattr(self, name), getattr(other, name)
+            own, theirs = getattr(self, name), getattr(other, name)
             nested = name in ("runs", "texts")
-            merged[name] = {**mine, **theirs} if not nested else {
-                task: {**mine.get(task, {}), **theirs.get(task, {})} for task in {**mine, **theirs}
+            merged[name] = {**own, **theirs} if not nested else {
+                task: {**own.get(task, {}), **theirs.get(task, {})} for task in {**own, **theirs}
             }  # fmt: skip
         return replace(other, **merged)
 

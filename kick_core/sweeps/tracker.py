@@ -48,8 +48,8 @@ class Tracker:
 
     def seconds(self, cell: Cell) -> float:
         """What is left of a cell takes so long, by what is known now."""
-        found = self._costs.get(cell.id)
-        return 0.0 if found is None else self._rates.seconds(found)
+        cost = self._costs.get(cell.id)
+        return 0.0 if cost is None else self._rates.seconds(cost)
 
     def take(self, step: Step) -> Progress:
         """Take in news of a cell."""

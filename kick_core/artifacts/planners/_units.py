@@ -136,9 +136,9 @@ class _Probe:
             return False
         noise = 8 * torch.finfo(before.dtype).eps * before.abs().max()
         changed = (after - before).abs().amax(0) > noise
-        mine = torch.zeros_like(changed)
-        mine[_members((len(changed),), groups, subset)] = True
-        return bool(changed.any() and not (changed & ~mine).any())
+        own = torch.zeros_like(changed)
+        own[_members((len(changed),), groups, subset)] = True
+        return bool(changed.any() and not (changed & ~own).any())
 
     def _without(self, name: str, rows: tuple[int, ...]) -> dict[str, Tensor]:
         if (name, rows) not in self._runs:

@@ -119,9 +119,9 @@ def _step(model: PreTrainedModel, adam: torch.optim.Optimizer, part: Tensor) -> 
     adam.zero_grad(set_to_none=True)
     total, count = 0.0, part.shape[0] * (part.shape[1] - 1)
     for some in part.split(max(1, _TOKENS // part.shape[1])):
-        given = some.to(model.device)
-        logits = model(input_ids=given, use_cache=False).logits[:, :-1].float()
-        loss = functional.cross_entropy(logits.flatten(0, 1), given[:, 1:].flatten(), reduction="sum") / count
+        ids = some.to(model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        loss = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum") / count
         loss.backward()
         total += float(loss.detach())
     adam.step()
@@ -129,24 +129,24 @@ def _step(model: PreTrainedModel, adam: torch.optim.Optimizer, part: Tensor) -> 
 
 
 def _state(adam: torch.optim.Optimizer, tensors: list[Tensor], losses: list[float]) -> bytes:
-    found = {"losses": torch.tensor(losses, dtype=torch.float64)}
+    tensors_by_name = {"losses": torch.tensor(losses, dtype=torch.float64)}
     for at, tensor in enumerate(tensors):
         moments = adam.state[tensor]
-        found |= {f"{at}": tensor.detach(), f"{at}.m": moments["exp_avg"], f"{at}.v": moments["exp_avg_sq"]}
-    return bytes(save({name: value.cpu().contiguous() for name, value in found.items()}))
+        tensors_by_name |= {f"{at}": tensor.detach(), f"{at}.m": moments["exp_avg"], f"{at}.v": moments["exp_avg_sq"]}
+    return bytes(save({name: value.cpu().contiguous() for name, value in tensors_by_name.items()}))
 
 
 def _restored(adam: torch.optim.Optimizer, tensors: list[Tensor], state: bytes) -> list[float]:
     """Put a state in place; returns the losses of the steps that are done."""
-    found = load(state)
-    losses = [float(loss) for loss in found["losses"]]
+    saved = load(state)
+    losses = [float(loss) for loss in saved["losses"]]
     for at, tensor in enumerate(tensors):
         with torch.no_grad():
-            tensor.copy_(found[f"{at}"])
+            tensor.copy_(saved[f"{at}"])
         adam.state[tensor] = {
             "step": torch.tensor(float(len(losses))),
-            "exp_avg": found[f"{at}.m"].to(tensor.device),
-            "exp_avg_sq": found[f"{at}.v"].to(tensor.device),
+            "exp_avg": saved[f"{at}.m"].to(tensor.device),
+            "exp_avg_sq": saved[f"{at}.v"].to(tensor.device),
         }
     return losses
 
@@ -156,7 +156,7 @@ def _restored(adam: torch.optim.Optimizer, tensors: list[Tensor], state: bytes) 
 
 def _linears(model: PreTrainedModel) -> dict[str, Matrix]:
     """Every matrix of the blocks under "block.name". Raises BadRequest where one is no linear of its own."""
-    found = {}
+    linears = {}
     for number, block in enumerate(decoder_blocks(model)):
         for matrix in matrices(block):
             if not isinstance(matrix.module, nn.Linear | Conv1D):
@@ -164,8 +164,8 @@ def _linears(model: PreTrainedModel) -> dict[str, Matrix]:
                     f"block {number}: {matrix.name} is one expert of a stacked tensor, which peft cannot adapt by "
                     f"itself: use recover=blocks"
                 )
-            found[f"{number}.{matrix.name}"] = matrix
-    return found
+            linears[f"{number}.{matrix.name}"] = matrix
+    return linears
 
 
 @contextmanager
@@ -173,9 +173,9 @@ def _adapted(model: PreTrainedModel, masks: Mapping[str, Tensor], how: Recovery)
     """Have a low-rank layer around every matrix, under "block.name"; afterwards the model is as it was before."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    found = _linears(model)
+    linears = _linears(model)
     places = {id(module): name for name, module in model.named_modules()}
-    paths = {name: places[id(matrix.module)] for name, matrix in found.items()}
+    paths = {name: places[id(matrix.module)] for name, matrix in linears.items()}
     wanted = [parameter.requires_grad for parameter in model.parameters()]
     plain = {path: model.get_submodule(path) for path in paths.values()}
     config = LoraConfig(

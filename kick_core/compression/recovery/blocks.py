@@ -67,24 +67,24 @@ def reconstruct(
         for step, rows in enumerate(parts):
             for group, size in zip(adam.param_groups, sizes, strict=True):
                 group["lr"] = how.rate * size * (1 - step / len(parts))
-            given = inputs.hidden[rows].to(inputs.device)
-            call = inputs.call(len(given), index)
-            args, kwargs = call.bound(given)
+            hidden = inputs.hidden[rows].to(inputs.device)
+            call = inputs.call(len(hidden), index)
+            args, kwargs = call.bound(hidden)
             output = leaving(functional_call(block, _weights(block, loose), args, kwargs))
             loss = (output.float() - wanted[rows].to(output.device).float()).square().mean() / energy
             adam.zero_grad(set_to_none=True)
             loss.backward()
             adam.step()
-    found = {one.matrix.name: one.settled(one.numbers.detach()) for one in loose}
-    kept = [(one.matrix, one.matrix.read().clone()) for one in loose]
+    fitted = {one.matrix.name: one.settled(one.numbers.detach()) for one in loose}
+    unfitted = [(one.matrix, one.matrix.read().clone()) for one in loose]
     for one in loose:
-        one.matrix.write(found[one.matrix.name].weight)
+        one.matrix.write(fitted[one.matrix.name].weight)
     after, _ = _error(block, index, inputs, wanted)
     if math.isnan(after):
         raise KickError(f"block {index}: recover_rate={how.rate} is too high, the fit came to no numbers: lower it")
     if after < before:
-        return Fitted(results | found, before, after)
-    for matrix, weight in kept:
+        return Fitted(results | fitted, before, after)
+    for matrix, weight in unfitted:
         matrix.write(weight)
     return Fitted(results, before, before)
 
@@ -121,15 +121,15 @@ def _error(block: nn.Module, index: int, inputs: Inputs, wanted: Tensor) -> tupl
 def _weights(block: nn.Module, loose: list[_Loose]) -> dict[str, Tensor]:
     """The block's parameters by path, matrices made from the loose numbers (experts in one tensor again)."""
     experts: dict[str, list[Tensor]] = {}
-    made = {name: parameter.detach() for name, parameter in block.named_parameters()}
+    weights = {name: parameter.detach() for name, parameter in block.named_parameters()}
     for one in loose:
         weight = one.weight(one.numbers)
         values = (weight.T if one.matrix.transposed else weight).to(one.matrix.parameter.dtype)
         if one.matrix.expert is None:
-            made[one.matrix.path] = values
+            weights[one.matrix.path] = values
         else:
             experts.setdefault(one.matrix.path, []).append(values)
-    return made | {path: torch.stack(parts).view(made[path].shape) for path, parts in experts.items()}
+    return weights | {path: torch.stack(parts).view(weights[path].shape) for path, parts in experts.items()}
 
 
 def _loosened(matrix: Matrix, result: CompressedMatrix) -> _Loose:
@@ -153,11 +153,13 @@ def _scales(matrix: Matrix, result: CompressedMatrix) -> _Loose:
     dtype = result.weight.dtype
 
     def weight(scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        made = dequantize(codes, scales, zeros, groups, dtype, result.columns)
+        values = dequantize(codes, scales, zeros, groups, dtype, result.columns)
         if result.outliers is None:
-            return made
-        loud = torch.zeros(made.shape[1], dtype=torch.bool, device=made.device).index_fill_(0, result.outliers, True)
-        return torch.where(loud, result.weight.to(dtype), made)
+            return values
+        loud = torch.zeros(values.shape[1], dtype=torch.bool, device=values.device).index_fill_(
+            0, result.outliers, True
+        )
+        return torch.where(loud, result.weight.to(dtype), values)
 
     def settled(scales: Tensor) -> CompressedMatrix:
         return replace(result, weight=weight(scales, dtype), scales=scales.contiguous())

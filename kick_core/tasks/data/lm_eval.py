@@ -67,8 +67,8 @@ class Samples:
 
 def task_name(path: Path) -> str:
     """The task of a file by its name, `samples_TASK_TIME.jsonl`; the whole name of any other."""
-    found = _FILE.fullmatch(path.stem)
-    return found[1] if found else path.stem
+    match = _FILE.fullmatch(path.stem)
+    return match[1] if match else path.stem
 
 
 def says_task(path: Path) -> bool:
@@ -249,8 +249,8 @@ def _score(where: str, name: str, value: Any) -> float:
 
 def _arguments(sample: Sample) -> list[tuple[str, str]]:
     """(context, continuation or nothing) of every request; older versions log lists, newer ones mappings."""
-    given = sample.get("arguments", [])
-    rows = list(given.values()) if isinstance(given, dict) else given if isinstance(given, list) else []
+    requests = sample.get("arguments", [])
+    rows = list(requests.values()) if isinstance(requests, dict) else requests if isinstance(requests, list) else []
     pairs = []
     for row in rows:
         values = list(row.values()) if isinstance(row, dict) else list(row) if isinstance(row, list | tuple) else [row]
@@ -327,8 +327,8 @@ def _meta(sample: Sample) -> dict[str, Any]:
         ("subject", ("subject", "category")),
     )
     return {
-        kept: str(doc[field])
-        for kept, fields in named
+        field_name: str(doc[field])
+        for field_name, fields in named
         for field in [next((name for name in fields if isinstance(doc.get(name), str)), "")]
         if field
     }

@@ -213,9 +213,9 @@ def _example(where: str, row: Mapping[str, Any]) -> Example:
         missing = "answer" if question else "question"
         raise BadRequest(f"{where}: the column {missing!r} is missing or empty")
     meta: dict[str, Any] = {"question": question}
-    for name, kept in (("subject", "subject"), ("context", "passage")):
+    for name, field in (("subject", "subject"), ("context", "passage")):
         if value := _text(where, cells, name):
-            meta[kept] = value
+            meta[field] = value
     if "popularity" in cells:
         meta["popularity"] = _number(where, cells["popularity"])
     options = _items(where, cells, "options")

@@ -158,8 +158,8 @@ def filled_in(task: Task, definition: Definition, data: str) -> Task:
 
 def from_settings(settings: Mapping[str, Any]) -> Definition | None:
     """The definition that a run was asked by, or None where it was not by a task file."""
-    kept = settings.get(SETTING)
-    return Definition(**{**kept, "stop": tuple(kept.get("stop", ()))}) if kept else None
+    saved = settings.get(SETTING)
+    return Definition(**{**saved, "stop": tuple(saved.get("stop", ()))}) if saved else None
 
 
 # --- the file ------------------------------------------------------------------------------------------------
@@ -277,8 +277,8 @@ def load(data: str, definition: Definition, file: str) -> tuple[Example, ...]:
             named.
     """
     root = Path(file).expanduser().resolve().parent
-    asked = _examples(root, definition, definition.data)
-    pool = asked
+    examples = _examples(root, definition, definition.data)
+    pool = examples
     if definition.shots_data:
         pool = _examples(root, definition, definition.shots_data)
     worked = random_sample(f"few-shot {definition.fewshot_seed}", pool, definition.shots)
@@ -288,14 +288,14 @@ def load(data: str, definition: Definition, file: str) -> tuple[Example, ...]:
         )
     if not definition.shots_data:
         names = {example.id for example in worked}
-        asked = [example for example in asked if example.id not in names]
-    if not asked:
+        examples = [example for example in examples if example.id not in names]
+    if not examples:
         raise BadRequest(f"{file}: {definition.data} holds no question" + " but the worked examples" * bool(worked))
     head = (definition.header, *(_shot(example) for example in worked)) if worked else ()
     before = "" if worked else definition.header
     return in_random_order(
         f"task file {definition.name}",
-        (replace(example, prompt=(*head, f"{before}{example.prompt[0]}")) for example in asked),
+        (replace(example, prompt=(*head, f"{before}{example.prompt[0]}")) for example in examples),
     )
 
 
@@ -332,9 +332,9 @@ def _example(where: str, row: Mapping[str, Any], definition: Definition) -> Exam
         values["options"] = "\n".join(lines)
     prompt = definition.prompt.format_map(values)
     meta: dict[str, Any] = {"question": str(values.get("question", prompt))}
-    for field, kept in ((definition.subject, "subject"), (definition.passage, "passage")):
+    for field, key in ((definition.subject, "subject"), (definition.passage, "passage")):
         if field:
-            meta[kept] = _one(where, row, field)
+            meta[key] = _one(where, row, field)
     name = _one(where, row, definition.id) if definition.id else f"own-{sha256_text(prompt)[:16]}"
     if not options:
         if not comparable(answers):
