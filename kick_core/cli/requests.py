@@ -96,7 +96,7 @@ def preset_job(args: Namespace) -> SweepJob:
         named,
         args,
         recipes=tuple(dict.fromkeys((*named.recipes, *args.recipes))),
-        tasks=tuple(args.tasks) or named.tasks,
+        tasks=task_names(args) or named.tasks,
         fidelity=args.fidelity,
         noise_floor=args.noise_floor,
         **_hosts(args),

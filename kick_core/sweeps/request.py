@@ -138,6 +138,10 @@ class SweepJob:
             hub.folder(self.data)
         for name in self.tasks:
             tasks.get(name, self.data)
+            if questions.is_file(self.data) and name.partition("/")[0] not in questions.TASKS.values():
+                raise BadRequest(
+                    f"{name} cannot be asked on {self.data}, which holds questions of your own: leave it out"
+                )
             limit = self.limit_of(name)
             if limit is not None and limit < 1:
                 raise BadRequest(f"limit {limit} for {name}: at least 1 example is needed")

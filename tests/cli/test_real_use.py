@@ -65,12 +65,14 @@ def test_what_has_no_room_is_no_number(short_folder, tmp_path, capsys):
         (["--data", "UNANSWERED"], "the column 'answer' is missing or empty"),
         (["--data", "LARGE"], "has 80 MB, at most 64 MB are read"),
         (["--data", "/nowhere/at/all.csv"], "is not there"),
+        (["--task", "world_facts", "--data", "ONE"], "world_facts cannot be asked on"),
         (["--task", "world_facts", "--data", "my.tsv"], "or a .csv or .jsonl file of your own questions"),
     ],
 )
 def test_bad_input_is_one_line(tiny_folder, tmp_path, capsys, more, message):
     texts = {
-        "EMPTY": "", "EQUAL": "question,answer,options\nWhy?,x,x|X\n", "UNANSWERED": "question,answer\nWhy?,\n"
+        "EMPTY": "", "ONE": "question,answer\nWhy?,x\n",
+        "EQUAL": "question,answer,options\nWhy?,x,x|X\n", "UNANSWERED": "question,answer\nWhy?,\n"
     }  # fmt: skip
     for name, text in texts.items():
         (tmp_path / f"{name}.csv").write_text(text)
