@@ -1,6 +1,6 @@
 """Which form of a question suits a model, and what compression does to its answers: the blocks of docs/real-models.md.
 
-    python -m tools.prompting MODEL … [--limit 100] [--cache DIR] [--dtype float32] [--document FILE]
+    python -m tools.prompting MODEL … [--limit 100] [--cache DIR] [--dtype float32] [--windows 16] [--document FILE]
 
 Asks dense every shipped task in every form, and compressed models the closed book; what the cache holds is read. The
 block of a model replaces `<!-- its name -->` … `<!-- end -->` of the document; sentences outside are the author's.
@@ -9,6 +9,7 @@ block of a model replaces `<!-- its name -->` … `<!-- end -->` of the document
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,12 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=100, help="examples per task")
     parser.add_argument("--cache", metavar="DIR")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--windows", type=int, default=16, help="of calibration, 512 tokens each")
+    parser.add_argument("--propagate", choices=("compressed", "dense"), default="dense", help="as in kick sweep")
     parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE")
     args = parser.parse_args(arguments)
     store = open_store(args.cache)
     for model in args.models:
         job = preset("facts", model)
-        job = replace(job, limit=args.limit, dtype=args.dtype)
+        calibration = replace(job.calibration, windows=args.windows, propagate=args.propagate)
+        job = replace(job, limit=args.limit, dtype=args.dtype, calibration=calibration)
         name = Path(model).name.removesuffix(".gguf")
         block = f"## {name}\n\n{_forms(store, job)}\n\n{_answers(store, job)}"
         text = args.document.read_text("utf-8")
@@ -82,13 +86,13 @@ def _checks(store: Store, job: SweepJob) -> list[TaskCheck]:
 
 
 def _floor(check: TaskCheck) -> str:
-    return "none" if check.floor != check.floor else score_text(check.floor, True)
+    return "none" if math.isnan(check.floor) else score_text(check.floor, True)
 
 
 def _score(check: TaskCheck) -> str:
     better = tasks.get(check.task, tasks.OFFICIAL).higher_is_better
     value, low, high = (score_text(number, better) for number in (check.score.value, check.score.low, check.score.high))
-    return f"{value} [{low}, {high}]"
+    return value if math.isnan(check.score.low) else f"{value} [{low}, {high}]"
 
 
 def _verdict(check: TaskCheck) -> str:
