@@ -5,8 +5,8 @@ differs is how answers are computed and scored, not how they are worded. Dense, 
 
     python -m benchmarks.lm_eval MODEL --harness .venv-lm-eval/bin/python [--data DIR] [--limit 60] [--docs]
 
---data is a folder with MMLU, TriviaQA and WikiText-2 (facts that ship are asked without); --docs puts the table into
-docs/lm-eval.md, --keep DIR leaves the harness's logged samples there.
+--data is a folder with MMLU, TriviaQA, NQ-open and WikiText-2 (facts that ship are asked without); --docs puts the
+table into docs/lm-eval.md, --keep DIR leaves the harness's logged samples there, and goes on with what lies there.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ from kick_core.tasks.scorers import exact_match
 
 RECIPE = "magnitude@0.5"
 SHIPPED = ("world_facts_choice", "world_facts")
-FROM_FOLDER = ("multiple_choice", "retrieval_qa_closed", "word_perplexity")
-PAGES = 6
+FROM_FOLDER = ("multiple_choice", "retrieval_qa_closed", "nq_open", "word_perplexity")
 DOCS = Path(__file__).parents[1] / "docs" / "lm-eval.md"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
@@ -72,13 +71,16 @@ def main() -> None:
     parser.add_argument("--harness", default=".venv-lm-eval/bin/python", help="the harness's Python")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--limit", type=int, default=60)
+    parser.add_argument("--pages", type=int, default=6, help="pages of WikiText-2, a few thousand tokens each")
     parser.add_argument("--docs", action="store_true")
     parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         work = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
-        lines = list(compare(args.model, work.resolve(), Path(args.harness).absolute(), args.data, args.limit))
+        lines = list(
+            compare(args.model, work.resolve(), Path(args.harness).absolute(), args.data, args.limit, args.pages)
+        )
     about = _machine.about()
     table = "\n".join(
         [
@@ -102,13 +104,13 @@ def _version(harness: str) -> str:
     return subprocess.run([harness, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def compare(model: str, work: Path, harness: Path, data: Path | None, limit: int) -> Iterator[Line]:
+def compare(model: str, work: Path, harness: Path, data: Path | None, limit: int, pages: int = 6) -> Iterator[Line]:
     """Ask both; yields the lines of the table."""
     store = open_store(str(work / "cache"))
     model = folder_of(model, work)
     jobs = [job(model, "official", SHIPPED, limit)]
     if data is not None:
-        jobs.append(job(model, str(data.resolve()), FROM_FOLDER, limit))
+        jobs.append(job(model, str(data.resolve()), FROM_FOLDER, limit, pages=pages))
     runs: dict[str, dict[str, str]] = {}
     for one in jobs:
         for _ in driver.run(one, store, 1):
@@ -130,9 +132,9 @@ def folder_of(model: str, work: Path) -> str:
     return str(find(ModelRef(model), open_store(str(work / "cache"))).folder)
 
 
-def job(model: str, data: str, names: Sequence[str], limit: int, dtype: str = "float32") -> SweepJob:
+def job(model: str, data: str, names: Sequence[str], limit: int, dtype: str = "float32", pages: int = 6) -> SweepJob:
     """What is asked here: dense and the recipe, with five worked examples."""
-    limits = {name: PAGES for name in names if tasks.record(name).kind == "perplexity"}
+    limits = {name: pages for name in names if tasks.record(name).kind == "perplexity"}
     return SweepJob(
         model, ("dense", RECIPE), tasks=tuple(names), limit=limit, limits=limits, data=data, device="cpu", dtype=dtype,
         prompting="shots:5",

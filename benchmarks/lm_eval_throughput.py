@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--batch", default="8", help="the harness's --batch_size")
     parser.add_argument("--docs", action="store_true")
     args = parser.parse_args()
+    row = measure(args) if args.task else None
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    if args.task:
-        row = measure(args)
+    if row is not None:
         place = ("model", "task", "limit", "dtype")
         rows = [old for old in rows if any(old[name] != row[name] for name in place)] + [row]
         RESULTS.write_text(json.dumps({"about": _machine.about(), "rows": rows}, indent=1) + "\n")

@@ -221,7 +221,7 @@ def versus(frame: pd.DataFrame) -> Versus:
         stats.paired_difference(before, after),
         table,
         stats.paired_p(before, after),
-        "exact McNemar" if binary else "paired t",
+        "exact McNemar" if binary else "paired t and score test",
         stats.smallest_detectable(table.share, table.n),
     )
 

@@ -98,10 +98,12 @@ def procedures(story: Story) -> list[Safe]:
                 "examples that both have answered and never over more.",
                 "Shares of right answers have Wilson's intervals. Shares of dense kept have score intervals under the "
                 "restricted hypothesis, paired: Nam and Blackwelder (2002) for right and wrong, with empirical "
-                "likelihood (Owen 2001) for graded answers. Differences: Bonett and Price (2012) or Student's t. "
+                "likelihood (Owen 2001) for graded answers. Differences: Bonett and Price (2012) for right and wrong; "
+                "graded scores and their differences: the wider of Student's and the score interval. "
                 "Perplexity: over windows, with the long-run variance of neighbours (Lazarus et al. 2018). Questions "
                 "on one passage count as a cluster (Miller 2024), which never makes an interval narrower.",
-                "p: exact McNemar for right and wrong, else paired t; after Holm (1979) over the recipes of one task.",
+                "p: exact McNemar for right and wrong, else the larger of paired t and score test; after Holm (1979) over "
+                "the recipes of one task.",
                 f"Matching: the interval of the share kept lies above {share}. Not matching: it lies below. All else "
                 "cannot be told at this n.",
                 *([note] if (note := multiplicity(story.frame)) else []),
