@@ -102,8 +102,8 @@ def procedures(story: Story) -> list[Safe]:
                 "graded scores and their differences: the wider of Student's and the score interval. "
                 "Perplexity: over windows, with the long-run variance of neighbours (Lazarus et al. 2018). Questions "
                 "on one passage count as a cluster (Miller 2024), which never makes an interval narrower.",
-                "p: exact McNemar for right and wrong, else the larger of paired t and score test; after Holm (1979) over "
-                "the recipes of one task.",
+                "p: exact McNemar for right and wrong, else the larger of paired t and score test; after Holm (1979) "
+                "over the recipes of one task.",
                 f"Matching: the interval of the share kept lies above {share}. Not matching: it lies below. All else "
                 "cannot be told at this n.",
                 *([note] if (note := multiplicity(story.frame)) else []),
