@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from kick_core.tasks.scorers import exact_match
 RECIPE = "magnitude@0.5"
 SHIPPED = ("world_facts_choice", "world_facts")
 FROM_FOLDER = ("multiple_choice", "retrieval_qa_closed", "nq_open", "word_perplexity")
+RESULTS = Path(__file__).parent / "results" / "lm-eval.json"
 DOCS = Path(__file__).parents[1] / "docs" / "lm-eval.md"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
@@ -72,31 +74,41 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--pages", type=int, default=6, help="pages of WikiText-2, a few thousand tokens each")
+    parser.add_argument("--tasks", nargs="*", help="only these")
     parser.add_argument("--docs", action="store_true")
     parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         work = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
-        lines = list(
-            compare(args.model, work.resolve(), Path(args.harness).absolute(), args.data, args.limit, args.pages)
+        lines = compare(
+            args.model, work.resolve(), Path(args.harness).absolute(), args.data, args.limit, args.pages, args.tasks
         )
-    about = _machine.about()
+        rows = _kept(args.model, args.harness, list(lines))
     table = "\n".join(
         [
-            "| model | task | what | n | kick | lm-eval | largest difference of one value |",
-            "|---|---|---|---:|---:|---:|---|",
+            "| of | model | task | what | n | kick | lm-eval | largest difference of one value |",
+            "|---|---|---|---|---:|---:|---:|---|",
         ]
-        + [line.cells for line in lines]
+        + [f"| {row['of']} {Line(**row['line']).cells}" for row in rows]
     )
-    stand = (
-        f"{args.model.rstrip('/').split('/')[-1]}, float32, CPU; lm_eval {_version(args.harness)}, {about['when'][:10]}"
-    )
-    print(f"{stand}\n\n{table}")
+    print(table)
     if args.docs:
         page = DOCS.read_text()
         before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
-        DOCS.write_text(f"{before}\n{stand}:\n\n{table}\n{after}")
+        DOCS.write_text(f"{before}\n{table}\n{after}")
+
+
+def _kept(model: str, harness: str, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """All rows of the results' file, those of today in place of older ones."""
+    of = model.rstrip("/").split("/")[-1]
+    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    again = {(of, line.model, line.task) for line in lines}
+    rows = [row for row in known if (row["of"], row["line"]["model"], row["line"]["task"]) not in again]
+    rows += [{"of": of, "line": asdict(line)} for line in lines]
+    about = _machine.about() | {"lm_eval": _version(harness), "dtype": "float32"}
+    RESULTS.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+    return rows
 
 
 def _version(harness: str) -> str:
@@ -104,13 +116,21 @@ def _version(harness: str) -> str:
     return subprocess.run([harness, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def compare(model: str, work: Path, harness: Path, data: Path | None, limit: int, pages: int = 6) -> Iterator[Line]:
-    """Ask both; yields the lines of the table."""
+def compare(
+    model: str,
+    work: Path,
+    harness: Path,
+    data: Path | None,
+    limit: int,
+    pages: int = 6,
+    only: Sequence[str] | None = None,
+) -> Iterator[Line]:
+    """Ask both; yields the lines of the table. What lies in `work` is not asked again."""
     store = open_store(str(work / "cache"))
     model = folder_of(model, work)
-    jobs = [job(model, "official", SHIPPED, limit)]
-    if data is not None:
-        jobs.append(job(model, str(data.resolve()), FROM_FOLDER, limit, pages=pages))
+    places = [("official", SHIPPED), *([(str(data.resolve()), FROM_FOLDER)] if data else [])]
+    chosen = [(place, [name for name in names if not only or name in only]) for place, names in places]
+    jobs = [job(model, place, names, limit, pages=pages) for place, names in chosen if names]
     runs: dict[str, dict[str, str]] = {}
     for one in jobs:
         for _ in driver.run(one, store, 1):
@@ -122,9 +142,9 @@ def compare(model: str, work: Path, harness: Path, data: Path | None, limit: int
             kick(["export", model, RECIPE, str(work / "exported"), "--format", "dense", "--dtype", "float32",
                   "--cache", str(work / "cache")])  # fmt: skip
     for name, folder in (("dense", model), (RECIPE, str(work / "exported"))):
-        logged = _ask(harness, folder, work / "tasks", work / name.replace("@", "-"), list(runs))
         for task in runs:
-            yield from _lines(store, name, task, runs[task][name], logged[task])
+            logged = _ask(harness, folder, work / "tasks", work / name.replace("@", "-") / task, task)
+            yield from _lines(store, name, task, runs[task][name], logged)
 
 
 def folder_of(model: str, work: Path) -> str:
@@ -164,12 +184,12 @@ def _row(example: Example, prompt: str, kind: str) -> dict[str, Any]:
     return {"id": example.id, "page": example.prompt[0], "words": example.meta["words"], "bytes": example.meta["bytes"]}
 
 
-def _ask(harness: Path, model: str, include: Path, out: Path, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The harness's logged samples of every task."""
-    if not out.exists():
+def _ask(harness: Path, model: str, include: Path, out: Path, task: str) -> list[dict[str, Any]]:
+    """The harness's logged samples of a task."""
+    if not list(out.rglob("samples_*.jsonl")):
         offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-        subprocess.run(command(harness, model, include, out, names), check=True, env=offline, stdout=sys.stderr)
-    return {name: read_samples(next(out.rglob(f"samples_{name}_2*.jsonl"))) for name in names}
+        subprocess.run(command(harness, model, include, out, [task]), check=True, env=offline, stdout=sys.stderr)
+    return read_samples(next(out.rglob("samples_*.jsonl")))
 
 
 def command(

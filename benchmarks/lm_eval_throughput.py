@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks import _machine, lm_eval
 from kick_core import tasks
+from kick_core.store import open_store, results
 
 RESULTS = Path(__file__).parent / "results" / "lm-eval-throughput.json"
 BEGIN, END = "<!-- throughput -->", "<!-- end of throughput -->"
@@ -81,10 +82,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             work / "theirs.txt",
         )
         (found,) = json.loads((work / "ours.json").read_text())["results"]
+        generated = sum(output.tokens for output in results.outputs(open_store(str(work / "fresh")), found["run"]))
     return {
         "model": args.model.rstrip("/").split("/")[-1], "task": args.task, "limit": args.limit, "dtype": args.dtype,
         "n": found["n"], "batch": args.batch, "ours": ours, "theirs": theirs,
-    } | ({"tokens": round(found["tokens_per_second"] * found["seconds"])} if generates(args.task) else {})  # fmt: skip
+    } | ({"generated": generated} if tasks.record(args.task).kind == "generate" else {})  # fmt: skip
 
 
 def timed(command: list[str], out: Path) -> dict[str, float]:
@@ -99,10 +101,6 @@ def timed(command: list[str], out: Path) -> dict[str, float]:
     return {"cpu": round(usage.ru_utime + usage.ru_stime, 2), "wall": round(time.monotonic() - start, 2)}
 
 
-def generates(task: str) -> bool:
-    return tasks.record(task).kind == "generate"
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown: what is counted per second are questions, or generated tokens."""
     lines = [
@@ -111,7 +109,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in sorted(rows, key=lambda row: (row["model"], row["dtype"], row["task"], row["limit"])):
         ours, theirs = row["ours"]["cpu"], row["theirs"]["cpu"]
-        count, unit = (row["tokens"], "tokens") if "tokens" in row else (row["n"], "questions")
+        count, unit = (row["generated"], "tokens") if "generated" in row else (row["n"], "questions")
         lines.append(
             f"| {row['model']} | {row['dtype']} | {row['task']} | {row['n']} | {ours:.1f} | {theirs:.1f} "
             f"| {count / ours:.2f} {unit} | {count / theirs:.2f} | {theirs / ours:.2f} |"

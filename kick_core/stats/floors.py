@@ -59,7 +59,7 @@ def share_above_chance(
     n = int(before.size)
     names = np.arange(n) if clusters is None else clusters
     sums_before, sums_after, sizes = cluster_sums(names, before - chance, after - chance)
-    if n == 0 or sums_before.sum() <= 0:
+    if not sums_before.sum() > 0 or not math.isfinite(sums_after.sum()):
         return Interval(UNKNOWN, UNKNOWN, UNKNOWN, n)
     size = typical(sizes)
     wrong, right = -chance * size, (1 - chance) * size

@@ -178,7 +178,7 @@ def ratio_of_unit_sums(before: Floats, after: Floats, n: int, confidence: float)
         n: Examples in all units together.
         confidence: Of the interval.
     """
-    if not before.size or before.sum() <= 0:
+    if not before.sum() > 0 or not math.isfinite(after.sum()):
         return Interval(UNKNOWN, UNKNOWN, UNKNOWN, n)
     sample = share_units(before, after)
     least = 0.0 if min(before.min(), after.min()) >= 0 else -math.inf

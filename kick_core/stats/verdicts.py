@@ -89,10 +89,10 @@ def margin_test(
         Its two one-sided p values.
     """
     before, after = paired(dense, compressed)
-    if not before.size or before.sum() <= 0:
+    if not before.sum() > 0 or not math.isfinite(after.sum()):
         return MarginTest(UNKNOWN, UNKNOWN)
     sums = [[before, after]]
-    if clusters is not None and 1 < (grouped := cluster_sums(clusters, before, after))[0].size < before.size:
+    if clusters is not None and (grouped := cluster_sums(clusters, before, after))[0].size < before.size:
         sums.append(grouped[:2])
     z = [statistic(share_units(*each), 1 - margin) for each in sums]
     return MarginTest(max(normal_cumulative(-each) for each in z), max(normal_cumulative(each) for each in z))

@@ -101,9 +101,23 @@ def test_clusters_of_one_change_nothing(rows: list[tuple[bool, bool, str]]) -> N
     assert stats.clustered_p(dense, after, alone) == stats.paired_p(dense, after)
 
 
-def test_one_cluster_keeps_the_plain_bounds() -> None:
-    found = stats.clustered_difference([1, 1, 0], [1, 0, 0], ["a"] * 3)
-    assert found == stats.paired_difference([1, 1, 0], [1, 0, 0])
+def test_one_cluster_shows_as_little_as_one_example() -> None:
+    """A hundred questions on one passage, none lost, are no evidence about other passages."""
+    dense = np.ones(100)
+    for found, one in (
+        (stats.clustered_ratio(dense, dense, ["a"] * 100), stats.ratio_of_means([1], [1])),
+        (stats.clustered_score(dense, ["a"] * 100), stats.score([1])),
+    ):
+        assert (found.low, found.high) == pytest.approx((one.low, one.high)) and found.n == 100
+    tests = [stats.margin_test(dense, dense, ["a"] * 100), stats.margin_test([1], [1])]
+    assert tests[0].loses == pytest.approx(tests[1].loses) and tests[0].loses > 0.3
+
+
+def test_scores_that_are_no_number_have_no_interval() -> None:
+    for dense, after in (([math.nan, 1.0], [1.0, 1.0]), ([1.0, 1.0], [math.nan, 1.0])):
+        assert math.isnan(stats.ratio_of_means(dense, after).low)
+        assert math.isnan(stats.share_above_chance(dense, after, 0.25).low)
+        assert math.isnan(stats.margin_test(dense, after).loses)
 
 
 def test_a_name_is_needed_for_every_score() -> None:
