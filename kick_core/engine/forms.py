@@ -70,10 +70,25 @@ def require_causal(model: PreTrainedModel, ids: Ids) -> float:
                 f"{type(model).__name__} is not causal: what it finds likely depends on the tokens behind, so it can "
                 f"be asked for no options, texts or perplexity (an encoder, or a config without is_decoder?)"
             )
-        known = [float(change[..., 0].square().mean().sqrt())]
+        changes = float(change[..., 0].square().mean().sqrt())
+        memory["changes", size] = changes
+        known = [max(changes, _rounding(alone, model.dtype))]
         memory["noise", size] = known[0]
     found: float = known[0]
     return found
+
+
+def _rounding(logprobs: Tensor, dtype: torch.dtype) -> float:
+    """Root mean square, in nats, of what rounding to a dtype changes in the likeliest tokens' logits.
+
+    Logits are known up to a constant; their size is the likeliest one's distance from the middle one, which holds for
+    vocabularies with unused, infinitely unlikely tokens too.
+    """
+    size = float((logprobs.amax(-1) - logprobs.median(-1).values).max())
+    if not 0 < size < math.inf:
+        return 0.0
+    apart = torch.finfo(dtype).eps * 2.0 ** math.floor(math.log2(size))
+    return apart / math.sqrt(12)
 
 
 def require_embedded(model: PreTrainedModel, texts: Iterable[Ids]) -> None:
@@ -149,9 +164,10 @@ def chosen_form(
     if form not in forms:
         form = next((form for form in forms[:-1] if _answers(right, form)), forms[-1])
         memory[kind, size] = form
-    if noise > _TIED:
+    changes = max((value for (name, _), value in memory.items() if name == "changes"), default=0.0)
+    if changes > _TIED:
         plan.note(
-            f"plain forwards of this model differ by {noise:.2g} nats when tokens are added behind (it chooses what it "
+            f"plain forwards of this model differ by {changes:.2g} nats when tokens are added behind (it chooses what it "
             f"reads, and choices are tied): its numbers are approximate"
         )
     if form != forms[0]:

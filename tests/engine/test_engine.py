@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+import kick_core
 from kick_core import engine
 from kick_core.engine.steps import SlotSteps, steps_for
 from kick_core.errors import BadRequest
@@ -104,6 +105,15 @@ def test_a_score_does_not_depend_on_what_else_is_wanted(family, dtype):
             else:
                 assert found[item].argmax == score.argmax
                 assert found[item].logprobs == pytest.approx(score.logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["dense", "magnitude@0.1"])
+def test_how_options_are_asked_does_not_depend_on_the_weights(recipe):
+    """In bfloat16 this model's logits lie 1/4 apart: right forms differ by that, under one recipe more than others."""
+    model, tokenizer = kick_core.load("pocket", recipe)
+    assert len(list(kick_core.evaluate(model, tokenizer, "multiple_choice", limit=8))) == 8
+    (form,) = (form for (kind, _), form in model.__dict__["_kick_forms"].items() if kind == "options")
+    assert form == "in packs"
 
 
 @pytest.mark.parametrize("family", ["Llama", "GPT2", "Gemma3Text"])
