@@ -167,8 +167,8 @@ def chosen_form(
     changes = max((value for (name, _), value in memory.items() if name == "changes"), default=0.0)
     if changes > _TIED:
         plan.note(
-            f"plain forwards of this model differ by {changes:.2g} nats when tokens are added behind (it chooses what it "
-            f"reads, and choices are tied): its numbers are approximate"
+            f"plain forwards of this model differ by {changes:.2g} nats when tokens are added behind (it chooses what "
+            f"it reads, and choices are tied): its numbers are approximate"
         )
     if form != forms[0]:
         plan.note(f"{kind} asked {form}: {forms[0]} their numbers are not those of plain forwards")
@@ -269,24 +269,27 @@ def _steps_agree(
     model: PreTrainedModel, few: list[Ids], noise: float, steps: Any, room: int, fixed: bool, seen: list[Tensor]
 ) -> bool | None:
     steps.begin(few, len(few), room, _STEPS, torch.zeros(len(few), _STEPS))
-    rows = list(range(len(few)))
+    rows, failed = list(range(len(few))), False
     written: list[list[int]] = [[] for _ in few]
-    errors = []
+    own: list[list[Tensor]] = [[] for _ in few]
     for number in range(_STEPS):
         tokens = steps.next()
         for place, row in enumerate(rows):
-            plain = plain_logprobs(model, [*few[row], *written[row]], 1)[0]
-            if not plain.isfinite().all():
-                return None
-            best = int(plain.argmax())
-            errors.append(float(seen[-1][place, best] - plain[best]))
+            own[row].append(seen[-1][place])
             written[row].append(tokens[place])
-        if not agree(model, noise, errors) or any(token < 0 for token in tokens):
-            return False
+        if failed := any(token < 0 for token in tokens):
+            break
         if number == 1 and not fixed and len(rows) > 1:
             left = list(range(1, len(rows)))
             rows = [rows[place] for place in steps.keep(left)]
-    return True
+    errors = []
+    for prompt, tokens, logprobs in zip(few, written, own, strict=True):
+        # one forward over a whole text tells all steps: the model is causal
+        plain = plain_logprobs(model, [*prompt, *tokens[:-1]], len(logprobs))
+        if not plain.isfinite().all():
+            return None
+        errors += [float((mine - right)[right.argmax()]) for mine, right in zip(logprobs, plain, strict=True)]
+    return not failed and agree(model, noise, errors)
 
 
 def quiet(plan: BatchPolicy) -> BatchPolicy:

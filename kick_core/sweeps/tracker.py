@@ -18,7 +18,8 @@ from kick_core.sweeps.sweep_keys import SweepKeys
 _SAVE = 10.0
 """Seconds between two notes of the measured rates."""
 _SMOOTH = 0.05
-"""Part of the remaining time over which a correction comes in."""
+"""Part of the time that has passed, or is left if that is less, over which a correction comes in: the first forecast is
+made with nothing measured, and must not outlast the first measurements."""
 
 
 class Tracker:
@@ -44,7 +45,8 @@ class Tracker:
         self._shares: dict[CellId, float] = {}
         self._news: dict[CellId, float] = {}
         self._rates, self._processes, self._clock = rates, max(1, processes), clock
-        self._share, self._saved, self._shown, self._shown_at = 0.0, clock(), math.nan, clock()
+        self._began = self._saved = self._shown_at = clock()
+        self._share, self._shown = 0.0, math.nan
 
     def seconds(self, cell: Cell) -> float:
         """What is left of a cell takes so long, by what is known now."""
@@ -88,7 +90,7 @@ class Tracker:
         if math.isnan(self._shown):
             self._shown = remaining
         self._shown = max(0.0, self._shown - passed)
-        window = max(1.0, _SMOOTH * remaining)
+        window = max(1.0, _SMOOTH * min(remaining, now - self._began))
         self._shown += (remaining - self._shown) * (1 - math.exp(-passed / window))
         self._shown_at = now
         return self._shown
