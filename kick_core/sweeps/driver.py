@@ -192,10 +192,13 @@ def _alone(job: SweepJob, store: Store) -> Run:
     from kick_core.sweeps.grid import open_sweep
 
     sweep = open_sweep(job, store)
+    new = not job.hosted and sweep_keys.recall(store, job) is None
     with timing.stage("keys"):
         keys = sweep.keys if job.hosted else sweep_keys.remember(store, sweep)
     if sweep.backend and sweep.backend.warning:
         yield Progress("", 0.0, 1.0, warning=sweep.backend.warning)
+    if new and (advice := sweep.advice()):
+        yield Progress("", 0.0, 1.0, warning=advice)
     tracker, plan = _planned(job, store, keys, 1, halves=0)
     yield tracker.at("", _done_already(job, store, keys))
     for group in (group for phase in plan for group in phase):
@@ -229,7 +232,10 @@ def _together(job: SweepJob, store: Store, keys: SweepKeys | None, named: list[s
         if keys is None:  # who opens the model anyhow finds the keys; all do, so that none waits for another
             opened = [pool.submit(_keys) for _ in named]
             yield from _wait_for_one(opened, job)
-            keys = SweepKeys.from_json(_result(next(future for future in opened if future.done())))
+            keys_json, advice = _result(next(future for future in opened if future.done()))
+            keys = SweepKeys.from_json(keys_json)
+            if advice:
+                yield Progress("", 0.0, 1.0, warning=advice)
         tracker, plan = _planned(job, store, keys, len(named), halves=len(named))
         yield tracker.at("", f"{_done_already(job, store, keys)}, {len(named)} processes")
         for phase in plan:
@@ -353,9 +359,10 @@ def _ready() -> None:
     """Nothing: what a process is started with."""
 
 
-def _keys() -> dict[str, Any]:
+def _keys() -> tuple[dict[str, Any], str]:
+    """The keys of the sweep's cells, and what to say of the model on this machine."""
     sweep = _Place.opened()
-    return sweep_keys.remember(sweep.store, sweep).to_json()
+    return sweep_keys.remember(sweep.store, sweep).to_json(), sweep.advice()
 
 
 def _work(group: Sequence[dict[str, Any]]) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _ROOM = 4
 """Free memory of a GPU over a model's bytes from which it is opened there as a whole: it lies there twice, beside
 activations and statistics."""
+_SLOWER = 1.5
+"""From this on half precision is called slower than float32: a measurement of milliseconds has its noise."""
 _PLANNING = 0.5
 """Share of making an artifact that is shown for planning it, where its plan measures an objective."""
 
@@ -67,6 +69,19 @@ class Sweep:
     def keys(self) -> SweepKeys:
         """The keys of all cells, computed once."""
         return sweep_keys.keys_of(self)
+
+    def advice(self) -> str:
+        """What to say where the model's own half precision is slower than float32 on this CPU; "" else."""
+        from kick_core import engine
+
+        if self.job.dtype != "auto" or self.job.hosted:
+            return ""
+        slower = engine.half_slowdown(self.builder.opened.model)
+        dtype = self.builder.opened.dtype
+        return (
+            f"this CPU takes {slower:.1f} times as long for products in {dtype} as in float32: --dtype float32 is "
+            "faster (runs of its own)"
+        ) * (slower > _SLOWER)
 
     def card(self, recipe: Recipe, task: str, *, again: bool = False) -> RunCard:
         """The run card of one cell; of dense evaluated `again` for the noise floor."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from kick_core import engine
 from kick_core.errors import BadRequest
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.spec import DENSE, Calibration, parse
@@ -72,6 +73,20 @@ def test_before_during_and_after(tiny_folder, store):
     after = forecast(job, store)
     assert all(cell.cached for cell in cells(after))
     assert set(after.left.values()) == {0} and after.demanded == 0
+
+
+def test_half_precision_that_is_slow_here_is_told_once(tiny_folder, store, monkeypatch):
+    def warnings(**more):
+        job = request(tiny_folder, recipes=("dense",), tasks=("perplexity",), **more)
+        return [one.warning for one in driver.run(job, store, 1) if one.warning]
+
+    monkeypatch.setattr(engine, "half_slowdown", lambda model: 2.34)
+    assert warnings(dtype="float32") == [], "what was chosen needs no advice"
+    (told,) = warnings()
+    assert "2.3 times as long" in told and "--dtype float32" in told
+    assert warnings(limit=5) == []
+    monkeypatch.undo()
+    assert engine.half_slowdown(make("Llama")) == 1.0
 
 
 def test_texts_are_planned_for_tasks_that_write(tiny_folder, store):
