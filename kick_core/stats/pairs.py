@@ -91,8 +91,7 @@ def paired_difference(dense: ArrayLike, compressed: ArrayLike, confidence: float
         plain = mean(differences, confidence)
         if before.size < 2 or not (is_share(before) and is_share(after)):
             return plain
-        score = score_interval(difference_units(differences, np.ones_like(differences)), confidence)
-        return wider(plain, score, -1.0, 1.0)
+        return wider(plain, score_interval(_graded_units(before, after), confidence), -1.0, 1.0)
     table = flips(before, after)
     lost, won, n = (table.broke + 1) / (table.n + 2), (table.fixed + 1) / (table.n + 2), table.n
     half = normal_quantile((1 + confidence) / 2) * math.sqrt((lost + won - (won - lost) ** 2) / (n + 2))
@@ -124,7 +123,7 @@ def paired_p(dense: ArrayLike, compressed: ArrayLike) -> float:
     else:
         p = student_p(float(differences.mean()) / error, differences.size - 1)
     if is_share(before) and is_share(after):
-        p = max(p, score_p(difference_units(differences, np.ones_like(differences))))
+        p = max(p, score_p(_graded_units(before, after)))
     return p
 
 
@@ -137,6 +136,12 @@ def difference_units(sums: Floats, sizes: Floats) -> Units:
     """
     size = typical(sizes)
     return units(sums, sizes, worst=(-size, size), best=(size, size))
+
+
+def _graded_units(before: Floats, after: Floats) -> Units:
+    """The units of the mean difference of graded scores; one not in the sample may lose or win a typical score."""
+    size = typical(np.maximum(before, after))
+    return units(after - before, np.ones_like(before), worst=(-size, 1.0), best=(size, 1.0))
 
 
 def score_p(sample: Units) -> float:

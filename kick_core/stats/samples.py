@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kick_core.stats.distributions import normal_quantile, student_quantile
-from kick_core.stats.score_test import Units, bounds, units
+from kick_core.stats.score_test import Units, bounds, typical, units
 
 CONFIDENCE = 0.95
 
@@ -113,7 +113,7 @@ def score(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     plain = mean(scores, confidence)
     if scores.size < 2 or not is_share(scores):
         return plain
-    sample = units(scores, np.ones_like(scores), worst=(0.0, 1.0), best=(1.0, 1.0))
+    sample = units(scores, np.ones_like(scores), worst=(0.0, 1.0), best=(typical(scores), 1.0))
     return wider(plain, score_interval(sample, confidence), 0.0, 1.0)
 
 

@@ -49,6 +49,7 @@ def test_mcnemar_does_not_overflow() -> None:
 GRADED = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=60)
 
 
+@settings(deadline=None)
 @given(GRADED)
 def test_graded_difference_is_the_paired_t_test(pairs: list[tuple[float, float]]) -> None:
     """Of scores without bounds; of those within [0, 1] it is never more certain than that."""
