@@ -294,8 +294,8 @@ is “cannot tell”: nothing lost shows that 95 % is kept from 73 right answers
 neighbouring windows are the fewest that have an interval. Where dense is not above chance in a sample, there is no
 interval, which counts as no error.
 
-Two rows lie outside what is promised and miss 93 %: the score itself (no verdict) over 12 passages of very unequal sizes
-near the ceiling, and neighbouring windows that correlate by 0.7 (WikiText's by 0.3), where 0.9 leaves about 80 %.
+Two groups go beyond what is promised and miss 93 %: the score itself (no verdict) over 12 passages of very unequal
+sizes near the ceiling, and neighbouring windows that correlate by 0.7 (WikiText's by 0.3); 0.9 leaves about 80 %.
 
 Methods, with their sources, are described in `kick_core/stats/score_test.py` (right and wrong, graded scores,
 clusters), `perplexity.py` (windows), `floors.py` (chance) and `verdicts.py` (many recipes)."""
