@@ -94,6 +94,9 @@ def export(builder: ArtifactBuilder, recipe: Recipe, folder: Path, form: str) ->
     grid = _grid_of(recipe, form) if form != "dense" else None
     builder.apply_recipe(recipe)
     model = builder.opened.model
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise KickError(f"{name} is not finite under {recipe.text}, see its card: such a model is not exported")
     require_space(folder, sum(p.nbytes for p in model.parameters()))
     staged = folder.resolve().with_name(f".{folder.name}.{uuid.uuid4().hex}")
     staged.mkdir(parents=True)
@@ -267,7 +270,8 @@ def _checked(opened: OpenModel, folder: Path, tolerance: float) -> float:
                 f"the exported model differs from the compressed one: {name} by {apart:.3g} of its largest weight"
             )
     logits, reopened = (m(probe.to(m.device), use_cache=False).logits.float() for m in (opened.model, again))
-    difference = float((logits - reopened).abs().max() / logits.std())
+    equal = (logits == reopened) | (logits.isnan() & reopened.isnan())
+    difference = 0.0 if equal.all() else float((logits - reopened).abs().max() / logits.std())
     if tolerance == 0 and difference:
         raise KickError(
             f"the exported model differs from the compressed one (logits by {difference:.3g} of their spread)"

@@ -87,13 +87,18 @@ def _close_row(row: Any) -> tuple[str, ...]:
     return (
         row.recipe,
         str(row.n),
-        f"{row.kl:.4g}",
-        f"{row.kl_low:.4g} … {row.kl_high:.4g}",
-        f"{row.kl_99:.3g}",
-        f"{row.same:.1%}",
-        f"{row.same_low:.1%} … {row.same_high:.1%}",
-        f"{row.overlap:.1%}",
+        printing.blank_as(row.kl, ".4g"),
+        _bounds(row.kl_low, row.kl_high, ".4g"),
+        printing.blank_as(row.kl_99, ".3g"),
+        printing.blank_as(row.same, ".1%"),
+        _bounds(row.same_low, row.same_high, ".1%"),
+        printing.blank_as(row.overlap, ".1%"),
     )
+
+
+def _bounds(low: float, high: float, form: str) -> str:
+    """An interval; dashes where a value of its sample is not finite."""
+    return f"{printing.blank_as(low, form)} … {printing.blank_as(high, form)}"
 
 
 def _text_row(row: Any) -> tuple[str, ...]:
@@ -101,17 +106,17 @@ def _text_row(row: Any) -> tuple[str, ...]:
         row.recipe,
         row.task,
         str(row.n),
-        f"{row.lost:.3g}",
-        f"{row.lost_low:.3g} … {row.lost_high:.3g}",
+        printing.blank_as(row.lost, ".3g"),
+        _bounds(row.lost_low, row.lost_high, ".3g"),
         printing.blank_as(row.until, ".1f"),
-        f"{printing.blank_as(row.until_low, '.1f')} … {printing.blank_as(row.until_high, '.1f')}",
+        _bounds(row.until_low, row.until_high, ".1f"),
         f"{printing.blank_as(row.never, '.1%')} of {row.faithful}",
     )
 
 
 def _noise_row(row: Any) -> tuple[str, ...]:
-    bounds = f"{printing.blank_as(row.diff_low, '+.4f')} … {printing.blank_as(row.diff_high, '+.4f')}"
-    return row.task, str(row.paired), f"{row.difference:+.4f}", bounds, row.words
+    bounds = _bounds(row.diff_low, row.diff_high, "+.4f")
+    return row.task, str(row.paired), printing.blank_as(row.difference, "+.4f"), bounds, row.words
 
 
 def bootstrap(store: Store, row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,8 +20,8 @@ from kick_core import timing
 from kick_core.errors import KickError
 from kick_core.methods import InputStats, Need
 from kick_core.methods.solve import one_thread
+from kick_core.models.block_calls import Hold, all_in_place
 from kick_core.models.blocks import Call, eager_experts, watched_inputs
-from kick_core.models.layout import Hold, all_in_place
 from kick_core.models.replay import Replay, replay
 
 BATCH = 8
@@ -332,9 +333,14 @@ def _attempt(
     tallies: dict[str, StatsAccumulator] = {}
 
     def see(names: tuple[str, ...], tensor: Tensor) -> None:
-        if names[0] not in tallies:
-            tallies.update(dict.fromkeys(names, StatsAccumulator(tensor.shape[-1], need, tensor.device)))
-        tallies[names[0]].add(tensor)
+        if fresh := [name for name in names if name not in tallies]:
+            tallies.update(dict.fromkeys(fresh, StatsAccumulator(tensor.shape[-1], need, tensor.device)))
+        for tally in {id(tallies[name]): tallies[name] for name in names}.values():
+            sharing = [name for name in names if tallies[name] is tally]
+            if len(sharing) < sum(other is tally for other in tallies.values()):  # no longer do all see the same
+                tally = deepcopy(tally)
+                tallies.update(dict.fromkeys(sharing, tally))
+            tally.add(tensor)
 
     before, early = inputs.relieved, None
     outputs = torch.empty_like(inputs.hidden) if keep else None
@@ -345,17 +351,37 @@ def _attempt(
                 outputs[rows] = output
     if inputs.relieved != before:
         return None
-    for name, tally in tallies.items():
-        require_finite(tally.sq_norms, f"block {index}: the input of {name}")
+    overflown = [name for name, tally in tallies.items() if not tally.sq_norms.isfinite().all()]
+    if overflown and (keep or index == 0):  # the dense model's own
+        remedy = "; --dtype bfloat16 or float32 holds larger numbers" if inputs.hidden.dtype == torch.float16 else ""
+        require_finite(tallies[overflown[0]].sq_norms, f"block {index}: the input of {overflown[0]}", remedy)
+    if overflown:  # what compressing the blocks before it came to: a finding
+        inputs.notes.append(
+            f"inputs of {len(overflown)} of its {len(tallies)} matrices are not finite: these were compressed on a "
+            f"flat Hessian, as without data"
+        )
     # matrices that share a tally share what is worked out from it
-    stats = {id(tally): tally.stats() for tally in tallies.values()}
+    stats = {id(tally): tally.stats() for name, tally in tallies.items() if name not in overflown}
     assert early is not None
-    enough = {name: stats[id(tally)] for name, tally in tallies.items() if tally.tokens >= inputs.min_tokens}
+    enough = {
+        name: stats[id(tally)]
+        for name, tally in tallies.items()
+        if id(tally) in stats and tally.tokens >= inputs.min_tokens
+    }
     return Dense(enough, early, outputs, {name: tally.tokens for name, tally in tallies.items()})
 
 
-def require_finite(tensor: Tensor, what: str) -> None:
-    """Refuse NaN and infinities by name: they would spread into every weight."""
+def require_finite(tensor: Tensor, what: str, remedy: str = "") -> None:
+    """Refuse NaN and infinities by name: they would spread into every weight.
+
+    Args:
+        tensor: Of any shape.
+        what: Its name in the message.
+        remedy: What to do about it, at the message's end.
+
+    Raises:
+        KickError: A value is NaN or infinite.
+    """
     if not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())
-        raise KickError(f"{what} holds {bad} NaN or infinite values: nothing can be compressed on them")
+        raise KickError(f"{what} holds {bad} NaN or infinite values: nothing can be compressed on them{remedy}")

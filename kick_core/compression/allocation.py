@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kick_core.compression import activations
+from kick_core.models.block_calls import Hold, all_in_place
 from kick_core.models.blocks import Matrix, decoder_blocks, matrices
-from kick_core.models.layout import Hold, all_in_place
 from kick_core.spec import Target, Unstructured
 
 FAR = 5.0

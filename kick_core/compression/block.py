@@ -130,14 +130,26 @@ def compress_block(
         zeros = result.weight.numel() - result.weight.count_nonzero()
         loss = _relative_loss(dense, matrix.name, weight, result) if dense and stats.tokens else None
         matrix.write(result.weight)
-        numbers = torch.stack([zeros.double(), *([] if loss is None else [loss.double()])]).tolist()
+        overflown = (~matrix.stored.isfinite()).sum()
+        # one copy from the device for all numbers
+        numbers = torch.stack([one.double() for one in (zeros, overflown, loss) if one is not None]).tolist()
         tokens = None if dense is None else dense.tokens.get(matrix.name, 0)
         seconds = time.perf_counter() - began + spent
         rows, cols = weight.shape
-        lost = numbers[1] if numbers[1:] and math.isfinite(numbers[1]) else None
-        layers.append(LayerReport(matrix.name, rows, cols, int(numbers[0]), lost, seconds, result.note, tokens))
+        relative = numbers[2] if numbers[2:] and math.isfinite(numbers[2]) else None
+        note = _with_overflow(result.note, int(numbers[1]), weight.dtype)
+        layers.append(LayerReport(matrix.name, rows, cols, int(numbers[0]), relative, seconds, note, tokens))
         results[matrix.name] = result
     return results, layers
+
+
+def _with_overflow(note: str, weights: int, dtype: torch.dtype) -> str:
+    """A matrix's note, with the number of its weights that are no numbers after compression, if there are any."""
+    if not weights:
+        return note
+    kind = str(dtype).removeprefix("torch.")
+    finding = f"not finite after compression: {weights:,} of its weights (NaN, or beyond what {kind} holds)"
+    return f"{note}; {finding}" if note else finding
 
 
 def _applied(recipe: methods.ResolvedRecipe | StructuredMask, weight: Tensor, stats: InputStats) -> CompressedMatrix:

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core.english import calibration_documents
 from kick_core.errors import BadRequest, KickError
-from kick_core.models.source import settled
+from kick_core.models.source import context_of, settled
 from kick_core.models.tokenization import all_document_ids
 from kick_core.pocket import POCKET_MODELS, data_path, split_documents, unasked_documents
 from kick_core.spec import Calibration
@@ -67,9 +67,7 @@ def windows_for(model: PreTrainedModel, calibration: Calibration) -> Tensor:
     tokenizer = AutoTokenizer.from_pretrained(model.config.name_or_path, trust_remote_code=False)
     place = model.config.name_or_path
     pocket = next((name for name, folder in POCKET_MODELS.items() if place == str(folder)), place)
-    return token_windows(
-        settled(calibration, pocket), tokenizer, int(getattr(model.config, "max_position_embeddings", 2048))
-    )
+    return token_windows(settled(calibration, pocket), tokenizer, context_of(model.config))
 
 
 def token_windows(calibration: Calibration, tokenizer: PreTrainedTokenizerBase, context: int) -> Tensor:

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from kick_core.compression import activations
 from kick_core.errors import KickError
+from kick_core.models.block_calls import Hold, eager_experts
 from kick_core.models.blocks import decoder_blocks
-from kick_core.models.layout import Hold, eager_experts
 
 
 class InputsDiffer(KickError):

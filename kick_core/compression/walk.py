@@ -24,8 +24,8 @@ from kick_core.compression.recovery.blocks import reconstruct
 from kick_core.compression.resume import InputsDiffer, Resume, advance_dense, catch_up, digest_of
 from kick_core.errors import BadRequest
 from kick_core.methods import CompressedMatrix
+from kick_core.models.block_calls import Hold, all_in_place
 from kick_core.models.blocks import decoder_blocks, matrices, understood
-from kick_core.models.layout import Hold, all_in_place
 from kick_core.records import BlockReport, Card, LayerPlan, LayerReport, StructuredMask
 from kick_core.spec import Calibration, Recipe, parse
 

@@ -13,6 +13,7 @@ from kick_core import engine
 from kick_core.engine import BatchPolicy, Engine
 from kick_core.evaluation import prompting
 from kick_core.models import chat_template
+from kick_core.models.source import context_of
 from kick_core.models.tokenization import begins_with, template_name
 from kick_core.records import Example, Output
 from kick_core.tasks import PromptSpec
@@ -49,7 +50,7 @@ class EvalSession:
 
     @property
     def context(self) -> int:
-        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 2048))
+        return context_of(self.model.config)
 
     @property
     def ends(self) -> frozenset[int]:

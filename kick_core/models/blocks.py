@@ -17,21 +17,18 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from kick_core.errors import KickError
-from kick_core.models.layout import (
+from kick_core.models.block_calls import (
     Hold,
-    Layout,
-    Left,
-    Stack,
     all_in_place,
     eager_experts,
     entering,
-    layout_of,
     leaving,
     plain_forward,
     replaced_forwards,
-    understand,
     with_hidden,
 )
+from kick_core.models.layout import layout_of, understand
+from kick_core.models.parameter_roles import Layout, Left, Stack
 from kick_core.models.products import Part, ProductWatch
 from kick_core.stats import common_prefix
 
@@ -130,6 +127,8 @@ class Matrix:
     transposed: bool = False
     expert: int | None = None
     pieces: int = 1
+    size: tuple[int, int] = (0, 0)
+    """Rows and columns as they lie in memory, where the parameter's shape does not tell."""
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -145,11 +144,11 @@ class Matrix:
     def of(self, values: Tensor, *, turned: bool = True) -> Tensor:
         """This matrix's part of its parameter's values, [out, in] when `turned`."""
         if self.expert is None:
-            mine = values if values.dim() == 2 else values.reshape(-1, values.shape[-1])
+            mine = values if values.dim() == 2 else values.reshape(self.size)
         elif len(values) == self.pieces and values.dim() == 3:
             mine = values[self.expert]
         else:  # pieces one below the other in one tall matrix, or of a tensor with more axes
-            mine = values.view(self.pieces, -1, values.shape[-1])[self.expert]
+            mine = values.view(self.pieces, *self.size)[self.expert]
         return mine.T if turned and self.transposed else mine
 
     def read(self) -> Tensor:
@@ -174,12 +173,13 @@ def matrices(block: nn.Module) -> list[Matrix]:
         own = [stacks[path] for path in paths if path in stacks]
         linear = isinstance(module, nn.Linear | Conv1D)
         for stack in (stack for stack in own if stack.pieces == 1):
-            found.append(Matrix(name if linear else stack.path, stack.path, module, stack.transposed))
+            title = name if linear else stack.path
+            found.append(Matrix(title, stack.path, module, stack.transposed, size=stack.size))
         several = [stack for stack in own if stack.pieces > 1]
         for expert in range(max((stack.pieces for stack in several), default=0)):
             for stack in (stack for stack in several if expert < stack.pieces):
                 title = f"{name}.{expert}.{stack.path.rpartition('.')[2]}"
-                found.append(Matrix(title, stack.path, module, stack.transposed, expert, stack.pieces))
+                found.append(Matrix(title, stack.path, module, stack.transposed, expert, stack.pieces, stack.size))
     return found
 
 

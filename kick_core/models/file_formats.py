@@ -48,6 +48,8 @@ class Grid:
 
 def described(config: Mapping[str, Any]) -> str:
     """A folder's `quantization_config` in words: the format, bits and group. Raises KickError for one not read."""
+    if config["quant_method"] == "mxfp4":
+        return "MXFP4, 4 bit, groups of 32"
     if config["quant_method"] == GPTQ:
         bits, version = _gptq_layout(config)
         form, group = "GPTQ v1" if version == V1 else "GPTQ v2", config.get("group_size")

@@ -7,7 +7,9 @@ parameter, and its strides tell along which axis of the parameter the product su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,38 +46,50 @@ Use = Callable[[str, str], None]
 
 _GATHERS = ("index", "index_select")
 _CASTS = ("_to_copy", "clone", "contiguous", "_unsafe_view")
+_JOINS = ("cat", "stack")
+LOOKUPS = frozenset({"embedding", "index", "index_select", "gather", "embedding_renorm"})
+"""Operators that read rows of a table."""
+BEFORE = " before a product"
+"""The end of a use's name, after an operator's: its result, made of parameters alone, is what is multiplied."""
+_SCALES = frozenset(
+    ("sum", "mean", "cumsum", "max", "amax", "amin", "linalg_vector_norm", "norm", "_softmax", "_log_softmax",
+     "native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm", "layer_norm",
+     "cat", "stack", "expand", "repeat", "copy", "_to_copy", "clone", "constant_pad_nd", "roll", "flip", "index_put")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
     """A stretch of memory that holds a parameter's values, its own or a copy in another order.
 
-    `axes` are (size, step here, step in the parameter), the longest step here first; the first axis of gathered pieces
-    has no even step in the parameter, its places are `starts`.
+    Attributes:
+        path: The parameter's.
+        begin: The offset of the stretch in its storage, in elements.
+        size: Its elements.
+        base: The offset in the parameter of its first element.
+        axes: Of the copy, as (size, step here, step in the parameter), the longest step here first.
     """
 
     path: str
     begin: int
+    size: int
     base: int
     axes: tuple[tuple[int, int, int], ...]
-    starts: tuple[int, ...] = ()
 
     def place(self, offset: int) -> int:
         """Where in the parameter the element at `offset` of this memory is."""
-        rest, found = offset - self.begin, self.base
-        for number, (_, here, there) in enumerate(self.axes):
+        rest, place = offset - self.begin, self.base
+        for _, here, there in self.axes:
             count, rest = divmod(rest, here)
-            found += self.starts[count] if self.starts and not number else count * there
-        return found
+            place += count * there
+        return place
 
     def steps(self, size: int, step: int) -> list[tuple[int, int]] | None:
         """An axis of a view of this memory as (size, step in the parameter), outermost first; None without steps."""
         found: list[tuple[int, int]] = []
-        for number, (length, here, there) in reversed(list(enumerate(self.axes))):
+        for length, here, there in reversed(self.axes):
             if size == 1:
                 break
-            if self.starts and not number:
-                return None
             if step and step % here == 0 and step < length * here:
                 taken = min(size, length * here // step)
                 if size % taken:
@@ -88,6 +102,8 @@ class _Memory:
 class ProductWatch(TorchDispatchMode):
     """Reports, while active, every product with one of `parameters`, and every other operator that reads one.
 
+    A copy of parameters, of pieces of one or of several behind one another, is followed to the products that it is
+    used in. What an operator makes of parameters alone is followed too, and a product with it is reported as a use.
     `ran` is called with each operator's name, arguments and result, after it ran.
     """
 
@@ -101,11 +117,12 @@ class ProductWatch(TorchDispatchMode):
         super().__init__()
         self.product, self.use, self.ran = product, use, ran
         self.memory = {
-            _address(tensor): _Memory(path, tensor.storage_offset(), 0, ((tensor.numel(), 1, 1),))
+            _address(tensor): [_Memory(path, tensor.storage_offset(), tensor.numel(), 0, ((tensor.numel(), 1, 1),))]
             for path, tensor in parameters.items()
             if tensor.numel()
         }
-        self.copies: list[Tensor] = []  # held, so that their memory is not taken for another's
+        self.changed: dict[int, tuple[str, str]] = {}
+        self.held: list[Tensor] = []  # so that the memory of copies is not taken for another's
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -121,23 +138,40 @@ class ProductWatch(TorchDispatchMode):
             self.ran(name, args, result)
         return result
 
-    def _of(self, tensor: Any) -> _Memory | None:
-        return self.memory.get(_address(tensor)) if isinstance(tensor, Tensor) else None
+    def _of(self, tensor: Any) -> list[_Memory]:
+        return self.memory.get(_address(tensor), []) if isinstance(tensor, Tensor) else []
 
     def _see(self, weight: Tensor, inputs: Tensor) -> None:
         """`weight` [in, out] or [batch, in, out] is multiplied with `inputs` [..., tokens, in]."""
-        memory = self._of(weight)
-        if memory is None:
+        if (changed := self.changed.get(_address(weight))) is not None:
+            self.use(changed[0], f"{changed[1]}{BEFORE}")
+            return
+        memories = self._of(weight)
+        if not memories:
             return
         if weight.dim() == 2:
-            self._report(memory, weight, inputs)
+            self._report(memories, weight, inputs)
         elif weight.stride(0) == 0:  # one matrix for the whole batch
-            self._report(memory, weight[0], inputs.reshape(-1, inputs.shape[-1]))
+            self._report(memories, weight[0], inputs.reshape(-1, inputs.shape[-1]))
         else:
             for number in range(len(weight)):
-                self._report(memory, weight[number], inputs[number])
+                self._report(memories, weight[number], inputs[number])
 
-    def _report(self, memory: _Memory, weight: Tensor, inputs: Tensor) -> None:
+    def _report(self, memories: list[_Memory], weight: Tensor, inputs: Tensor) -> None:
+        """One product, by the stretches of memory that the weight [in, out] lies in: each holds some of its outputs."""
+        first, (cols, rows), step = weight.storage_offset(), weight.shape, max(1, weight.stride(1))
+        at = max(0, bisect_right(memories, first, key=lambda memory: memory.begin) - 1)
+        for memory in memories[at:]:
+            begin, end = (-(-(edge - first) // step) for edge in (memory.begin, memory.begin + memory.size))
+            begin, end = max(0, begin), min(rows, end)
+            if begin >= rows:
+                return
+            if end - begin < rows and weight.stride(0) * (cols - 1) >= step:  # its inputs lie in several stretches
+                self.use(memory.path, "a product in parts")
+                return
+            self._report_part(memory, weight[:, begin:end], inputs)
+
+    def _report_part(self, memory: _Memory, weight: Tensor, inputs: Tensor) -> None:
         cols, rows = weight.shape
         along, across = memory.steps(cols, weight.stride(0)), memory.steps(rows, weight.stride(1))
         if along is None or across is None or len(along) > 1:
@@ -155,15 +189,70 @@ class ProductWatch(TorchDispatchMode):
                 self.use(memory.path, "a product in parts")
 
     def _note(self, name: str, args: Any, result: Any) -> None:
-        for tensor in _tensors(args):
-            memory = self._of(tensor)
-            if memory is None or (isinstance(result, Tensor) and _address(result) == _address(tensor)):
-                continue
-            if isinstance(result, Tensor) and (copy := _copied(name, args, tensor, result, memory)) is not None:
-                self.memory[_address(result)] = copy
-                self.copies.append(result)
-            else:
-                self.use(memory.path, name)
+        """An operator, other than a product, may have read parameters: copied, changed, or used them."""
+        tensors = [tensor for tensor in _tensors(args) if tensor.numel()]
+        known = [tensor for tensor in tensors if self._of(tensor) or _address(tensor) in self.changed]
+        if not known or (isinstance(result, Tensor) and _address(result) == _address(known[0])):
+            return
+        if isinstance(result, Tensor) and (copies := self._copied(name, args, known, result)):
+            self._keep(self.memory, result, copies)
+            return
+        mixed = any(one.is_floating_point() and one.dim() and not any(one is k for k in known) for one in tensors)
+        for tensor in known:
+            path = self.changed[_address(tensor)][0] if _address(tensor) in self.changed else self._of(tensor)[0].path
+            if isinstance(result, Tensor) and not mixed and name not in LOOKUPS:
+                self._keep(self.changed, result, (path, name))
+            self.use(path, name)
+
+    def _keep(self, places: dict[int, Any], result: Tensor, what: Any) -> None:
+        places[_address(result)] = what
+        self.held.append(result)
+
+    def _copied(self, name: str, args: Any, sources: list[Tensor], result: Tensor) -> list[_Memory]:
+        """The stretches of a copy of (pieces of) parameters; none where the operator does more than copy."""
+        if result.storage_offset() or any(not self._of(source) for source in sources):
+            return []
+        if name in _CASTS and result.shape == sources[0].shape:
+            return _stretches(self._of(sources[0]), sources[0], result)
+        elif name in _JOINS and len(sources) == len(args[0]) and result.is_contiguous() and not any(args[1:]):
+            begins = itertools.accumulate((source.numel() for source in sources), initial=0)
+            parts = [
+                _stretch(self._of(source), source, source.new_empty(source.shape, device="meta").stride(), begin)
+                for source, begin in zip(sources, begins, strict=False)
+            ]
+        elif name in _GATHERS and result.is_contiguous() and sources[0].dim() > 1:
+            index = _first_index(name, args)
+            pieces = [] if index is None else [sources[0][number] for number in index.reshape(-1).tolist()]
+            steps = result.stride()[result.dim() - sources[0].dim() + 1 :]
+            parts = [
+                _stretch(self._of(piece), piece, steps, number * piece.numel()) for number, piece in enumerate(pieces)
+            ]
+        else:
+            return []
+        return [part for part in parts if part is not None] if None not in parts else []
+
+
+def _stretches(memories: list[_Memory], source: Tensor, result: Tensor) -> list[_Memory]:
+    """A copy of `source`, a view of the memories; one stretch per entry of its first axes where it must be (several
+    stretches are copied, or one for every row of a batch). None where it is not even."""
+    whole = _stretch(memories, source, result.stride(), result.storage_offset())
+    if whole is not None or source.dim() < 2 or not result.is_contiguous():
+        return [whole] if whole is not None else []
+    each = [_stretches(memories, one, copy) for one, copy in zip(source, result, strict=True)]
+    return list(itertools.chain.from_iterable(each)) if all(each) else []
+
+
+def _stretch(memories: list[_Memory], source: Tensor, steps: Sequence[int], begin: int) -> _Memory | None:
+    """A copy of `source`, a view of one of the memories, whose axes have these steps; None where it is not even."""
+    first = source.storage_offset()
+    last = first + sum((n - 1) * step for n, step in zip(source.shape, source.stride(), strict=True))
+    holder = next((m for m in memories if m.begin <= first and last < m.begin + m.size), None)
+    own = [holder.steps(n, step) for n, step in zip(source.shape, source.stride(), strict=True)] if holder else []
+    if holder is None or any(there is None or len(there) > 1 for there in own):
+        return None
+    axes = [(n, h, there[0][1]) for n, h, there in zip(source.shape, steps, own, strict=True) if there and n > 1]
+    order = sorted(axes, key=lambda axis: -axis[1])
+    return _Memory(holder.path, begin, source.numel(), holder.place(first), tuple(order))
 
 
 def _address(tensor: Tensor) -> int:
@@ -185,34 +274,19 @@ def _offsets(first: int, axes: list[tuple[int, int]]) -> list[int]:
     return found
 
 
-def _copied(name: str, args: Any, source: Tensor, result: Tensor, memory: _Memory) -> _Memory | None:
-    """What a copy of (pieces of) a parameter holds, where the operator only copies."""
-    if memory.starts or result.storage_offset():
-        return None
-    first = memory.place(source.storage_offset())
-    own = [memory.steps(size, step) for size, step in zip(source.shape, source.stride(), strict=True)]
-    if any(steps is None or len(steps) > 1 for steps in own):
-        return None
-    there = [steps[0][1] if steps else 0 for steps in own]
-    if name in _CASTS and result.shape == source.shape:
-        axes = [(n, h, t) for n, h, t in zip(result.shape, result.stride(), there, strict=True) if n > 1]
-        return _Memory(memory.path, 0, first, tuple(sorted(axes, key=lambda axis: -axis[1])))
-    if name in _GATHERS and source is args[0] and source.dim() > 1:
-        index = _first_index(name, args)
-        if index is not None and result.is_contiguous():
-            axes = list(zip(result.shape[index.dim() :], result.stride()[index.dim() :], there[1:], strict=True))
-            starts = tuple(there[0] * number for number in index.reshape(-1).tolist())
-            each = source[0].numel()
-            return _Memory(memory.path, 0, first, ((len(starts), each, 0), *axes), starts)
-    return None
-
-
 def _first_index(name: str, args: Any) -> Tensor | None:
     """The index of an indexing along the first axis alone."""
     places, first = ((*args[1], None, None)[:2], len(args[1]) == 1) if name == "index" else ((args[2],), args[1] == 0)
     index = places[0] if first else None
-    numbers = isinstance(index, Tensor) and index.dim() <= 1 and index.dtype in (torch.int64, torch.int32)
+    numbers = isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32)
     return index if numbers else None
+
+
+def changes_nothing_else(name: str) -> bool:
+    """Whether an operator works number by number, or is one of those that norms, scales and recurrences are made of."""
+    packet = getattr(torch.ops.aten, name, None)
+    overloads = [] if packet is None else [getattr(packet, overload) for overload in packet.overloads()]
+    return name in _SCALES or any(torch.Tag.pointwise in one.tags for one in overloads)
 
 
 # --- products, as pairs of a weight [.., in, out] and its inputs [.., tokens, in] ------------------------------------

@@ -1,11 +1,12 @@
-"""Folders that are quantized already (GPTQ, pack-quantized) open as ordinary models: we decode them.
+"""Folders that are quantized already (GPTQ, pack-quantized, MXFP4) open as ordinary models: we decode them.
 
 No other package is needed, and what is computed with is exactly what the codes stand for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,28 +18,50 @@ from kick_core.errors import KickError
 from kick_core.models import gguf
 from kick_core.models.checkpoint_names import origins, unexpected
 from kick_core.models.file_formats import GPTQ, PACKED, Grid, described, read_gptq, read_packed
+from kick_core.models.mxfp4 import MXFP4, read_mxfp4
 from kick_core.models.opener import config_of, opener
 from kick_core.models.shards import take_generation_config
 from kick_core.models.source import Source
 from kick_core.models.tensor_files import TensorFiles
 
-_READERS: dict[str, tuple[str, Callable[[str, Mapping[str, Tensor], Mapping[str, Any]], Grid]]] = {
-    GPTQ: (".qweight", read_gptq),
-    PACKED: (".weight_packed", read_packed),
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """How packed weights lie in a folder.
+
+    Attributes:
+        parts: Endings of the tensors that one weight is packed in; the first is that of its codes.
+        ending: What the weight's own name ends with instead.
+        read: Decodes the weight of a name without ending: (name, the files' tensors, settings, dtype).
+    """
+
+    parts: tuple[str, ...]
+    ending: str
+    read: Callable[[str, Mapping[str, Tensor], Mapping[str, Any], torch.dtype], Tensor]
+
+
+def _of_grid(read: Callable[[str, Mapping[str, Tensor], Mapping[str, Any]], Grid]) -> Callable[..., Tensor]:
+    return lambda name, tensors, settings, dtype: read(name, tensors, settings).weight(dtype)
+
+
+_FORMATS = {
+    GPTQ: _Format((".qweight", ".qzeros", ".scales", ".g_idx"), ".weight", _of_grid(read_gptq)),
+    PACKED: _Format(
+        (".weight_packed", ".weight_scale", ".weight_zero_point", ".weight_shape", ".weight_g_idx"),
+        ".weight",
+        _of_grid(read_packed),
+    ),
+    MXFP4: _Format(("_blocks", "_scales"), "", read_mxfp4),
 }
-_PARTS = (
-    "qweight", "qzeros", "scales", "g_idx",
-    "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
-)  # fmt: skip
 
 
 def quantization(source: Source) -> Mapping[str, Any] | None:
     """The folder's `quantization_config`, when it has one. Raises KickError for a method that is not read."""
     config: Mapping[str, Any] | None = source.config.get("quantization_config")
-    if config is not None and config.get("quant_method") not in _READERS:
+    if config is not None and config.get("quant_method") not in _FORMATS:
         raise KickError(
-            f"{source.folder} is quantized by {config.get('quant_method')!r}: "
-            f"{', '.join(_READERS)} and plain models are read"
+            f"{source.folder} is quantized by {config.get('quant_method')!r}: {', '.join(_FORMATS)} and plain models "
+            f"are read; take the model's plain folder (bfloat16 or the like), or a GGUF file"
         )
     return config
 
@@ -84,20 +107,27 @@ def plain_names(source: Source) -> list[str]:
     settings = quantization(source)
     if settings is None:
         return names
-    ending = _READERS[str(settings["quant_method"])][0]
-    packed = [f"{name.removesuffix(ending)}.weight" for name in names if name.endswith(ending)]
-    return [name for name in names if name.rpartition(".")[2] not in _PARTS] + packed
+    form = _FORMATS[str(settings["quant_method"])]
+    return [name for name in names if not name.endswith(form.parts)] + [
+        f"{name}{form.ending}" for name in _packed(names, form)
+    ]
+
+
+def _packed(names: Iterable[str], form: _Format) -> list[str]:
+    """The names, without ending, of a folder's packed weights."""
+    codes = form.parts[0]
+    return [name.removesuffix(codes) for name in names if name.endswith(codes)]
 
 
 def _decoded(source: Source, settings: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]:
-    ending, read = _READERS[str(settings["quant_method"])]
+    form = _FORMATS[str(settings["quant_method"])]
     tensors: dict[str, Tensor] = {}
     for path in source.weight_files:
         tensors |= load_file(path)
-    state = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in _PARTS}
-    for name in [name.removesuffix(ending) for name in tensors if name.endswith(ending)]:
+    state = {name: tensor for name, tensor in tensors.items() if not name.endswith(form.parts)}
+    for name in _packed(tensors, form):
         try:
-            state[f"{name}.weight"] = read(name, tensors, settings).weight(dtype)
+            state[f"{name}{form.ending}"] = form.read(name, tensors, settings, dtype)
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
             raise KickError(f"{source.folder}: the tensors of {name} do not fit together ({error})") from error
     return state

@@ -20,18 +20,18 @@ from transformers import PreTrainedModel
 
 from kick_core import timing
 from kick_core.errors import KickError
-from kick_core.models.blocks import Call, call_of, first_inputs, understood
-from kick_core.models.layout import (
+from kick_core.models.block_calls import (
     Hold,
     all_in_place,
     eager_experts,
-    layout_of,
     leaving,
     plain_forward,
     probe_ids,
     replaced_forwards,
     with_hidden,
 )
+from kick_core.models.blocks import Call, call_of, first_inputs, understood
+from kick_core.models.layout import layout_of
 
 _PROVEN, _CARRIED = "_kick_way", "_kick_carried"
 _CLOSE = {torch.float32: 1e-3, torch.float64: 1e-6}

@@ -39,6 +39,8 @@ _SIZES = (
     "num_attention_heads", "num_key_value_heads", "n_head", "head_dim", "num_experts", "num_local_experts",
     "moe_intermediate_size", "max_position_embeddings", "n_positions",
 )  # fmt: skip
+_CONTEXT = 2048
+"""Tokens of context of a model that names none."""
 ALIASES = {"pocket": "pocket-11m"}
 
 
@@ -55,10 +57,28 @@ class Source:
     def config(self) -> dict[str, Any]:
         return _json(self.folder / "config.json")
 
-    @property
+    @cached_property
     def context(self) -> int:
-        """The longest sequence the model was made for."""
-        return int(self.config.get("max_position_embeddings") or self.config.get("n_positions") or 2048)
+        """The longest sequence the model was made for, in tokens; 2048 where its config names none."""
+        named = self.config.get("max_position_embeddings") or self.config.get("n_positions")
+        if not named and any(isinstance(part, dict) and "model_type" in part for part in self.config.values()):
+            from transformers import AutoConfig
+
+            return context_of(AutoConfig.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True))
+        return named if isinstance(named, int) and named > 0 else _CONTEXT
+
+
+def context_of(config: Any) -> int:
+    """The longest sequence that a model was made for, in tokens.
+
+    Args:
+        config: The model's, of transformers; of several modalities the text model's counts.
+
+    Returns:
+        2048 where the config names none.
+    """
+    named = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return named if isinstance(named, int) and named > 0 else _CONTEXT
 
 
 def find(ref: ModelRef, store: Store | None = None, heard: Heard | None = None) -> Source:

@@ -27,7 +27,8 @@ def sentence(row: Mapping[Any, Any], against: str = "dense") -> str:
     if row["kind"] == "dense":
         return {AT_FLOOR: AT_CHANCE, "dense": "dense"}.get(row["verdict"], "not measured: no answer could be judged")
     if not row["paired"]:
-        return f"not measured: no {against} answers to the same examples"
+        judged = row.get("n", 1)
+        return f"not measured: no {f'{against} answers to the same examples' if judged else 'answer could be judged'}"
     if against != "dense" and shown(row) and _direction(row, row["difference"]) == "better":
         return difference(row, against)  # that a better recipe keeps 95 % of a worse one is no news
     return "; ".join(part for part in (difference(row, against), kept(row, against)) if part)

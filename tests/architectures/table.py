@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -35,6 +37,8 @@ size 64, random weights) and tried by `tests/architectures`. transformers {trans
 
 {counts}
 
+{time}
+
 """
 
 
@@ -54,10 +58,11 @@ def _quiet() -> None:
     torch.set_num_threads(1)
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
-    """The page's text."""
+def page(outcomes: Sequence[Outcome], duration: str) -> str:
+    """The page's text; `duration` says how long the run took."""
+    torch_version = torch.__version__.split("+")[0]
     head = _TEXT.format(
-        transformers=transformers.__version__, torch=torch.__version__.split("+")[0], counts=counts(outcomes)
+        transformers=transformers.__version__, torch=torch_version, counts=counts(outcomes), time=duration
     )
     return head + _BEGIN + "".join(_row(outcome) for outcome in outcomes)
 
@@ -66,14 +71,11 @@ def counts(outcomes: Sequence[Outcome]) -> str:
     """How many architectures came out how, in a sentence."""
     made = [o for o in outcomes if not o.compression.startswith("not made")]
     parts = []
-    for column in ("compression", "answers"):
+    for column, kinds in (("compression", ("exact", "refused")), ("answers", ("equal", "approximate", "refused"))):
         words = [getattr(o, column) for o in made]
-        right = sum(w.startswith(("exact", "equal")) for w in words)
-        near, refused = (sum(w.startswith(kind) for w in words) for kind in ("approximate", "refused"))
-        parts.append(
-            f"{column}: {right} right, {near} approximate, {refused} refused, "
-            f"{len(words) - right - near - refused} wrong"
-        )
+        numbers = [sum(w.startswith(kind) for w in words) for kind in kinds]
+        known = [f"{number} {kind}" for number, kind in zip(numbers, kinds, strict=True)]
+        parts.append(f"{column}: {', '.join(known)}, {len(words) - sum(numbers)} wrong")
     return f"{len(outcomes)} architectures, {len(made)} made tiny; {'; '.join(parts)}."
 
 
@@ -93,10 +95,13 @@ def row(outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:]
-    found = list(examined(asked or tiny_models.architectures()))
-    if asked:
-        print(*map(_row, found), sep="", end="")
+    names, began = sys.argv[1:], time.perf_counter()
+    outcomes = list(examined(names or tiny_models.architectures()))
+    if names:
+        print(*map(_row, outcomes), sep="", end="")
     else:
-        PAGE.write_text(page(found), encoding="utf-8")
-        print(counts(found))
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = f"{time.perf_counter() - began:,.0f} s on {os.cpu_count()} cores"
+        processor = f"{spent.ru_utime + spent.ru_stime:,.0f} s of processor time"
+        PAGE.write_text(page(outcomes, f"The run took {seconds}, {processor}."), encoding="utf-8")
+        print(counts(outcomes))

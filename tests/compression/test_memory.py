@@ -9,8 +9,8 @@ from kick_core.compression import activations
 from kick_core.compression.activations import dense_pass, first
 from kick_core.compression.walk import walk, walk_many
 from kick_core.errors import KickError
+from kick_core.models.block_calls import PROBED
 from kick_core.models.blocks import decoder_blocks, first_inputs, run_block
-from kick_core.models.layout import PROBED
 from kick_core.models.replay import Replay
 from kick_core.spec import parse
 from tests.tiny import tiny_llama, token_ids

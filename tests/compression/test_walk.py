@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 import kick_core
 from kick_core import methods
 from kick_core.artifacts.builder import ArtifactBuilder
+from kick_core.artifacts.export import export
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.compression import activations
 from kick_core.compression.resume import Resume
@@ -263,6 +264,28 @@ def test_refusals(store, tiny_folder):
     next(iter(builder.opened.block_matrices(1))).stored[0, 0] = float("nan")
     with pytest.raises(KickError, match=r"block 1: self_attn\.q_proj holds 1 NaN"):
         finish(walk(builder.opened.model, parse("magnitude@0.5"), None))
+
+
+def test_numbers_that_are_not_finite_after_compression_are_a_finding(store, tmp_path):
+    """A grid's step beyond float16's largest number; what comes after it is compressed without data."""
+    model = tiny_llama().half()
+    for layer in model.model.layers:
+        layer.input_layernorm.weight.data.fill_(2e-5)  # so that the dense model's own numbers stay finite
+        values = layer.self_attn.v_proj.weight.data
+        values.copy_(values.float() / values.float().abs().max() * 65504)
+    model.save_pretrained(save_tiny(tmp_path / "model"))
+    builder, recipe = open_builder(store, tmp_path / "model", windows=4), parse("gptq@4bit,group=16")
+    first, second = finish(builder.make(recipe))
+    assert any("not finite after compression: 1 of its weights" in layer.note for layer in first.layers)
+    assert "inputs of 7 of its 7 matrices are not finite" in second.note
+    warnings = weight_artifacts.card(store, builder.key(recipe)).warnings
+    assert any(w.startswith("block 0, self_attn.v_proj: not finite") and "float16" in w for w in warnings)
+    with pytest.raises(KickError, match=r"v_proj\.weight is not finite under gptq.*not exported"):
+        export(builder, recipe, tmp_path / "exported", "dense")
+    with pytest.raises(KickError, match="--dtype bfloat16"):  # the dense model's own are refused
+        broken = open_builder(store, tmp_path / "model", windows=4, propagate="dense")
+        broken.opened.model.model.layers[0].mlp.up_proj.weight.data.fill_(6e4)
+        finish(walk(broken.opened.model, recipe, broken.ids(), propagate="dense"))
 
 
 def test_load_gives_the_worn_model(tmp_path, tiny_folder):

@@ -1,15 +1,30 @@
 """Folders that hold parameters under other names, or in pieces: streamed from disk as others are."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from transformers import Gemma3Config
 
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.models.blocks import decoder_blocks
+from kick_core.models.source import Source
 from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import open_store, weight_artifacts
 from tests.architectures import tiny_models
+
+
+def test_the_context_of_several_modalities_is_the_text_models(tmp_path):
+    """Also where the folder's config leaves it to the library's default."""
+    config = Gemma3Config(text_config={"max_position_embeddings": 640})
+    config.save_pretrained(tmp_path)
+    assert Source("model", tmp_path, (), "").context == 640
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["text_config"]["max_position_embeddings"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert Source("model", tmp_path, (), "").context == Gemma3Config().text_config.max_position_embeddings
 
 
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "qwen3_5"])

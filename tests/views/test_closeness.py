@@ -245,6 +245,7 @@ ROW = {
          "of dense is kept: it stands on the margin"),
         ({"kind": "dense", "verdict": "dense"}, "dense"),
         ({"paired": 0}, "not measured: no dense answers to the same examples"),
+        ({"paired": 0, "n": 0}, "not measured: no answer could be judged"),
         ({"paired": 1, "diff_low": math.nan, "verdict": "not measured"},
          "cannot tell at n = 1 whether it differs from dense"),
     ],

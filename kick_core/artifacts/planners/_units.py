@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 
 from kick_core.compression import activations
 from kick_core.compression.activations import Inputs
+from kick_core.models.block_calls import Hold
 from kick_core.models.blocks import Matrix, decoder_blocks, eager_experts, matrices, watched_inputs
-from kick_core.models.layout import Hold
 
 Parts = tuple[int, ...]
 """How the rows of a matrix lie: in parts of so many rows, in each of which the groups follow one another."""

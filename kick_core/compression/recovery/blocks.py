@@ -24,8 +24,8 @@ from kick_core.errors import KickError
 from kick_core.methods import CompressedMatrix
 from kick_core.methods.grid import dequantize
 from kick_core.methods.recovery_options import Recovery
+from kick_core.models.block_calls import leaving
 from kick_core.models.blocks import Matrix, matrices
-from kick_core.models.layout import leaving
 
 
 @dataclass(frozen=True, slots=True)

@@ -308,13 +308,20 @@ def close(story: Story) -> list[Safe]:
 
 
 def _near(row: chart_style.Row) -> list[Child]:
-    bounds = f"{row['kl']:.3g} [{row['kl_low']:.3g} to {row['kl_high']:.3g}]"
+    bounds = _with_bounds(row, "kl")
     same = f"{percent(row['same'], 1)} [{percent(row['same_low'], 1)} to {percent(row['same_high'], 1)}]"
     return [row["label"], bounds, same, percent(row["overlap"], 1), str(row["n"]), f"{row['tokens']:,}"]
 
 
+def _with_bounds(row: chart_style.Row, name: str) -> str:
+    """A number with its interval; a dash where it was not measured, or is not finite."""
+    if not math.isfinite(row[name]):
+        return "–"
+    return f"{row[name]:.3g} [{row[f'{name}_low']:.3g} to {row[f'{name}_high']:.3g}]"
+
+
 def _read(row: chart_style.Row) -> list[Child]:
-    lost, until = (f"{row[n]:.3g} [{row[f'{n}_low']:.3g} to {row[f'{n}_high']:.3g}]" for n in ("lost", "until"))
+    lost, until = _with_bounds(row, "lost"), _with_bounds(row, "until")
     return [row["label"], row["task"], lost, until, percent(row["never"]), str(row["n"])]
 
 
