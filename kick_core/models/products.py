@@ -161,7 +161,7 @@ class ProductWatch(TorchDispatchMode):
         """One product, by the stretches of memory that the weight [in, out] lies in: each holds some of its outputs."""
         first, (cols, rows), step = weight.storage_offset(), weight.shape, max(1, weight.stride(1))
         at = max(0, bisect_right(memories, first, key=lambda memory: memory.begin) - 1)
-        for memory in memories[at:]:
+        for memory in (memories[place] for place in range(at, len(memories))):
             begin, end = (-(-(edge - first) // step) for edge in (memory.begin, memory.begin + memory.size))
             begin, end = max(0, begin), min(rows, end)
             if begin >= rows:
