@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kick_core.methods.grid import decode, encode, fit
 from kick_core.methods.select import drop_lowest, kernels, zeros_first
+from kick_core.methods.solve import one_thread
 from kick_core.spec import IntGrid, KeepNofM, Target, Unstructured
 
 
@@ -145,8 +146,9 @@ def sweep(working: Tensor, upper: Tensor, size: int, pruner: Pruner | None, roun
             block, errors = _fused_block(working, inner, start, pruner, rounder, places)
             working[:, stop:].addmm_(errors, upper[start:stop, stop:], alpha=-1)
         else:
-            block, errors = _block(working, inner, start, pruner, rounder)
-            working[:, stop:] -= errors @ upper[start:stop, stop:]
+            with one_thread():  # where threads share a tensor out, the ends of their parts round in another way
+                block, errors = _block(working, inner, start, pruner, rounder)
+                working[:, stop:] -= errors @ upper[start:stop, stop:]
         working[:, start:stop] = block
 
 

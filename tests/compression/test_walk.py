@@ -408,3 +408,17 @@ def test_as_many_threads_as_one_likes_make_the_same(recipe):
         torch.set_num_threads(before)
     for name, tensor in made[0].items():
         assert all(torch.equal(tensor, other[name]) for other in made[1:]), name
+
+
+def test_many_rows_are_swept_alike_by_many_threads():
+    """Threads share large tensors out, and vectors round the ends of their parts in another way."""
+    made = torch.Generator().manual_seed(0)
+    weight, inputs = torch.randn(1408, 256, generator=made), torch.randn(4, 256, 256, generator=made)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            results.append(kick_core.compress_matrix(weight, inputs, "sparsegpt@0.5").weight)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
