@@ -14,10 +14,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from kick_core import tasks, views
 from kick_core.cli.running import run_sweep
 from kick_core.errors import BadRequest
+from kick_core.evaluation.prompting import Prompting, settle
 from kick_core.spec import DENSE
 from kick_core.store import Store, open_store
 from kick_core.sweeps.request import SweepJob, preset
@@ -28,8 +31,8 @@ from tools.findings import ROOT, replace_block
 DOCUMENT = ROOT / "docs" / "real-models.md"
 FORMS = ("auto", "raw", "chat", "shots:5")
 RECIPES = (DENSE.text, "wanda@0.3", "wanda@0.5", "gptq@4bit,group=64")
-ANSWERS, WIDTH = 10, 110
-"""Questions whose answers are shown, and the characters of each that are."""
+ASKED, ANSWERS, WIDTH = 40, 10, 110
+"""Questions that compressed models are asked, how many are shown, and the characters of each answer that are."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--limit", type=int, default=100, help="examples per task")
+    parser.add_argument("--tasks", nargs="+", metavar="T", help="default: those of kick sweep --preset facts")
     parser.add_argument("--cache", metavar="DIR")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--windows", type=int, default=16, help="of calibration, 512 tokens each")
@@ -47,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for model in args.models:
         job = preset("facts", model)
         calibration = replace(job.calibration, windows=args.windows, propagate=args.propagate)
-        job = replace(job, limit=args.limit, dtype=args.dtype, calibration=calibration)
+        names = tuple(args.tasks or job.tasks)
+        job = replace(job, tasks=names, limit=args.limit, dtype=args.dtype, calibration=calibration)
         name = Path(model).name.removesuffix(".gguf")
         block = f"## {name}\n\n{_forms(store, job)}\n\n{_answers(store, job)}"
         text = args.document.read_text("utf-8")
@@ -66,10 +71,12 @@ def _forms(store: Store, job: SweepJob) -> str:
         form = f"**{check.form}**" if check.run in chosen else check.form
         lines.append(f"| {check.title} | {form} | {check.n} | {_floor(check)} | {_score(check)} | {_verdict(check)} |")
     lines.append("\nBold is what `auto` takes:")
-    reasons = dict.fromkeys((check.form, check.reason) for check in checks["auto"])
-    for form, reason in reasons:
-        titles = [check.title for check in checks["auto"] if (check.form, check.reason) == (form, reason)]
-        lines.append(f"- {form} for {', '.join(titles)}: {reason}.")
+    # a run keeps why it was asked in this form the first time, which may be that somebody requested it
+    tokenizer: Any = SimpleNamespace(chat_template=bool(checks["chat"]))
+    titles: dict[Prompting, list[str]] = {}
+    for check in checks["auto"]:
+        titles.setdefault(settle("auto", tasks.get(check.task, job.data).strict, tokenizer), []).append(check.title)
+    lines += [f"- {form.text} for {', '.join(names)}: {form.reason}." for form, names in titles.items()]
     if not checks["chat"]:
         lines.append("- chat is refused: the model has no chat template.")
     return "\n".join(lines)
@@ -102,18 +109,19 @@ def _verdict(check: TaskCheck) -> str:
 
 def _answers(store: Store, job: SweepJob) -> str:
     """The first questions, in the task's fixed random order, that dense answers right, and everyone's answers."""
-    keys = run_sweep(replace(job, recipes=RECIPES, tasks=("world_facts",)), store)
-    runs = {recipe: views.samples(store, keys.runs["world_facts"][recipe]) for recipe in RECIPES}
+    keys = run_sweep(replace(job, recipes=RECIPES, tasks=("world_facts",), limit=ASKED), store)
+    samples = {recipe: views.samples(store, keys.runs["world_facts"][recipe]) for recipe in RECIPES}
+    common = min(map(len, samples.values()))
+    runs = {recipe: rows[:common] for recipe, rows in samples.items()}
     right = [row["id"] for row in runs[DENSE.text] if row["score"] == 1][:ANSWERS]
     answers = {recipe: {row["id"]: row for row in rows} for recipe, rows in runs.items()}
     scores = ", ".join(
         f"{views.label_of(name)} {sum(row['score'] or 0 for row in rows):.0f}" for name, rows in runs.items()
     )
-    count = len(runs[DENSE.text])
-    lines = [f"Right of {count} closed-book questions: {scores}. The first {len(right)} that dense has right:", ""]
+    lines = [f"Right of {common} closed-book questions: {scores}. The first {len(right)} that dense has right:", ""]
     for name in right:
         row = answers[DENSE.text][name]
-        lines += [f"**{row['question']}** ({row['gold']})", "", "| | | |", "|---|---|---|"]
+        lines += [f"**{row['question']}** ({row['gold'].partition(' · ')[0]})", "", "| | | |", "|---|---|---|"]
         for recipe in RECIPES:
             own = answers[recipe][name]
             lines.append(f"| {views.label_of(recipe)} | {'✓' if own['score'] == 1 else '✗'} | {_cell(own['answer'])} |")
