@@ -220,6 +220,7 @@ def browser(cache: Path) -> Iterator[tuple[str, dict[str, float]]]:
         address, window = f"http://127.0.0.1:{port}", {"width": 1440, "height": 1000}
         tab = Tab(chrome.new_context(viewport=window).new_page(), address)
         cost = functools.partial(timed, clock=lambda: _processor(server.pid))
+        tab.page.set_default_timeout(120_000)
         places = {"findings": "/", "evaluate": "/evaluate", "compare": "/compare", "compress": "/compress"}
         for name, path in places.items():
             yield f"browser: {name}, first load", timed(1, lambda _, path=path: _drawn(tab.open(path)))

@@ -30,7 +30,9 @@ SIZE = {"width": 1440, "height": 960}
 
 
 def _tab(browser: Any, address: str, scheme: str = "light") -> Tab:
-    return Tab(browser.new_context(color_scheme=scheme, viewport=SIZE).new_page(), address)
+    page = browser.new_context(color_scheme=scheme, viewport=SIZE).new_page()
+    page.set_default_timeout(90_000)
+    return Tab(page, address)
 
 
 def whole(browser: Any, address: str, folder: Path) -> Iterator[Path]:
