@@ -139,7 +139,7 @@ def _group(examples: pd.DataFrame, column: str) -> str:
 
 def _diverging(slices: pd.DataFrame, column: str) -> Chart:
     most = 100 * float(slices[["broke_share", "fixed_share"]].max().max())
-    step = 25 if most > 25 else 10 if most > 10 else 5
+    step = 50 if most > 75 else 25 if most > 25 else 10 if most > 10 else 5
     reach = step * (most // step + 1)
     names = [f"{plain(str(name))[:28]} (n {n})" for name, n in zip(slices[column], slices["n"], strict=True)]
     bars = [

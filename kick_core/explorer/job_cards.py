@@ -89,7 +89,21 @@ def _sparks(losses: tuple[float, ...]) -> Safe:
     return tag("span", bars, cls="sparks", title="relative output error of each block")
 
 
+def _open(job: Job) -> None:
+    """The way to what a job has made: its answers, or its harshest recipe."""
+    model, recipes = str(job.spec.get("model", "")), [str(recipe) for recipe in job.spec.get("recipes", ())]
+    if job.kind == "prompt":
+        words = {"view": "Your own prompt", "model": model, "ask": job.id}
+        st.page_link("pages/compare.py", label="Open", query_params=words)
+    elif recipes:
+        tasks = list(job.spec.get("tasks", ()))
+        words = {"model": model, "b": recipes[-1]} | ({"task": str(tasks[0])} if tasks else {})
+        st.page_link("pages/evaluate.py", label="Open", query_params=words)
+
+
 def _buttons(job: Job) -> None:
+    if job.state == "done":
+        _open(job)
     if jobs.read_only():
         return
     if job.active:
