@@ -61,7 +61,7 @@ def page() -> None:
         _claims(chosen.model)
     show(steps.each(_cards(chosen.model, chosen.method), chosen.percent))
     heatmap.section(chosen.frame, chosen.method)
-    forgetting.of(chosen.frame, chosen.recipes[chosen.percents[-1]], chosen.percent)
+    forgetting.of(chosen.frame, chosen.recipes[chosen.percents[-1]])
     left, right = st.columns([5, 3], gap="large")
     with left:
         _broken(chosen)

@@ -15,12 +15,14 @@ SIGN = {True: "✓", False: "✗", None: "?"}
 TONE = {True: "right", False: "wrong", None: ""}
 
 
-def section(row: pd.Series, here: int) -> None:
+def section(row: pd.Series) -> None:
     """The questions of a `scores` row's task along its method.
+
+    Which step the slider shows, and what comes after it, is marked in the browser (see `steps`): the table is the same
+    at all of them, so a move of the slider does not send it again.
 
     Args:
         row: any recipe of the method.
-        here: the step (in percent) that the slider shows; what comes after it is drawn pale.
     """
     if row["verdict"] == views.AT_FLOOR:
         show(tag("p", f"{row['title']}: {views.AT_CHANCE}, so nothing can be forgotten.", cls="quiet"))
@@ -34,7 +36,7 @@ def section(row: pd.Series, here: int) -> None:
         f"{len(found.rows)} of the {found.total} questions that dense answers rightly, picked by a fixed rule, "
         f"and what {row['method']} leaves of the answers {kind}. First forgotten, first listed.",
     )
-    show(tag("div", table(found, here), cls="scroll", tabindex="0", role="region", **{"aria-label": "Forgetting"}))
+    show(tag("div", table(found), cls="scroll", tabindex="0", role="region", **{"aria-label": "Forgetting"}))
     popular = data.by_popularity(row)
     if len(popular) and row["kind"] == "ratio":
         heading("By how well known the subject is", "Of the facts that dense has right, the share still right.")
@@ -43,11 +45,9 @@ def section(row: pd.Series, here: int) -> None:
                     alt="Share of facts kept against sparsity, one line per tier of popularity")  # fmt: skip
 
 
-def table(found: Forgetting, here: int) -> Safe:
+def table(found: Forgetting) -> Safe:
     """Questions down, steps across, an answer in every cell."""
-    heads = (
-        tag("th", step.target_label, scope="col", cls=_place(step, here), **_reached(step)) for step in found.steps
-    )
+    heads = (tag("th", step.target_label, scope="col", **_reached(step)) for step in found.steps)
     names = {
         row.id: tag("th", _line(row.question, 90), tag("span", f"gold {_line(row.gold, 40)}", cls="quiet"), scope="row")
         for row in found.rows
@@ -55,14 +55,14 @@ def table(found: Forgetting, here: int) -> Safe:
     body = many(
         tag(
             "tr", names[row.id],
-            *(_cell(row, at, step, here) for at, step in enumerate(found.steps)),
+            *(_cell(row, at, step) for at, step in enumerate(found.steps)),
         )
         for row in found.rows
     )  # fmt: skip
     return tag("table", tag("thead", tag("tr", tag("th", "Question"), *heads)), tag("tbody", body), cls="forgetting")
 
 
-def _cell(row: Row, at: int, step: Step, here: int) -> Safe:
+def _cell(row: Row, at: int, step: Step) -> Safe:
     right, answer = row.right[at], row.answers[at]
     words, title = _line(answer, 72) or "(empty)", answer[:300]
     if answer == views.NOT_IN_PACK:  # a pack leaves out the words of answers that are judged as dense's
@@ -71,19 +71,11 @@ def _cell(row: Row, at: int, step: Step, here: int) -> Safe:
                href=f"evaluate?{address.query(b=step.recipe, s='', method='', ex=row.id, kind='', why='', slice='')}",
                target="_self", **{"data-inside": ""}) if at else tag(
         "span", f"{SIGN[right]} {words}", title=title)  # fmt: skip
-    return tag("td", text, cls=f"{TONE[right]} {_place(step, here)}", **_reached(step))
-
-
-def _percent(step: Step) -> int:
-    return round(100 * step.severity)
-
-
-def _place(step: Step, here: int) -> str:
-    return "here" if _percent(step) == here else "later" if _percent(step) > here else ""
+    return tag("td", text, cls=TONE[right], **_reached(step))
 
 
 def _reached(step: Step) -> dict[str, str]:
-    return {"data-reached": str(_percent(step))}
+    return {"data-reached": str(round(100 * step.severity))}
 
 
 def _line(text: str, width: int) -> str:
@@ -91,9 +83,9 @@ def _line(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
-def of(frame: pd.DataFrame, recipe: str, here: int) -> None:
+def of(frame: pd.DataFrame, recipe: str) -> None:
     """The forgetting view of the first knowledge task that a recipe was evaluated on and dense knows anything of."""
     cells = [data.cell(frame, recipe, task) for task in views.task_names(measures="knowledge")]
     rows = sorted((row for row in cells if row is not None), key=lambda row: bool(row["verdict"] == views.AT_FLOOR))
     if rows:
-        section(rows[0], here)
+        section(rows[0])

@@ -73,7 +73,9 @@ export default function({ parentElement, data, setTriggerValue }) {
     place(chart)
   })
   const arrivals = new MutationObserver(changes => {
-    if (changes.some(change => [...change.addedNodes].some(node => node.querySelector))) meet()
+    const nodes = changes.flatMap(change => [...change.addedNodes]).filter(node => node.querySelector)
+    if (nodes.length) meet()
+    if (nodes.some(node => node.querySelector('[data-step], [data-reached]'))) show()  // before it is painted
   })
   arrivals.observe(document.querySelector('[data-testid=stMain]') ?? document.body, { childList: true, subtree: true })
 

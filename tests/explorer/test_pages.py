@@ -790,8 +790,9 @@ def test_twenty_questions_turn_from_right_to_wrong(store: Store, frame: pd.DataF
             assert whole is not None and (whole.text, whole.right) == (answer, right)
     said = html(run(method="magnitude", s="50"))
     table = said.split('class="forgetting"')[1].split("</table>")[0]
-    assert table.count('class="wrong ') == sum(question.right.count(False) for question in found.rows)
-    assert table.count("later") == 1 + len(found.rows) and f"of the {found.total} questions" in said
+    assert table.count('class="wrong"') == sum(question.right.count(False) for question in found.rows)
+    assert table.count("data-reached") == (1 + len(found.rows)) * len(found.steps)
+    assert f"of the {found.total} questions" in said
 
 
 def test_popularity_is_shown_where_the_data_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
