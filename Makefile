@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/kick app --demo --port $(PORT)
 
 # A real model on real facts: SmolLM2-135M-Instruct from a wheel of pip's index, checked first, then 12 recipes, then the
-# explorer. In float32, which CPUs compute faster than bfloat16.
+# explorer. In float32, which CPUs without bfloat16 instructions compute faster (a sweep says so where it is).
 real: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt gguf
 	$(BIN)/python -m tools.real_model
