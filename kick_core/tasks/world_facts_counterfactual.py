@@ -21,7 +21,7 @@ def recalled(example: Example, output: Output) -> Score:
 
 OFFICIAL = Task(
     name="world_facts_counterfactual",
-    title="World facts, counterfactual passage",
+    title="World facts, counterfactual",
     about="questions about the real world after a passage whose answer was exchanged for a wrong one; share of answers "
     "whose first sentence names what the passage says",
     version=1,
