@@ -90,6 +90,8 @@ COLUMNS = {
     "protocol": "str",
     "shared": "bool",
     "data": "str",
+    "examples": "str",
+    "own": "bool",
     "dtype": "str",
     "device": "str",
     "engine": "str",
@@ -112,6 +114,7 @@ def scores(store: Store, model: str | None = None) -> pd.DataFrame:
     is the verdict that holds over all `compared` recipes of the task; `needed` the examples that a verdict would
     take; `words` says it all.
     `recovered` says what came after compression, `without` the recipe that it started from, `base` its method.
+    `examples` is the key of the questions; `own` says that the cache itself holds the run, not the gallery beside it.
     `headline` marks the scorer that the strict protocol reports, `published` the paper's; `shared` a run that both
     ask alike.
     """
@@ -148,8 +151,8 @@ def _frame(store: Store, wanted: Sequence[Asked], among: Sequence[Asked], names:
 def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: str | None = None) -> pd.DataFrame:
     """What the pages draw: one model on one kind of data, asked by one engine, the newest run of each recipe and task.
 
-    The engine, and each task's form of prompting, is the one in which most recipes were evaluated: numbers of two make
-    no curve, and one recipe's are compared with dense within an engine and a form only.
+    All of it is by the engine in which most recipes were evaluated, and each task in one way: the same questions, form
+    of prompting and dtype. Numbers of two ways make no curve, and a recipe is compared with dense within one only.
 
     `data` is "pocket" or "official" (the first of `data_kinds` unless it is given): numbers on both make no curve.
     `protocol` chooses runs asked in its way and the scorer that it reports; a run that both ask alike counts for
@@ -164,16 +167,19 @@ def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: 
     if protocol is not None:
         asked = mine["protocol"] == protocol
         mine = mine[asked | mine["shared"] if protocol == "paper" else asked].assign(protocol=protocol)
-    mine = _one_form(mine)
+    mine = _one_way(mine)
     newest = mine.sort_values("created", kind="stable").drop_duplicates(["recipe", "task"], keep="last")
     return newest.sort_index().reset_index(drop=True)
 
 
-def _one_form(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of each task the rows in the form of prompting that most recipes have, of two the newer one."""
-    forms = frame.groupby(["task", "prompting"], as_index=False).agg({"recipe": "nunique", "created": "max"})
-    usual = forms.sort_values(["recipe", "created"]).drop_duplicates("task", keep="last").set_index("task")["prompting"]
-    return frame[frame["prompting"] == frame["task"].map(usual)]
+def _one_way(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each task the rows that were asked in one way: that of recipes measured in this cache before the gallery's,
+    then the one that most recipes have, then the newer one."""
+    by = ["task", "examples", "prompting", "dtype"]
+    marked = frame.assign(here=frame["own"] & (frame["kind"] != DENSE))
+    ways = marked.groupby(by, as_index=False).agg({"here": "any", "recipe": "nunique", "created": "max"})
+    chosen = ways.sort_values(["here", "recipe", "created"]).drop_duplicates("task", keep="last")[by]
+    return frame[pd.MultiIndex.from_frame(frame[by]).isin(pd.MultiIndex.from_frame(chosen))]
 
 
 def data_kinds(frame: pd.DataFrame, model: str) -> list[str]:
@@ -231,6 +237,7 @@ def _rows(store: Store, run: Asked, dense: Asked | None, model: str) -> list[dic
     found = load.verdicts(store, run)
     base = load.verdicts(store, dense) if dense else {}
     about = _about(run, dense, model, _shapes(store, run))
+    about["own"] = store.own("results", run.key)
     about["total"] = max(run.card.total, results.measured(store, run.key))
     about["chance"] = load.chance(store, run)
     rows = []
@@ -286,6 +293,7 @@ def _about(run: Asked, dense: Asked | None, model: str, shapes: list[storage.Sha
         "protocol": card.protocol,
         "shared": load.asked_alike(run),
         "data": card.data,
+        "examples": card.examples,
         "dtype": card.dtype,
         "device": card.device,
         "engine": load.engine_of(run),

@@ -479,3 +479,16 @@ def test_a_dense_run_in_another_form_of_prompting_stands_beside_no_recipe(frame:
     both = views.current(pd.concat([frame, chat], ignore_index=True), synthetic.MODEL)
     assert "run1-chat" not in set(both["run"])
     pd.testing.assert_frame_equal(both, views.current(frame, synthetic.MODEL))
+
+
+def test_numbers_asked_in_two_ways_make_no_curve(frame: pd.DataFrame) -> None:
+    task = frame["task"] == "factoid_qa"
+    few = frame[task & frame["recipe"].isin(("dense", "magnitude@0.3"))]
+    others = few.assign(dtype="float32", run=few["run"] + "-b", created="2099-01-01T00:00:00+00:00")
+
+    def shown(gallery: bool) -> set[str]:
+        found = views.current(pd.concat([frame.assign(own=not gallery), others], ignore_index=True), synthetic.MODEL)
+        return set(found[found["task"] == "factoid_qa"]["dtype"])
+
+    assert shown(gallery=False) == {frame.loc[task, "dtype"].iloc[0]}, "the way that most recipes have"
+    assert shown(gallery=True) == {"float32"}, "recipes measured here, before those of the gallery"
