@@ -20,6 +20,7 @@ from kick_core.packs import columns, gallery, tables
 from kick_core.packs.container import assemble, read, read_header
 from kick_core.records import RunCard
 from kick_core.store import Store, open_store, results, weight_artifacts
+from kick_core.views import load
 from tests import harness
 
 QUESTIONS = "question,answer,subject\n" + "".join(f"What is {n} and {n}?,{2 * n},sums\n" for n in range(12))
@@ -119,8 +120,8 @@ def test_a_compact_pack_keeps_every_verdict_and_invents_no_answer(
     example = results.examples(store, runs["dense", TEXTS].examples)[gone[0]]
     assert {one.score for one in tasks.judge(task, example, outputs[gone[0]])} == {None}, "unknown is not wrong"
     shown = views.example(store, runs["magnitude@0.7", TEXTS].key, outputs[gone[0]].example)
-    assert [answer.text for answer in shown.answers] != ["(not in the pack)"] * 2
-    assert shown.answers[1].text == "(not in the pack)" and shown.answers[1].right == shown.answers[0].right
+    assert [answer.text for answer in shown.answers] != [load.NOT_IN_PACK] * 2
+    assert shown.answers[1].text == load.NOT_IN_PACK and shown.answers[1].right == shown.answers[0].right
     details = views.details(store, runs["magnitude@0.7", TEXTS].key)
     assert not len(details.get("health", ())), "what is left is no sample"
 
