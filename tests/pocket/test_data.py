@@ -38,6 +38,7 @@ def test_checksums_are_those_of_the_files() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_made_again_byte_for_byte() -> None:
     saved = json.loads((POCKET_MODELS["pocket-11m"] / "tokenizer.json").read_text(encoding="utf-8"))
     assert json.loads(tokenizer.train().to_str()) == saved
