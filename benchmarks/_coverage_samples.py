@@ -28,9 +28,9 @@ Draw = Callable[[np.random.Generator], Sample]
 
 def binary(rng: np.random.Generator, n: int, right: float, agreement: float) -> Sample:
     """Right and wrong at a true share of 95 %; with an agreement of 1 answers only break, with 0 they are redrawn."""
-    kept = ON_MARGIN * right
-    fixes = (1 - agreement) * kept
-    keeps = (kept - (1 - right) * fixes) / right
+    both_right = ON_MARGIN * right
+    fixes = (1 - agreement) * both_right
+    keeps = (both_right - (1 - right) * fixes) / right
     dense = rng.random(n) < right
     return Sample(dense.astype(float), np.where(dense, rng.random(n) < keeps, rng.random(n) < fixes).astype(float))
 

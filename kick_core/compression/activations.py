@@ -331,15 +331,19 @@ def _attempt(
 ) -> Dense | None:
     """One pass, or None when memory ran out on the way."""
     tallies: dict[str, StatsAccumulator] = {}
+    sharers: dict[int, set[str]] = {}  # the matrices of each accumulator
 
     def see(names: tuple[str, ...], tensor: Tensor) -> None:
         if fresh := [name for name in names if name not in tallies]:
-            tallies.update(dict.fromkeys(fresh, StatsAccumulator(tensor.shape[-1], need, tensor.device)))
+            tally = StatsAccumulator(tensor.shape[-1], need, tensor.device)
+            tallies.update(dict.fromkeys(fresh, tally))
+            sharers[id(tally)] = set(fresh)
         for tally in {id(tallies[name]): tallies[name] for name in names}.values():
-            sharing = [name for name in names if tallies[name] is tally]
-            if len(sharing) < sum(other is tally for other in tallies.values()):  # no longer do all see the same
+            if apart := sharers[id(tally)].difference(names):  # no longer do all see the same
+                together, sharers[id(tally)] = sharers[id(tally)] - apart, apart
                 tally = deepcopy(tally)
-                tallies.update(dict.fromkeys(sharing, tally))
+                tallies.update(dict.fromkeys(together, tally))
+                sharers[id(tally)] = together
             tally.add(tensor)
 
     before, early = inputs.relieved, None

@@ -92,9 +92,9 @@ def sentence(row: pd.Series) -> Safe:
     head = tag("h2", f"{row['label']}: {number(row)}", tag("span", " "), chip(row["verdict"]))
     if row["kind"] == "dense":
         return tag("div", head, tag("p", f"The reference. {number(row, 'low')} to {number(row, 'high')}.", cls="quiet"))
-    told = tag("p", glossary.explained(words(row["words"])), style="margin:.3rem 0 0")
+    sentence = tag("p", glossary.explained(words(row["words"])), style="margin:.3rem 0 0")
     if not row["paired"]:
-        return tag("div", head, told)
+        return tag("div", head, sentence)
     said = f"Dense {_dense(row)} over {row['paired']:,} paired examples"
     if row["clusters"] < row["n"]:
         said += f" on {row['clusters']:,} passages"
@@ -107,7 +107,9 @@ def sentence(row: pd.Series) -> Safe:
     if not math.isnan(row["changed"]):
         said += f"; {percent(row['changed'])} of the answers are another answer now "
         said += f"[{percent(row['changed_low'])}, {percent(row['changed_high'])}]"
-    return tag("div", head, told, tag("p", glossary.explained(said + "."), cls="quiet", style="margin:.3rem 0 .7rem"))
+    return tag(
+        "div", head, sentence, tag("p", glossary.explained(said + "."), cls="quiet", style="margin:.3rem 0 .7rem")
+    )
 
 
 def words(sentence: str) -> str:

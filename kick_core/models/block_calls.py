@@ -27,10 +27,8 @@ def all_in_place(block: int) -> AbstractContextManager[None]:
 def probe_ids(model: PreTrainedModel, seed: int = 0) -> Tensor:
     """Random token ids [windows, tokens] of the probe's size."""
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    made = torch.randint(
-        vocabulary // 4, max(vocabulary // 2, 1), PROBED, generator=torch.Generator().manual_seed(seed)
-    )
-    return made.to(model.device)
+    ids = torch.randint(vocabulary // 4, max(vocabulary // 2, 1), PROBED, generator=torch.Generator().manual_seed(seed))
+    return ids.to(model.device)
 
 
 def plain_forward(model: PreTrainedModel, ids: Tensor) -> Any:
@@ -50,14 +48,14 @@ def entering(args: Any, kwargs: dict[str, Any]) -> tuple[Tensor, str]:
 
 def leaving(output: Any) -> Tensor:
     """The hidden states that a block gives back."""
-    found = (
+    hidden = (
         output
         if isinstance(output, Tensor)
         else next(iter(output.values() if isinstance(output, dict) else output), None)
     )
-    if not isinstance(found, Tensor):
+    if not isinstance(hidden, Tensor):
         raise KickError("a decoder block gave no hidden states back")
-    return found
+    return hidden
 
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:

@@ -98,8 +98,8 @@ class _Work:
                         origins |= self.traced.get(_address(one), {})
             for one in results if origins else ():
                 # numbers that were spread over something else (keys to choose from) are no router's any more
-                kept = {path: count for path, count in origins.items() if one.numel() <= count}
-                self.traced[_address(one)] = kept | self.traced.get(_address(one), {})
+                followed = {path: count for path, count in origins.items() if one.numel() <= count}
+                self.traced[_address(one)] = followed | self.traced.get(_address(one), {})
         self.held += results
 
     def _among_all_outputs(self, scores: Tensor, axis: int) -> bool:

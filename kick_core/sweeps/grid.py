@@ -77,11 +77,12 @@ class Sweep:
         if self.job.dtype != "auto" or self.job.hosted:
             return ""
         slower = engine.half_slowdown(self.builder.opened.model)
-        dtype = self.builder.opened.dtype
-        return (
-            f"this CPU takes {slower:.1f} times as long for products in {dtype} as in float32: --dtype float32 is "
-            "faster (runs of its own)"
-        ) * (slower > _SLOWER)
+        if slower > _SLOWER:
+            return (
+                f"this CPU takes {slower:.1f} times as long for products in {self.builder.opened.dtype} as in float32: "
+                "--dtype float32 is faster (runs of its own)"
+            )
+        return ""
 
     def card(self, recipe: Recipe, task: str, *, again: bool = False) -> RunCard:
         """The run card of one cell; of dense evaluated `again` for the noise floor."""

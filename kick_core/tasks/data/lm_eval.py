@@ -95,11 +95,11 @@ def groups(folder: Path, tasks: Collection[str]) -> dict[str, list[str]]:
     if not children:
         return {"mmlu": mmlu} if len(mmlu := [task for task in tasks if task.startswith("mmlu_")]) > 1 else {}
     inner = {part for name in scored for part in children.get(name, ())}
-    found = {
+    members = {
         name: [task for task in tasks if task in _leaves(name, children)]
         for name in sorted((scored & children.keys()) - inner)
     }
-    return {name: parts for name, parts in found.items() if len(parts) > 1}
+    return {name: parts for name, parts in members.items() if len(parts) > 1}
 
 
 def _leaves(name: str, children: Mapping[str, Sequence[str]]) -> set[str]:
