@@ -37,6 +37,7 @@ class Ran:
         amounts: What stages handled, e.g. {"write": {"bytes": …}}.
         said: The end of standard error.
         result: Standard output as JSON, where it is that.
+        lines: The stages one by one, as they ended: "stage", "began" (seconds of the clock), "seconds", "thread".
     """
 
     words: list[str]
@@ -48,6 +49,7 @@ class Ran:
     amounts: dict[str, dict[str, int]]
     said: str
     result: Any = field(default=None, repr=False)
+    lines: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def facts(self) -> dict[str, Any]:
         """For the JSON file."""
@@ -92,7 +94,7 @@ def kick(words: Sequence[str], tree: Path = HERE.parent, environment: Mapping[st
     except ValueError:
         result = None
     said = b"".join(heard).decode(errors="replace")
-    return Ran(list(words), status, wall, first[0] if first else wall, stages, beside, amounts, said, result)
+    return Ran(list(words), status, wall, first[0] if first else wall, stages, beside, amounts, said, result, lines)
 
 
 def _added(

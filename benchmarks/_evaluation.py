@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 BARS = {"summarization": 8.0, "multiple_choice": 6.0, "perplexity": 8.0}
 """Seconds that a 7B of 32 blocks may take on one H200 for 72 stories, 400 questions, 157 windows."""
+CELLS = ("magnitude@0.3", "magnitude@0.5")
 _PEER_ROWS = 16
 
 
@@ -41,6 +43,31 @@ def evaluate(bench: Bench, tasks: Sequence[str], limit: int) -> dict[str, Any]:
     bench.tell([*lines, *([ran.said[-1500:]] if ran.status else [])])
     shutil.rmtree(cache)
     return facts
+
+
+def cells(bench: Bench) -> dict[str, Any]:
+    """One `kick sweep` over masks that are made already: seconds from the last answer of a cell to the next one's first
+    question, in which outputs are sealed, verdicts derived and the next recipe's weights put on."""
+    cache, data = bench.cache(), _data(bench)
+    usual = ["--cache", str(cache), "--device", bench.device, "--json"]
+    made = kick(["compress", str(bench.model), *CELLS, *usual], bench.tree)
+    asked = [word for recipe in ("dense", *CELLS) for word in ("--recipe", recipe)]
+    words = ["sweep", str(bench.model), *asked, "--task", "multiple_choice", "--data", str(data)]
+    words += ["--limit", "16", "--workers", "1"]  # one process: its stages one after the other
+    ran = kick([*words, *usual], bench.tree)
+    gaps = _gaps(ran.lines)
+    lines = [*table(ran, {}), f"  from a cell to the next: {', '.join(f'{gap:.2f}' for gap in gaps)} s (bar 1 s)"]
+    bench.tell([*lines, *(run.said[-1500:] for run in (made, ran) if run.status)])
+    shutil.rmtree(cache)
+    return ran.facts() | {"gaps": gaps}
+
+
+def _gaps(lines: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Between the questions of one cell and those of the next; weights are put on in the longest pauses."""
+    asked = sorted((x["began"], x["began"] + x["seconds"]) for x in lines if x["stage"] in ("tokenise", "options"))
+    pauses = [(after[0] - before[1], after[0]) for before, after in pairwise(asked)]
+    longest = sorted(pauses, reverse=True)[: len(CELLS)]
+    return [seconds for seconds, _ in sorted(longest, key=lambda pause: pause[1])]
 
 
 def _data(bench: Bench) -> Path:
@@ -94,5 +121,6 @@ def _generated(model: Any, prompts: Sequence[list[int]], new_tokens: int) -> int
 EVALUATE: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "evaluate": lambda bench: evaluate(bench, tuple(BARS), 400),
     "mmlu 8": lambda bench: evaluate(bench, ("multiple_choice",), 8),
+    "cells": cells,
     "peer summaries": peer_summaries,
 }
