@@ -46,7 +46,10 @@ SEARCHED = tuple(
 SEEDED = ("wanda@0.5", "sparsegpt@0.5")
 
 KNOWLEDGE = ("world_facts", "world_facts_choice", "nq_open", "xquad_closed")
-TASKS = ("perplexity", *KNOWLEDGE, "world_facts_open", "xquad_open", "summarization")
+READING = ("world_facts_open", "world_facts_counterfactual", "xquad_open", "summarization")
+TASKS = ("perplexity", *KNOWLEDGE, *READING)
+SHOWN = ("wanda@0.3", "wanda@0.5", "sparsegpt@0.5", "wanda@2:4", f"gptq@4bit,{GROUP}", f"gptq@3bit,{GROUP}")
+"""What two-turn dialogues are written under: nothing scores them without a judge, but they repeat themselves or not."""
 
 
 _PATIENCE = 20.0
@@ -65,11 +68,14 @@ class Stage:
 STAGES = {
     "core": Stage(CORE),
     "mmlu": Stage(CORE, ("multiple_choice",), ("--limit", "2000")),
+    "fidelity": Stage(CORE, ("perplexity",), ("--fidelity",)),
     "grid": Stage(GRID),
     "repaired": Stage(REPAIRED),
     "searched": Stage(SEARCHED),
     "seed1": Stage(SEEDED, more=("--seed", "1")),
     "seed2": Stage(SEEDED, more=("--seed", "2")),
+    "paper": Stage(CORE, ("multiple_choice", "summarization"), ("--protocol", "paper", "--limit", "2000")),
+    "dialogues": Stage(SHOWN, ("instructions",)),
     "mmlu-grid": Stage((*GRID, *REPAIRED), ("multiple_choice",), ("--limit", "2000")),
     "mmlu-all": Stage((*CORE, *GRID, *REPAIRED), ("multiple_choice",)),
 }
