@@ -11,13 +11,15 @@ behind, which also shows whether the model is causal at all.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from kick_core.engine.batching import BatchPolicy, Ids
 from kick_core.engine.padded import Options, OptionScores, plain_logprobs
@@ -35,6 +37,13 @@ _ACAUSAL = 0.9
 where choices are tied."""
 _ADDED = 8
 _STEPS = 3
+_TRIED = 32
+"""Tokens of a prompt that a form of texts is tried on, where no more can matter."""
+_SIZES = re.compile(
+    r"(vocab|hidden|intermediate)_size|.*(_dim|_rank|_id)|num_.*|n_(embd|head|layer|ctx|positions|inner)|.*_(heads|experts)"
+    r"|max_position_embeddings|query_pre_attn_scalar"
+)
+"""Integers of a config that are sizes of tensors. Any other may be a length from which on a model reads otherwise."""
 _TIED = 0.25
 """Nats of noise of which is said that they are no rounding."""
 
@@ -136,6 +145,21 @@ def _turned(rotary: Any, length: int, kind: str) -> tuple[Tensor, ...]:
         return ()
     turned = found if isinstance(found, tuple) else (torch.view_as_real(found),)
     return tuple(part[..., :2, :].clone() for part in turned)
+
+
+def trial_length(model: PreTrainedModel, longest: int) -> int:
+    """How many of a prompt's tokens tell as much of a form of texts as all of them.
+
+    Reading a prompt five times over to try a form is most of what one text costs on a CPU. Attention that reads all
+    that stands before, or a window of it, is of one kind from the window's end on. Elsewhere a whole prompt is tried:
+    states are read in chunks, positions may be scaled by length, and a GPU's kernels follow from it.
+    """
+    kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    if model.device.type != "cpu" or lengths_matter(model) or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+        return longest
+    numbers = model.config.get_text_config().to_dict().items()
+    borders = [n for name, n in numbers if isinstance(n, int) and not _SIZES.fullmatch(name) and n < longest + _STEPS]
+    return min(longest, max(_TRIED, max(borders, default=0) + _TRIED // 2))
 
 
 def agree(model: PreTrainedModel, noise: float, errors: Sequence[float]) -> bool:

@@ -168,7 +168,9 @@ def _right_steps(
         by_size.setdefault(forms.bucket(len(prompt)), []).append(item)
     by_form: dict[str, list[int]] = {}
     for _, items in sorted(by_size.items(), reverse=True):  # what is right for the longest is right for all
-        some = [prompts[i] for i in items]
+        size = max(len(prompts[i]) for i in items)
+        tried = forms.trial_length(model, size)
+        some = [prompts[i][: -(-len(prompts[i]) * tried // size)] for i in items]  # lengths still differ
         longest = max(some, key=len)
         noise = forms.require_causal(model, longest)
 
@@ -187,7 +189,7 @@ def _right_steps(
             )
             return forms.right_texts(model, few, noise, steps, room, fixed)
 
-        form = forms.chosen_form(model, "texts", len(longest), noise, tuple(ways), right, plan)
+        form = forms.chosen_form(model, "texts", size, noise, tuple(ways), right, plan)
         by_form.setdefault(form, []).extend(items)
     for form, items in by_form.items():
         yield ways[form](plan), sorted(items)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from kick_core import timing
 from kick_core.engine.batching import BatchPolicy, Ids, answer, batches, frugal, in_parts, padded, round_up, rows_matter
-from kick_core.engine.forms import agree, chosen_form, quiet, require_causal, require_embedded, sample
+from kick_core.engine.forms import agree, chosen_form, quiet, require_causal, require_embedded, sample, trial_length
 
 _CHUNK = 2048
 """Positions (over all rows) whose logits are float32 at the same time: 262 MB at a vocabulary of 32,000."""
@@ -79,7 +79,7 @@ def window_logprobs(
     """Summed log-probability of tokens 1 … length-1 of each window [windows, length]; yields (first, sums)."""
     if len(windows):
         require_embedded(model, [[int(windows.max())]])
-        require_causal(model, windows[0].tolist())
+        require_causal(model, windows[0, : trial_length(model, windows.shape[1])].tolist())
 
     @timing.stage("windows")
     def ask(part: Sequence[int], count: int) -> list[float]:

@@ -166,6 +166,8 @@ class ProductWatch(TorchDispatchMode):
             begin, end = max(0, begin), min(rows, end)
             if begin >= rows:
                 return
+            if end <= begin:  # another tensor of the same storage
+                continue
             if end - begin < rows and weight.stride(0) * (cols - 1) >= step:  # its inputs lie in several stretches
                 self.use(memory.path, "a product in parts")
                 return

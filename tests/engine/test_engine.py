@@ -116,6 +116,40 @@ def test_how_options_are_asked_does_not_depend_on_the_weights(recipe):
     assert form == "in packs"
 
 
+def text_forwards(model, length, new_tokens):
+    """Texts of one prompt by an unasked model: tokens that its forwards read, and what was noted."""
+    read, plan = [], engine.plan_for(torch.device("cpu"))
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    for _ in engine.generate(
+        model, [ids(length, 1)], new_tokens=new_tokens, ends=frozenset(), stops=lambda ids: False, plan=plan, filler=0
+    ):
+        pass
+    hook.remove()
+    return sum(read), plan.notes
+
+
+def test_the_first_text_of_a_process_reads_little_more_than_its_prompt():
+    read, notes = text_forwards(make("Llama"), 400, 16)
+    assert 400 + 15 <= read < 1.5 * (400 + 15) and not notes
+
+
+def test_a_form_is_tried_beyond_every_length_that_the_config_names():
+    model = make("Llama")
+    model.config.reach = 100
+
+    def forget(_, args, kwargs):
+        cache = kwargs.get("past_key_values")
+        if cache is not None and cache.layers[0].is_initialized and cache.layers[0].keys.shape[-2] > 100:
+            kwargs["input_ids"] = kwargs["input_ids"] * 0
+        return args, kwargs
+
+    model.register_forward_pre_hook(forget, with_kwargs=True)
+    assert not text_forwards(model, 80, 4)[1]
+    assert any("texts asked without a cache" in note for note in text_forwards(model, 240, 4)[1])
+
+
 @pytest.mark.parametrize("family", ["Llama", "GPT2", "Gemma3Text"])
 @pytest.mark.parametrize("sampling", [None, engine.Sampling(0.8, 0.9, 40)])
 def test_a_text_does_not_depend_on_its_neighbours(family, sampling):
