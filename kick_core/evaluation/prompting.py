@@ -71,6 +71,10 @@ def settle(requested: str, spec: PromptSpec, tokenizer: PreTrainedTokenizerBase)
             prompts, the pocket world, LLM-KICK's own protocol) it has one form, whatever is requested.
         tokenizer: of the model; it holds the chat template.
 
+    Returns:
+        The form. A run is shared by all requests that come to its form, so the reason is `auto`'s wherever `auto` takes
+        the same one.
+
     Raises:
         BadRequest: a form that is unknown, a chat template that is missing, or more worked examples than there are.
     """
@@ -78,14 +82,25 @@ def settle(requested: str, spec: PromptSpec, tokenizer: PreTrainedTokenizerBase)
     elicitation = spec.elicitation
     if elicitation is None:
         return RAW
-    most = len(elicitation.worked())
+    usual = _usual(elicitation, tokenizer)
+    prompting = usual if requested == "auto" else _requested(requested, elicitation, tokenizer)
+    return usual if prompting.text == usual.text else prompting
+
+
+def _usual(elicitation: Elicitation, tokenizer: PreTrainedTokenizerBase) -> Prompting:
+    """What `auto` takes."""
+    shots = min(USUAL_SHOTS, len(elicitation.worked()))
+    if elicitation.completes:
+        return Prompting("shots", shots, "options are scored as completions of worked examples")
+    if tokenizer.chat_template:
+        return Prompting("chat", reason="the model has a chat template")
+    return Prompting("shots", shots, "the model has no chat template")
+
+
+def _requested(requested: str, elicitation: Elicitation, tokenizer: PreTrainedTokenizerBase) -> Prompting:
+    """A form that a user names."""
     if requested == "raw":
         return Prompting("raw", reason="it was requested")
-    if requested.startswith("shots:"):
-        count = int(requested.removeprefix("shots:"))
-        if not 0 <= count <= most:
-            raise BadRequest(f"prompting {requested}: there are {most} worked examples, so 0 to {most} can be shown")
-        return Prompting("shots", count, "it was requested")
     if requested == "chat":
         if not tokenizer.chat_template:
             raise BadRequest(
@@ -93,11 +108,10 @@ def settle(requested: str, spec: PromptSpec, tokenizer: PreTrainedTokenizerBase)
                 f"use --prompting shots:{USUAL_SHOTS}, or auto"
             )
         return Prompting("chat", reason="it was requested")
-    if elicitation.completes:
-        return Prompting("shots", min(USUAL_SHOTS, most), "options are scored as completions of worked examples")
-    if tokenizer.chat_template:
-        return Prompting("chat", reason="the model has a chat template")
-    return Prompting("shots", min(USUAL_SHOTS, most), "the model has no chat template")
+    count, most = int(requested.removeprefix("shots:")), len(elicitation.worked())
+    if count > most:
+        raise BadRequest(f"prompting {requested}: there are {most} worked examples, so 0 to {most} can be shown")
+    return Prompting("shots", count, "it was requested")
 
 
 def elicited(spec: PromptSpec, prompting: Prompting, tokenizer: PreTrainedTokenizerBase) -> PromptSpec:

@@ -45,6 +45,8 @@ def test_auto_takes_what_suits_the_model_and_says_why(chat_session):
     assert (chat.text, chat.reason) == ("chat", "the model has a chat template")
     choice = settle("auto", CHOICE.strict, chat_session.tokenizer)
     assert choice.text == "shots:5" and "completions" in choice.reason
+    assert settle("chat", FACTS.strict, chat_session.tokenizer) == chat  # whoever asks first, the run says the same
+    assert settle("shots:5", FACTS.strict, chat_session.tokenizer).reason == "it was requested"
 
 
 def test_auto_shows_worked_examples_to_a_base_model(base_session):
