@@ -45,6 +45,15 @@ def test_spreadsheets_separate_cells_otherwise_and_letters_are_composed(tmp_path
     assert example.choices == (" Malm\u00f6", " a, b") and example.answers == ("A",)
 
 
+def test_one_question_with_other_options_is_another_one_and_a_letter_names_an_option(tmp_path):
+    rows = "Which is true?,a,a|b\nWhich is true?,B,c|d\n,,\n,,,\n"
+    first, second = questions.load(csv(tmp_path, f"question, answer ,options\n{rows}"), "choice")
+    assert first.id != second.id and {first.choices + first.answers, second.choices + second.answers} == {
+        (" a", " b", "A"),
+        (" c", " d", "B"),
+    }
+
+
 def test_half_a_character_is_refused(tmp_path):
     path = csv(tmp_path, '{"question": "a\\ud800?", "answer": "x"}\n', "my.jsonl")
     with pytest.raises(BadRequest, match="half of a character"):
@@ -62,7 +71,7 @@ def test_a_question_keeps_its_id_when_the_file_is_sorted_or_grows(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty: its first line names the columns"),
+        ("", "is empty: it names the columns"),
         ("question,answer\n", "holds no question"),
         ("question,answer\nWhy?\n", "line 2: the column 'answer' is missing or empty"),
         ("question,answer\n,x\n", "line 2: the column 'question' is missing or empty"),
@@ -77,8 +86,8 @@ def test_a_question_keeps_its_id_when_the_file_is_sorted_or_grows(tmp_path):
         ),
         ("question,answer,answer\nWhy?,x,y\n", "line 1: the column 'answer' stands there twice"),
         ("question,answer,answers\nWhy?,x,y\n", "line 2: the column 'answer' stands there twice"),
-        ('question,answer\n"Why?,x\nWho?,y\n', "is no CSV (unexpected end of data)"),
-        ("question,answer,options\nWhy?,x,y|z\n", "must be exactly one of the options"),
+        ('question,answer\nWho?,y\n"Why?,x\n', "line 3 is no CSV (unexpected end of data)"),
+        ("question,answer,options\nWhy?,x,y|z\n", "must be one of the options"),
         ("question,answer,options\nWhy?,x,x|y\nHow?,z,\n", "lines 2 and 3 differ"),
         ("question,answer,popularity\nWhy?,x,much\n", "popularity: a number is expected, not 'much'"),
     ],

@@ -91,7 +91,7 @@ def test_a_run_is_read_by_the_definition_that_it_was_asked_by(written):
         (HEAD + "name: again\n", r"line 4, name: the field stands there twice"),
         (HEAD + "template: chat\nshots: 1\n", r"line 4, template: a chat takes neither"),
         (HEAD + "letters: true\n", r"line 4, letters: letters stand for options"),
-        (HEAD.replace("{question}", "{question.__class__}"), r"line 3, prompt: {question.__class__} names no column"),
+        (HEAD.replace("{question}", "{ }"), r"line 3, prompt: { } names no column"),
         (HEAD.replace("{question}", "{question:>999999999}"), r"line 3, prompt: {question} takes neither ':' nor '!'"),
         (HEAD.replace("{question}", "what"), r"line 3, prompt: no column in braces"),
         (HEAD.replace("{question}", "{"), r"line 3, prompt: .* written twice"),
@@ -110,7 +110,8 @@ def test_faults_of_the_file_name_line_and_field(written, text, message):
     ("text", "message"),
     [
         (HEAD + "answer: gold\n", r"rows.csv, line 2: the column 'gold' is missing or empty; the row has question"),
-        (HEAD.replace("{question}", "{town}"), r"rows.csv, line 2: the column 'town' is missing"),
+        (HEAD.replace("{question}", "{question.__class__}"), r"line 2: the column 'question.__class__' is missing"),
+        (HEAD + "options: question\n", r"line 2, question: the options 'Capital of France\?': at least two"),
         (HEAD + "options: choices\nanswer: continent\n", r"line 2, continent: 'Europe' is none of the options"),
         (HEAD + "shots: 4\n", "holds no question but the worked examples"),
         (HEAD + "shots: 5\n", "5 worked examples, but there are 4 rows"),
@@ -122,6 +123,19 @@ def test_faults_of_the_file_name_line_and_field(written, text, message):
 def test_faults_of_the_data_name_line_and_column(written, text, message):
     with pytest.raises(BadRequest, match=message):
         task_of(written(text)).strict.load("")
+
+
+def test_options_are_never_renumbered_and_columns_may_have_any_name(written, tmp_path):
+    head = "name: x\ndata: mine.CSV\nprompt: '{Frage (kurz).1}'\noptions: o\nanswer: a\n"
+    file = written(head)
+    for cells, fault in (("x|x|y,2", "at least two that differ"), ("x||y,2", "none of them empty"), ("x|y,1", "")):
+        (tmp_path / "mine.CSV").write_text(f"Frage (kurz).1, o,a\nWelche?,{cells}\n")
+        if fault:
+            with pytest.raises(BadRequest, match=f"line 2, o: .*{fault}"):
+                task_of(file).strict.load("")
+        else:
+            (example,) = task_of(file).strict.load("")
+            assert (example.prompt, example.answers) == (("Welche?",), ("B",))
 
 
 def test_a_task_file_is_a_task_of_its_own(written):

@@ -2,7 +2,8 @@
 
     question            needed
     answer / answers    needed; several accepted spellings are separated by `|` (CSV) or are a list (JSONL)
-    options             optional; at least two, separated by `|` or a list: then the options are scored
+    options             optional; at least two, separated by `|` or a list: then they are scored, and the answer is
+                        one of them or its letter
     context / passage   optional: then it is asked with this text (open book)
     subject             optional: groups the results
     popularity          optional number: how well known the subject is
@@ -22,6 +23,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from string import ascii_uppercase
@@ -135,14 +137,10 @@ def parse(path: str, data: bytes) -> tuple[Example, ...]:
     except UnicodeDecodeError as error:
         raise KickError(f"{path} cannot be read as UTF-8 text, save it as UTF-8 ({error})") from error
     rows = csv_rows(path, text) if path.lower().endswith(".csv") else jsonl_rows(path, text)
-    examples, lines = [], dict[str, int]()
+    examples = distinct(path, ((line, _example(f"{path}, line {line}", row)) for line, row in rows))
     kinds: dict[tuple[bool, bool], int] = {}
-    for line, row in rows:
-        example = _example(f"{path}, line {line}", row)
-        if (before := lines.setdefault(example.id, line)) != line:
-            raise BadRequest(f"{path}, line {line}: the question of line {before} stands here again; remove one")
+    for line, example in examples.items():
         kinds.setdefault((bool(example.choices), "passage" in example.meta), line)
-        examples.append(example)
     if not examples:
         raise BadRequest(f"{path} holds no question: a header with question and answer, and a line per question")
     if len(kinds) > 1:
@@ -151,24 +149,58 @@ def parse(path: str, data: bytes) -> tuple[Example, ...]:
             f"{path}: lines {one} and {other} differ in whether they have options or a context; "
             f"put questions of another kind into a file of their own"
         )
-    return tuple(examples)
+    return tuple(examples.values())
+
+
+def distinct(path: str, examples: Iterable[tuple[int, Example]], *, named: bool = False) -> dict[int, Example]:
+    """Line -> example, each with an id of its own: a question that comes again with other options is another one.
+
+    Args:
+        path: names the file in errors.
+        examples: with their lines.
+        named: whether the file itself names its examples.
+
+    Raises:
+        BadRequest: a question, or an id, that stands there twice; both lines are named.
+    """
+    kept: dict[int, Example] = {}
+    lines: dict[str, int] = {}
+    for line, example in examples:
+        options = example.meta.get("options")
+        if not named and example.id in lines and options != kept[lines[example.id]].meta.get("options"):
+            example = replace(example, id=f"own-{sha256_text(example.id + chr(10).join(options or ()))[:16]}")
+        if (before := lines.setdefault(example.id, line)) != line:
+            raise BadRequest(f"{path}, line {line}: the question of line {before} stands here again; remove one")
+        kept[line] = example
+    return kept
 
 
 def csv_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(line, column -> cell) of a CSV file with a header; empty cells are left out. Raises BadRequest with the line."""
+    """(line, column -> cell) of a CSV file with a header; empty cells and rows are left out.
+
+    Raises:
+        BadRequest: no CSV, no header, a column that stands there twice, or a row that is longer; the line is named.
+    """
     header = re.split("[\r\n]", text, maxsplit=1)[0]
     delimiter = next((mark for mark in ",;\t" if mark in header), ",")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        if not reader.fieldnames:
-            raise BadRequest(f"{path} is empty: its first line names the columns, e.g. question,answer")
-        _once(f"{path}, line 1", (name for name in reader.fieldnames if name))
+        names = [column_name(name) for name in next(reader, ())]
+        if not names:
+            raise BadRequest(f"the first line of {path} is empty: it names the columns, e.g. question,answer")
+        _once(f"{path}, line 1", (name for name in names if name))
         for row in reader:
-            if None in row:
+            if any(row[len(names) :]):
                 raise BadRequest(f"{path}, line {reader.line_num} has more cells than the header names columns")
-            yield reader.line_num, {name: value for name, value in row.items() if value not in (None, "")}
+            if cells := {name: value for name, value in zip(names, row, strict=False) if value}:
+                yield reader.line_num, cells
     except csv.Error as error:
         raise BadRequest(f"{path}, line {reader.line_num} is no CSV ({error})") from error
+
+
+def column_name(name: str) -> str:
+    """A column's name as it is compared: without spaces around it, composed."""
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def jsonl_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -184,7 +216,7 @@ def jsonl_rows(path: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             raise BadRequest(f"{path}, line {number} is not JSON ({error})") from error
         if not isinstance(row, dict):
             raise BadRequest(f"{path}, line {number}: a JSON object is expected, not {str(row)[:40]!r}")
-        yield number, {name: value for name, value in row.items() if value is not None}
+        yield number, {column_name(name): value for name, value in row.items() if value is not None}
 
 
 def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -201,9 +233,10 @@ def _once(where: str, names: Iterable[str]) -> None:
 
 def _example(where: str, row: Mapping[str, Any]) -> Example:
     names = [_ALIASES.get(name.strip().lower(), name.strip().lower()) for name in row]
-    if unknown := sorted(set(names) - {*_COLUMNS, "id"}):
+    if unknown := [name for name in names if name not in (*_COLUMNS, "id")]:
         raise BadRequest(
-            f"{where}: unknown column {unknown[0]!r}; known are {', '.join(_COLUMNS)} (a CSV's first line names them)"
+            f"{where}: unknown column {', '.join(map(repr, unknown))[:80]}; known are {', '.join(_COLUMNS)} (a CSV's "
+            "first line names them). Remove it, or say in a task file what is asked (--task-file)"
         )
     _once(where, names)
     cells = dict(zip(names, row.values(), strict=True))
@@ -231,13 +264,17 @@ def _choice(
 ) -> Example:
     plain = [option.casefold() for option in options]  # "-1" and "1" differ, so no normal form here
     if len(options) < 2 or len(set(plain)) < len(plain):
-        raise BadRequest(f"{where}: options {', '.join(options)!r}: at least two that differ are needed")
+        raise BadRequest(
+            f"{where}: options {', '.join(options)!r}: at least two that differ are needed, separated by | or as a list"
+        )
     if len(options) > len(ascii_uppercase):
         raise BadRequest(f"{where}: {len(options)} options, a question can have {len(ascii_uppercase)} at most")
     gold = [i for i, option in enumerate(plain) if option in {answer.casefold() for answer in answers}]
+    if not gold and answers[0] in tuple(ascii_uppercase[: len(options)]):
+        gold = [ascii_uppercase.index(answers[0])]
     if len(gold) != 1:
         listed = ", ".join(options)
-        raise BadRequest(f"{where}: the answer {answers[0]!r} must be exactly one of the options {listed!r}")
+        raise BadRequest(f"{where}: the answer {answers[0]!r} must be one of the options {listed!r}, or its letter")
     shown = meta.get("passage", "")
     prompt = f"{shown}\n\nQuestion: {question}\nAnswer:" if shown else f"Question: {question}\nAnswer:"
     return Example(
@@ -262,6 +299,11 @@ def _plain(where: str, value: Any) -> str:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise BadRequest(f"{where}: a text is expected, not {str(value)[:40]!r}")
     text = unicodedata.normalize("NFC", str(value).strip())
+    return whole(where, text)
+
+
+def whole(where: str, text: str) -> str:
+    """A text, if none of its characters is half of one (JSON can write a surrogate alone). Raises BadRequest if so."""
     if any("\ud800" <= c <= "\udfff" for c in text):
         raise BadRequest(f"{where}: {text[:40]!r} holds half of a character (a lone surrogate); write it out")
     return text

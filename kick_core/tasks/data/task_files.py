@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from string import Formatter
+from string import Formatter, ascii_uppercase
 from typing import Any
 
 import yaml
@@ -40,7 +40,7 @@ from kick_core.keys import sha256_text
 from kick_core.records import Example
 from kick_core.tasks.base import PromptSpec, Scorer, Task
 from kick_core.tasks.data.hub import in_random_order, inside, random_sample, text_of
-from kick_core.tasks.data.questions import csv_rows, jsonl_rows
+from kick_core.tasks.data.questions import column_name, csv_rows, distinct, jsonl_rows, whole
 from kick_core.tasks.data.texts import ROUGE
 from kick_core.tasks.option_scorers import BY_WORDS
 from kick_core.tasks.scorers import STATED, comparable, substring
@@ -259,7 +259,7 @@ def columns(definition: Definition, where: str) -> tuple[str, ...]:
             f"{where}: {{{formatted[0]}}} takes neither ':' nor '!': a column's name alone stands in braces"
         )
     parts = [name for name, *_ in marked]
-    if odd := [name for name in parts if not re.fullmatch(r"[\w -]+", name)]:
+    if odd := [name for name in parts if not name.strip()]:
         raise BadRequest(f"{where}: {{{odd[0]}}} names no column; a brace of the text itself is written twice")
     if not parts:
         raise BadRequest(f"{where}: no column in braces, so all prompts would be alike; e.g. {{question}}")
@@ -300,7 +300,7 @@ def load(data: str, definition: Definition, file: str) -> tuple[Example, ...]:
 
 
 def _shot(example: Example) -> str:
-    answer = example.choices["ABCDEFGHIJKLMNOPQRSTUVWXYZ".index(example.answers[0])] if example.choices else (
+    answer = example.choices[ascii_uppercase.index(example.answers[0])] if example.choices else (
         f" {example.answers[0]}"
     )  # fmt: skip
     return f"{example.prompt[0]}{answer}\n\n"
@@ -310,27 +310,25 @@ def _examples(root: Path, definition: Definition, name: str) -> list[Example]:
     path = inside(root, name)
     if not path.is_file():
         raise BadRequest(f"{root / name} is not there: a task's data stand beside its file, or in a folder below it")
-    if path.suffix not in (".csv", ".jsonl"):
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".jsonl"):
         raise BadRequest(f"{path}: data are a .csv or a .jsonl file")
     text = text_of(path, newline="")
-    rows = csv_rows(str(path), text) if path.suffix == ".csv" else jsonl_rows(str(path), text)
-    examples, lines = [], dict[str, int]()
-    for line, row in rows:
-        example = _example(f"{path}, line {line}", row, definition)
-        if (before := lines.setdefault(example.id, line)) != line:
-            raise BadRequest(f"{path}, line {line}: the question of line {before} stands here again; remove one")
-        examples.append(example)
-    return examples
+    rows = csv_rows(str(path), text) if suffix == ".csv" else jsonl_rows(str(path), text)
+    examples = ((line, _example(f"{path}, line {line}", row, definition)) for line, row in rows)
+    return list(distinct(str(path), examples, named=bool(definition.id)).values())
 
 
 def _example(where: str, row: Mapping[str, Any], definition: Definition) -> Example:
     answers = _texts(where, row, definition.answer)
-    options = _texts(where, row, definition.options) if definition.options else ()
+    options = _options(where, row, definition.options) if definition.options else ()
     values = {name: _one(where, row, name) for name in columns(definition, where) if name != "options" or not options}
     if options:
         lines = (f"{letter}. {text}" for letter, text in zip(lettered(options), options, strict=True))
         values["options"] = "\n".join(lines)
-    prompt = definition.prompt.format_map(values)
+    prompt = "".join(
+        text + ("" if name is None else values[name]) for text, name, *_ in Formatter().parse(definition.prompt)
+    )
     meta: dict[str, Any] = {"question": str(values.get("question", prompt))}
     for field, key in ((definition.subject, "subject"), (definition.passage, "passage")):
         if field:
@@ -349,8 +347,6 @@ def _example(where: str, row: Mapping[str, Any], definition: Definition) -> Exam
 def _gold(where: str, answers: Sequence[str], options: Sequence[str]) -> str:
     """The letter of the right option: its text, its letter, or its place from 0 on."""
     letters, answer = tuple(lettered(options)), answers[0]
-    if len(options) < 2 or len(set(options)) < len(options):
-        raise BadRequest(f"{where}: the options {', '.join(options)!r}: at least two that differ are needed")
     if answer in options:
         return letters[options.index(answer)]
     if answer in letters:
@@ -363,20 +359,39 @@ def _gold(where: str, answers: Sequence[str], options: Sequence[str]) -> str:
 
 
 def _one(where: str, row: Mapping[str, Any], column: str) -> str:
-    value = row.get(column)
+    value = row.get(column_name(column))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         known = ", ".join(map(str, row))[:200]
         problem = "is missing or empty" if value is None else f"holds {str(value)[:40]!r}, not a text"
         raise BadRequest(f"{where}: the column {column!r} {problem}; the row has {known}")
-    return str(value)
+    return whole(f"{where}, {column}", str(value))
+
+
+def _options(where: str, row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """As they stand, because an answer may be a letter or a place among them."""
+    options = tuple(_parts(where, row, column))
+    if len(options) < 2 or len(set(options)) < len(options) or not all(options):
+        raise BadRequest(
+            f"{where}, {column}: the options {', '.join(options)!r}: at least two that differ are needed, none of them "
+            "empty, separated by | or as a list"
+        )
+    if len(options) > len(ascii_uppercase):
+        raise BadRequest(
+            f"{where}, {column}: {len(options)} options, a question can have {len(ascii_uppercase)} at most"
+        )
+    return options
 
 
 def _texts(where: str, row: Mapping[str, Any], column: str) -> tuple[str, ...]:
-    value = row.get(column)
-    parts = value if isinstance(value, list) else _one(where, row, column).split("|")
-    if not parts or any(isinstance(part, bool) or not isinstance(part, str | int | float) for part in parts):
-        raise BadRequest(f"{where}: the column {column!r} holds {str(value)[:40]!r}, not a text or a list of texts")
-    texts = tuple(dict.fromkeys(text for part in parts if (text := str(part).strip())))
+    texts = tuple(dict.fromkeys(text for text in _parts(where, row, column) if text))
     if not texts:
         raise BadRequest(f"{where}: the column {column!r} is missing or empty")
     return texts
+
+
+def _parts(where: str, row: Mapping[str, Any], column: str) -> list[str]:
+    value = row.get(column_name(column))
+    parts = value if isinstance(value, list) else _one(where, row, column).split("|")
+    if not parts or any(isinstance(part, bool) or not isinstance(part, str | int | float) for part in parts):
+        raise BadRequest(f"{where}: the column {column!r} holds {str(value)[:40]!r}, not a text or a list of texts")
+    return [whole(f"{where}, {column}", str(part).strip()) for part in parts]
