@@ -7,12 +7,11 @@ model; what it took is recorded with every run and is part of its key, because a
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -22,7 +21,7 @@ from kick_core.models import chat_template
 from kick_core.models.tokenization import encode_all
 from kick_core.records import Example
 from kick_core.tasks import PromptSpec
-from kick_core.tasks.elicitation import Elicitation
+from kick_core.tasks.elicitation import Elicitation, drawn, shot_frame
 
 FORMS = "auto, raw, chat or shots:K"
 USUAL_SHOTS = 5
@@ -158,7 +157,7 @@ def frame(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, shots: int | Non
     if spec.prompting == "chat":
         return _chat_frame(tokenizer, spec.elicitation)
     most = shots_of(spec)
-    return _shot_frame(spec.elicitation, most, most if shots is None else shots, spec.fewshot_seed)
+    return shot_frame(spec.elicitation, most, most if shots is None else shots, spec.fewshot_seed)
 
 
 @lru_cache(maxsize=64)
@@ -171,26 +170,6 @@ def _chat_frame(tokenizer: PreTrainedTokenizerBase, elicitation: Elicitation) ->
             raise KickError(f"the chat template of {name} does not write the user's message once and as it is")
     before, _, after = text.partition(_MARK)
     return before, after
-
-
-@cache
-def _shot_frame(elicitation: Elicitation, most: int, shots: int, seed: int | None) -> tuple[str, str]:
-    form = elicitation.shot_format
-    shown = drawn(elicitation.worked(), most, seed)[:shots]
-    worked = "".join(f"{form.format(question=q)} {a}\n\n" for q, a in shown)
-    head, _, tail = form.format(question=_MARK).partition(_MARK)
-    return worked + head, tail
-
-
-Worked = TypeVar("Worked")
-
-
-def drawn(worked: Sequence[Worked], count: int, seed: int | None) -> Sequence[Worked]:
-    """So many worked examples: the first ones, or those that a seed draws, in its order.
-
-    All questions with the same worked examples get the same draw, so that they share a prefix.
-    """
-    return worked[:count] if seed is None else random.Random(f"kick few-shot {seed}").sample(worked, count)
 
 
 def shots_of(spec: PromptSpec) -> int:

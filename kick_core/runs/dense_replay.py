@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from kick_core import engine, keys
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.engine import TextScore
-from kick_core.evaluation import EvalSession
+from kick_core.evaluation import EvalSession, prompting
 from kick_core.models.tokenization import dialogue, encode
 from kick_core.provenance import now
 from kick_core.records import Example, Output, RunCard
@@ -88,6 +88,8 @@ def card(builder: ArtifactBuilder, recipe: Recipe, session: EvalSession, loaded:
     """
     run = run_card(builder, recipe, session, loaded)
     identity = {"run": run.key, "dense": builder.key(DENSE)}
+    if {"prompting", "shots", "fewshot_seed"} & set(run.settings):
+        identity["version"] = "2"  # the first one read answers after the task's own prompt, whatever had been sent
     return replace(run, key=keys.key("densetext", identity), created=now())
 
 
@@ -122,7 +124,7 @@ def _read(
     by_id = {example.id: example for example in loaded.examples}
     for start in range(done, len(answers), _PART):
         part = answers[start : start + _PART]
-        texts = [text for one in part for text in _texts(session, loaded, by_id[one.example], one)]
+        texts = list(_texts(session, loaded, [by_id[one.example] for one in part], part))
         rows = [
             {"example": t.example, "turn": t.turn, "tokens": len(t.answer), "logprob": r.total, "until": r.until}
             for t, r in zip(texts, read_all(session, texts), strict=True)
@@ -131,15 +133,22 @@ def _read(
         yield len(part)
 
 
-def _texts(session: EvalSession, loaded: TaskData, example: Example, output: Output) -> Iterator[Text]:
-    """Dense's answers to one example as tokens; empty ones are left out."""
-    for turn, answer in enumerate(output.ids):
-        if not answer:
-            continue
-        prompt = "".join(example.prompt)
-        if loaded.task.kind == "dialogue":
-            prompt = dialogue(session.tokenizer, example.prompt[: turn + 1], output.text[:turn], loaded.spec.template)
-        yield Text(example.id, turn, tuple(encode(session.tokenizer, prompt)), answer)
+def _texts(
+    session: EvalSession, loaded: TaskData, examples: Sequence[Example], outputs: Sequence[Output]
+) -> Iterator[Text]:
+    """Dense's answers as tokens, each after the prompt that it answered; empty ones are left out."""
+    if loaded.task.kind != "dialogue":
+        room = session.context - loaded.spec.new_tokens
+        shown = prompting.prompts(session.tokenizer, loaded.spec, examples, room)
+        for (prompt, _), output in zip(shown, outputs, strict=True):
+            yield from (Text(output.example, 0, tuple(prompt), answer) for answer in output.ids if answer)
+        return
+    for example, output in zip(examples, outputs, strict=True):
+        for turn, answer in enumerate(output.ids):
+            if answer:
+                turns, replies = example.prompt[: turn + 1], output.text[:turn]
+                prompt_text = dialogue(session.tokenizer, turns, replies, loaded.spec.template)
+                yield Text(example.id, turn, tuple(encode(session.tokenizer, prompt_text)), answer)
 
 
 def read_all(session: EvalSession, texts: Sequence[Text]) -> list[TextScore]:

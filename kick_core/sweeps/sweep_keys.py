@@ -28,10 +28,12 @@ from kick_core.sweeps.request import SweepJob
 from kick_core.tasks.data import task_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from kick_core.records import Example
     from kick_core.runs.measure import TaskData
     from kick_core.sweeps.grid import Sweep
+    from kick_core.tasks import PromptSpec
 
 SAMPLE = 64
 """Examples of a task whose tokens are counted; they are in random order, so these stand for all."""
@@ -299,13 +301,20 @@ def _task(sweep: Sweep, data: TaskData) -> TaskFacts:
                 written += way.new_tokens * len(example.prompt)
             case "choose":
                 options = sum(len(encode(tokenizer, option)) for option in example.choices)
-                lengths.append((len(encode(tokenizer, "".join(example.prompt))) + options,))
+                lengths.append((len(encode(tokenizer, _sent(tokenizer, way, example))) + options,))
             case _:
-                prompt = len(encode(tokenizer, "".join(example.prompt)))
+                prompt = len(encode(tokenizer, _sent(tokenizer, way, example)))
                 new = way.times_prompt * prompt or way.new_tokens
                 lengths.append((prompt + new,))
                 written += new
     return TaskFacts(data.key, len(data.examples), way.kind, written / len(sample), tuple(lengths))
+
+
+def _sent(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, example: Example) -> str:
+    """A prompt as it is sent where the context has room for all its worked examples."""
+    from kick_core.evaluation import prompting
+
+    return prompting.text(tokenizer, spec, example, prompting.most_shots(spec, example))
 
 
 # --- what a note's name is made of ---------------------------------------------------------------------------

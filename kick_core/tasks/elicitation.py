@@ -6,9 +6,11 @@ held-out part of the world facts, whatever benchmark the question comes from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 from kick_core import world_facts
 from kick_core.records import Example
@@ -36,6 +38,33 @@ class Elicitation:
     chat_tokens: int = 64
     shot_tokens: int = 32
     completes: bool = False
+
+
+Worked = TypeVar("Worked")
+
+
+def drawn(worked: Sequence[Worked], count: int, seed: int | None) -> Sequence[Worked]:
+    """So many worked examples: the first ones, or those that a seed draws, in its order.
+
+    All questions with the same worked examples get the same draw, so that they share a prefix.
+    """
+    return worked[:count] if seed is None else random.Random(f"kick few-shot {seed}").sample(worked, count)
+
+
+@cache
+def shot_frame(elicitation: Elicitation, most: int, shots: int, seed: int | None) -> tuple[str, str]:
+    """What stands before and after every question under `shots:K`.
+
+    Args:
+        elicitation: of the task.
+        most: K, so many are drawn.
+        shots: the first ones of them that are shown; fewer than K where the context has no room.
+        seed: draws them; None: the first ones.
+    """
+    shown = drawn(elicitation.worked(), most, seed)[:shots]
+    worked = "".join(f"{elicitation.shot_format.format(question=q)} {a}\n\n" for q, a in shown)
+    head, tail = elicitation.shot_format.split("{question}")
+    return worked + head, tail
 
 
 def _question(example: Example) -> str:

@@ -70,8 +70,8 @@ def get(name: str, data: str = POCKET) -> Task:
     """
     records = _of(name)
     if (task := records.get(data == POCKET)) is None:
-        wanted, there = ("the pocket world", "the official data") if data == POCKET else ("official data", "pocket")
-        raise BadRequest(f"task {name!r} cannot be asked on data {data!r}: it has no {wanted}, only {there}")
+        wanted, there = ("pocket", "official") if data == POCKET else ("official", "pocket")
+        raise BadRequest(f"task {name!r} cannot be asked on data {data!r}: it has no {wanted} data, only {there} data")
     if not task_files.is_file(data):
         return task
     definition = task_files.read(data)

@@ -16,6 +16,7 @@ from kick_core.errors import BadRequest, nearest
 from kick_core.records import Example
 from kick_core.store import Store
 from kick_core.views import load, recipe_labels
+from kick_core.views.as_sent import as_sent
 from kick_core.views.load import Asked
 
 WIDTH = 80
@@ -65,6 +66,7 @@ def samples(store: Store, key: str, ids: Sequence[str] = (), subject: str | None
     run = load.one(store, key)
     examples = load.examples(store, run.card.examples)
     texts, verdicts = answers(store, run, examples), load.verdicts(store, run)
+    shots = _shots(store, run)
     scores = {name: dict(zip(one.ids, one.score, strict=True)) for name, one in verdicts.items()}
     headline = verdicts.get(run.task.headline)
     why = dict(zip(headline.ids, headline.why, strict=True)) if headline else {}
@@ -80,7 +82,7 @@ def samples(store: Store, key: str, ids: Sequence[str] = (), subject: str | None
         {
             "id": name,
             "subject": groups[name][0] if groups[name] else "",
-            "prompt": "".join(examples[name].prompt),
+            "prompt": _prompt(run, examples[name], shots.get(name)),
             "question": question(examples[name]),
             "gold": gold_words(examples[name]),
             "answer": texts[name],
@@ -114,9 +116,9 @@ def exported(store: Store, frame: pd.DataFrame, row: pd.Series, against: str) ->
         The frame with prompt, gold, one column of answers per recipe evaluated alike, and provenance.
     """
     run, ids = load.one(store, row["run"]), frame["id"].tolist()
-    examples = load.examples(store, run.card.examples)
+    examples, shots = load.examples(store, run.card.examples), _shots(store, run)
     texts = {
-        "prompt": ["\n\n".join(examples[name].prompt) if name in examples else "" for name in ids],
+        "prompt": [_prompt(run, examples[name], shots.get(name)) if name in examples else "" for name in ids],
         "gold": [gold_words(examples[name]) if name in examples else "" for name in ids],
     }
     for other in alike(store, run):
@@ -151,6 +153,17 @@ def answers(store: Store, run: Asked, examples: Mapping[str, Example]) -> dict[s
     return {
         name: load.NOT_IN_PACK if stop == tasks.LEFT_OUT else "\n\n".join(turns or ()) for name, turns, stop in rows
     }
+
+
+def _shots(store: Store, run: Asked) -> dict[str, int | None]:
+    """How many worked examples stood before each question."""
+    table = load.answers(store, run.key)
+    return dict(zip(*(table.column(name).to_pylist() for name in ("example", "shots_used")), strict=True))
+
+
+def _prompt(run: Asked, example: Example, shots: int | None) -> str:
+    """A prompt as it was sent; of a dialogue the user's turns."""
+    return as_sent(run, example, shots) or "\n\n".join(example.prompt)
 
 
 def question(example: Example) -> str:

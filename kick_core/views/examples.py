@@ -20,6 +20,7 @@ from kick_core.errors import KickError
 from kick_core.records import Example, Output
 from kick_core.store import Store, results
 from kick_core.views import load, paired, recipe_labels, sentences, text_diff
+from kick_core.views.as_sent import as_sent
 from kick_core.views.load import Asked, VerdictColumns
 from kick_core.views.scores import RIGHT, pair
 
@@ -311,32 +312,6 @@ def example(
     given = tuple(answer for answer in answers if answer)
     shots = next((answer.output.shots_used for answer in given if answer.run == run_key), None)
     return Detail(about, run.card.task, given, judged, as_sent(run, about, shots))
-
-
-def as_sent(run: Asked, example: Example, shots: int | None) -> str:
-    """A prompt as the model got it: with the beginning-of-sequence token, the chat template or the worked examples.
-
-    Args:
-        run: whose settings say what stands around every question.
-        example: the question.
-        shots: worked examples that were shown, where some were dropped for room.
-
-    Returns:
-        The text; "" where the settings do not tell (dialogues, and forms that lost worked examples).
-    """
-    settings = run.card.settings
-    spec = run.task.asking(run.card.protocol)
-    form = str(settings.get("prompting", "raw"))
-    if spec.kind not in ("generate", "choose"):
-        return ""
-    if form == "raw":
-        parts = example.prompt if shots is None else (*example.prompt[: 1 + shots], example.prompt[-1])
-        return str(settings.get("bos", "")) + "".join(parts)
-    if spec.elicitation is None or (shots is not None and form != f"shots:{shots}"):
-        return ""
-    text = f"{settings['before_question']}{spec.elicitation.question(example)}{settings['after_question']}"
-    begin = str(settings.get("bos", ""))
-    return text if begin and text.startswith(begin) else begin + text
 
 
 def _answer(store: Store, run: Asked, example_id: str, scorer: str) -> Answer | None:

@@ -5,11 +5,13 @@ import io
 import json
 
 import pytest
+from transformers import AutoTokenizer
 
 from kick_core import views
 from kick_core.cli import main
 from kick_core.cli.formats import print_table
-from kick_core.store import open_store
+from kick_core.evaluation.session import prompt_hash
+from kick_core.store import open_store, results
 from tests import official
 
 
@@ -69,6 +71,12 @@ def test_shots_seeds_and_what_a_task_has_not(kick, capsys, tiny_folder, tmp_path
         assert status == 0 and document["shots"] == 2 and document["details"]["shots"] == [{"shots": 2, "count": 4}]
         prompts.append(document["run"])
     assert prompts[0] != prompts[1] == prompts[2]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    for run in prompts[:2]:
+        samples = json.loads(kick(capsys, "show", run, "--samples", "--json")[1])["samples"]
+        sent = {o.example: o.prompt_hash for o in results.outputs(kick.store(), run)}
+        shown = {s["id"]: tokenizer(s["prompt"], add_special_tokens=False)["input_ids"] for s in samples}
+        assert {name: prompt_hash(ids) for name, ids in shown.items()} == sent
     _, out, _ = kick(capsys, *words, "--shots", 2, "--fewshot-seed", 1)
     assert "multiple_choice version 2, 2 shots, few-shot seed 1" in out
     assert "5 worked examples at most" in kick(capsys, *words, "--shots", 6)[2]

@@ -9,6 +9,7 @@ from kick_core import engine, evaluation, tasks
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.evaluation import EvalSession
+from kick_core.evaluation.session import prompt_hash
 from kick_core.records import Output
 from kick_core.runs import dense_replay
 from kick_core.runs import measure as runs
@@ -106,6 +107,14 @@ def test_empty_answers_and_rejected_prompts_are_no_texts(ask):
     loaded = runs.task_data(tasks.get("factoid_qa"), ask)
     example = loaded.examples[0]
     for output in (Output(example.id, "", ("",), ids=((),)), Output(example.id, "", stop="rejected")):
-        assert list(dense_replay._texts(ask, loaded, example, output)) == []
-    (text,) = dense_replay._texts(ask, loaded, example, Output(example.id, "", ("x",), ids=((7, 9),)))
+        assert list(dense_replay._texts(ask, loaded, [example], [output])) == []
+    (text,) = dense_replay._texts(ask, loaded, [example], [Output(example.id, "", ("x",), ids=((7, 9),))])
     assert text.answer == (7, 9) and text.prompt[0] == ask.tokenizer.bos_token_id
+
+
+def test_answers_are_read_after_the_prompt_that_was_sent(ask):
+    loaded = runs.task_data(tasks.get("world_facts", "official"), ask, "official", prompting="shots:2")
+    examples = loaded.examples[:3]
+    outputs = [output for batch in evaluation.outputs(ask, loaded.spec, examples) for output in batch]
+    shown = dense_replay._texts(ask, loaded, examples, outputs)
+    assert [prompt_hash(text.prompt) for text in shown] == [output.prompt_hash for output in outputs]
