@@ -40,7 +40,9 @@ const hold = () => {
   }))
   for (const promise of [shown.ready, shown.finished]) promise.catch(() => {})  // skipped, as in a hidden tab
 }
-export default function({ data }) {
+export default function({ data, parentElement }) {
+  const root = parentElement.querySelector('span')
+  root.undo?.()  // Streamlit calls this function at every update, and what it returns in the end only
   const elsewhere = path => {
     const place = path.split('/').filter(Boolean).pop() ?? ''
     return data.page ? place !== data.page : data.others.includes(place)
@@ -65,7 +67,10 @@ export default function({ data }) {
   const travel = () => { if (elsewhere(location.pathname)) hold() }
   document.addEventListener('click', open, true)
   addEventListener('popstate', travel)
-  return () => { document.removeEventListener('click', open, true); removeEventListener('popstate', travel) }
+  return root.undo = () => {
+    document.removeEventListener('click', open, true)
+    removeEventListener('popstate', travel)
+  }
 }
 """
 

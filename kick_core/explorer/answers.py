@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from math import exp
 
 import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import address
+from kick_core.explorer import address, steps
 from kick_core.explorer.safe import Safe, chip, many, show, tag
-from kick_core.explorer.steps import each
+from kick_core.explorer.stepper import each
 from kick_core.views import Answer, Claim, Detail, percent
 from kick_core.views.example_text import gold, prompt, question, said
 
@@ -53,7 +54,7 @@ def along(detail: Detail, runs: Mapping[int, str], here: int) -> None:
         box(question(detail)),
         tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem"),
         head("dense", dense), box(said(detail, dense)),
-        each(dict(sorted(pieces.items())), here),
+        steps.each(dict(sorted(pieces.items())), here),
     )  # fmt: skip
 
 
@@ -117,29 +118,50 @@ def _words(count: int) -> str:
     return "1 word" if count == 1 else f"{count} words"
 
 
-def opened(detail: Detail, run: str, dense: str) -> None:
-    """The example in full: prompt, gold, both answers, their difference, repetition, option probabilities."""
-    before, after = detail.of(dense), detail.of(run)
-    if before is None or after is None:
+def opened(details: Mapping[str, Detail], here: str, run: str, dense: str) -> None:
+    """The example in full: prompt, gold, both answers, their difference, repetition, option probabilities.
+
+    Args:
+        details: the open example and its neighbours by id, which are drawn hidden (see `stepper`).
+        here: the id of the open one.
+        run: the key of the run whose answers are looked at.
+        dense: the key of the run that they are compared with.
+    """
+    pairs = {
+        name: (detail, before, after)
+        for name, detail in details.items()
+        if (before := detail.of(dense)) is not None and (after := detail.of(run)) is not None
+    }
+    if here not in pairs:
         show(tag("p", "This example has not been asked of both models.", cls="quiet"))
         return
+    show(each({name: _asked(detail) for name, (detail, _, _) in pairs.items()}, here))
+    detail, before, after = pairs[here]
+    with st.container(key="follows"), st.expander("The prompt as it was sent"):
+        st.code(prompt(detail), language=None, wrap_lines=True)
+    if not detail.judged:
+        show(each({name: windows(first, second) for name, (_, first, second) in pairs.items()}, here))
+    elif before.probabilities or after.probabilities:
+        show(each({name: _options(*pair) for name, pair in pairs.items()}, here))
+    else:
+        side_by_side(pairs, here)
+
+
+def _asked(detail: Detail) -> Safe:
+    """What an example is about, its question and its gold answer."""
     facts = [detail.example.meta.get(name) for name in ("subject", "discipline", "bucket", "category")]
     right = tag("p", "Gold: ", tag("b", gold(detail)), style="margin-top:.45rem")
-    show(
+    return many([
         tag("p", " · ".join([detail.example.id, *(str(fact) for fact in facts if fact)]), cls="quiet"),
         box(question(detail)),
         right if detail.judged else Safe(""),
-    )
-    with st.expander("The prompt as it was sent"):
-        st.code(prompt(detail), language=None, wrap_lines=True)
-    if not detail.judged:
-        show(windows(before, after))
-        return
-    if before.probabilities or after.probabilities:
-        show(head(before.label, before), head(after.label, after))
-        show(probabilities(detail, before, after, (before.label, after.label)))
-        return
-    side_by_side(detail, before, after)
+    ])  # fmt: skip
+
+
+def _options(detail: Detail, before: Answer, after: Answer) -> Safe:
+    """What both models chose, and how likely every option was to them."""
+    names = before.label, after.label
+    return many([head(names[0], before), head(names[1], after), probabilities(detail, before, after, names)])
 
 
 def windows(before: Answer, after: Answer) -> Safe:
@@ -155,16 +177,28 @@ LIKE = 0.5
 """Share of words in common from which a difference can be read; below it is a heap of replaced words."""
 
 
-def side_by_side(detail: Detail, before: Answer, after: Answer) -> None:
+def side_by_side(pairs: Mapping[str, tuple[Detail, Answer, Answer]], here: str) -> None:
     """Both answers as they were given; what they share, what repeats and what changed can be marked."""
-    first, second = said(detail, before), said(detail, after)
-    several = min(len(first.split()), len(second.split())) > 1
-    readings = READINGS if several and LIKE <= views.likeness(first, second) < 1 else READINGS[:3]
-    chosen = reading(readings) if several else READINGS[0]
-    texts = marked(chosen, first, second)
-    for place, answer, text in zip(st.columns(2), (before, after), texts, strict=True):
+    texts = {name: (said(detail, first), said(detail, second)) for name, (detail, first, second) in pairs.items()}
+    readings = _readings(*texts[here])
+    chosen = reading(readings) if len(readings) > 1 else SHARED
+    columns: tuple[dict[str, Safe], dict[str, Safe]] = {}, {}
+    for name, (_, *both_answers) in pairs.items():
+        helps = _readings(*texts[name])
+        how = next((one for one in (chosen, SHARED) if one in helps), READINGS[0])
+        for column, answer, text in zip(columns, both_answers, marked(how, *texts[name]), strict=True):
+            column[name] = many([head(answer.label, answer), box(text), _notes(answer)])
+    for place, column in zip(st.columns(2), columns, strict=True):
         with place:
-            show(head(answer.label, answer), box(text), _notes(answer))
+            show(each(column, here))
+
+
+@lru_cache(maxsize=256)
+def _readings(first: str, second: str) -> tuple[str, ...]:
+    """The readings that help with two texts: of one word there is only one."""
+    if min(len(first.split()), len(second.split())) < 2:
+        return READINGS[:1]
+    return READINGS if LIKE <= views.likeness(first, second) < 1 else READINGS[:3]
 
 
 def reading(readings: Sequence[str]) -> str:
@@ -174,6 +208,7 @@ def reading(readings: Sequence[str]) -> str:
     ), noun="reading", why="does not help with these texts")  # fmt: skip
 
 
+@lru_cache(maxsize=256)
 def marked(reading: str, first: str, second: str) -> tuple[Safe, Safe]:
     """Two texts side by side, with what the reading (one of `READINGS`) asks for marked in them."""
     match reading:
@@ -196,9 +231,9 @@ def _notes(answer: Answer) -> Safe:
     ])  # fmt: skip
 
 
-def strip(steps: list[Answer], here: str, detail: Detail) -> Safe:
+def strip(along: list[Answer], here: str, detail: Detail) -> Safe:
     """One prompt at every sparsity: green while it is right, and what was said."""
-    return tag("div", *(_frame(step, here, detail) for step in steps), cls="strip")
+    return tag("div", *(_frame(step, here, detail) for step in along), cls="strip")
 
 
 def _frame(step: Answer, here: str, detail: Detail) -> Safe:

@@ -7,7 +7,7 @@ All of it is one fragment: a filter, a row or a step redraws it alone. Filters a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -16,7 +16,8 @@ import streamlit as st
 from kick_core import views
 from kick_core.explorer import address, answers, data, stars, surprise
 from kick_core.explorer.frame import note, store
-from kick_core.explorer.stepper import stepper
+from kick_core.explorer.safe import Safe, show
+from kick_core.explorer.stepper import each, near, stepper
 
 WHYS = ("wrong", "no answer", "empty", "loop", "cut off", "rejected", "no gold")
 EVERY = "all"
@@ -47,12 +48,13 @@ def browse(row: pd.Series) -> None:
     section(Pair(row, "dense", str(row["dense_run"])))
 
 
-def section(pair: Pair, under: Callable[[views.Detail], None] | None = None) -> None:
+def section(pair: Pair, runs: Sequence[str] = (), above: Callable[[views.Detail], Safe] | None = None) -> None:
     """Filters, table and the open example.
 
     Args:
         pair: what is compared.
-        under: draws more about the open example, above its answers.
+        runs: keys of more runs whose answers `above` shows.
+        above: more about an example, above its answers.
     """
 
     @st.fragment
@@ -67,14 +69,17 @@ def section(pair: Pair, under: Callable[[views.Detail], None] | None = None) -> 
         if shown.empty:
             note("No example has these words.")
         else:
-            name = _pick(shown, pair)
-            detail = data.detail(pair.row, name)
-            stars.button(str(pair.row["run"]), name, pair.run)
-            if under:
-                under(detail)
-            answers.opened(detail, str(pair.row["run"]), pair.run)
-            if not detail.judged:
-                surprise.section(pair.row, name)
+            ids, at = _pick(shown, pair)
+            name = ids[at]
+            details = {one: data.detail(pair.row, one, (pair.run, *runs)) for one in near(ids, at)}
+            with st.container(key="follows-star"):
+                stars.button(str(pair.row["run"]), name, pair.run)
+            if above:
+                show(each({one: above(detail) for one, detail in details.items()}, name))
+            answers.opened(details, name, str(pair.row["run"]), pair.run)
+            if not details[name].judged:
+                with st.container(key="follows-tokens"):
+                    surprise.section(pair.row, name)
         address.write_fragment("address-examples")
 
     examples()
@@ -184,8 +189,8 @@ def _worst(frame: pd.DataFrame) -> pd.DataFrame:
 # --- the table ---------------------------------------------------------------------------------------------
 
 
-def _pick(shown: pd.DataFrame, pair: Pair) -> str:
-    """The table, its keys and its files; returns the id of the open example, which is in the address too."""
+def _pick(shown: pd.DataFrame, pair: Pair) -> tuple[list[str], int]:
+    """The table, its keys and its files; returns the ids and the place of the open one, which is in the address too."""
     rows = shown.head(MOST)
     ids: list[str] = rows["id"].tolist()
     wanted = address.value("ex")
@@ -208,10 +213,10 @@ def _pick(shown: pd.DataFrame, pair: Pair) -> str:
     if len(shown) > len(rows):
         note(f"The first {len(rows):,} of {len(shown):,}: search or filter to see others. The files hold all.")
     with st.container(horizontal=True, vertical_alignment="center"):
-        stepper("stepper", len(ids), at, lambda place: address.say("ex", ids[place]))
+        stepper("stepper", ids, at, lambda place: address.say("ex", ids[place]))
         _exports(shown, pair)
     address.say("ex", ids[at])
-    return str(ids[at])
+    return ids, at
 
 
 def clicked(key: str, at: int) -> int | None:

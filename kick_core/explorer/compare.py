@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pandas as pd
 import streamlit as st
 
@@ -20,8 +22,8 @@ from kick_core.explorer import (
     own_prompt,
     same_size,
 )
-from kick_core.explorer.frame import heading, moved, note, provenance, store, title
-from kick_core.explorer.safe import show
+from kick_core.explorer.frame import heading, moved, note, provenance, title
+from kick_core.explorer.safe import Safe, many, tag
 
 ANSWERS, MANY, SIZE, OWN, FAMILIES = VIEWS = (
     "Answers", "Many recipes", "Same size", "Your own prompt", "Families",
@@ -73,24 +75,23 @@ def compared(one: pd.Series, other: pd.Series) -> None:
         compare_ab.overview(examples, one, other)
         heading("One example")
 
-    def strip(detail: views.Detail) -> None:
-        _strip(detail, one, other)
-
-    browser.section(browser.Pair(other, str(one["recipe"]), str(one["run"]), ("A", "B")), strip)
-
-
-def _strip(detail: views.Detail, one: pd.Series, other: pd.Series) -> None:
-    """The open prompt at every step of the method of B, or of A where B is dense."""
-    if not detail.judged:
-        return
     series = other if other["kind"] != "dense" else one
-    steps = views.strip(store(), detail, series["run"])
+    along = data.sparsity_series(series)
+    strip = functools.partial(_strip, along=along, series=series, outlined=str(other["run"]))
+    browser.section(browser.Pair(other, str(one["recipe"]), str(one["run"]), ("A", "B")), along, strip)
+
+
+def _strip(detail: views.Detail, along: list[str], series: pd.Series, outlined: str) -> Safe:
+    """A prompt at every step of a method."""
+    if not detail.judged:
+        return Safe("")
+    steps = [answer for run in along if (answer := detail.of(run)) is not None]
     broke = next((step.target_label for step in steps[1:] if steps[0].right and step.right is False), None)
-    heading(
-        f"Breaks at {broke}" if broke else "The same prompt at every step",
-        f"One prompt along {series['method']}'s {compare_ab.KINDS.get(series['kind'], 'steps')}; outlined: B.",
-    )
-    show(answers.strip(steps, other["run"], detail))
+    about = f"One prompt along {series['method']}'s {compare_ab.KINDS.get(series['kind'], 'steps')}; outlined: B."
+    return many([
+        tag("h2", f"Breaks at {broke}" if broke else "The same prompt at every step"),
+        tag("p", about, cls="quiet"), answers.strip(steps, outlined, detail),
+    ])  # fmt: skip
 
 
 def _any(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series:

@@ -6,7 +6,7 @@ sample, so two that differ elsewhere would be taken for one. `remembered` says b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -221,10 +221,24 @@ def broken(run: str, dense: str, scorer: str) -> str | None:
     return views.pick(table.loc[table["flip"] == "broke", "id"].tolist())
 
 
-@remembered(64, _against)
-def detail(run: str, example: str, scorer: str) -> views.Detail:
-    """One example in full, judged by the row's scorer."""
-    return views.example(store(), run, example, scorer)
+def _under(row: pd.Series, example: str, runs: Sequence[str]) -> Words:
+    return row["run"], example, row["scorer"], tuple(sorted({str(run) for run in runs if run}))
+
+
+@remembered(256, _under)
+def detail(run: str, example: str, scorer: str, runs: tuple[str, ...]) -> views.Detail:
+    """One example in full under a row's run and some others, judged by the row's scorer."""
+    return views.example(store(), run, example, scorer, among=runs)
+
+
+def _run(row: pd.Series) -> Words:
+    return (row["run"],)
+
+
+@remembered(64, _run)
+def sparsity_series(run: str) -> list[str]:
+    """The runs of a row's method from mild to harsh, dense first."""
+    return views.series(store(), run)
 
 
 @remembered(64, _dense)

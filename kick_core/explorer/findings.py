@@ -205,10 +205,9 @@ def _broken(chosen: Choice) -> None:
         if row is None or name is None:
             continue
         heading("What it looks like", f"{row['title']}: one of the {row['broke']:.0f} answers that broke in the end.")
-        detail = data.detail(row, name)
         runs = {step: data.cell(chosen.frame, recipe, task) for step, recipe in chosen.recipes.items()}
         along = {step: str(one["run"]) for step, one in runs.items() if one is not None} | {0: str(row["dense_run"])}
-        answers.along(detail, along, chosen.percent)
+        answers.along(data.detail(row, name, tuple(along.values())), along, chosen.percent)
         here = runs[chosen.percent]
         if here is not None and here["broke"] > 0:
             st.page_link(

@@ -9,8 +9,8 @@ from kick_core import views
 from kick_core.explorer import address, answers, controls, data
 from kick_core.explorer.browser import MOST, clicked
 from kick_core.explorer.frame import heading, note
-from kick_core.explorer.safe import many, show, tag
-from kick_core.explorer.stepper import stepper
+from kick_core.explorer.safe import Safe, many, show, tag
+from kick_core.explorer.stepper import each, near, stepper
 from kick_core.views import percent
 from kick_core.views.example_text import gold, question, said
 
@@ -109,9 +109,9 @@ def _examples(chosen: pd.DataFrame) -> None:
     )  # fmt: skip
     if len(shown) > len(rows):
         note(f"The first {len(rows):,} of {len(shown):,}: search or filter to see others.")
-    stepper("stepper-many", len(ids), at, lambda place: address.say("ex", ids[place]))
+    stepper("stepper-many", ids, at, lambda place: address.say("ex", ids[place]))
     address.say("ex", ids[at])
-    _opened(chosen, ids[at])
+    show(each({one: _opened(chosen, one) for one in near(ids, at)}, ids[at]))
 
 
 def _filtered(frame: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -139,18 +139,18 @@ def _searched(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[texts.str.contains(words, case=False, regex=False)]
 
 
-def _opened(chosen: pd.DataFrame, example: str) -> None:
+def _opened(chosen: pd.DataFrame, example: str) -> Safe:
     """Every recipe's answer in full, what it shares with the first one's marked."""
-    detail = data.detail(chosen.iloc[0], example)
+    detail = data.detail(chosen.iloc[0], example, tuple(chosen["run"]))
     given = [answer for run in chosen["run"] if (answer := detail.of(str(run))) is not None]
     first = said(detail, given[0])
     pieces = (
         tag("div", answers.head(answer.label, answer), answers.box(
-            many([tag("span", first)]) if at == 0 else answers.both(first, said(detail, answer))[1]
+            tag("span", first) if at == 0 else answers.marked(answers.SHARED, first, said(detail, answer))[1]
         ))
         for at, answer in enumerate(given)
     )  # fmt: skip
-    show(
+    return many([
         tag("p", example, cls="quiet"), answers.box(question(detail)),
         tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem"), tag("div", *pieces, cls="many"),
-    )  # fmt: skip
+    ])  # fmt: skip

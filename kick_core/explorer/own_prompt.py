@@ -85,7 +85,7 @@ def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
 def _open_example(row: pd.Series) -> str:
     """The prompt of the example that was open, to begin with; a word of it changed shows more than a blank page."""
     try:
-        return "\n\n".join(data.detail(row, address.value("ex")).example.prompt)
+        return "\n\n".join(data.detail(row, address.value("ex"), ()).example.prompt)
     except KickError:
         return ""
 

@@ -29,8 +29,9 @@ _JS = """
 const PACE = 1100  // milliseconds a step
 export default function({ parentElement, data, setTriggerValue }) {
   const button = parentElement.querySelector('.play')
+  button.undo?.()  // Streamlit calls this function at every update, and what it returns in the end only
   const input = () => document.querySelector('.st-key-s input[type=range]')
-  let at = data.at, playing = 0
+  let at = button.playing ? Number(input()?.value) : data.at
 
   const line = (chart, number) => {
     const name = `marker${number}`
@@ -93,26 +94,25 @@ export default function({ parentElement, data, setTriggerValue }) {
     range.dispatchEvent(new Event('change', { bubbles: true }))
   }
   const rest = () => {
-    clearInterval(playing)
-    playing = 0
+    clearInterval(button.playing)
+    button.playing = 0
     button.textContent = '▶ Play'
     button.setAttribute('aria-pressed', 'false')
   }
   const stop = () => { rest(); setTriggerValue('stopped', data.steps[at]) }  // now the server hears where it stands
   const play = () => {
-    if (playing) return stop()
+    if (button.playing) return stop()
     if (at + 1 >= data.steps.length) { at = 0; move(0); show() }
     button.textContent = '■ Stop'
     button.setAttribute('aria-pressed', 'true')
-    playing = setInterval(() => {
-      if (at + 1 >= data.steps.length) return stop()
-      move(at + 1)
-    }, PACE)
+    button.playing = setInterval(() => button.beat(), PACE)
   }
+  button.beat = () => at + 1 >= data.steps.length ? stop() : move(at + 1)
   button.addEventListener('click', play)
   meet()
   show()
-  return () => { rest(); moves.disconnect(); arrivals.disconnect(); button.removeEventListener('click', play) }
+  button.undo = () => { moves.disconnect(); arrivals.disconnect(); button.removeEventListener('click', play) }
+  return () => { rest(); button.undo() }
 }
 """
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 import streamlit as st
 
 from kick_core import views
 from kick_core.explorer import address, answers, data
 from kick_core.explorer.frame import heading, note
-from kick_core.explorer.safe import show, tag
-from kick_core.explorer.stepper import stepper
+from kick_core.explorer.safe import Safe, many, show, tag
+from kick_core.explorer.stepper import each, near, stepper
 from kick_core.views.example_text import gold, question, said
 
 
@@ -38,9 +40,10 @@ def section(rows: pd.DataFrame) -> None:
             return
         opened = address.value("three")
         at = ids.index(opened) if opened in ids else 0
-        stepper("stepper-three", len(ids), at, lambda place: address.say("three", ids[place]))
+        stepper("stepper-three", ids, at, lambda place: address.say("three", ids[place]))
         address.say("three", ids[at])
-        _answers(data.detail(pruned, ids[at]), pruned, quantized)
+        runs = [str(pruned["dense_run"]), str(pruned["run"]), str(quantized["run"])]
+        _answers({one: data.detail(pruned, one, runs) for one in near(ids, at)}, ids[at], runs)
         address.write_fragment("address-three")
 
     examples()
@@ -68,21 +71,26 @@ def _apart(one: pd.Series, other: pd.Series) -> list[str]:
     return [str(name) for name in apart.index]
 
 
-def _answers(detail: views.Detail, one: pd.Series, other: pd.Series) -> None:
-    show(
-        answers.box(question(detail)),
-        tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem"),
-    )
-    dense = detail.of(str(one["dense_run"]))
-    given = [dense, *(detail.of(str(row["run"])) for row in (one, other))]
+def _answers(details: Mapping[str, views.Detail], here: str, runs: Sequence[str]) -> None:
+    """The question, then a column for each of the runs, dense first."""
+    show(each({name: _asked(detail) for name, detail in details.items()}, here))
     reading = answers.reading(answers.READINGS[:3])
-    for place, answer in zip(st.columns(3), given, strict=True):
+    for place, run in zip(st.columns(3), runs, strict=True):
         with place:
-            if answer is None or dense is None:
-                show(tag("p", "Not evaluated on this example.", cls="quiet"))
-                continue
-            alone = answer is dense and reading == answers.SHARED  # with itself it shares every word
-            how = answers.READINGS[0] if alone else reading
-            marked = answers.marked(how, said(detail, dense), said(detail, answer))[1]
-            show(answers.head(answer.label, answer), answers.box(marked))
-            show(tag("p", answers.repetition_note(answer), cls="quiet"))
+            show(each({name: _column(detail, run, runs[0], reading) for name, detail in details.items()}, here))
+
+
+def _asked(detail: views.Detail) -> Safe:
+    right = tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem")
+    return many([answers.box(question(detail)), right])
+
+
+def _column(detail: views.Detail, run: str, dense_run: str, reading: str) -> Safe:
+    answer, dense = detail.of(run), detail.of(dense_run)
+    if answer is None or dense is None:
+        return tag("p", "Not evaluated on this example.", cls="quiet")
+    alone = answer is dense and reading == answers.SHARED  # with itself it shares every word
+    how = answers.READINGS[0] if alone else reading
+    marked = answers.marked(how, said(detail, dense), said(detail, answer))[1]
+    note = tag("p", answers.repetition_note(answer), cls="quiet")
+    return many([answers.head(answer.label, answer), answers.box(marked), note])

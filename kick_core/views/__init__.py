@@ -4,7 +4,7 @@ No streamlit, no torch. Everything a screen shows comes from here, so pages and 
 
 `scores` (one row per model, recipe, task, scorer) · `current` (what is drawn of it) · `headline`, `claims`
 (the finding) · `details` (a whole run) · `fidelity`, `texts`, `noise`, `bootstrap`, `until_divergence` (closer to
-dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `strip`, `by` (answers) ·
+dense) · `weights`, `preview`, `coverage`, `command` (the cache) · `examples`, `example`, `series`, `by` (answers) ·
 `difference`, `heat` (texts) · `window_tokens`, `surprise_by_kind` (tokens) · `families`, `gaps`, `robustness` (several
 models) · `recovered`, `recovery_answers` (what came back) · `judgings`, `judge_controls`, `said`, `to_judge` (judges).
 """
@@ -49,7 +49,7 @@ from kick_core.views.examples import (
     parquet,
     pick,
     repeated,
-    strip,
+    series,
     survival,
     versus,
     words_between,
@@ -195,13 +195,13 @@ __all__ = [
     "scores",
     "scores_of",
     "seconds",
+    "series",
     "shared_words",
     "shown",
     "sparsity_series",
     "stamp",
     "star",
     "starred",
-    "strip",
     "surprise_by_kind",
     "survival",
     "target_label",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -294,18 +294,15 @@ def by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def example(
-    store: Store, run_key: str, example_id: str, scorer: str | None = None, among: Container[str] | None = None
+    store: Store, run_key: str, example_id: str, scorer: str | None = None, among: Collection[str] | None = None
 ) -> Detail:
-    """One example under every recipe asked alike, or the runs `among` them: prompt, golds, answers, verdicts."""
+    """One example under every recipe asked alike, or under the run and `among` others: prompt, golds, answers."""
     run = load.one(store, run_key)
     about = load.examples(store, run.card.examples).get(example_id)
     if about is None:
         raise KickError(f"example {example_id!r} is not among those of {run.card.task}")
-    alike = [
-        other
-        for other in load.asked(store)
-        if (among is None or other.key in among) and load.alike(other) == load.alike(run)
-    ]
+    others = load.asked(store) if among is None else load.some(store, {run_key, *among})
+    alike = [other for other in others if load.alike(other) == load.alike(run)]
     order = sorted(alike, key=lambda other: recipe_labels.order(other.recipe))
     answers = (_answer(store, other, example_id, scorer or run.task.headline) for other in order)
     judged = run.task.aggregate == "mean"
@@ -349,10 +346,9 @@ def _softmax(logprobs: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(share) for share in found / found.sum())
 
 
-def strip(store: Store, detail: Detail, run_key: str) -> list[Answer]:
-    """The film strip: one example along the sparsity_series of a run's method, dense first."""
-    run = load.one(store, run_key)
-    return [a for step in load.sparsity_series(run, load.asked(store)) if (a := detail.of(step.key)) is not None]
+def series(store: Store, run_key: str) -> list[str]:
+    """The keys of the runs of a run's method from mild to harsh, dense first."""
+    return [step.key for step in load.sparsity_series(load.one(store, run_key), load.asked(store))]
 
 
 RULE = "the one whose id has the smallest SHA-256 with seed 0"

@@ -7,6 +7,7 @@ Texts stay in Arrow tables until one example is opened.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -121,6 +122,15 @@ def one(store: Store, key: str) -> Asked:
     """One run. Raises KickError when it is not there."""
     card = results.run(store, key)
     return Asked(card, parse(card.recipe), tasks.of_run(card))
+
+
+def some(store: Store, keys: Iterable[str]) -> list[Asked]:
+    """The runs under some keys; those that are gone or cannot be read are left out, as in `asked`."""
+    found = []
+    for key in keys:
+        with contextlib.suppress(KickError, OSError):
+            found.append(_asked(store, key, (store.folder("results", key) / "run.json").stat().st_mtime_ns))
+    return found
 
 
 def alike(run: Asked) -> tuple[str, ...]:

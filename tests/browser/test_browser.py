@@ -193,15 +193,16 @@ def test_a_click_on_a_point_opens_its_examples(tab: Tab, frame: pd.DataFrame) ->
 
 
 def test_ten_presses_are_ten_steps(tab: Tab) -> None:
-    """Arrows and j/k, also while a choice has the focus; none is lost, and the counted one opens."""
+    """Arrows and j/k, also while a choice has the focus, and clicks; none is lost, and the counted one opens.
+
+    The next example is in view at once, before the server has drawn it.
+    """
     tab.open("/evaluate?task=factoid_qa&b=magnitude@0.7&kind=broke").page.locator(".stepper").wait_for()
     counter = tab.page.locator(".stepper output")
     count = int(counter.inner_text().split()[-1])
     assert count > 12 and counter.inner_text() == f"1 of {count}"
     tab.page.locator(".st-key-task input").focus()
     for key in ("ArrowRight",) * 7 + ("k",) * 2 + ("ArrowRight",) * 5:
-        if key == "k":
-            tab.page.evaluate("document.activeElement.blur()")
         tab.page.keyboard.press(key)
     assert counter.inner_text() == f"11 of {count}"
     wanted = tab.page.evaluate("location.search")
@@ -213,6 +214,18 @@ def test_ten_presses_are_ten_steps(tab: Tab) -> None:
     table = tab.page.locator(".stDataFrameGlideDataEditor").first
     table.click(position={"x": 300, "y": 38 + 35 * 2 + 17})  # a cell of the third row
     counter.filter(has_text=f"3 of {count}").wait_for()
+    tab.ready()
+    for place in (4, 5):
+        tab.page.get_by_role("button", name="Next").click()
+        assert counter.inner_text() == f"{place} of {count}"
+        tab.ready().page.wait_for_timeout(500)
+    at_once = """() => {
+        document.dispatchEvent(new KeyboardEvent('keydown', { key: 'j' }))
+        return document.querySelector('[data-example]:not([hidden])').dataset.example
+    }"""
+    before, shown = re.search(r"ex=([\w-]+)", tab.page.url), tab.page.evaluate(at_once)
+    assert before and shown != before[1]
+    tab.page.wait_for_function("ex => new URL(location).searchParams.get('ex') === ex", arg=shown)
 
 
 def test_menu_keeps_method_and_sparsity(tab: Tab) -> None:

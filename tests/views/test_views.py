@@ -267,7 +267,7 @@ def test_an_example_in_full(store: Store, frame: pd.DataFrame) -> None:
     assert detail.answers[0].recipe == "dense" and len(detail.answers) == len(synthetic.FEW)
     answer = detail.of(found["run"])
     assert answer is not None and sum(answer.probabilities) == pytest.approx(1)
-    strip = views.strip(store, detail, found["run"])
+    strip = [detail.of(key) for key in views.series(store, found["run"])]
     assert [a.target_label for a in strip] == ["dense", "30 %", "50 %", "70 %"]
 
 
