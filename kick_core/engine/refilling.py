@@ -75,7 +75,7 @@ class Refilled:
         """Continue the prompts `items`, shortest first, in `rows` slots; half as many when memory runs out.
 
         Yields:
-            The texts that ended in a step.
+            The texts that have ended, for a quarter of the slots or more at a time.
 
         Raises:
             torch.OutOfMemoryError: When one row does not fit either.
@@ -107,14 +107,14 @@ class Refilled:
         texts: dict[int, list[int]] = {item: [] for item in items}
         holders: list[int | None] = [*first, *[None] * (rows - len(first))]
         late = [0] * rows  # steps that were on their way when a slot changed hands
+        ended: dict[int, Generated] = {}
+
+        def take(place: int, item: int, token: int) -> None:
+            if stop := self.rules.ended(texts[item], token):
+                ended[item] = Generated(tuple(texts.pop(item)), stop)
+                holders[place] = None
+
         while waiting or any(holder is not None for holder in holders):
-            ended: dict[int, Generated] = {}
-
-            def take(place: int, item: int, token: int, ended: dict[int, Generated] = ended) -> None:
-                if stop := self.rules.ended(texts[item], token):
-                    ended[item] = Generated(tuple(texts.pop(item)), stop)
-                    holders[place] = None
-
             with timing.stage("decode", rows=rows):
                 tokens = self.steps.next()
             for place, (holder, token) in enumerate(zip(holders, tokens, strict=True)):
@@ -131,5 +131,8 @@ class Refilled:
                 for place, item, token in zip(places, some, begun, strict=True):
                     holders[place], late[place] = item, self.steps.ahead
                     take(place, item, token)
-            if ended:
-                yield ended
+            if len(ended) * _FREE >= rows:  # a few at a time: whoever keeps them waits for the disk
+                yield dict(ended)
+                ended.clear()
+        if ended:
+            yield ended
