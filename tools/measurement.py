@@ -45,9 +45,8 @@ SEARCHED = tuple(
 )
 SEEDED = ("wanda@0.5", "sparsegpt@0.5")
 
-KNOWLEDGE = ("world_facts", "world_facts_choice", "nq_open", "xquad_closed")
+KNOWLEDGE = ("perplexity", "world_facts", "world_facts_choice", "nq_open", "xquad_closed")
 READING = ("world_facts_open", "world_facts_counterfactual", "xquad_open", "summarization")
-TASKS = ("perplexity", *KNOWLEDGE, *READING)
 SHOWN = ("wanda@0.3", "wanda@0.5", "sparsegpt@0.5", "wanda@2:4", f"gptq@4bit,{GROUP}", f"gptq@3bit,{GROUP}")
 """What two-turn dialogues are written under: nothing scores them without a judge, but they repeat themselves or not."""
 
@@ -61,26 +60,29 @@ class Stage:
     """One sweep: recipes on tasks, with further words of the command."""
 
     recipes: tuple[str, ...]
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = KNOWLEDGE
     more: tuple[str, ...] = ()
 
 
 STAGES = {
     "core": Stage(CORE),
+    "reading": Stage(CORE, READING, ("--limit", "1000")),
     "mmlu": Stage(CORE, ("multiple_choice",), ("--limit", "2000")),
-    "fidelity": Stage(CORE, ("perplexity",), ("--fidelity",)),
-    "grid": Stage(GRID),
     "repaired": Stage(REPAIRED),
-    "searched": Stage(SEARCHED),
+    "grid": Stage(GRID),
+    "fidelity": Stage(CORE, ("perplexity",), ("--fidelity",)),
     "seed1": Stage(SEEDED, more=("--seed", "1")),
     "seed2": Stage(SEEDED, more=("--seed", "2")),
+    "searched": Stage(SEARCHED),
+    "grid-reading": Stage((*GRID, *REPAIRED), READING, ("--limit", "1000")),
+    "reading-all": Stage((*CORE, *GRID, *REPAIRED), READING),
     "paper": Stage(CORE, ("multiple_choice", "summarization"), ("--protocol", "paper", "--limit", "2000")),
     "dialogues": Stage(SHOWN, ("instructions",)),
     "mmlu-grid": Stage((*GRID, *REPAIRED), ("multiple_choice",), ("--limit", "2000")),
     "mmlu-all": Stage((*CORE, *GRID, *REPAIRED), ("multiple_choice",)),
 }
-"""In order of weight. The 14,042 questions of MMLU cost as much as all other tasks together, so its first 2,000 come
-first: a sample, which the last stage extends."""
+"""In order of weight. Long prompts cost most, so of the tasks that have them the first 1,000 or 2,000 come first: a
+sample, as examples come in a fixed random order, which a later stage extends."""
 
 
 def command(model: str, stage: Stage, data: str, more: Sequence[str] = ()) -> list[str]:

@@ -299,7 +299,7 @@ def _steps_agree(
     for number in range(_STEPS):
         tokens = steps.next()
         for place, row in enumerate(rows):
-            own[row].append(seen[-1][place])
+            own[row].append(seen[number][place])  # not the last one seen: on a GPU the next step has begun already
             written[row].append(tokens[place])
         if failed := any(token < 0 for token in tokens):
             break

@@ -26,7 +26,7 @@ from kick_core.engine.batching import (
     rows_matter,
 )
 from kick_core.engine.refilling import Generated, Refilled, Rules, Stopper
-from kick_core.engine.steps import Chooser, LibrarySteps, PlainSteps, SlotSteps, steps_for
+from kick_core.engine.steps import Chooser, LibrarySteps, PlainSteps, SlotSteps, takes_slots
 from kick_core.errors import BadRequest
 
 
@@ -59,6 +59,7 @@ class Sampling:
 
 Steps = SlotSteps | LibrarySteps | PlainSteps
 
+_SLOTS = "with a cache in slots"
 _WINDOW = 8
 """A stop string is looked for in the text of so many last tokens."""
 
@@ -146,16 +147,13 @@ def _right_steps(
 ) -> Iterator[tuple[Steps, list[int]]]:
     """The fastest steps that are proven to give what plain forwards give, and the prompts that they are right for."""
     forms.require_embedded(model, prompts)
-    usual = steps_for(model, plan, filler, choose, whole=fixed)
     ways: dict[str, Callable[[BatchPolicy], Steps]] = {
-        "with a cache in slots": lambda plan: steps_for(model, plan, filler, choose, whole=fixed),
+        _SLOTS: lambda plan: SlotSteps(model, plan, filler, choose, fixed),
         "in padded batches": lambda plan: LibrarySteps(model, plan, filler, choose),
         "in padded batches, masked while reading": lambda plan: LibrarySteps(model, plan, filler, choose, masked=False),
         "in batches of one length": lambda plan: LibrarySteps(model, plan, filler, choose, padded=False),
         "without a cache": lambda plan: PlainSteps(model, choose),
     }
-    if isinstance(usual, LibrarySteps):
-        del ways["with a cache in slots"]
     by_size: dict[int, list[int]] = {}
     crossing = _crossing(model, [len(prompt) for prompt in prompts], new_tokens)
     passed = set(crossing)
@@ -189,7 +187,10 @@ def _right_steps(
             )
             return forms.right_texts(model, few, noise, steps, room, fixed)
 
-        form = forms.chosen_form(model, "texts", size, noise, tuple(ways), right, plan)
+        # a window is none for texts that it holds; on a CPU slots have no rooms that follow from a prompt alone
+        slots = takes_slots(model, _room(size, new_tokens, plan) if fixed else 0)
+        forms_here = tuple(name for name in ways if slots or name != _SLOTS)
+        form = forms.chosen_form(model, "texts", size, noise, forms_here, right, plan)
         by_form.setdefault(form, []).extend(items)
     for form, items in by_form.items():
         yield ways[form](plan), sorted(items)
@@ -228,12 +229,17 @@ def _by_room(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: 
     """Prompts that are decoded in slots of one shape, which must follow from a prompt alone: rooms of 2^n columns let
     prompts of many lengths share one. A batch has any number of prompts, shortest first."""
     order = sorted(range(len(lengths)), key=lambda item: (lengths[item], item))
-    rooms = {item: max(plan.room, 1 << (lengths[item] + new_tokens - 1).bit_length()) for item in order}
+    rooms = {item: _room(lengths[item], new_tokens, plan) for item in order}
     tokens = cache_tokens(steps.model, plan)
     return [
         Batch(tuple(some), max(1, min(plan.rows, tokens // room)), room)
         for room, some in groupby(order, key=rooms.__getitem__)
     ]
+
+
+def _room(length: int, new_tokens: int, plan: BatchPolicy) -> int:
+    """Columns of the slot of a prompt of so many tokens."""
+    return max(plan.room, 1 << (length + new_tokens - 1).bit_length())
 
 
 def _of_one_length(lengths: Sequence[int], plan: BatchPolicy, fixed: bool) -> list[Batch]:

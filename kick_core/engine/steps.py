@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from kick_core.engine import fused
@@ -49,9 +49,16 @@ def _wide(model: PreTrainedModel) -> bool:
     return half and model.config._attn_implementation == "sdpa" and plain_cache(model)
 
 
-def plain_cache(model: PreTrainedModel) -> bool:
-    """Whether all layers keep everything (no sliding windows, no states of other kinds)."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+def plain_cache(model: PreTrainedModel, room: int = 0) -> bool:
+    """Whether all layers keep everything (no sliding windows, no states of other kinds).
+
+    With `room`: of texts of so many columns, which no longer window cuts.
+    """
+    return all(
+        type(layer) is DynamicLayer
+        or (room and type(layer) is DynamicSlidingWindowLayer and room < layer.sliding_window)
+        for layer in DynamicCache(config=model.config).layers
+    )
 
 
 @contextmanager
@@ -123,7 +130,7 @@ class _SlotLayer(DynamicLayer):
 class SlotSteps:
     """The steps of one batch after another: `begin`, then `next` once for every token that is wanted.
 
-    For models whose layers all keep everything. Prompts are read padded on the right, a few of one length at a
+    For models whose layers keep all of a text. Prompts are read padded on the right, a few of one length at a
     time, and put into the slots of a cache; then every row writes at its own place. `choose(logits, chance)` picks
     the tokens; without it the likeliest are taken. With `whole` a step is handed all columns of the cache, so that all
     steps are one shape: then a CUDA graph is recorded, and the next step begins before the last one's tokens are
@@ -433,9 +440,18 @@ Steps = SlotSteps | LibrarySteps | PlainSteps
 def steps_for(model: PreTrainedModel, plan: BatchPolicy, filler: int, choose: Chooser | None, *, whole: bool) -> Steps:
     """The steps that this model can take. `whole` fixes their shape; see `SlotSteps`.
 
+    Returns:
+        Steps in slots where `takes_slots` says so of texts of any length.
+    """
+    if takes_slots(model):
+        return SlotSteps(model, plan, filler, choose, whole)
+    return LibrarySteps(model, plan, filler, choose)
+
+
+def takes_slots(model: PreTrainedModel, room: int = 0) -> bool:
+    """Whether texts can be written in slots: all texts, or those of at most `room` columns.
+
     The library's cache follows layers that lie on several devices; slots, and graphs of a step, do not.
     """
     apart = device_map.spread(getattr(model, "hf_device_map", {}))
-    if not apart and plain_cache(model) and model.config._attn_implementation in ("sdpa", "eager"):
-        return SlotSteps(model, plan, filler, choose, whole)
-    return LibrarySteps(model, plan, filler, choose)
+    return not apart and plain_cache(model, room) and model.config._attn_implementation in ("sdpa", "eager")

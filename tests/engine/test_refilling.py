@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+import transformers
 
 from kick_core import engine
 from kick_core.engine.steps import SlotSteps
 from tests.engine.engine_cases import ids
-from tests.models.test_families import make
+from tests.models.test_families import FAMILIES, make
 
 PLAN = engine.BatchPolicy(tokens=256, rows=4, step=16, shortest=16, row=32, pack=96, room=64, prompt=64, alone=16)
 NAN = 127
@@ -47,10 +48,10 @@ def test_a_text_is_the_same_whatever_slot_it_gets_and_when(model, sampling, ahea
     prompts = [ids(3 + 7 * n % 40, n) for n in range(14)]
     prompts = [[token if token != NAN else 1 for token in prompt] for prompt in prompts]
     prompts[5] = [*prompts[5][:-1], NAN]  # leaves NaN in its slot
+    if ahead:  # from the trial of the form on
+        monkeypatch.setattr(SlotSteps, "next", one_step_ahead)
     alone = {n: texts(model, prompts, [n], sampling)[n] for n in range(14)}
     assert alone[5].stop == "not finite" and {len(text.ids) for text in alone.values()} > {12}
-    if ahead:
-        monkeypatch.setattr(SlotSteps, "next", one_step_ahead)
     admitted, admit = [], SlotSteps.admit
     monkeypatch.setattr(SlotSteps, "admit", lambda self, *given: (admitted.append(given[0]), admit(self, *given))[1])
     assert texts(model, prompts, list(range(14)), sampling) == alone
@@ -74,3 +75,20 @@ def test_out_of_memory_goes_on_with_half_the_slots_and_loses_nothing(model, monk
     monkeypatch.setattr(SlotSteps, "next", full)
     assert texts(model, prompts, list(range(9)), plan=plan) == whole
     assert plan.notes == ["out of memory with 4 rows, went on with 2"]
+
+
+@pytest.mark.parametrize(("window", "rooms"), [(100, {64}), (256, {64, 128})])
+def test_texts_that_a_window_holds_are_written_in_slots(window, rooms, monkeypatch):
+    torch.manual_seed(0)
+    config = transformers.Gemma3TextConfig(**FAMILIES["Gemma3Text"] | {"sliding_window": window})
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    prompts = [ids(3 + 9 * n, n) for n in range(11)]
+    free = texts(model, prompts, range(11))
+    monkeypatch.setattr("kick_core.engine.generation.rows_matter", lambda _: True)
+    model.__dict__.pop("_kick_forms")
+    taken, make_room = set(), SlotSteps._make_room
+    monkeypatch.setattr(
+        SlotSteps, "_make_room", lambda self, rows, room: (taken.add(room), make_room(self, rows, room))[1]
+    )
+    assert texts(model, prompts, range(11)) == free
+    assert taken == rooms
