@@ -287,8 +287,9 @@ ROOM = 1236
 
 def _columns(narrow: pd.DataFrame, names: tuple[str, str]) -> dict[str, object]:
     """Titles, formats and widths, such that no column is cut off on a usual screen."""
-    room = ROOM - sum(WIDTHS.get(str(name), 0) for name in narrow)
-    width = {**WIDTHS, **{name: max(110, int(room * share)) for name, share in TEXTS.items()}}
+    widths = {**WIDTHS, "id": min(170, max(WIDTHS["id"], 24 + 7 * int(narrow["id"].str.len().max())))}
+    room = ROOM - sum(widths.get(str(name), 0) for name in narrow)
+    width = {**widths, **{name: max(110, int(room * share)) for name, share in TEXTS.items()}}
     titles = {
         "id": "example", "question": "question", "gold": "gold", "before": f"{names[0]} answered",
         "after": f"{names[1]} answered", "why": "why", "discipline": "discipline", "subject": "subject",

@@ -19,6 +19,7 @@ from kick_core.explorer import (
     gaps,
     heatmap,
     job_cards,
+    later,
     masks,
     recovery,
     steps,
@@ -204,7 +205,7 @@ def _broken(chosen: Choice) -> None:
         name = data.broken(row) if row is not None and row["dense_run"] and row["broke"] > 0 else None
         if row is None or name is None:
             continue
-        heading("What it looks like", f"{row['title']}: one of the {row['broke']:.0f} answers that broke in the end.")
+        heading("What it looks like", f"{row['title']}: one of the {row['broke']:,.0f} answers that broke in the end.")
         runs = {step: data.cell(chosen.frame, recipe, task) for step, recipe in chosen.recipes.items()}
         along = {step: str(one["run"]) for step, one in runs.items() if one is not None} | {0: str(row["dense_run"])}
         answers.along(data.detail(row, name, tuple(along.values())), along, chosen.percent)
@@ -220,13 +221,12 @@ def _broken(chosen: Choice) -> None:
 
 def _panels(chosen: Choice) -> None:
     heading("Every task, all methods", "Raw scores from 0; perplexity on a logarithmic axis, where up is worse.")
+    drawn = charts.chart("panels", chosen.frame)
     with st.container(key="panels-scroll"):
-        charts.draw(
-            charts.chart("panels", chosen.frame),
-            key="panels",
-            follows=True,
+        later.part("later-panels", drawn["layout"].get("height", 0), lambda: charts.draw(
+            drawn, key="panels", follows=True,
             alt="Scores of all pruning methods against sparsity, one panel for each task",
-        )
+        ))  # fmt: skip
 
 
 def _sized(frame: pd.DataFrame) -> None:
@@ -238,8 +238,7 @@ def _sized(frame: pd.DataFrame) -> None:
     task = next(iter(knowledge), str(shares["task"].iloc[0]))
     name = str(frame.loc[frame["task"] == task, "title"].iloc[0])
     heading("At equal size", f"{name}: a pruned weight costs 16 bits if kept and one bit to say where.")
-    charts.draw(
-        charts.chart("sizes", frame, task),
-        key="sizes",
-        alt=f"Share of dense kept on {name} against bits per weight, all recipes",
-    )
+    drawn = charts.chart("sizes", frame, task)
+    later.part("later-sizes", drawn["layout"].get("height", 0), lambda: charts.draw(
+        drawn, key="sizes", alt=f"Share of dense kept on {name} against bits per weight, all recipes"
+    ))  # fmt: skip

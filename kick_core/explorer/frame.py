@@ -52,6 +52,7 @@ def main() -> None:
     try:
         style()
         _stamp.set(views.stamp(store()))
+        _rescore()
         head, actions = st.columns([6, 2.6], vertical_alignment="top")
         slots = _Slots(head, st.container())
         slotted = _slots.set(slots)
@@ -85,6 +86,33 @@ def page(draw: Callable[[], None]) -> None:
     else:
         main()
         st.stop()
+
+
+def _rescore() -> None:
+    """Score what older versions scored, before anything is drawn of it: half a minute, where a cache is large."""
+    scored = _scored(str(store().root))
+    waiting = [key for key in _outdated(str(store().root), stamp()) if key not in scored]
+    if not waiting:
+        return
+    bar = st.progress(0.0)
+    for at, key in enumerate(waiting):
+        words = f"Answers of {len(waiting)} runs are scored by this version's rules: {at} done."
+        bar.progress(at / len(waiting), words)
+        views.rescore(store(), key, keep=not jobs.read_only())
+        scored.add(key)
+    bar.empty()
+    _stamp.set(views.stamp(store()))
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _outdated(root: str, stamp: str) -> list[str]:
+    return views.outdated(store())
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _scored(root: str) -> set[str]:
+    """Runs that this server has scored anew already, whether or not the verdicts could be kept."""
+    return set()
 
 
 def _unread() -> None:
@@ -212,7 +240,7 @@ def moved(model: str) -> None:
         return
     if model.startswith(("/", "~", ".")):
         note(
-            f"The folder {model} is not there any more. What was measured stays readable; to measure more, put it back "
+            f"{model} is not there any more. What was measured stays readable; to measure more, put it back "
             "or name its new place, here or to kick: the same files are the same model, wherever they lie."
         )
     else:

@@ -26,6 +26,7 @@ def _derived(store: Store, card: RunCard) -> list[Verdict]:
     return [
         verdict
         for output in results.outputs(store, card.key)
+        if output.example in by_id
         for verdict in tasks.judge(task, by_id[output.example], output)
     ]
 

@@ -79,6 +79,7 @@ from kick_core.views.recovery import RULE as RECOVERY_RULE
 from kick_core.views.recovery import Answer as RecoveryAnswer
 from kick_core.views.recovery import answers as recovery_answers
 from kick_core.views.recovery import recovered
+from kick_core.views.rescoring import outdated, rescore
 from kick_core.views.run_details import context_partner, details
 from kick_core.views.run_warnings import warnings
 from kick_core.views.scores import (
@@ -176,6 +177,7 @@ __all__ = [
     "multiplicity",
     "noise",
     "open_store",
+    "outdated",
     "own_task",
     "pairs",
     "parquet",
@@ -189,6 +191,7 @@ __all__ = [
     "repeated",
     "repetition",
     "report",
+    "rescore",
     "robustness",
     "said",
     "samples",

@@ -92,6 +92,7 @@ def test_the_slider_moves_url_and_cards(tab: Tab, frame: pd.DataFrame) -> None:
     tab.ready()
     tab.page.wait_for_function("location.search.includes('s=70')")
     assert math.isclose(cards(tab)["factoid_qa"], cell(frame, "magnitude@0.7", "factoid_qa")["score"], abs_tol=1e-6)
+    tab.page.locator(".st-key-panels-scroll").scroll_into_view_if_needed()  # drawn when somebody comes near it
     tab.page.wait_for_selector(".st-key-panels [data-line]", state="attached")
     assert set(marker(tab)) == {70}
     tab.page.reload()

@@ -136,6 +136,14 @@ def test_verdicts_are_derived_when_absent(tmp_path: Path) -> None:
     assert row(derived, "magnitude@0.5", "perplexity")["score"] == pytest.approx(
         row(stored_, "magnitude@0.5", "perplexity")["score"]
     )
+    store = views.open_store(tmp_path / "without")
+    waiting = views.outdated(store)
+    assert len(waiting) == 6
+    views.rescore(store, waiting[0], keep=False)
+    assert views.outdated(store) == waiting, "an explorer that is read only writes nothing"
+    for key in waiting:
+        views.rescore(store, key, keep=True)
+    assert views.outdated(store) == []
 
 
 def test_current_is_one_row_a_cell(frame: pd.DataFrame) -> None:
