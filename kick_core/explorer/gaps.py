@@ -126,9 +126,15 @@ def request_for(
     calibration = views.calibration_used(store(), name, recipes)
     return jobs.request(
         instead or name, list(dict.fromkeys(["dense", *recipes])), tasks=tasks, counts=counts(tasks, covered),
-        protocol=data.protocol(model), data=data.named(model, tasks[0]), fidelity=fidelity,
+        protocol=data.protocol(model), data=data.named(model, tasks[0]), fidelity=fidelity, **way(model, tasks),
         **({"calibration": calibration} if calibration else {}),
     )  # fmt: skip
+
+
+def way(model: str, tasks: Sequence[str]) -> dict[str, str]:
+    """The dtype and the form of prompting of what the page shows, for a request: another way would be no part of it."""
+    frame = data.current(model, data.protocol(model), data.kind(model))
+    return views.way(frame, tasks)
 
 
 def sweep_command(model: str, recipe: str, task: str, *more: str) -> str:
@@ -136,7 +142,7 @@ def sweep_command(model: str, recipe: str, task: str, *more: str) -> str:
     limit = [] if "--limit" in more else _limit(model, task)
     return views.command(
         store(), views.asked_name(model), recipe, task, *limit, *more, protocol=data.protocol(model),
-        data=data.named(model, task),
+        data=data.named(model, task), **way(model, [task]),
     )  # fmt: skip
 
 

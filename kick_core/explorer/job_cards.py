@@ -20,16 +20,20 @@ SHOWN = 6
 def live(ended: int = SHOWN) -> None:
     """The cards, renewed twice a second while a job is active; when one ends the page runs once more.
 
-    Of the jobs that have ended the newest `ended` stay on the page.
+    Of the jobs that have ended the newest `ended` stay on the page, and all that failed while it was open.
     """
     busy = {job.id for job in jobs.jobs(store()) if job.active}
+    watched = st.session_state.setdefault("watched_jobs", set())
+    watched |= busy
 
     @st.fragment(run_every=0.5 if busy else None)
     def cards() -> None:
         found = jobs.jobs(store())
         if busy - {job.id for job in found if job.active}:
             st.rerun()
-        shown = [job for job in found if job.active] + [job for job in found if not job.active][:ended]
+        over = [job for job in found if not job.active]
+        failed = [job for job in over[ended:] if job.id in watched and job.state in ("failed", "lost")]
+        shown = [job for job in found if job.active] + over[:ended] + failed
         if shown:
             heading("Jobs", "They run as processes of their own: leave, reload or restart the app, they go on.")
         for job in shown:
@@ -117,6 +121,13 @@ def _buttons(job: Job) -> None:
     if st.button("Dismiss", key=f"forget-{job.id}", type="tertiary"):
         jobs.forget(store(), job.id)
         st.rerun(scope="fragment")
+
+
+def done(request: jobs.JobSpec) -> None:
+    """The way to the answers of a request that is done."""
+    name = jobs.job_id(request)
+    if (job := next((job for job in jobs.jobs(store()) if job.id == name), None)) and job.state == "done":
+        _open(job)
 
 
 def _at(job: Job) -> str:

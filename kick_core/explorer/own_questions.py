@@ -42,11 +42,13 @@ def _ask(model: str, frame: pd.DataFrame, recipe: str, name: str, content: bytes
     show(tag("p", tag("b", name), f": {count:,} question{'s' if count > 1 else ''}, asked as “{title}”."))
     asked, recipes = views.asked_name(model), list(dict.fromkeys(("dense", recipe)))
     calibration = views.calibration_used(store(), asked, recipes)
+    dtype = str(frame["dtype"].iloc[0])
     request = jobs.request(
-        asked, recipes, tasks=(task,), data=str(path), counts={task: count}, dtype=str(frame["dtype"].iloc[0]),
+        asked, recipes, tasks=(task,), data=str(path), counts={task: count}, dtype=dtype,
         **({"calibration": calibration} if calibration else {}),
     )  # fmt: skip
     job_cards.button("Ask dense and this recipe", request, key="own-ask", primary=True)
+    job_cards.done(request)
     if data.kind(model) == views.POCKET:
         note("Results are on this page under the data “official”: they are no part of the pocket world.")
-    gaps.command(f"kick evaluate {asked} {recipe} --data {path}")
+    gaps.command(views.command(store(), asked, recipe, task, data=str(path), dtype=dtype))

@@ -165,6 +165,16 @@ def local(name: str) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
+def own_dtype(name: str) -> str:
+    """The dtype that a model's config names; "" where it names none or is not on this machine."""
+    folder = local(name)
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return ""
+    return str(config.get("dtype") or config.get("torch_dtype") or "")
+
+
 def _from_hub(name: str, revision: str | None) -> Path:
     """The snapshot folder of a hub model, downloaded when it is not in the local hub cache."""
     from huggingface_hub import snapshot_download

@@ -92,6 +92,7 @@ from kick_core.views.scores import (
     scores,
     scores_of,
     verdicts_together,
+    way,
 )
 from kick_core.views.sentences import shown
 from kick_core.views.text_diff import Piece, Warm, difference, heat, likeness, repetition
@@ -218,6 +219,7 @@ __all__ = [
     "verdicts_together",
     "versus",
     "warnings",
+    "way",
     "weights",
     "widest_gap",
     "window_tokens",

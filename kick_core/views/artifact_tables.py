@@ -291,15 +291,25 @@ def calibration_used(store: Store, model: str, recipes: Iterable[str]) -> Calibr
 
 
 def command(
-    store: Store, model: str, recipe: str, task: str, *more: str, protocol: str = "strict", data: str = POCKET
+    store: Store,
+    model: str,
+    recipe: str,
+    task: str,
+    *more: str,
+    protocol: str = "strict",
+    data: str = POCKET,
+    dtype: str = "",
+    prompting: str = "",
 ) -> str:
-    """The command that measures a cell like its neighbours: the same data, protocol and calibration.
+    """The command that measures a cell like its neighbours: the same data, protocol, calibration, dtype and prompts.
 
-    `more` are further words of it; `data` is what a card names, a folder perhaps.
+    `more` are further words of it; `data` is what a card names, a folder perhaps; the model's own `dtype` is left out.
     """
     words = ["kick", "sweep", model, "--recipe", recipe, "--task", task, *more]
     words += [] if protocol == "strict" else ["--protocol", protocol]
     words += [] if data == POCKET else ["--data", data]
+    words += ["--dtype", dtype] if dtype and dtype != source.own_dtype(model) else []
+    words += ["--prompting", prompting] if prompting else []
     return shlex.join([*words, *_calibration_flags(store, model, recipe)])
 
 

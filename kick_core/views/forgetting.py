@@ -102,20 +102,24 @@ def by_popularity(store: Store, run_key: str, scorer: str) -> pd.DataFrame:
     """The share of facts kept along a method, by how well known their subject is.
 
     Of examples whose meta names a `tier` (most popular first by the mean of `popularity`), those right under dense.
+    Where none is named, tiers are the quarters of all examples by `popularity`, the best known first.
 
     Returns:
         One row per tier: tier, mean popularity, n right under dense, and one column per step (its target in words)
-        with the share of them that is right. Empty where examples name no tier.
+        with the share of them that is right. Empty where examples name neither.
     """
     run, series = _series(store, run_key)
     examples = load.examples(store, run.card.examples)
-    if not series or not any("tier" in example.meta for example in examples.values()):
+    if not series or not any({"tier", "popularity"} & set(example.meta) for example in examples.values()):
         return pd.DataFrame(columns=list(POPULARITY))
     ids, right = _rights(store, series, scorer)
     names = [recipe_labels.target_label(step.recipe) for step in series]
     frame = pd.DataFrame(right >= RIGHT, columns=names)
     frame["tier"] = [_meta(examples, name, "tier") for name in ids]
     frame["popularity"] = pd.to_numeric([_meta(examples, name, "popularity") for name in ids], errors="coerce")
+    if frame["tier"].isna().all():
+        rank = frame["popularity"].rank(ascending=False, method="min")
+        frame["tier"] = (4 * (rank - 1) // frame["popularity"].notna().sum() + 1).astype("Int64")
     known = frame[frame[names[0]] & frame["tier"].notna()]
     tiers = known.groupby("tier")
     table = tiers[["popularity", *names]].mean().assign(n=tiers.size())

@@ -7,7 +7,7 @@ cannot be compared says so: nan in the numbers, "not measured" in the verdict.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from kick_core.errors import KickError
 from kick_core.methods import storage
 from kick_core.spec import Recipe
 from kick_core.store import Store, results, weight_artifacts
-from kick_core.tasks import DESCRIPTIVE
+from kick_core.tasks import DESCRIPTIVE, record
 from kick_core.views import load, paired, recipe_labels, sentences
 from kick_core.views.load import Asked
 from kick_core.views.paired import NOT_MEASURED, RIGHT, pair
@@ -146,6 +146,27 @@ def _frame(store: Store, wanted: Sequence[Asked], among: Sequence[Asked], names:
     frame["_kind"] = frame["kind"].map(recipe_labels.KINDS.index)
     by = ["model", "_task", "_dense", "method", "_kind", "severity", "recipe", "created"]
     return frame.sort_values(by, kind="stable").drop(columns=["_task", "_dense", "_kind"]).reset_index(drop=True)
+
+
+def way(frame: pd.DataFrame, tasks: Iterable[str]) -> dict[str, str]:
+    """How `current` rows of some tasks were measured, as far as it is one way: the dtype, and the form of prompting.
+
+    Args:
+        frame: of `current`.
+        tasks: names of tasks.
+
+    Returns:
+        Fields of a request, `dtype` and `prompting`; no form where the tasks have one only.
+    """
+    mine = frame[frame["task"].isin(list(tasks))]
+    dtypes, forms = set((mine if len(mine) else frame)["dtype"]) & DTYPES, set(mine["prompting"])
+    way = {"dtype": dtypes.pop()} if len(dtypes) == 1 else {}
+    several = any(record(task.partition("/")[0]).strict.elicitation for task in set(mine["task"]))
+    return way | ({"prompting": forms.pop()} if len(forms) == 1 and several else {})
+
+
+DTYPES = frozenset({"float32", "bfloat16", "float16"})
+"""What a request may name."""
 
 
 def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: str | None = None) -> pd.DataFrame:

@@ -469,6 +469,9 @@ def test_the_grid_tells_running_cells_and_fills_like_the_rest(store: Store, monk
     asked = gaps.request_for(synthetic.MODEL, ["wanda@0.4"], ["factoid_qa"], covered).to_json()
     assert asked["recipes"] == ("dense", "wanda@0.4") and asked["limits"] == {"factoid_qa": 40}
     assert asked["calibration"]["windows"] == 64 and asked["protocol"] == "strict"
+    assert asked["dtype"] == "float32" and "--dtype float32" in gaps.sweep_command(
+        synthetic.MODEL, "wanda@0.4", "factoid_qa"
+    ), "bfloat16 is the model's own, but not that of the grid"
     drawn = coverage_grid.squares(
         covered.assign(state=covered["state"].mask(covered["recipe"] == "wanda@0.4", "running"))
     )
@@ -819,3 +822,9 @@ def test_popularity_is_shown_where_the_data_name_it(tmp_path: Path, monkeypatch:
     assert (table["n"] * table["50 %"]).sum() == pytest.approx(row["both_right"])
     said = html(run(method="magnitude", s="50"))
     assert "By how well known the subject is" in said and "head" in said
+    numbered = {
+        name: replace(one, meta={**one.meta, "popularity": at})
+        for at, (name, one) in enumerate(plain(kept, load.one(kept, row["run"]).card.examples).items())
+    }
+    monkeypatch.setattr(load, "examples", lambda store, key: numbered)
+    assert views.by_popularity(kept, row["run"], row["scorer"])["tier"].tolist() == [1, 2, 3, 4], "quarters"

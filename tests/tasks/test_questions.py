@@ -5,6 +5,7 @@ import json
 import pytest
 
 from kick_core.errors import BadRequest, KickError
+from kick_core.keys import canonical
 from kick_core.tasks.data import questions
 
 
@@ -32,6 +33,9 @@ def test_aliases_numbers_and_excel(tmp_path):
     assert by_question["Largest city of the US?"].answers == ("New York", "NYC")
     assert by_question["Largest city of the US?"].meta["popularity"] == 8.8e6
     assert by_question["Two?"].answers == ("2",) and "popularity" not in by_question["Two?"].meta
+    (part,) = questions.load(csv(tmp_path, "question,answer,popularity\nThree?,3,0.25\n", "b.csv"), "closed")
+    assert float(part.meta["popularity"]) == 0.25
+    assert canonical([example.to_json() for example in (*found, part)]), "a run's key is made of them"
     row = {"question": "Largest city of the US?", "answer": ["New York", "NYC"], "passage": "It is New York."}
     path = tmp_path / "my.jsonl"
     path.write_text(json.dumps(row) + "\n\n")

@@ -319,11 +319,12 @@ def _items(where: str, cells: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(text for part in parts if (text := _plain(f"{where}, {name}", part)))
 
 
-def _number(where: str, value: Any) -> float:
+def _number(where: str, value: Any) -> int | str:
+    """Whole numbers as they are, others as text: what keys are made of holds no fraction."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
         raise BadRequest(f"{where}, popularity: a number is expected, not {str(value)[:40]!r}")
-    return number
+    return int(number) if number.is_integer() else repr(number)
