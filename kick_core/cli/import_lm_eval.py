@@ -75,9 +75,9 @@ def _recipe_in_names(path: Path) -> re.Match[str] | None:
 
 
 def _named(dense: Path) -> str:
-    """The model's name: the folder that the harness made for it, or the file's own."""
-    folder = dense if dense.is_dir() else dense.parent
-    return folder.resolve().name.rpartition("__")[2] or dense.stem
+    """The model's name: the folder that the harness made for it (of `runs/dense` one inside), or the file's own."""
+    file = next(iter(sorted(dense.rglob("samples_*.jsonl"))), dense) if dense.is_dir() else dense
+    return file.resolve().parent.name.rpartition("__")[2] or dense.stem
 
 
 def _read(path: Path) -> dict[str, Samples]:

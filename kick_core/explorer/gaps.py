@@ -133,8 +133,7 @@ def request_for(
 
 def way(model: str, tasks: Sequence[str]) -> dict[str, str]:
     """The dtype and the form of prompting of what the page shows, for a request: another way would be no part of it."""
-    frame = data.current(model, data.protocol(model), data.kind(model))
-    return views.way(frame, tasks)
+    return views.way(data.current(model), tasks)
 
 
 def sweep_command(model: str, recipe: str, task: str, *more: str) -> str:

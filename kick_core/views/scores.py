@@ -19,7 +19,7 @@ from kick_core.errors import KickError
 from kick_core.methods import storage
 from kick_core.spec import Recipe
 from kick_core.store import Store, results, weight_artifacts
-from kick_core.tasks import DESCRIPTIVE, record
+from kick_core.tasks import DESCRIPTIVE, OFFICIAL, POCKET, get
 from kick_core.views import load, paired, recipe_labels, sentences
 from kick_core.views.load import Asked
 from kick_core.views.paired import NOT_MEASURED, RIGHT, pair
@@ -161,7 +161,11 @@ def way(frame: pd.DataFrame, tasks: Iterable[str]) -> dict[str, str]:
     mine = frame[frame["task"].isin(list(tasks))]
     dtypes, forms = set((mine if len(mine) else frame)["dtype"]) & DTYPES, set(mine["prompting"])
     way = {"dtype": dtypes.pop()} if len(dtypes) == 1 else {}
-    several = any(record(task.partition("/")[0]).strict.elicitation for task in set(mine["task"]))
+    asked = {
+        (task.partition("/")[0], POCKET if data == POCKET else OFFICIAL)
+        for task, data in zip(mine["task"], mine["data"], strict=True)
+    }
+    several = any(get(task, data).strict.elicitation for task, data in asked)
     return way | ({"prompting": forms.pop()} if len(forms) == 1 and several else {})
 
 

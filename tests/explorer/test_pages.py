@@ -281,7 +281,7 @@ def test_a_gap_names_its_command(page: str, tmp_path: Path, monkeypatch: pytest.
     synthetic.make(tmp_path, recipes=("dense",), task_names=("multiple_choice",), n=8)
     monkeypatch.setenv("KICK_CACHE", str(tmp_path))
     app = run(page, b="magnitude@0.5", task="multiple_choice")
-    wanted = "kick sweep pocket-11m --recipe magnitude@0.5 --task multiple_choice --limit 8"
+    wanted = "kick sweep pocket-11m --recipe magnitude@0.5 --task multiple_choice --limit 8 --dtype float32"
     assert wanted in [code.value for code in app.code]
 
 
@@ -418,7 +418,7 @@ def test_pocket_and_official_data_are_two_pages(tmp_path: Path, monkeypatch: pyt
     app = run("pages/evaluate.py", data="official", task="factoid_qa", b="magnitude@0.5", more="true")
     assert (
         f"kick sweep pocket-11m --recipe magnitude@0.5 --task factoid_qa --limit 12 --fidelity --noise-floor "
-        f"--data {folder}" in [code.value for code in app.code]
+        f"--data {folder} --dtype float32 --prompting raw" in [code.value for code in app.code]
     )
     assert len(charts(app)["curves"]["data"][0]["x"]) == 2
 
@@ -632,7 +632,7 @@ def test_what_was_not_measured_names_its_command(frame: pd.DataFrame) -> None:
     assert html(app).count("not measured") >= 7
     wanted = (
         "kick sweep pocket-11m --recipe wanda@0.5 --task factoid_qa --limit 40 --fidelity --noise-floor "
-        "--windows 64 --length 256"
+        "--dtype float32 --windows 64 --length 256"
     )
     assert wanted in [code.value for code in app.code]
     judged = run("pages/evaluate.py", b="wanda@0.5", task="instructions", more="true")
