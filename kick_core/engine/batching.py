@@ -21,6 +21,17 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
+@dataclass(slots=True)
+class Underway:
+    """What of a batch that is being written is done.
+
+    Attributes:
+        texts: How many texts' worth of reading and writing.
+    """
+
+    texts: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
     """The shape policy. All sizes are tokens, if not rows.
@@ -32,7 +43,7 @@ class BatchPolicy:
     `kernels` lets packs and decoding use our own (see `fused`); `compiled` instead lets torch.compile fuse the small
     operations of decoding on CUDA: a minute per shape, for long runs.
     `notes` collects what departed from the plan: it is no part of the plan's identity, and whoever stores a run
-    stores it too.
+    stores it too. `underway` says what of a batch of texts is done before the first of them ends.
     """
 
     tokens: int
@@ -48,6 +59,7 @@ class BatchPolicy:
     kernels: bool = False
     compiled: bool = False
     notes: list[str] = field(default_factory=list, compare=False, repr=False)
+    underway: Underway = field(default_factory=Underway, compare=False, repr=False)
 
     @property
     def text(self) -> str:
@@ -221,23 +233,28 @@ def in_parts(
     `ask(part, rows)` does a part of at most `rows` items in a forward of `rows` rows. What was yielded stays valid.
     Raises torch.OutOfMemoryError when one row does not fit either.
     """
+    return in_steps(items, rows, lambda part, rows: iter((ask(part, rows),)), plan)
+
+
+def in_steps(
+    items: Sequence[Item], rows: int, ask: Callable[[Sequence[Item], int], Iterator[Found]], plan: BatchPolicy
+) -> Iterator[Found]:
+    """As `in_parts`, where a part has several results; the last one says that it is done."""
     at = 0
     while at < len(items):
         part = items[at : at + rows]
         try:
-            found = ask(part, rows)
+            yield from ask(part, rows)
+            at += len(part)
+            continue
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
-            found = None
-        if found is None:  # out of the handler, whose traceback would keep the tensors alive
-            plan.note(f"out of memory with {rows} rows, went on with {rows // 2}")
-            rows //= 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            continue
-        at += len(part)
-        yield found
+        # out of the handler, whose traceback would keep the tensors alive
+        plan.note(f"out of memory with {rows} rows, went on with {rows // 2}")
+        rows //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True, slots=True)

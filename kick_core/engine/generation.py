@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -20,7 +21,7 @@ from kick_core.engine.batching import (
     cache_tokens,
     forward_rows,
     frugal,
-    in_parts,
+    in_steps,
     least_rows,
     round_up,
     rows_matter,
@@ -98,7 +99,8 @@ def generate(
     sampling: Sampling | None = None,
     seeds: Sequence[int] | None = None,
 ) -> Iterator[dict[int, Generated]]:
-    """Continuations, the likeliest token each time or, with `sampling`, drawn. Yields {prompt number: Generated}.
+    """Continuations, the likeliest token each time or, with `sampling`, drawn. Yields {prompt number: Generated}; while
+    a batch without refilling is written, an empty dict twice a second: `plan.underway` says how far that is.
 
     A row ends at a token of `ends`, when `stops(ids so far)` says so, or after `new_tokens`. Drawing takes one
     number per token from a generator of the row's own, made from `seeds[i]`: a text does not depend on its
@@ -122,18 +124,24 @@ def generate(
 
             def ask(
                 items: Sequence[int], rows: int, room: int = batch.length, steps: Steps = steps
-            ) -> dict[int, Generated]:
+            ) -> Iterator[dict[int, Generated]]:
                 count = rows if fixed else forward_rows(model, len(items), rows)
-                with timing.stage("prefill", tokens=sum(len(prompts[i]) for i in items)):
-                    steps.begin([prompts[i] for i in items], count, room, new_tokens, uniforms(items, count))
+                some, news = [prompts[i] for i in items], _News(plan, [len(prompts[i]) for i in items], new_tokens)
+                with timing.stage("prefill", tokens=news.tokens):
+                    if isinstance(steps, SlotSteps):
+                        for read in steps.reading(some, count, room, new_tokens, uniforms(items, count)):
+                            yield from news.of(read, 0)
+                    else:
+                        steps.begin(some, count, room, new_tokens, uniforms(items, count))
                 # where rows leave is proven for batches of several lengths; a batch of one length is few
                 leave = not fixed and (isinstance(steps, PlainSteps) or not _one_length(steps))
                 least = least_rows(model) if leave else count
                 with timing.stage("decode", rows=count):
-                    written = _written(steps, len(items), count, rules, least)
-                return dict(zip(items, written, strict=True))
+                    written = yield from _written(steps, len(items), count, rules, least, news)
+                plan.underway.texts = 0.0
+                yield dict(zip(items, written, strict=True))
 
-            yield from in_parts([own[n] for n in batch.items], batch.rows, ask, plan)
+            yield from in_steps([own[n] for n in batch.items], batch.rows, ask, plan)
 
 
 def _right_steps(
@@ -258,17 +266,49 @@ def _chances(seeds: Sequence[int], rows: int, new_tokens: int) -> Tensor:
     return torch.stack([drawn[min(row, len(drawn) - 1)] for row in range(rows)])
 
 
+_TELL = 0.5
+"""Seconds between two words of how far a batch is."""
+_STEP = 12
+"""A step reads all weights: on a CPU that takes about as long as computing so many tokens."""
+
+
+class _News:
+    """How far a batch of texts is.
+
+    Args:
+        plan: Whose `underway` is kept.
+        lengths: Tokens of the prompts, in the order in which they are read.
+        new_tokens: That each text has at most.
+    """
+
+    def __init__(self, plan: BatchPolicy, lengths: Sequence[int], new_tokens: int) -> None:
+        self.tokens, self._plan, self._lengths, self._last = sum(lengths), plan, lengths, time.monotonic()
+        self._step = len(lengths) + _STEP
+        self._whole = self.tokens + new_tokens * self._step
+
+    def of(self, read: int, steps: int) -> Iterator[dict[int, Generated]]:
+        """After so many prompts and steps: an empty dict when it is time."""
+        if time.monotonic() - self._last > _TELL:
+            self._last = time.monotonic()
+            done = sum(self._lengths[:read]) + steps * self._step
+            self._plan.underway.texts = len(self._lengths) * done / self._whole
+            yield {}
+
+
 _LEAVE = 0.9
 """Finished rows are taken out when no more than this share of the rows still writes."""
 
 
-def _written(steps: Steps, asked: int, count: int, rules: Rules, least: int) -> list[Generated]:
+def _written(
+    steps: Steps, asked: int, count: int, rules: Rules, least: int, news: _News
+) -> Generator[dict[int, Generated], None, list[Generated]]:
     """Run the steps of a batch of `count` rows until its first `asked` are done; the rest only keeps the shape, which
     has `least` rows at least."""
     ids: list[list[int]] = [[] for _ in range(asked)]
     ended = ["" for _ in range(asked)]
     rows = list(range(asked))  # which prompt stands in which row
-    for _ in range(rules.new_tokens):
+    for number in range(rules.new_tokens):
+        yield from news.of(asked, number)
         for row, token in zip(rows, steps.next(), strict=False):
             if not ended[row]:
                 ended[row] = rules.ended(ids[row], token)

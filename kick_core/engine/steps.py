@@ -156,6 +156,13 @@ class SlotSteps:
         """Read the prompts of a batch, in ascending order of length, into the first of `rows` rows with `room`
         columns; rows beyond the prompts are there for the shape, and see one column. `uniforms` is float32 [rows,
         new_tokens]."""
+        for _ in self.reading(prompts, rows, room, new_tokens, uniforms):
+            pass
+
+    def reading(
+        self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None
+    ) -> Iterator[int]:
+        """As `begin`; yields how many prompts are read, forward by forward."""
         device = self.model.device
         if self.spoiled or self.shape != (rows, room):
             self._make_room(rows, room)
@@ -172,8 +179,11 @@ class SlotSteps:
         self.waiting: tuple[Tensor, torch.cuda.Event] | None = None
         for layer in self.cache.layers:
             layer.begin(rows, self.where)
-        logits = self._read(prompts, torch.arange(len(prompts), device=device))
-        self.first: Tensor | None = torch.cat([logits, logits[-1:].expand(rows - len(logits), -1)])
+        parts: list[Tensor] = []
+        for part in self._read(prompts, torch.arange(len(prompts), device=device)):
+            parts.append(part)
+            yield sum(map(len, parts))
+        self.first: Tensor | None = torch.cat([*parts, parts[-1][-1:].expand(rows - len(prompts), -1)])
 
     @property
     def ahead(self) -> int:
@@ -198,7 +208,7 @@ class SlotSteps:
         if self.spoiled:  # NaN that an earlier text left reaches the next one through its mask: 0 x NaN is NaN
             for layer in self.cache.layers:
                 layer.keys[where], layer.values[where] = 0, 0
-        logits = self._read(prompts, where)
+        logits = torch.cat(list(self._read(prompts, where)))
         hidden = torch.arange(self.shape[1], device=device) >= lengths[:, None]
         mask = torch.zeros_like(self.mask[where])
         self.mask[where] = mask.masked_fill_(hidden[:, None, None], torch.finfo(mask.dtype).min)
@@ -230,18 +240,17 @@ class SlotSteps:
             _SlotLayer(rows, room, kept_dtype, self.all_where, self.kernels) for _ in self.cache.layers
         ]
 
-    def _read(self, prompts: Sequence[Ids], places: Tensor) -> Tensor:
-        """Put all prompts into slots; float32 logits of the tokens after them [prompts, vocabulary]."""
-        logits, at = [], 0
+    def _read(self, prompts: Sequence[Ids], places: Tensor) -> Iterator[Tensor]:
+        """Put all prompts into slots; float32 logits of the tokens after them [prompts, vocabulary], part by part."""
+        at = 0
         for length, some in groupby(prompts, key=lambda ids: self.plan.length(len(ids))):
             same = list(some)
             count = self.plan.read_rows(length)
             for start in range(0, len(same), count):
                 part = same[start : start + count]
                 rows = min(count, self.shape[0]) if self.whole else len(part)
-                logits.append(self._read_part(part, rows, length, places[at : at + len(part)]))
+                yield self._read_part(part, rows, length, places[at : at + len(part)])
                 at += len(part)
-        return torch.cat(logits)
 
     def _read_part(self, prompts: Sequence[Ids], rows: int, length: int, places: Tensor) -> Tensor:
         """Read prompts padded on the right: what stands behind a prompt is seen by nothing before it."""

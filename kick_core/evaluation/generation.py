@@ -47,6 +47,10 @@ def dialogue(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> It
         if refused:
             yield refused
         for batch in _continued(ask, way, [asked[i] for i in fit], [prompts[i] for i in fit], turn):
+            if not batch:  # every turn is a part of an example
+                whole, underway = max(len(wanted[i].prompt) for i in open_ones), ask.plan.underway
+                underway.texts = (turn * len(open_ones) + underway.texts) / whole
+                yield []
             done = []
             for position, found in batch.items():
                 ids, i = prompts[fit[position]], open_ones[fit[position]]

@@ -31,6 +31,9 @@ from kick_core.timing import stage
 from kick_core.views.example_table import GROUPS
 from kick_core.views.load import CHOSEN
 
+_PARTS = 1024
+"""Of an example that is under way; a power of two, so that their sums are exact."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
@@ -273,7 +276,7 @@ def repair(store: Store, card: RunCard, loaded: TaskData) -> None:
             score(store, card.key)
 
 
-def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData, limit: int | None) -> Iterator[int]:
+def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData, limit: int | None) -> Iterator[float]:
     """Generate what is missing, keep every batch, seal at the end. A stopped run goes on at its batch.
 
     Args:
@@ -284,7 +287,7 @@ def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData,
         limit: How many of the first examples; None: all.
 
     Yields:
-        The number of new outputs.
+        The number of new outputs; of a batch of texts that is being written, what part of them was done since.
     """
     examples = requested(loaded, limit, parse(card.recipe))
     if results.measured(store, card.key) >= len(examples):
@@ -297,11 +300,14 @@ def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData,
         done = recorder.recorded([example.id for example in rest])
         if done:
             yield len(done)
-        start, tokens = time.perf_counter(), 0
+        start, tokens, begun = time.perf_counter(), 0, 0.0
+        session.plan.underway.texts = 0.0
         for batch in evaluation.outputs(session, loaded.spec, [e for e in rest if e.id not in done], loaded.examples):
-            recorder.record(batch)
+            if batch:
+                recorder.record(batch)
             tokens += sum(output.tokens + output.prompt_tokens for output in batch)
-            yield len(batch)
+            before, begun = begun, int(_PARTS * session.plan.underway.texts) / _PARTS
+            yield len(batch) + begun - before
         timing = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - start, host())
         if rest:
             with stage("seal", outputs=len(rest)):

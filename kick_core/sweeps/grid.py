@@ -138,15 +138,16 @@ class Sweep:
         for report in self.builder.make(recipe):  # nothing to do, unless it was removed or set aside meanwhile
             yield replace(_making(cell, recipe, report, 0.0), share=0.0)
             clock = _Clock()
-        done = 0
+        done = shown = 0.0
         for count in self._outputs(cell, recipe, task):
             done += count
-            if done < cell.left:
+            if shown < done < cell.left:
+                shown = done
                 yield Step(cell.id, done / cell.left, clock.passed())
         yield Step(cell.id, 1.0, clock.passed())
 
-    def _outputs(self, cell: Cell, recipe: Recipe, task: str) -> Iterator[int]:
-        """Do an evaluation cell; yields how many examples were done at a time."""
+    def _outputs(self, cell: Cell, recipe: Recipe, task: str) -> Iterator[float]:
+        """Do an evaluation cell; yields how many examples, or what part of one, were done at a time."""
         from kick_core.runs import fidelity
         from kick_core.runs import measure as runs
 

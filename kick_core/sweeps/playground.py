@@ -153,7 +153,8 @@ def _stream(session: EvalSession, ids: list[int], job: PromptJob) -> Iterator[li
                 filler=session.filler, seeds=[job.seed],
                 sampling=Sampling(job.temperature) if job.temperature else None,
             ):  # fmt: skip
-                news.put(list(batch[0].ids))
+                if batch:
+                    news.put(list(batch[0].ids))
             news.put(None)
         except BaseException as error:
             news.put(error)

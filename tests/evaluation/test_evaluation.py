@@ -163,6 +163,13 @@ def test_stopped_in_the_middle_goes_on_at_its_batch(store, tiny_folder):
     assert again[0] == first and sum(again) == 12 and results.measured(store, card.key) == 12
 
 
+@pytest.mark.parametrize("name", ["retrieval_qa_open", "instructions"])  # one batch; dialogues of two turns
+def test_a_batch_that_is_being_written_is_progress(store, tiny_folder, monkeypatch, name):
+    monkeypatch.setattr("kick_core.engine.generation._TELL", -1.0)
+    _, new = measure(shop_of(store, tiny_folder), name, 3)
+    assert sum(new) == 3 and len(new) > 10 and all(part >= 0 for part in new) and new[0] < 1
+
+
 def test_every_task_is_asked_and_judged(store, tiny_folder):
     builder = shop_of(store, tiny_folder)
     for name in tasks.names("pocket"):
