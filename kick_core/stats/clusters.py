@@ -58,13 +58,23 @@ def cluster_sums(clusters: Clusters, *columns: Floats) -> list[Floats]:
         ValueError: A column and the clusters differ in length.
     """
     if isinstance(clusters, np.ndarray) and clusters.dtype.kind in "iu":
-        where = np.unique(clusters, return_inverse=True)[1]  # numbers need no dictionary: pages sum thousands of rows
+        where = _numbered(clusters)  # numbers need no dictionary: pages sum thousands of rows
     else:
         numbers: dict[Hashable, int] = {}
         where = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
     if any(column.size != where.size for column in columns):
         raise ValueError(f"{where.size} cluster names for {columns[0].size} scores: name the cluster of each")
     return [*(np.bincount(where, column) for column in columns), np.bincount(where).astype(float)]
+
+
+def _numbered(clusters: NDArray[Any]) -> NDArray[np.intp]:
+    """The place of each number among the different ones in ascending order."""
+    least, most = (int(clusters.min()), int(clusters.max())) if clusters.size else (0, -1)
+    if most - least > 8 * clusters.size:
+        return np.unique(clusters, return_inverse=True)[1]
+    shifted = clusters - least
+    places: NDArray[np.intp] = np.cumsum(np.bincount(shifted) > 0, dtype=np.intp)[shifted] - 1
+    return places
 
 
 def clustered_score(values: ArrayLike, clusters: Clusters, confidence: float = CONFIDENCE) -> Interval:

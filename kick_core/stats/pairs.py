@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from kick_core.stats.distributions import fair_coin, normal_cumulative, normal_quantile, student_p
 from kick_core.stats.samples import (
@@ -201,7 +201,9 @@ def share_units(before: Floats, after: Floats) -> Units:
     return units(after, before, worst=(0.0, size), best=(size, 0.0))
 
 
-def changed(before: Sequence[Hashable], after: Sequence[Hashable], confidence: float = CONFIDENCE) -> Interval:
+def changed(
+    before: Sequence[Hashable] | NDArray[Any], after: Sequence[Hashable] | NDArray[Any], confidence: float = CONFIDENCE
+) -> Interval:
     """The share of answers that are another answer now, wrong to wrong included, with Wilson's interval.
 
     At least the share of flips: a model that answers another wrong option has changed, though no score moved.
@@ -216,6 +218,8 @@ def changed(before: Sequence[Hashable], after: Sequence[Hashable], confidence: f
     """
     if len(before) != len(after):
         raise ValueError(f"{len(before)} dense and {len(after)} compressed answers: pair them by example first")
+    if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
+        return wilson(int(np.count_nonzero(before != after)), len(before), confidence)
     return wilson(sum(a != b for a, b in zip(before, after, strict=True)), len(before), confidence)
 
 

@@ -69,6 +69,14 @@ class Units(NamedTuple):
         return side * (self.numerators - theta * self.denominators), -side * (u - theta * v)
 
 
+_FEW = 16
+"""Whole numbers from -16 to 15 are counted in a table."""
+
+
+def _few_whole(values: Floats) -> bool:
+    return bool(values.size) and bool(np.all((values >= -_FEW) & (values < _FEW) & (values == np.floor(values))))
+
+
 def units(numerators: Floats, denominators: Floats, worst: tuple[float, float], best: tuple[float, float]) -> Units:
     """Merge equal units: right and wrong answers have at most four different ones, however many there are.
 
@@ -78,6 +86,12 @@ def units(numerators: Floats, denominators: Floats, worst: tuple[float, float], 
         worst: As in `Units`.
         best: As in `Units`.
     """
+    if _few_whole(numerators) and _few_whole(denominators):  # right and wrong: counted ten times as fast as sorted
+        pairs = ((numerators + _FEW) * 2 * _FEW + denominators + _FEW).astype(np.intp)
+        counts = np.bincount(pairs)
+        codes = np.flatnonzero(counts)
+        first, second = np.divmod(codes, 2 * _FEW)
+        return Units((first - _FEW).astype(float), (second - _FEW).astype(float), counts[codes].astype(float), worst, best)
     # one complex number per unit: ten times as fast as finding equal rows
     pairs, counts = np.unique(numerators + 1j * denominators, return_counts=True)
     return Units(pairs.real, pairs.imag, counts.astype(float), worst, best)

@@ -38,6 +38,24 @@ def numbers(store: Store, examples: str) -> dict[str, int]:
 
 
 def of(store: Store, examples: str, ids: NDArray[np.object_]) -> NDArray[np.intp]:
-    """The cluster of each of these examples, as numbers; an example that is not kept stands alone."""
+    """The cluster of each of these examples, as numbers from 0; an example that is not kept stands alone."""
+    return _of(store, examples, _Same(ids))
+
+
+class _Same:
+    """An array that is equal to itself alone: runs of one task share their ids (`load._shared_ids`)."""
+
+    def __init__(self, ids: NDArray[np.object_]) -> None:
+        self.ids = ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.ids is self.ids
+
+    def __hash__(self) -> int:
+        return id(self.ids)
+
+
+@lru_cache(maxsize=64)
+def _of(store: Store, examples: str, same: _Same) -> NDArray[np.intp]:
     known = numbers(store, examples)
-    return np.array([known.get(name, -1 - at) for at, name in enumerate(ids)], dtype=np.intp)
+    return np.array([known.get(name, len(known) + at) for at, name in enumerate(same.ids)], dtype=np.intp)

@@ -264,12 +264,13 @@ def _derived(store: Store, key: str, task: str, measured: int) -> dict[str, Verd
 
 def _columns(table: pa.Table) -> dict[str, VerdictColumns]:
     """Verdicts by scorer. Words come as codes of a dictionary, which all scorers share."""
-    names = _few(table.column("scorer"))
+    scorer = _coded(table.column("scorer"))
+    numbers = scorer.indices.to_numpy(zero_copy_only=False)
     example, why, extracted = (_coded(table.column(name)) for name in ("example", "why", "extracted"))
     score = table.column("score").to_numpy().astype(float)
     found = {}
-    for name in dict.fromkeys(names):
-        mine = np.flatnonzero(names == name)
+    for number in dict.fromkeys(numbers.tolist()):
+        name, mine = scorer.dictionary[number].as_py(), np.flatnonzero(numbers == number)
         ids = _shared_ids(example.take(mine))
         found[str(name)] = VerdictColumns(ids, score[mine], _few(why.take(mine)), extracted.take(mine))
     return found

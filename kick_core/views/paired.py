@@ -66,10 +66,10 @@ def numbers(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: V
 def average(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: VerdictColumns | None) -> dict[str, Any]:
     """The numbers of a scorer whose mean counts; without `base` those of the run alone."""
     judged = ~np.isnan(mine.score)
-    groups = clusters.of(store, run.card.examples, mine.ids[judged])
+    groups = clusters.of(store, run.card.examples, mine.ids)[judged]
     value, low, high, n = stats.clustered_score(mine.score[judged], groups)
     row = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n, "unit": ""}
-    row["clusters"] = int(np.unique(groups).size)
+    row["clusters"] = int(np.count_nonzero(np.bincount(groups)))
     row["stderr"] = stats.clustered_error(mine.score[judged], groups)
     if base is None:
         row |= nothing()
@@ -115,7 +115,7 @@ def against(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns
     """
     ids, at_base, at_mine = pair(base, mine)
     before, after = base.score[at_base], mine.score[at_mine]
-    groups = clusters.of(store, run.card.examples, ids)
+    groups = clusters.of(store, run.card.examples, mine.ids)[at_mine]
     table = stats.flips(before, after, RIGHT)
     kept = stats.clustered_ratio(before, after, groups)
     return {
@@ -145,7 +145,7 @@ def answers_changed(task: Task, before: VerdictColumns, after: VerdictColumns) -
     _, at_before, at_after = pair(before, after)
     form = normalise if task.kind == "generate" else str
     said, says = load.extracted(before, at_before, form), load.extracted(after, at_after, form)
-    return stats.changed(said.tolist(), says.tolist())
+    return stats.changed(said, says)
 
 
 def exponential(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns | None) -> dict[str, Any]:
