@@ -245,7 +245,7 @@ def _gap(store: Store, one: pd.Series, other: pd.Series) -> tuple[Interval, int]
         return stats.share_gap(first, second), 0
     (ids, mine), (others, theirs) = (_ratio(store, row) for row in (one, other))
     _, at, at_other = np.intersect1d(ids.astype(str), others.astype(str), return_indices=True)
-    groups = clusters.of(store, str(one["examples"]), ids[at])
+    groups = clusters.of(store, str(one["examples"]), ids)[at]
     alike = Ratio(*(part[at] for part in mine)), Ratio(*(part[at_other] for part in theirs))
     return stats.share_gap(first, second, stats.ratio_correlation(*alike, groups)), int(at.size)
 

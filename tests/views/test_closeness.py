@@ -191,6 +191,7 @@ def test_examples_on_one_passage_are_a_cluster(tmp_path: Path) -> None:
     path.unlink()
     results.keep_examples(store, key, examples)
     clusters.numbers.cache_clear()
+    clusters._of.cache_clear()
     load._examples.cache_clear()
     grouped = views.scores(store)
     assert set(plain["clusters"]) == {40} and set(grouped["clusters"]) == {10}
