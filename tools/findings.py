@@ -160,19 +160,19 @@ def _claims(frame: pd.DataFrame) -> str:
 
 
 def _pictures(frame: pd.DataFrame, model: str, folder: Path) -> str:
-    """One picture for every pruning method with several sparsities: the share of dense that each task keeps."""
+    """One picture for every pruning method with two sparsities or more: the share of dense that each task keeps."""
     folder.mkdir(exist_ok=True)
     lines = []
     stem = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     counts = frame[(frame["kind"] == "ratio") & (frame["recovered"] == "")].groupby("method")["recipe"].nunique()
-    for method in sorted(counts[counts > 2].index):
+    for method in sorted(counts[counts > 1].index):
         title = f"{model}: share of the dense score kept by every task under {method}, against sparsity"
         picture = svg.draw(charts.overlay(frame, str(method)), title)
         path = folder / f"{stem}-{method}.svg"
         style = 'xmlns="http://www.w3.org/2000/svg" style="background:#ffffff;color:#222222;font-family:sans-serif"'
         path.write_text(picture.replace("<svg ", f"<svg {style} ", 1) + "\n", encoding="utf-8")
         lines.append(f"![{title}]({folder.name}/{path.name})")
-    return "\n".join(lines) or "(fewer than three sparsities of a method were measured)"
+    return "\n".join(lines) or "(no method was measured at two sparsities)"
 
 
 if __name__ == "__main__":

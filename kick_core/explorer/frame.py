@@ -21,7 +21,7 @@ from kick_core import jobs, views
 from kick_core.errors import KickError
 from kick_core.explorer import address, glossary, open_pack
 from kick_core.explorer.safe import Child, Safe, many, show, style, tag
-from kick_core.packs import gallery
+from kick_core.packs import Header, gallery
 
 _inside = ContextVar("inside_the_menu", default=False)
 _stamp: ContextVar[str | None] = ContextVar("stamp_of_this_run", default=None)
@@ -226,15 +226,10 @@ def without_weights(model: str) -> bool:
 def moved(model: str) -> None:
     """Say so when a model's files are not on this machine: results stay, new ones need the files."""
     model = views.asked_name(model)
-    if pack := next((pack for pack in gallery.shown(store()) if pack.model == model), None):
-        first, last = pack.measured
-        days = first if first == last else f"{first} to {last}"
-        by = f"version {pack.versions.get('kick_core', '?')}" + (f", commit {pack.commit}" if pack.commit else "")
-        said = (
-            f"From the gallery, read only: {model}, measured {days} on {', '.join(pack.devices)} by {by}; "
-            f"{pack.outputs:,} answers under {len(pack.recipes)} recipes. "
-        )
-        show(tag("p", said, tag("abbr", "What is left out", title=" ".join(pack.left_out), tabindex="0"), cls="quiet"))
+    if mine := [pack for pack in gallery.shown(store()) if pack.model == model]:
+        said = f"From the gallery, read only: {model}. {' '.join(map(_of_pack, mine))} "
+        left_out = " ".join(dict.fromkeys(sentence for pack in mine for sentence in pack.left_out))
+        show(tag("p", said, tag("abbr", "What is left out", title=left_out, tabindex="0"), cls="quiet"))
         return
     if views.at_home(model):
         return
@@ -245,6 +240,18 @@ def moved(model: str) -> None:
         )
     else:
         note(f"{model} is not on this machine: a job fetches it from the hub when it needs it.")
+
+
+def _of_pack(pack: Header) -> str:
+    """What a pack of the gallery is, in a sentence."""
+    first, last = pack.measured
+    days = first if first == last else f"{first} to {last}"
+    by = f"version {pack.versions.get('kick_core', '?')}" + (f", commit {pack.commit}" if pack.commit else "")
+    titles = ", ".join(views.task_titles(pack.tasks).values())
+    return (
+        f"{titles}: {pack.outputs:,} answers under {len(pack.recipes)} recipes, measured {days} on "
+        f"{', '.join(pack.devices)} by {by}."
+    )
 
 
 def _share(model: str, protocol: str, kind: str) -> None:
