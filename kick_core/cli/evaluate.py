@@ -20,7 +20,7 @@ from kick_core.errors import BadRequest
 from kick_core.records import RunCard
 from kick_core.spec import parse
 from kick_core.store import Store, open_store, results
-from kick_core.sweeps.request import SweepJob
+from kick_core.sweeps.request import AUTO, SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
 from kick_core.tasks.data import lm_eval, task_files
 from kick_core.tasks.verdicts import details
@@ -32,7 +32,10 @@ def run(args: Namespace) -> int:
     store = open_store(args.cache)
     recipes = tuple(parse(text).text for text in args.recipes)
     if not (names := task_names(args)):
-        raise BadRequest("nothing to evaluate on: name --task, or give a file of your own questions with --data")
+        raise BadRequest(
+            f"nothing to evaluate on{'' if args.data == AUTO else f' {args.data}'}: name --task, or give a file of "
+            "your own questions with --data, .csv or .jsonl"
+        )
     job = sweep_job(args, tuple(dict.fromkeys(("dense", *recipes))), names)
     keys = run_sweep(job, store, partly=True)
     print_scores(job, keys, store, recipes, JSON if args.json else args.format)

@@ -79,7 +79,10 @@ def score_options(
         plan.note(f"options scored in padded batches: {reason}")
     # a form is tried on what is asked, unless it may be right for short prompts only: then on all, whatever is asked
     tried = range(len(prompts)) if reason or forms.lengths_matter(model) else sorted(asked)
-    some, own = [prompts[i] for i in tried], [options[i] for i in tried]
+    size = max(len(prompts[i]) for i in tried)
+    length = min(size, max(_TRIED, forms.trial_length(model, size)))
+    some = [prompts[i][: -(-len(prompts[i]) * length // max(1, size))] for i in tried]  # lengths still differ
+    own = [options[i] for i in tried]
     longest = max(some, key=len)
     forms.require_embedded(model, [*prompts, *(ids for own in options for ids in own)])
     noise = forms.require_causal(model, longest)
@@ -99,7 +102,7 @@ def score_options(
             model, some, own, noise, lambda p, o: ways[form](p, o, range(len(p)), forms.quiet(plan))
         )
 
-    form = forms.chosen_form(model, "options", len(longest), noise, tuple(ways), right, plan)
+    form = forms.chosen_form(model, "options", size, noise, tuple(ways), right, plan)
     yield from ways[form](prompts, options, sorted(asked), plan)
 
 
@@ -126,6 +129,9 @@ def _in_packs(
                 spoiled = [item for item, score in found.items() if item in asked and not score.finite]
                 yield from in_batches(model, prompts, options, spoiled, plan, filler)
 
+
+_TRIED = 256
+"""Tokens of a prompt that a form of options is tried on, where no more can matter: more than a pack's row."""
 
 _LAYOUTS = "_kick_layouts"
 

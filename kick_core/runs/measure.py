@@ -136,8 +136,15 @@ def _drawn(task: Task, spec: PromptSpec, examples: Sequence[Example], draws: Dra
         if draws.shots is not None and draws.shots < own:
             spec = replace(spec, shots=draws.shots)
     elif spec.prompting == "chat":
+        if draws.shots:
+            raise BadRequest(
+                f"{draws.shots} shots: {task.name} is asked in the chat template, which shows no worked examples; use "
+                f"--prompting shots:{draws.shots}"
+            )
         own = 0
     else:
+        if draws.shots is not None and spec.prompting != f"shots:{draws.shots}":
+            raise BadRequest(f"{draws.shots} shots and --prompting {spec.prompting} differ: leave one of them out")
         own = 1
     return replace(spec, fewshot_seed=draws.fewshot_seed) if own > 0 else spec
 

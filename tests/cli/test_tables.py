@@ -83,6 +83,8 @@ def test_shots_seeds_and_what_a_task_has_not(kick, capsys, tiny_folder, tmp_path
     pocket = ("evaluate", tiny_folder, "dense", "--task", "factoid_qa", "--limit", 2)
     assert "no worked examples to show" in kick(capsys, *pocket, "--shots", 1)[2]
     assert "always alike" in kick(capsys, *pocket, "--repeats", 2)[2]
+    facts = ("evaluate", tiny_folder, "dense", "--task", "world_facts", "--limit", 2, "--shots", 2, "--prompting")
+    assert "leave one of them out" in kick(capsys, *facts, "shots:1")[2]
 
 
 def test_a_task_file_from_the_shell(kick, capsys, tiny_folder, tmp_path):

@@ -130,6 +130,23 @@ def text_forwards(model, length, new_tokens):
     return sum(read), plan.notes
 
 
+def test_options_are_tried_on_a_part_of_a_long_prompt():
+    model, read, plan = make("Llama"), [], engine.plan_for(torch.device("cpu"))
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    scores = dict(
+        pair
+        for batch in engine.score_options(model, [ids(1000, 1)], [[[5], [6]]], plan=plan, filler=0)
+        for pair in batch.items()
+    )
+    hook.remove()
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids(1000, 1)])).logits[0, -1].log_softmax(-1)[[5, 6]]
+    assert torch.tensor(scores[0].logprobs).allclose(wanted, atol=1e-4) and not plan.notes
+    assert 1000 <= sum(read) < 2.5 * 1000
+
+
 def test_the_first_text_of_a_process_reads_little_more_than_its_prompt():
     read, notes = text_forwards(make("Llama"), 400, 16)
     assert 400 + 15 <= read < 1.5 * (400 + 15) and not notes
