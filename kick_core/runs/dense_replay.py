@@ -88,9 +88,11 @@ def card(builder: ArtifactBuilder, recipe: Recipe, session: EvalSession, loaded:
     """
     run = run_card(builder, recipe, session, loaded)
     identity = {"run": run.key, "dense": builder.key(DENSE)}
-    if {"prompting", "shots", "fewshot_seed"} & set(run.settings):
+    settings = run.settings
+    if fidelity_store.SENT & set(settings):
         identity["version"] = "2"  # the first one read answers after the task's own prompt, whatever had been sent
-    return replace(run, key=keys.key("densetext", identity), created=now())
+        settings = settings | {fidelity_store.VERSION: 2}
+    return replace(run, key=keys.key("densetext", identity), settings=settings, created=now())
 
 
 def _read_dense(

@@ -60,6 +60,12 @@ before that model's first choice is another."""
 
 ROOM = "fidelity"
 
+SENT = frozenset({"prompting", "shots", "fewshot_seed"})
+"""Settings of runs whose prompts are not the examples' own."""
+
+VERSION = "texts_version"
+"""A setting of texts that were read after the prompts that were sent, where these are not the examples' own."""
+
 
 def keep_card(store: Store, card: RunCard) -> None:
     """Say what a key stands for, before its first part."""

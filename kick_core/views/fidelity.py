@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -143,14 +144,25 @@ def texts(store: Store, model: str | None = None) -> pd.DataFrame:
     before the variant's first choice is another, the mean over the `faithful` texts that dense itself reads as
     written; `never`: the share of those that the variant would have written to their end.
     """
-    known = _known(store, model)
-    dense = {(c.fingerprint, c.task, c.examples, c.plan): c.key for c, recipe in known if recipe.target is None}
+    # of the first version, answers that were read after another prompt than the one sent
+    known = [
+        (c, recipe)
+        for c, recipe in _known(store, model)
+        if not kept.SENT & set(c.settings) or kept.VERSION in c.settings
+    ]
+    dense = {_asked(card): card.key for card, recipe in known if recipe.target is None}
     rows = []
     for card, recipe in known:
-        base = dense.get((card.fingerprint, card.task, card.examples, card.plan))
+        base = dense.get(_asked(card))
         if recipe.target is not None and base and kept.texts(store, card.key):
             rows.append(_about(card, recipe) | _read(store, card.key, base))
     return pd.DataFrame(rows, columns=list(TEXTS)).astype(TEXTS)
+
+
+def _asked(card: RunCard) -> tuple[str, ...]:
+    """What a variant's reading and dense's have in common."""
+    settings = json.dumps(card.settings, sort_keys=True)
+    return card.fingerprint, card.task, card.examples, card.plan, card.dtype, card.device, settings
 
 
 def _read(store: Store, key: str, dense: str) -> dict[str, Any]:

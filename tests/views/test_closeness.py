@@ -99,6 +99,21 @@ def test_dense_texts_are_the_stored_readings(swept: Store) -> None:
     assert frame["lost"].is_monotonic_increasing
 
 
+def test_readings_of_another_form_are_not_mixed_with_dense(swept: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = [card for card in kept.cards(swept) if kept.texts(swept, card.key)]
+    base = next(card for card in read if card.recipe == "dense")
+    for change, rows in (
+        ({"prompting": "chat"}, 0),  # read after another prompt than the one sent, by an earlier version
+        ({"prompting": "chat", kept.VERSION: 2}, 2),
+    ):
+        other = [replace(card, settings=card.settings | change) for card in read]
+        monkeypatch.setattr(kept, "cards", lambda store, other=other: other)
+        assert len(views.texts(swept)) == rows
+    mixed = [replace(c, settings=c.settings | change) if c.key == base.key else c for c in read]
+    monkeypatch.setattr(kept, "cards", lambda store: mixed)
+    assert views.texts(swept).empty
+
+
 def test_a_window_that_is_not_finite_is_not_judged(swept: Store, store: Store) -> None:
     card = next(c for c in kept.cards(swept) if c.recipe == "magnitude@0.3" and kept.parts(swept, c.key))
     columns = kept.positions(swept, card.key).to_pandas()
