@@ -237,7 +237,11 @@ def _sized(frame: pd.DataFrame) -> None:
     knowledge = [task for task in views.task_names(measures="knowledge") if (shares["task"] == task).any()]
     task = next(iter(knowledge), str(shares["task"].iloc[0]))
     name = str(frame.loc[frame["task"] == task, "title"].iloc[0])
-    heading("At equal size", f"{name}: a pruned weight costs 16 bits if kept and one bit to say where.")
+    heading(
+        "At equal size",
+        f"{name}: a pruned weight costs 16 bits if kept and one bit to say where. Recipes of one "
+        "size stand side by side.",
+    )
     drawn = charts.chart("sizes", frame, task)
     later.part("later-sizes", drawn["layout"].get("height", 0), lambda: charts.draw(
         drawn, key="sizes", alt=f"Share of dense kept on {name} against bits per weight, all recipes"

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NoReturn
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -196,7 +197,9 @@ def provenance(rows: pd.DataFrame) -> Safe:
     said: list[Child] = [
         f"model {_each(rows['model'])}",
         f"data {_each(rows['data'])}",
-        f"n {_range(rows['n'])} of {_range(rows['total'])} a task",
+        f"n {_range(rows['n'])} a task, all there are"
+        if (rows["n"] == rows["total"]).all()
+        else f"n {_range(rows['n'])} of {_range(rows['total'])} a task",
         many([_protocol(_each(rows["protocol"])), tag("span", ", "), glossary.term("greedy")]),
         *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
         *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
@@ -295,5 +298,6 @@ def _each(values: Iterable[object]) -> str:
 
 
 def _range(values: pd.Series) -> str:
-    low, high = values.min(), values.max()
-    return f"{low}" if low == high else f"{low} to {high}"
+    low, high = (f"{value:,}" if isinstance(value, (int, np.integer)) else f"{value}" for value in
+                 (values.min(), values.max()))  # fmt: skip
+    return low if low == high else f"{low} to {high}"

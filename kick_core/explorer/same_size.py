@@ -29,7 +29,10 @@ def page(frame: pd.DataFrame, task: str, a: str, b: str) -> None:
         charts.chart("pareto", frame, task, weights, a, b), key="pareto", on_select=_take, selection_mode="points",
         alt="Score against size, all recipes, with the best at each size",
     )  # fmt: skip
-    note("The dotted line joins the best at each size. A and B are named; click a point to make it B.")
+    note(
+        "The dotted line joins the best at each size. Recipes of one size stand side by side. "
+        "A and B are named; click a point to make it B."
+    )
     _table(rows, weights)
     three.section(rows)
     for number, found in enumerate(data.searches(str(frame["model"].iloc[0]))):

@@ -82,13 +82,16 @@ Row = Mapping[Any, Any]
 
 
 def each(rows: pd.DataFrame) -> Sequence[Row]:
-    return rows.to_dict("records")
+    """The rows as mappings: `to_dict` takes three times as long, and a report asks for 10,000."""
+    names = list(rows.columns)
+    values = zip(*(column.tolist() for _, column in rows.items()), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in values]
 
 
 def said_n(rows: pd.DataFrame) -> str:
     """How many examples stand behind these rows: 200, or 64 to 200."""
     low, high = int(rows["n"].min()), int(rows["n"].max())
-    return f"{low}" if low == high else f"{low} to {high}"
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def numbers(values: pd.Series) -> list[float | None]:

@@ -13,6 +13,8 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
     """Pruning beside quantization at equal size: share kept against bits per weight, and the best at each size."""
     rows = frame[(frame["task"] == task) & frame["share_kept"].notna()].sort_values("bits_per_weight")
     best = rows[rows["share_kept"] >= rows["share_kept"].cummax()]
+    wide, top = max(16.5, 1.03 * float(rows["bits_per_weight"].max())), max(1, float(rows["share_high"].max()))
+    rows = rows.assign(place=apart(rows["bits_per_weight"], rows["share_kept"], wide, top))
     traces: list[Chart] = [
         {"type": "scatter", "mode": "lines", "x": numbers(best["bits_per_weight"]), "y": numbers(best["share_kept"]),
          "line": {"color": "#7f8c8d", "width": 1, "dash": "dot", "shape": "hv"}, "name": "best at its size",
@@ -28,7 +30,7 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
         colour, symbol, again = look(mine)
         marker = {"color": colour, "size": 10, "symbol": hollow(symbol, again)}
         traces.append(
-            {"type": "scatter", "mode": "markers", "name": plain(name), "x": numbers(mine["bits_per_weight"]),
+            {"type": "scatter", "mode": "markers", "name": plain(name), "x": numbers(mine["place"]),
              "cliponaxis": False,
              "y": numbers(mine["share_kept"]), "marker": marker, "hovertext": said, "hoverinfo": "text",
              "error_y": bars(mine, "share_kept", "share_low", "share_high", colour)}
@@ -40,14 +42,44 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "xaxis": axis(
             title={"text": "Bits per weight of the compressed linears"},
-            range=[0, max(16.5, 1.03 * float(rows["bits_per_weight"].max()))], showgrid=False,
+            range=[0, wide], showgrid=False,
         ),
         "yaxis": share_axis(
-            max(1, float(rows["share_high"].max())), title={"text": f"Share of dense kept (n {said_n(rows)})"},
+            top, title={"text": f"Share of dense kept (n {said_n(rows)})"},
             rangemode="tozero",
         ),
     }  # fmt: skip
     return {"data": traces, "layout": layout}
+
+
+MARK = (0.011, 0.05)
+"""What a mark takes of an axis's width and of its height."""
+
+
+def apart(x: pd.Series, y: pd.Series, width: float, height: float) -> pd.Series:
+    """Places along x at which marks of one size stand side by side instead of on each other.
+
+    Args:
+        x: the true sizes.
+        y: the values.
+        width: what the x axis spans.
+        height: what the y axis spans.
+
+    Returns:
+        For every row x itself where nothing lies there yet, else the nearest free place to its left or right.
+    """
+    placed: list[tuple[float, float]] = []
+    found = {}
+    for at in y.sort_values(kind="stable", ascending=False).index:
+        lane, value = 0, float(y[at])
+        while True:
+            here = float(x[at]) + MARK[0] * width * lane
+            if not any(abs(here - a) < 0.9 * MARK[0] * width and abs(value - b) < MARK[1] * height for a, b in placed):
+                break
+            lane = -lane if lane > 0 else 1 - lane
+        placed.append((here, value))
+        found[at] = here
+    return pd.Series(found, dtype=float).reindex(x.index)
 
 
 def frontier(rows: pd.DataFrame) -> pd.DataFrame:
@@ -99,6 +131,10 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0, *compared: str) -> 
     scale = weights / 8e6 if weights else 1.0
     best = frontier(rows)
     share = bool(rows["higher_is_better"].iloc[0]) and rows["score"].max() <= 1
+    wide = scale * max(16.5, float(rows["bits_per_weight"].max()) * 1.03)
+    known = rows[rows["score"].notna()]
+    tall = float(known["high"].max() - min(0, known["low"].min()))
+    rows = rows.assign(place=apart(scale * known["bits_per_weight"], known["score"], wide, tall))
     traces: list[Chart] = [
         {"type": "scatter", "mode": "lines", "x": numbers(scale * best["bits_per_weight"]), "y": numbers(best["score"]),
          "line": {"color": "#7f8c8d", "width": 1.5, "dash": "dot", "shape": "hv"}, "name": "best at its size",
@@ -112,7 +148,7 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0, *compared: str) -> 
         said = [f"{tip(row, share)}<br>{size:.3g} {unit}" for row, size in zip(each(mine), sizes, strict=True)]
         traces.append(
             {"type": "scatter", "mode": "markers", "name": plain(name), "cliponaxis": False,
-             "x": numbers(sizes), "y": numbers(mine["score"]),
+             "x": numbers(mine["place"]), "y": numbers(mine["score"]),
              "marker": {"color": colour, "size": 10, "symbol": hollow(symbol, again)}, "hovertext": said,
              "hoverinfo": "text", "error_y": bars(mine, "score", "low", "high", colour),
              "customdata": [[row["recipe"], row["task"]] for row in each(mine)],
@@ -123,12 +159,12 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0, *compared: str) -> 
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "xaxis": axis(
             title={"text": f"Size of the compressed linears, {unit} (dense at 16 bits)"}, showgrid=False,
-            range=[0, scale * max(16.5, float(rows["bits_per_weight"].max()) * 1.03)],
+            range=[0, wide],
         ),
         "yaxis": value_axis(rows, title={"text": f"{plain(str(rows['title'].iloc[0]))} (n {said_n(rows)})"}),
         "shapes": chance(rows, ""),
         "annotations": [
-            {"x": scale * row["bits_per_weight"], "y": row["score"], "text": f"<b>{name}</b>", "showarrow": True,
+            {"x": row["place"], "y": row["score"], "text": f"<b>{name}</b>", "showarrow": True,
              "arrowhead": 0, "ax": 0, "ay": -26, "font": {"size": 14}}
             for name, recipe in zip("AB", compared, strict=False) for row in each(rows[rows["recipe"] == recipe])
         ],

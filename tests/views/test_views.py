@@ -473,6 +473,13 @@ def test_nothing_beats_the_frontier_at_its_size(store: Store, task: str) -> None
     assert (sign * best["score"]).is_monotonic_increasing
 
 
+def test_marks_of_one_size_stand_side_by_side() -> None:
+    sizes, values = pd.Series([9.0, 9.0, 9.0, 9.0, 4.0]), pd.Series([0.5, 0.5, 0.51, 0.9, 0.5])
+    places = size_charts.apart(sizes, values, 16.5, 1.0)
+    assert len(set(places[:3])) == 3 and places[:3].mean() == pytest.approx(9.0)
+    assert (places[3], places[4]) == (9.0, 4.0), "what lies alone keeps its place"
+
+
 def test_what_is_asked_anew_is_calibrated_as_the_rest(store: Store) -> None:
     found = views.calibration_used(store, synthetic.MODEL, ["wanda@0.5"])
     assert found is not None and (found.windows, found.length, found.seed) == (64, 256, 0)
