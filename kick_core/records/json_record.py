@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any, ClassVar, Self
 
 
@@ -66,7 +65,14 @@ def _plain(value: Any) -> Any:
         return tuple(_plain(item) for item in value)
     if isinstance(value, dict) and any(isinstance(item, JsonRecord) for item in value.values()):
         return {name: _plain(item) for name, item in value.items()}
-    return deepcopy(value) if isinstance(value, dict | list) else value
+    return _copied(value)
+
+
+def _copied(value: Any) -> Any:
+    """A copy of a JSON value, several times as fast as `copy.deepcopy`."""
+    if isinstance(value, dict):
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _frozen(value: Any) -> Any:
