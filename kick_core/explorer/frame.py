@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NoReturn
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -298,6 +297,6 @@ def _each(values: Iterable[object]) -> str:
 
 
 def _range(values: pd.Series) -> str:
-    low, high = (f"{value:,}" if isinstance(value, (int, np.integer)) else f"{value}" for value in
+    low, high = (f"{value}" if isinstance(value, str) else f"{value:,}" for value in
                  (values.min(), values.max()))  # fmt: skip
     return low if low == high else f"{low} to {high}"
