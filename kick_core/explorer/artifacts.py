@@ -46,7 +46,7 @@ def preview(recipe: str, made: views.Preview) -> Safe:
         note += " The cache stores less, because the kept values are the dense model's own."
     return tag(
         "div",
-        tag("h2", "The linears of the decoder blocks"),
+        tag("h2", "Size of the linear layers in the decoder blocks"),
         tag("div", *bars, cls="size", style="margin:.5rem 0"),
         tag("p", note, cls="quiet"),
     )
@@ -112,7 +112,7 @@ def opened(model: str, recipe: str, made: views.Preview) -> None:
     if made.card and found["loss"].notna().any():
         said += " Darker: its output moved more (relative error)."
     elif made.card:
-        said += " Darker: more zeros (its card holds no error for single linears)."
+        said += " Darker: more zeros; no error per linear was recorded."
     heading(f"Inside {recipe}" if made.card else f"What {recipe} will work on", said)
     draw(matrix_view.grid(found, chosen), key="layers", alt="Layers by blocks", on_select=take, selection_mode="points")
     row = found.iloc[names.index(chosen)]

@@ -285,9 +285,14 @@ ROOM = 1236
 """Pixels that a table has beside the boxes of its rows in a window of 1,440."""
 
 
+def id_width(rows: pd.DataFrame) -> int:
+    """Pixels for the ids of some examples."""
+    return min(170, max(WIDTHS["id"], 24 + 7 * int(rows["id"].str.len().max())))
+
+
 def _columns(narrow: pd.DataFrame, names: tuple[str, str]) -> dict[str, object]:
     """Titles, formats and widths, such that no column is cut off on a usual screen."""
-    widths = {**WIDTHS, "id": min(170, max(WIDTHS["id"], 24 + 7 * int(narrow["id"].str.len().max())))}
+    widths = {**WIDTHS, "id": id_width(narrow)}
     room = ROOM - sum(widths.get(str(name), 0) for name in narrow)
     width = {**widths, **{name: max(110, int(room * share)) for name, share in TEXTS.items()}}
     titles = {

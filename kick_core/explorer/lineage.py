@@ -99,7 +99,8 @@ def _pictures(frame: pd.DataFrame, same: str, task: str) -> None:
     label, name = str(rows["label"].iloc[0]), str(frame.loc[frame["task"] == task, "title"].iloc[0])
     left, right = st.columns(2, gap="large")
     with left:
-        heading(f"{label}, task by task", f"{views.calibrations(rows).capitalize()}.")
+        said = views.calibrations(rows)
+        heading(f"{label}, task by task", f"{said[:1].upper()}{said[1:]}.")
         charts.draw(lineage_charts.by_task(frame, same), key="kin_tasks", on_select=_take, selection_mode="points",
                     alt=f"Share of the own dense score that each model keeps under {label}, by task")  # fmt: skip
     with right:
@@ -149,11 +150,11 @@ def _table(frame: pd.DataFrame) -> None:
         (
             f"{row['label']}, {row['title']}", str(row["model"]), number(row, "dense_score"), number(row),
             f"{percent(row['share_kept'])} [{percent(row['share_low'])}, {percent(row['share_high'])}]",
-            str(row["paired"]), chip(row["verdict"]),
+            f"{row['paired']:,}", chip(row["verdict"]),
         )
         for row in each(frame)
     ]  # fmt: skip
-    shown = table(("Recipe and task", "model", "dense", "here", "kept, 95 %", "n", "against dense"), rows, said=1)
+    shown = table(("Recipe and task", "model", "dense", "compressed", "kept, 95 %", "n", "against dense"), rows, said=1)
     show(tag("div", shown, cls="tall", tabindex="0", role="region", **{"aria-label": "All that they share"}))
     with st.container(horizontal=True):
         st.download_button(

@@ -7,7 +7,7 @@ import streamlit as st
 
 from kick_core import views
 from kick_core.explorer import address, answers, controls, data
-from kick_core.explorer.browser import MOST, clicked
+from kick_core.explorer.browser import MOST, clicked, id_width
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import Safe, many, show, tag
 from kick_core.explorer.stepper import each, near, stepper
@@ -100,8 +100,9 @@ def _examples(chosen: pd.DataFrame) -> None:
             address.say("ex", ids[row])
 
     st.session_state[key] = {"selection": {"rows": [at], "columns": [], "cells": []}}
-    columns = {"id": st.column_config.TextColumn("example", width=80),
-               "question": st.column_config.TextColumn("question", width="medium")}  # fmt: skip
+    column = st.column_config.TextColumn
+    columns = {"id": column("example", width=id_width(rows)), "question": column("question", width=300),
+               "gold": column("gold", width=130)}  # fmt: skip
     st.dataframe(
         rows[["id", "question", "gold", *words]], hide_index=True, height=min(400, 38 + 35 * len(rows)),
         column_config=columns, key=key, on_select=open_row, selection_mode=["single-row", "single-cell"],

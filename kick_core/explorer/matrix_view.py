@@ -114,8 +114,8 @@ def _bars(found: Look, asked: Asked) -> None:
     elif found.foretold:
         note(f"By size alone: what lies between the lines goes.{sampled}")
     else:
-        note(f"The lines are where magnitude would cut to drop as many: red outside of them went because of its "
-             f"inputs, blue inside of them stayed because of them.{sampled}")  # fmt: skip
+        note("Dashed: magnitude pruning would drop what lies between these lines. Red beyond them was dropped, and "
+             f"blue between them kept, for the size of its inputs.{sampled}")  # fmt: skip
 
 
 def histogram(found: Look) -> Chart:

@@ -71,6 +71,10 @@ FAMILIES = {
 }
 
 
+UNRECORDED = "not recorded"
+"""What calibrated weights whose card is not in the cache: a pack of results has none."""
+
+
 def families(
     store: Store,
     data: str | None = None,
@@ -111,9 +115,10 @@ def _about(store: Store, row: dict[Any, Any], card: Card | None) -> dict[str, st
     except KickError:
         return None
     calibration = (card.calibration if card else None) or {}
+    words = artifact_tables.calibrated(calibration) if card else UNRECORDED
     return {
         "same": same + versions,
-        "calibration": artifact_tables.calibrated(calibration) if methods.needs(recipe) != "nothing" else "none",
+        "calibration": words if methods.needs(recipe) != "nothing" else "none",
         "tokens": str(calibration.get("ids", "")),
         "examples": load.one(store, row["run"]).card.examples,
     }
@@ -139,6 +144,8 @@ def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
 def calibrations(rows: pd.DataFrame) -> str:
     """How far the models of some rows of one recipe were calibrated on the same, in words."""
     told = list(dict.fromkeys(rows["calibration"]))
+    if unknown := sorted(set(rows.loc[rows["calibration"] == UNRECORDED, "model"])):
+        return f"what {' and '.join(unknown)} was calibrated on is not known here: its weights are not in this cache"
     if told == ["none"]:
         return "no calibration needed"
     if len(told) > 1:

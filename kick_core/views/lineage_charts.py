@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from kick_core.views.chart_style import Chart, each, plain
+from kick_core.views.chart_style import Chart, each, plain, share_axis
 from kick_core.views.findings import percent
 
 COLOURS = ("#3366cc", "#e07b00", "#1b9e77", "#8e44ad", "#c0392b", "#7f8c8d", "#0aa2c0", "#b8860b", "#d6336c", "#495057")
@@ -46,8 +46,7 @@ def _marks(rows: pd.DataFrame, column: str, names: Sequence[str]) -> Chart:
         "height": 90 + max(46, 26 * len(models)) * max(len(shown), 1),
         "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {"title": {"text": "Share of the own dense score kept"}, "tickformat": ".0%", "range": [0, top],
-                  "dtick": 0.25, "zeroline": False, "fixedrange": True, "automargin": True},
+        "xaxis": share_axis(top, title={"text": "Share of the own dense score kept"}, range=[0, top]),
         "yaxis": {"tickvals": list(range(len(shown))), "ticktext": [plain(name) for name in shown],
                   "range": [len(shown) - 0.5, -0.5], "zeroline": False, "fixedrange": True, "automargin": True,
                   "showgrid": False},
