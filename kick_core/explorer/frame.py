@@ -196,9 +196,7 @@ def provenance(rows: pd.DataFrame) -> Safe:
     said: list[Child] = [
         f"model {_each(rows['model'])}",
         f"data {_each(rows['data'])}",
-        f"n {_range(rows['n'])} a task, all there are"
-        if (rows["n"] == rows["total"]).all()
-        else f"n {_range(rows['n'])} of {_range(rows['total'])} a task",
+        f"n {_counts(rows)} a task",
         many([_protocol(_each(rows["protocol"])), tag("span", ", "), glossary.term("greedy")]),
         *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
         *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
@@ -294,6 +292,14 @@ def facts(words: Iterable[Child]) -> Safe:
 
 def _each(values: Iterable[object]) -> str:
     return ", ".join(sorted({str(value) for value in values}))
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    """How many examples were asked, of how many."""
+    counts, totals = _range(rows["n"]), _range(rows["total"])
+    if (rows["n"] == rows["total"]).all():
+        return f"{counts} (all)"
+    return f"{counts} (almost all)" if counts == totals else f"{counts} of {totals}"
 
 
 def _range(values: pd.Series) -> str:

@@ -22,7 +22,7 @@ def section(rows: pd.DataFrame) -> None:
         rows: one task's rows of a `current` frame.
     """
     pair = _pair(rows)
-    if pair is None:
+    if pair is None or rows["task"].iloc[0] in views.task_names(measures="fluency", unlisted=True):
         return
     pruned, quantized = pair
     sizes = sorted((float(pruned["bits_per_weight"]), float(quantized["bits_per_weight"])))
@@ -63,8 +63,6 @@ def _pair(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
 
 def _apart(one: pd.Series, other: pd.Series) -> list[str]:
     """The ids that dense has right and of which the two recipes have one right and one wrong."""
-    if one["task"] in views.task_names(measures="fluency", unlisted=True):
-        return []
     first, second = (data.examples(row, row["dense_run"]).set_index("id")["flip"] for row in (one, other))
     both = pd.DataFrame({"one": first, "other": second}).dropna()
     apart = both[(both["one"] != both["other"]) & both.isin(("both right", "broke")).all(axis=1)]

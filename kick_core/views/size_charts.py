@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from kick_core.views.chart_style import Chart, axis, bars, each, hollow, look, numbers, plain, said_n, share_axis, tip
@@ -132,9 +133,12 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0, *compared: str) -> 
     best = frontier(rows)
     share = bool(rows["higher_is_better"].iloc[0]) and rows["score"].max() <= 1
     wide = scale * max(16.5, float(rows["bits_per_weight"].max()) * 1.03)
-    known = rows[rows["score"].notna()]
-    tall = float(known["high"].max() - min(0, known["low"].min()))
-    rows = rows.assign(place=apart(scale * known["bits_per_weight"], known["score"], wide, tall))
+    across = value_axis(rows, title={"text": f"{plain(str(rows['title'].iloc[0]))} (n {said_n(rows)})"})
+    # On a logarithmic axis plotly counts an annotation's height, and the axis its range, in logarithms.
+    height = np.log10(rows["score"]) if across.get("type") == "log" else rows["score"]
+    known, (low, high) = height.notna(), across["range"]
+    place = apart(scale * rows.loc[known, "bits_per_weight"], height[known], wide, high - low)
+    rows = rows.assign(place=place, height=height)
     traces: list[Chart] = [
         {"type": "scatter", "mode": "lines", "x": numbers(scale * best["bits_per_weight"]), "y": numbers(best["score"]),
          "line": {"color": "#7f8c8d", "width": 1.5, "dash": "dot", "shape": "hv"}, "name": "best at its size",
@@ -161,10 +165,10 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0, *compared: str) -> 
             title={"text": f"Size of the compressed linears, {unit} (dense at 16 bits)"}, showgrid=False,
             range=[0, wide],
         ),
-        "yaxis": value_axis(rows, title={"text": f"{plain(str(rows['title'].iloc[0]))} (n {said_n(rows)})"}),
+        "yaxis": across,
         "shapes": chance(rows, ""),
         "annotations": [
-            {"x": row["place"], "y": row["score"], "text": f"<b>{name}</b>", "showarrow": True,
+            {"x": row["place"], "y": row["height"], "text": f"<b>{name}</b>", "showarrow": True,
              "arrowhead": 0, "ax": 0, "ay": -26, "font": {"size": 14}}
             for name, recipe in zip("AB", compared, strict=False) for row in each(rows[rows["recipe"] == recipe])
         ],

@@ -480,6 +480,14 @@ def test_marks_of_one_size_stand_side_by_side() -> None:
     assert (places[3], places[4]) == (9.0, 4.0), "what lies alone keeps its place"
 
 
+def test_the_compared_recipes_are_named_at_their_points(store: Store) -> None:
+    """Also on a logarithmic axis, where plotly wants an annotation's height in logarithms."""
+    frame = views.current(views.scores(store), synthetic.MODEL)
+    score = row(frame, "wanda@0.5", "perplexity")["score"]
+    chart = size_charts.pareto(frame, "perplexity", 0, "wanda@0.5")
+    assert chart["layout"]["annotations"][0]["y"] == pytest.approx(math.log10(score))
+
+
 def test_what_is_asked_anew_is_calibrated_as_the_rest(store: Store) -> None:
     found = views.calibration_used(store, synthetic.MODEL, ["wanda@0.5"])
     assert found is not None and (found.windows, found.length, found.seed) == (64, 256, 0)
