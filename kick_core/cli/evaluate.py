@@ -24,6 +24,7 @@ from kick_core.sweeps.request import AUTO, SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
 from kick_core.tasks.data import lm_eval, task_files
 from kick_core.tasks.verdicts import details
+from kick_core.units import count_text
 from kick_core.views import load
 
 
@@ -101,7 +102,7 @@ def _asked(shown: pd.DataFrame, store: Store) -> str:
         run = load.one(store, str(row.run))
         given = draws(run.card)
         words = [f"{row.task} version {run.task.version}"]
-        words += [f"{given['shots']} shots"] if given["shots"] is not None else []
+        words += [count_text(given["shots"], "shot")] if given["shots"] is not None else []
         words += [f"few-shot seed {given['fewshot_seed']}"] if given["fewshot_seed"] is not None else []
         words += [f"{row.total} of {chosen['of']:,} examples, chosen"] if (chosen := _chosen(run.card)) else []
         facts[row.task] = ", ".join(words)

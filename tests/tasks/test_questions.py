@@ -41,6 +41,7 @@ def test_aliases_numbers_and_excel(tmp_path):
     path.write_text(json.dumps(row) + "\n\n")
     (one,) = questions.load(str(path), "open")
     assert one.answers == ("New York", "NYC") and one.meta["passage"] == "It is New York."
+    assert one.prompt == ("It is New York.\n\nQuestion: Largest city of the US?\nAnswer:",)
 
 
 def test_spreadsheets_separate_cells_otherwise_and_letters_are_composed(tmp_path):

@@ -91,6 +91,8 @@ def test_a_run_is_read_by_the_definition_that_it_was_asked_by(written):
         (HEAD + "name: again\n", r"line 4, name: the field stands there twice"),
         (HEAD + "template: chat\nshots: 1\n", r"line 4, template: a chat takes neither"),
         (HEAD + "letters: true\n", r"line 4, letters: letters stand for options"),
+        (HEAD + "letters: true\noptions: choices\n", r"line 4, letters: the prompt does not show .* write {options}"),
+        (HEAD + "passage: text\n", r"line 4, passage: the prompt does not show it; write {text} there"),
         (HEAD.replace("{question}", "{ }"), r"line 3, prompt: { } names no column"),
         (HEAD.replace("{question}", "{question:>999999999}"), r"line 3, prompt: {question} takes neither ':' nor '!'"),
         (HEAD.replace("{question}", "what"), r"line 3, prompt: no column in braces"),

@@ -251,16 +251,18 @@ def _example(where: str, row: Mapping[str, Any]) -> Example:
             meta[field] = value
     if "popularity" in cells:
         meta["popularity"] = _number(where, cells["popularity"])
+    shown = meta.get("passage", "")
+    prompt = f"{shown}\n\nQuestion: {question}\nAnswer:" if shown else f"Question: {question}\nAnswer:"
     options = _items(where, cells, "options")
     if options:
-        return _choice(where, question, answers, options, meta)
+        return _choice(where, prompt, answers, options, meta)
     if not comparable(answers):
         raise BadRequest(f"{where}: answer {answers[0]!r} holds no word that could be compared; spell it out")
-    return Example(_id(question, meta), (f"Question: {question}\nAnswer:",), answers=answers, meta=meta)
+    return Example(_id(question, meta), (prompt,), answers=answers, meta=meta)
 
 
 def _choice(
-    where: str, question: str, answers: tuple[str, ...], options: tuple[str, ...], meta: dict[str, Any]
+    where: str, prompt: str, answers: tuple[str, ...], options: tuple[str, ...], meta: dict[str, Any]
 ) -> Example:
     plain = [option.casefold() for option in options]  # "-1" and "1" differ, so no normal form here
     if len(options) < 2 or len(set(plain)) < len(plain):
@@ -275,10 +277,8 @@ def _choice(
     if len(gold) != 1:
         listed = ", ".join(options)
         raise BadRequest(f"{where}: the answer {answers[0]!r} must be one of the options {listed!r}, or its letter")
-    shown = meta.get("passage", "")
-    prompt = f"{shown}\n\nQuestion: {question}\nAnswer:" if shown else f"Question: {question}\nAnswer:"
     return Example(
-        _id(question, meta),
+        _id(meta["question"], meta),
         (prompt,),
         choices=tuple(f" {option}" for option in options),
         answers=(ascii_uppercase[gold[0]],),

@@ -240,7 +240,11 @@ def _check(definition: Definition, where: Any) -> None:
         raise BadRequest(f"{where('letters')}: letters stand for options; name their column with options")
     if not definition.new_tokens:
         raise BadRequest(f"{where('new_tokens')}: at least 1 is needed")
-    columns(definition, where("prompt"))
+    shown = columns(definition, where("prompt"))
+    if definition.passage and definition.passage not in shown:
+        raise BadRequest(f"{where('passage')}: the prompt does not show it; write {{{definition.passage}}} there")
+    if definition.letters and not {"options", definition.options} & set(shown):
+        raise BadRequest(f"{where('letters')}: the prompt does not show what they stand for; write {{options}} there")
 
 
 def columns(definition: Definition, where: str) -> tuple[str, ...]:
