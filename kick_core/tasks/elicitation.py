@@ -71,6 +71,10 @@ def _question(example: Example) -> str:
     return str(example.meta["question"])
 
 
+def _with_shown_passage(example: Example) -> str:
+    return _with_passage(example) if example.meta.get("shows") == "passage" else _question(example)
+
+
 def _with_passage(example: Example) -> str:
     return f"{example.meta['passage']}\n\n{example.meta['question']}"
 
@@ -105,5 +109,5 @@ FROM_PASSAGE = Elicitation(
 )
 """The same with the passage that holds the answer."""
 
-OPTIONS = Elicitation(_question, _worked, completes=True)
-"""Options scored by their words."""
+OPTIONS = Elicitation(_with_shown_passage, _worked, completes=True)
+"""Options scored by their words; after the passage, where the example says that it is shown."""

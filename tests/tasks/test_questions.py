@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from kick_core import tasks
 from kick_core.errors import BadRequest, KickError
 from kick_core.keys import canonical
 from kick_core.tasks.data import questions
@@ -22,6 +23,12 @@ def test_columns_decide_how_questions_are_asked(tmp_path):
     assert [questions.form_of(path) for path in (closed, choice, opened)] == ["closed", "choice", "open"]
     (one,) = questions.load(choice, "choice")
     assert one.choices == (" Rome", " Paris", " Oslo") and one.answers == ("B",)
+    both = csv(tmp_path, "question,answer,options,context\nWho came?,Ann,Ann|Bob,Ann came.\n", "d.csv")
+    task = tasks.get("own_choice", both)
+    (shown,) = task.strict.load(both)
+    assert task.strict.elicitation.question(shown) == "Ann came.\n\nWho came?" and shown.prompt[0].startswith(
+        "Ann came."
+    )
     with pytest.raises(BadRequest, match="make choice questions, not closed"):
         questions.load(choice, "closed")
 

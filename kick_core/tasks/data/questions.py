@@ -282,7 +282,7 @@ def _choice(
         (prompt,),
         choices=tuple(f" {option}" for option in options),
         answers=(ascii_uppercase[gold[0]],),
-        meta=meta | {"options": list(options)},
+        meta=meta | {"options": list(options)} | ({"shows": "passage"} if "passage" in meta else {}),
     )
 
 
