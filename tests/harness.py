@@ -16,7 +16,7 @@ HOME = "pages/home.py"
 def run(page: str = HOME, *, timeout: int = 60, **query: str) -> AppTest:
     """The page under these query parameters; fails where the page does."""
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=timeout)
-    for part in ("later-panels", "later-sizes"):  # as if somebody had scrolled down to them
+    for part in ("later-panels", "later-popularity", "later-sizes"):  # as if somebody had scrolled down to them
         app.session_state[part] = True
     if page != HOME:
         app.run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from kick_core import views
-from kick_core.explorer import address, charts, data
+from kick_core.explorer import address, charts, data, later
 from kick_core.explorer.frame import heading
 from kick_core.explorer.safe import Safe, many, show, tag
 from kick_core.views.charts import popularity
@@ -41,8 +41,11 @@ def section(row: pd.Series) -> None:
     if len(popular) and row["kind"] == "ratio":
         heading("By how well known the subject is", "Of the facts that dense has right, the share still right.")
         steps = {step.target_label: step.severity for step in found.steps}
-        charts.draw(popularity(popular, steps, str(row["method"])), key="popularity", follows=True,
-                    alt="Share of facts kept against sparsity, one line per tier of popularity")  # fmt: skip
+        drawn = popularity(popular, steps, str(row["method"]))
+        later.part("later-popularity", drawn["layout"]["height"], lambda: charts.draw(
+            drawn, key="popularity", follows=True,
+            alt="Share of facts kept against sparsity, one line per tier of popularity",
+        ))  # fmt: skip
 
 
 def table(found: Forgetting) -> Safe:
