@@ -20,7 +20,16 @@ In float32 the promise is 1e-5 and the same text; in half precision it is the sa
 Out of memory: the rows of that batch are halved until it fits, and `Plan.notes` says so.
 """
 
-from kick_core.engine.batching import Batch, BatchPolicy, Ids, batches, half_slowdown, plan_for, rows_matter
+from kick_core.engine.batching import (
+    Batch,
+    BatchPolicy,
+    Ids,
+    batches,
+    half_slowdown,
+    plan_for,
+    products_per_second,
+    rows_matter,
+)
 from kick_core.engine.generation import Sampling, generate, stopper
 from kick_core.engine.interface import Engine, own
 from kick_core.engine.packing import Layout, pack_layout
@@ -58,6 +67,7 @@ __all__ = [
     "pack_layout",
     "plan_for",
     "plan_hash",
+    "products_per_second",
     "rows_matter",
     "score_options",
     "stopper",

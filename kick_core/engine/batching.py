@@ -191,16 +191,29 @@ def half_slowdown(model: PreTrainedModel) -> float:
     """
     if model.device.type != "cpu" or model.dtype == torch.float32:
         return 1.0
+    seconds = _product_seconds(model, (model.dtype, torch.float32))
+    return seconds[model.dtype] / seconds[torch.float32]
+
+
+def products_per_second(model: PreTrainedModel) -> float:
+    """Operations a second of products as wide as the model's on this CPU, measured now; 0.0 on another device."""
+    if model.device.type != "cpu":
+        return 0.0
+    width = int(model.config.get_text_config().hidden_size)
+    return 2 * _TIMED[0] * 3 * width**2 / _product_seconds(model, (model.dtype,))[model.dtype]
+
+
+def _product_seconds(model: PreTrainedModel, dtypes: Sequence[torch.dtype]) -> dict[torch.dtype, float]:
     rows, rounds = _TIMED
     width = int(model.config.get_text_config().hidden_size)
-    seconds = {model.dtype: math.inf, torch.float32: math.inf}
+    seconds = dict.fromkeys(dtypes, math.inf)
     for _ in range(rounds):
         for dtype in seconds:
             inputs, weight = torch.ones(rows, width, dtype=dtype), torch.ones(3 * width, width, dtype=dtype)
             began = time.perf_counter()
             torch.nn.functional.linear(inputs, weight)
             seconds[dtype] = min(seconds[dtype], time.perf_counter() - began)
-    return seconds[model.dtype] / seconds[torch.float32]
+    return seconds
 
 
 def forward_rows(model: PreTrainedModel, items: int, rows: int) -> int:

@@ -176,6 +176,8 @@ _GPUS = {
 """A third of the 16-bit peak and the memory bandwidth of the data sheets."""
 _GPU = Device(30e12, 0.6e12)
 """A GPU that the table does not name."""
+_SUSTAINED = 0.5
+"""Share of the speed of a CPU's products that whole forwards reach, about; as measured on the pocket models."""
 _OVERHEAD: dict[Work, float] = {"make": 0.1, "ask": 0.3, "again": 0.3, "fidelity": 0.3, "texts": 0.3}
 """Seconds of a cell beside its arithmetic: switching weights, sealing, scoring."""
 _OTHERS = 0.25
@@ -209,13 +211,21 @@ class _Measured:
 
 
 class Rates:
-    """Measured seconds per expected second by stage, of one model on this machine, kept in the cache's `plans/`."""
+    """Measured seconds per expected second by stage, of one model on this machine, kept in the cache's `plans/`.
 
-    def __init__(self, store: Store, model: ModelFacts, processes: int = 1) -> None:
+    Args:
+        store: The cache.
+        model: The model.
+        processes: That work at once.
+        products: Operations a second of one process's products, measured before anything else is; 0: not measured.
+    """
+
+    def __init__(self, store: Store, model: ModelFacts, processes: int = 1, products: float = 0.0) -> None:
         self._path = store.root / "plans" / f"rates-{provenance.host()}.json"
         self._device = f"{model.device_name or model.device} x{processes}"
         self._scope = f"{self._device} {model.dtype} {model.fingerprint[:16]}"
         self._spec = device_of(model, processes)
+        self._prior = self._spec.flops / (_SUSTAINED * products) if products else 1.0
         try:
             rows = json.loads(self._path.read_text())
             self._all = {
@@ -242,7 +252,7 @@ class Rates:
     def _factor(self, stage: str) -> float:
         kind = stage.partition("/")[0]
         machine = [m for scope, own in self._all.items() if scope.startswith(self._device) for m in own.values()]
-        factor = 1.0
+        factor = self._prior
         for measured in (
             machine,
             list(self._own.values()),

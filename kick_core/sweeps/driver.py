@@ -199,7 +199,7 @@ def _alone(job: SweepJob, store: Store) -> Run:
         yield Progress("", 0.0, 1.0, warning=sweep.backend.warning)
     if new and (advice := sweep.advice()):
         yield Progress("", 0.0, 1.0, warning=advice)
-    tracker, plan = _planned(job, store, keys, 1, halves=0)
+    tracker, plan = _planned(job, store, keys, 1, halves=0, products=sweep.products())
     yield tracker.at("", _done_already(job, store, keys))
     for group in (group for phase in plan for group in phase):
         for step in sweep.run(group):
@@ -208,11 +208,12 @@ def _alone(job: SweepJob, store: Store) -> Run:
 
 
 def _planned(
-    job: SweepJob, store: Store, keys: SweepKeys, count: int, halves: int
+    job: SweepJob, store: Store, keys: SweepKeys, count: int, halves: int, products: float = 0.0
 ) -> tuple[Tracker, list[list[Group]]]:
     """What is left by the cache as it is now: its tracker, and its groups in their order."""
     listed = cells(job, keys, store)
-    tracker = Tracker([cell for cell in listed if not cell.cached], keys, Rates(store, keys.model, count), count)
+    rates = Rates(store, keys.model, count, products)
+    tracker = Tracker([cell for cell in listed if not cell.cached], keys, rates, count)
     priced = [(cell, tracker.seconds(cell)) for cell in listed]
     return tracker, phases(job, priced, unscored(job, keys, store), halves)
 
@@ -229,14 +230,15 @@ def _together(job: SweepJob, store: Store, keys: SweepKeys | None, named: list[s
     """The sweep in a process per device name; this one hands out, and opens nothing itself."""
     with _pool(job, store, named) as (pool, news):
         opened: list[Future[Any]] = []
+        products = 0.0
         if keys is None:  # who opens the model anyhow finds the keys; all do, so that none waits for another
             opened = [pool.submit(_keys) for _ in named]
             yield from _wait_for_one(opened, job)
-            keys_json, advice = _result(next(future for future in opened if future.done()))
+            keys_json, advice, products = _result(next(future for future in opened if future.done()))
             keys = SweepKeys.from_json(keys_json)
             if advice:
                 yield Progress("", 0.0, 1.0, warning=advice)
-        tracker, plan = _planned(job, store, keys, len(named), halves=len(named))
+        tracker, plan = _planned(job, store, keys, len(named), len(named), products)
         yield tracker.at("", f"{_done_already(job, store, keys)}, {len(named)} processes")
         for phase in plan:
             left = {pool.submit(_work, [cell.to_json() for cell in group]) for group in phase}
@@ -359,10 +361,10 @@ def _ready() -> None:
     """Nothing: what a process is started with."""
 
 
-def _keys() -> tuple[dict[str, Any], str]:
-    """The keys of the sweep's cells, and what to say of the model on this machine."""
+def _keys() -> tuple[dict[str, Any], str, float]:
+    """The keys of the sweep's cells, what to say of the model on this machine, and how fast its products are."""
     sweep = _Place.opened()
-    return sweep_keys.remember(sweep.store, sweep).to_json(), sweep.advice()
+    return sweep_keys.remember(sweep.store, sweep).to_json(), sweep.advice(), sweep.products()
 
 
 def _work(group: Sequence[dict[str, Any]]) -> None:

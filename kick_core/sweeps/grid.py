@@ -84,6 +84,12 @@ class Sweep:
             )
         return ""
 
+    def products(self) -> float:
+        """Operations a second of the model's products on this CPU; 0.0 where they say nothing of who answers."""
+        from kick_core import engine
+
+        return 0.0 if self.job.hosted else engine.products_per_second(self.builder.opened.model)
+
     def card(self, recipe: Recipe, task: str, *, again: bool = False) -> RunCard:
         """The run card of one cell; of dense evaluated `again` for the noise floor."""
         from kick_core.runs import measure as runs

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import kick_core
-from kick_core import keys, tasks
+from kick_core import keys, stats, tasks
 from kick_core.models.source import find
 from kick_core.spec import DENSE
 from kick_core.store import Store
@@ -105,7 +105,8 @@ class TaskFacts:
         total: How many there are.
         kind: As `tasks.PromptSpec.kind`.
         new_tokens: Tokens that one example may write at most, all turns together.
-        lengths: For `SAMPLE` examples the length of every sequence read and written, new tokens at their most.
+        lengths: For `SAMPLE` examples the length of every sequence read and written, new tokens at their most; of a
+            question with options without the beginning that it shares with one before.
     """
 
     examples: str
@@ -288,6 +289,7 @@ def _task(sweep: Sweep, data: TaskData) -> TaskFacts:
 
     tokenizer, way, sample = sweep.session.tokenizer, data.spec, data.examples[:SAMPLE]
     lengths: list[tuple[int, ...]] = []
+    asked: list[list[int]] = []  # questions that begin alike share one reading of that
     written = 0
     for example in sample:
         match way.kind:
@@ -301,7 +303,9 @@ def _task(sweep: Sweep, data: TaskData) -> TaskFacts:
                 written += way.new_tokens * len(example.prompt)
             case "choose":
                 options = sum(len(encode(tokenizer, option)) for option in example.choices)
-                lengths.append((len(encode(tokenizer, _sent(tokenizer, way, example))) + options,))
+                asked.append(encode(tokenizer, _sent(tokenizer, way, example)))
+                shared = max((stats.common_prefix(asked[-1], before) for before in asked[:-1]), default=0)
+                lengths.append((len(asked[-1]) - shared + options,))
             case _:
                 prompt = len(encode(tokenizer, _sent(tokenizer, way, example)))
                 new = way.times_prompt * prompt or way.new_tokens

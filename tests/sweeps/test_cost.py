@@ -16,7 +16,7 @@ from kick_core import engine
 from kick_core.errors import BadRequest
 from kick_core.models.blocks import decoder_blocks, matrices
 from kick_core.spec import DENSE, Calibration, parse
-from kick_core.store import weight_artifacts
+from kick_core.store import open_store, weight_artifacts
 from kick_core.sweeps import cost as forecasting
 from kick_core.sweeps import driver, sweep_keys
 from kick_core.sweeps.cells import Cell, Step
@@ -177,7 +177,7 @@ def test_sizes_of_every_family(family):
     assert found.head == 128 * 64 and found.attention == 64 and found.bits == 32
 
 
-def test_what_a_stage_took_forecasts_it_again(tiny_folder, store):
+def test_what_a_stage_took_forecasts_it_again(tiny_folder, tmp_path, store):
     job = request(tiny_folder, recipes=("dense",), tasks=("multiple_choice",), limit=2)
     keys = open_sweep(job, store, plan_only=True).keys
     cost = forecasting.cost(Cell("dense", "ask", "multiple_choice", 400, 400), keys)
@@ -192,6 +192,10 @@ def test_what_a_stage_took_forecasts_it_again(tiny_folder, store):
     rates.save()
     again = forecasting.Rates(store, keys.model)
     assert again.seconds(cost) == pytest.approx(rates.seconds(cost))
+    fast = forecasting.device_of(keys.model, 1).flops * 8
+    new_model = replace(keys.model, fingerprint="another")
+    assert forecasting.Rates(open_store(tmp_path), new_model, products=fast).seconds(cost) == pytest.approx(spec / 4)
+    assert forecasting.Rates(store, keys.model, products=fast).seconds(cost) == pytest.approx(3 * spec, rel=0.05)
     other_machine = forecasting.Rates(store, replace(keys.model, device="cuda", device_name="NVIDIA H100"))
     assert other_machine.seconds(cost) == other_machine.expected(cost), "a CPU's rates say nothing of a GPU"
 
