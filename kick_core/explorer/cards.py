@@ -30,7 +30,7 @@ def metric(row: Row) -> Safe:
         tag("div", row["title"], cls="name"),
         tag("div", tag("span", before, cls="quiet"), number(row), cls="value"),
         tag("div", "dense" if dense else _change(row), cls=f"change {_tone(row)}", title=words(row["words"])),
-        tag("div", f"{number(row, 'low')} to {number(row, 'high')} · n {row['n']}", cls="quiet"),
+        tag("div", f"{number(row, 'low')} to {number(row, 'high')} · n {row['n']:,}", cls="quiet"),
         cls="card", href=f"evaluate?{urlencode(query)}", target="_self",
         **{"data-task": str(row["task"]), "data-score": f"{row['score']:.6f}", "data-recipe": str(row["recipe"]),
            "data-inside": ""},

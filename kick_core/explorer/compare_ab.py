@@ -81,14 +81,17 @@ def _take() -> None:
 
 
 def _words(found: views.Versus, a: pd.Series, b: pd.Series, words: str) -> Safe:
+    broke, fixed = found.table.broke, found.table.fixed
+    said = f"{percent(found.before, 1)} → {percent(found.after, 1)}"
+    if broke and fixed:  # flips that cancel out are what a difference of scores hides
+        hidden = 2 * abs(broke - fixed) < broke + fixed
+        said += f"{', but' if hidden else ';'} {percent(found.table.share, 1)} of the answers changed sides"
     return tag(
         "div",
-        tag("h2", f"{percent(found.before, 1)} → {percent(found.after, 1)}, "
-                  f"but {percent(found.table.share, 1)} of the answers changed sides"
-            if found.table.broke and found.table.fixed else f"{percent(found.before, 1)} → {percent(found.after, 1)}"),
+        tag("h2", said),
         tag("p", glossary.explained(f"B against A: {words}."), style="margin:.3rem 0 0"),
         tag("p", f"A {a['label']}, B {b['label']}, n {found.table.n:,}.", cls="quiet", style="margin:.2rem 0 .6rem"),
-    )  # fmt: skip
+    )
 
 
 def _rests(found: views.Versus) -> Safe:
@@ -141,7 +144,7 @@ def _diverging(slices: pd.DataFrame, column: str) -> Chart:
     most = 100 * float(slices[["broke_share", "fixed_share"]].max().max())
     step = 50 if most > 75 else 25 if most > 25 else 10 if most > 10 else 5
     reach = step * (most // step + 1)
-    names = [f"{plain(str(name))[:28]} (n {n})" for name, n in zip(slices[column], slices["n"], strict=True)]
+    names = [f"{plain(str(name))[:28]} (n {n:,})" for name, n in zip(slices[column], slices["n"], strict=True)]
     bars = [
         {
             "type": "bar", "orientation": "h", "y": names, "x": (sign * 100 * slices[f"{kind}_share"]).tolist(),

@@ -33,7 +33,7 @@ def section(row: pd.Series) -> None:
     kind = "at every sparsity" if row["kind"] == "ratio" else "at every width" if row["kind"] == "bits" else ""
     heading(
         f"Forgetting, question by question: {row['title']}",
-        f"{len(found.rows)} of the {found.total} questions that dense answers rightly, picked by a fixed rule, "
+        f"{len(found.rows)} of the {found.total:,} questions that dense answers rightly, picked by a fixed rule, "
         f"and what {row['method']} leaves of the answers {kind}. First forgotten, first listed.",
     )
     show(tag("div", table(found), cls="scroll", tabindex="0", role="region", **{"aria-label": "Forgetting"}))

@@ -229,9 +229,9 @@ def verdicts_together(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def multiplicity(frame: pd.DataFrame) -> str:
-    """What to know beside verdicts that each stand alone; empty where no task has two of them."""
+    """What to know beside verdicts that each stand alone; empty where none of two is "matching"."""
     most = int(frame["compared"].max()) if len(frame) else 0
-    if most < 2:
+    if most < 2 or not frame["verdict"].eq("matching").any():
         return ""
     lost = sum(frame["verdict"].eq("matching") & frame["together"].ne("matching"))
     return (
