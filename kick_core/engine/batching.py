@@ -199,13 +199,13 @@ def products_per_second(model: PreTrainedModel) -> float:
     """Operations a second of products as wide as the model's on this CPU, measured now; 0.0 on another device."""
     if model.device.type != "cpu":
         return 0.0
-    width = int(model.config.get_text_config().hidden_size)
+    width = int(model.get_input_embeddings().weight.shape[-1])
     return 2 * _TIMED[0] * 3 * width**2 / _product_seconds(model, (model.dtype,))[model.dtype]
 
 
 def _product_seconds(model: PreTrainedModel, dtypes: Sequence[torch.dtype]) -> dict[torch.dtype, float]:
     rows, rounds = _TIMED
-    width = int(model.config.get_text_config().hidden_size)
+    width = int(model.get_input_embeddings().weight.shape[-1])
     seconds = dict.fromkeys(dtypes, math.inf)
     for _ in range(rounds):
         for dtype in seconds:
