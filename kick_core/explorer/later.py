@@ -13,17 +13,19 @@ import streamlit as st
 _HTML = '<div class="later"></div>'
 
 _JS = """
-const AHEAD = '600px'
+const AHEAD = '600px', AGAIN = 1500  // milliseconds: a wish that comes while the page is drawn anew may be lost
 export default function({ parentElement, setTriggerValue }) {
   const place = parentElement.querySelector('.later')
   place.undo?.()  // Streamlit calls this function at every update, and what it returns in the end only
+  let asked = 0
+  const ask = () => { setTriggerValue('near', true); asked = setTimeout(ask, AGAIN) }
   const watch = new IntersectionObserver(seen => {
     if (!seen.some(one => one.isIntersecting)) return
     watch.disconnect()
-    setTriggerValue('near', true)
+    ask()
   }, { root: document.querySelector('[data-testid=stMain]'), rootMargin: AHEAD })
   watch.observe(place)
-  return place.undo = () => watch.disconnect()
+  return place.undo = () => { watch.disconnect(); clearTimeout(asked) }
 }
 """
 
