@@ -23,12 +23,15 @@ Table = TypeVar("Table")
 Words = tuple[Any, ...]
 
 
-def remembered(entries: int, by: Callable[Asks, Words]) -> Callable[[Callable[..., Table]], Callable[Asks, Table]]:
+def remembered(
+    entries: int, by: Callable[Asks, Words], waiting: str = ""
+) -> Callable[[Callable[..., Table]], Callable[Asks, Table]]:
     """Keep what a function returns until the cache changes.
 
     Args:
         entries: how many results are kept at most.
         by: turns the caller's arguments into the words that the function takes and that name its result.
+        waiting: what the page says meanwhile, where it takes seconds.
 
     Returns:
         A decorator. The decorated function takes the arguments of `by`.
@@ -40,7 +43,7 @@ def remembered(entries: int, by: Callable[Asks, Words]) -> Callable[[Callable[..
 
         # Streamlit names a cache by qualified name and source, and the source of all of these is one.
         result.__qualname__ = function.__qualname__
-        kept = st.cache_data(show_spinner=False, max_entries=entries)(result)
+        kept = st.cache_data(show_spinner=waiting or False, max_entries=entries)(result)
 
         @wraps(function)
         def look(*args: Asks.args, **more: Asks.kwargs) -> Table:
@@ -91,7 +94,7 @@ def _dense(row: pd.Series) -> Words:
 # --- tables ------------------------------------------------------------------------------------------------
 
 
-@remembered(4, _nothing)
+@remembered(4, _nothing, "Comparing every run with dense …")
 def scores() -> pd.DataFrame:
     return views.scores(store())
 
@@ -311,9 +314,14 @@ def lineage(kind: str, protocol: str) -> list[tuple[views.Kin, pd.DataFrame, vie
 # --- what is chosen, and rows of the tables ----------------------------------------------------------------
 
 
-@remembered(4, _nothing)
 def models() -> list[str]:
     """Models with results, those with most first; those of the gallery alone come last."""
+    scores()  # not from within another remembered table, where Streamlit says nothing of the wait
+    return _models()
+
+
+@remembered(4, _nothing)
+def _models() -> list[str]:
     frame, cache = scores(), store()
     runs = frame.drop_duplicates("run")
     own = set(runs.loc[[cache.own("results", key) for key in runs["run"]], "model"])
