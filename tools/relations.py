@@ -71,22 +71,21 @@ def correlation(frame: pd.DataFrame) -> str:
         both = rows.set_index("recipe").join(perplexity["score"].rename("perplexity"), how="inner")
         if len(both) < 4:
             continue
-        rho, low, high = _spearman((-both["perplexity"].to_numpy(), both["score"].to_numpy()))
+        interval = _correlation((-both["perplexity"].to_numpy(), both["score"].to_numpy()))
         right, total = _equal_size(both)
         share = f"{right} ({100 * right / total:.0f} %)" if total else "–"
-        interval = f"{rho:.2f} [{low:.2f}, {high:.2f}]"
         lines.append(f"| {rows['title'].iloc[0]} | {len(both)} | {interval} | {total} | {share} |")
     return "\n".join(lines)
 
 
-def _spearman(pairs: Pairs) -> tuple[float, float, float]:
-    """Spearman's rank correlation with a 95 % interval (Fisher's z, standard error of Bonett and Wright 2000)."""
-    rho = float(scipy_stats.spearmanr(*pairs).statistic)
-    n = len(pairs[0])
+def _correlation(pairs: Pairs) -> str:
+    """Spearman's rank correlation with a 95 % interval (Fisher's z, standard error of Bonett and Wright 2000), which a
+    correlation of 1 has not."""
+    rho, n = float(scipy_stats.spearmanr(*pairs).statistic), len(pairs[0])
     if not abs(rho) < 1 or n < 4:
-        return rho, math.nan, math.nan
+        return f"{rho:.2f} (no interval)"
     z, half = math.atanh(rho), 1.96 * math.sqrt((1 + rho**2 / 2) / (n - 3))
-    return rho, math.tanh(z - half), math.tanh(z + half)
+    return f"{rho:.2f} [{math.tanh(z - half):.2f}, {math.tanh(z + half):.2f}]"
 
 
 def _equal_size(both: pd.DataFrame) -> tuple[int, int]:
@@ -154,8 +153,8 @@ def pocket(scores: pd.DataFrame, models: list[str]) -> str:
             both = pd.concat([_kept(scores, one), _kept(scores, other)], axis=1, join="inner").dropna()
             if len(both) < 4:
                 continue
-            rho, low, high = _spearman((both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()))
-            lines.append(f"| {one} | {other} | {len(both)} | {rho:.2f} [{low:.2f}, {high:.2f}] |")
+            interval = _correlation((both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()))
+            lines.append(f"| {one} | {other} | {len(both)} | {interval} |")
     return "\n".join(lines)
 
 
