@@ -111,8 +111,9 @@ export default function({ parentElement, data, setTriggerValue }) {
   button.addEventListener('click', play)
   meet()
   show()
-  button.undo = () => { moves.disconnect(); arrivals.disconnect(); button.removeEventListener('click', play) }
-  return () => { rest(); button.undo() }
+  const undo = () => { moves.disconnect(); arrivals.disconnect(); button.removeEventListener('click', play) }
+  button.undo = undo
+  return () => { undo(); if (button.undo === undo) rest() }  // an update may have overtaken this one
 }
 """
 
