@@ -66,13 +66,13 @@ def readme(browser: Any, address: str, folder: Path) -> Iterator[Path]:
 def walk(tab: Tab) -> Iterator[bytes]:
     """From the finding to single answers: a slider, facts being forgotten, one that broke, its film strip, sizes."""
     page = tab.page
-    for place, presses in (("The paper's claims", 2), ("Forgetting, question by question", 3)):
-        _settled(tab.open("/?s=20"))
+    for place in ("The paper's claims", "Forgetting, question by question"):
+        _settled(tab.open("/"))
         slider = page.get_by_role("slider")
         slider.focus()
         _top(tab, place)
         yield page.screenshot()
-        for _ in range(presses):
+        while slider.get_attribute("aria-valuenow") != slider.get_attribute("aria-valuemax"):
             page.keyboard.press("ArrowRight")
             _settled(tab)
             yield page.screenshot()
