@@ -60,7 +60,7 @@ def test_what_has_no_room_is_no_number(short_folder, tmp_path, capsys):
     [
         (["--prompting", "shots:900"], "worked examples, so 0 to"),
         (["--prompting", "often"], "is not understood: auto, raw, chat or shots:K"),
-        (["--data", "EMPTY"], "is empty: its first line names the columns"),
+        (["--data", "EMPTY"], "is empty: it names the columns"),
         (["--data", "EQUAL"], "at least two that differ are needed"),
         (["--data", "UNANSWERED"], "the column 'answer' is missing or empty"),
         (["--data", "LARGE"], "has 80 MB, at most 64 MB are read"),
