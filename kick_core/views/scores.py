@@ -198,12 +198,16 @@ def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: 
 
 
 def _one_way(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of each task the rows that were asked in one way: that of recipes measured in this cache before the gallery's,
-    then the one that most recipes have, then the newer one."""
+    """Of each task the rows that were asked in one way: the one that most recipes have, then the newer one.
+
+    Where this cache holds compressed recipes of the model, the gallery's rows are left out: a recipe there was made
+    and asked in another way, so a sentence over both would be about two models.
+    """
     by = ["task", "examples", "prompting", "dtype"]
-    marked = frame.assign(here=frame["own"] & (frame["kind"] != DENSE))
-    ways = marked.groupby(by, as_index=False).agg({"here": "any", "recipe": "nunique", "created": "max"})
-    chosen = ways.sort_values(["here", "recipe", "created"]).drop_duplicates("task", keep="last")[by]
+    if (frame["own"] & (frame["kind"] != DENSE)).any():
+        frame = frame[frame["own"]]
+    ways = frame.groupby(by, as_index=False).agg({"recipe": "nunique", "created": "max"})
+    chosen = ways.sort_values(["recipe", "created"]).drop_duplicates("task", keep="last")[by]
     return frame[pd.MultiIndex.from_frame(frame[by]).isin(pd.MultiIndex.from_frame(chosen))]
 
 
