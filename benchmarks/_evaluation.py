@@ -51,8 +51,8 @@ def cells(bench: Bench) -> dict[str, Any]:
     cache, data = bench.cache(), _data(bench)
     usual = ["--cache", str(cache), "--device", bench.device, "--json"]
     made = kick(["compress", str(bench.model), *CELLS, *usual], bench.tree)
-    asked = [word for recipe in ("dense", *CELLS) for word in ("--recipe", recipe)]
-    words = ["sweep", str(bench.model), *asked, "--task", "multiple_choice", "--data", str(data)]
+    recipes = [word for recipe in ("dense", *CELLS) for word in ("--recipe", recipe)]
+    words = ["sweep", str(bench.model), *recipes, "--task", "multiple_choice", "--data", str(data)]
     words += ["--limit", "16", "--workers", "1"]  # one process: its stages one after the other
     ran = kick([*words, *usual], bench.tree)
     gaps = _gaps(ran.lines)
@@ -64,8 +64,8 @@ def cells(bench: Bench) -> dict[str, Any]:
 
 def _gaps(lines: Sequence[Mapping[str, Any]]) -> list[float]:
     """Between the questions of one cell and those of the next; weights are put on in the longest pauses."""
-    asked = sorted((x["began"], x["began"] + x["seconds"]) for x in lines if x["stage"] in ("tokenise", "options"))
-    pauses = [(after[0] - before[1], after[0]) for before, after in pairwise(asked)]
+    spans = sorted((x["began"], x["began"] + x["seconds"]) for x in lines if x["stage"] in ("tokenise", "options"))
+    pauses = [(after[0] - before[1], after[0]) for before, after in pairwise(spans)]
     longest = sorted(pauses, reverse=True)[: len(CELLS)]
     return [seconds for seconds, _ in sorted(longest, key=lambda pause: pause[1])]
 

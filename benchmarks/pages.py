@@ -308,13 +308,13 @@ def _stepped(tab: Any, example: str, clock: Callable[[], float]) -> dict[str, fl
         tab.page.keyboard.press("j")
         tab.page.wait_for_function(f"before => {example} !== before", arg=before, polling="raf")
 
-    found = []
+    times = []
     for _ in range(8):
         before = tab.page.evaluate(example)
-        found.append(timed(1, step, clock)["median"])
+        times.append(timed(1, step, clock)["median"])
         tab.page.wait_for_function(f"{_SHOWN} === {_WRITTEN}", polling=10)
         tab.ready().page.wait_for_timeout(300)
-    return _three(found)
+    return _three(times)
 
 
 def main() -> None:

@@ -263,11 +263,15 @@ def in_steps(
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
-        # out of the handler, whose traceback would keep the tensors alive
-        plan.note(f"out of memory with {rows} rows, went on with {rows // 2}")
-        rows //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        rows = fewer_rows(rows, plan)  # out of the handler, whose traceback would keep the tensors alive
+
+
+def fewer_rows(rows: int, plan: BatchPolicy) -> int:
+    """How many rows to go on with after memory ran out with so many; the plan notes it."""
+    plan.note(f"out of memory with {rows} rows, went on with {rows // 2}")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return rows // 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kick_core import timing
-from kick_core.engine.batching import BatchPolicy, Ids
+from kick_core.engine.batching import BatchPolicy, Ids, fewer_rows
 from kick_core.engine.steps import NOT_FINITE, SlotSteps
 
 Stopper = Callable[[list[int]], bool]
@@ -91,12 +91,8 @@ class Refilled:
             except torch.OutOfMemoryError:
                 if rows == 1:
                     raise
-            # out of the handler, whose traceback would keep the tensors alive
-            self.plan.note(f"out of memory with {rows} rows, went on with {rows // 2}")
-            rows //= 2
+            rows = fewer_rows(rows, self.plan)  # out of the handler, whose traceback would keep the tensors alive
             waiting = [item for item in waiting if item not in written]
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
     def _in_rows(self, items: Sequence[int], rows: int) -> Iterator[dict[int, Generated]]:
         first, waiting = list(items[:rows]), list(items[rows:])

@@ -443,20 +443,6 @@ class PlainSteps:
         return list(rows)
 
 
-Steps = SlotSteps | LibrarySteps | PlainSteps
-
-
-def steps_for(model: PreTrainedModel, plan: BatchPolicy, filler: int, choose: Chooser | None, *, whole: bool) -> Steps:
-    """The steps that this model can take. `whole` fixes their shape; see `SlotSteps`.
-
-    Returns:
-        Steps in slots where `takes_slots` says so of texts of any length.
-    """
-    if takes_slots(model):
-        return SlotSteps(model, plan, filler, choose, whole)
-    return LibrarySteps(model, plan, filler, choose)
-
-
 def takes_slots(model: PreTrainedModel, room: int = 0) -> bool:
     """Whether texts can be written in slots: all texts, or those of at most `room` columns.
 

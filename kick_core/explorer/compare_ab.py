@@ -82,13 +82,13 @@ def _take() -> None:
 
 def _words(found: views.Versus, a: pd.Series, b: pd.Series, words: str) -> Safe:
     broke, fixed = found.table.broke, found.table.fixed
-    said = f"{percent(found.before, 1)} → {percent(found.after, 1)}"
+    title = f"{percent(found.before, 1)} → {percent(found.after, 1)}"
     if broke and fixed:  # flips that cancel out are what a difference of scores hides
         hidden = 2 * abs(broke - fixed) < broke + fixed
-        said += f"{', but' if hidden else ';'} {percent(found.table.share, 1)} of the answers changed sides"
+        title += f"{', but' if hidden else ';'} {percent(found.table.share, 1)} of the answers changed sides"
     return tag(
         "div",
-        tag("h2", said),
+        tag("h2", title),
         tag("p", glossary.explained(f"B against A: {words}."), style="margin:.3rem 0 0"),
         tag("p", f"A {a['label']}, B {b['label']}, n {found.table.n:,}.", cls="quiet", style="margin:.2rem 0 .6rem"),
     )

@@ -227,9 +227,9 @@ def moved(model: str) -> None:
     """Say so when a model's files are not on this machine: results stay, new ones need the files."""
     model = views.asked_name(model)
     if mine := [pack for pack in gallery.shown(store()) if pack.model == model]:
-        said = f"From the gallery, read only: {model}. {' '.join(map(_of_pack, mine))} "
+        origin = f"From the gallery, read only: {model}. {' '.join(map(_of_pack, mine))} "
         left_out = " ".join(dict.fromkeys(sentence for pack in mine for sentence in pack.left_out))
-        show(tag("p", said, tag("abbr", "What is left out", title=left_out, tabindex="0"), cls="quiet"))
+        show(tag("p", origin, tag("abbr", "What is left out", title=left_out, tabindex="0"), cls="quiet"))
         return
     if views.at_home(model):
         return

@@ -99,8 +99,8 @@ def _pictures(frame: pd.DataFrame, same: str, task: str) -> None:
     label, name = str(rows["label"].iloc[0]), str(frame.loc[frame["task"] == task, "title"].iloc[0])
     left, right = st.columns(2, gap="large")
     with left:
-        said = views.calibrations(rows)
-        heading(f"{label}, task by task", f"{said[:1].upper()}{said[1:]}.")
+        sentence = views.calibrations(rows)
+        heading(f"{label}, task by task", f"{sentence[:1].upper()}{sentence[1:]}.")
         charts.draw(lineage_charts.by_task(frame, same), key="kin_tasks", on_select=_take, selection_mode="points",
                     alt=f"Share of the own dense score that each model keeps under {label}, by task")  # fmt: skip
     with right:

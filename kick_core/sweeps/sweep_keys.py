@@ -289,7 +289,7 @@ def _task(sweep: Sweep, data: TaskData) -> TaskFacts:
 
     tokenizer, way, sample = sweep.session.tokenizer, data.spec, data.examples[:SAMPLE]
     lengths: list[tuple[int, ...]] = []
-    asked: list[list[int]] = []  # questions that begin alike share one reading of that
+    questions: list[list[int]] = []  # questions that begin alike share one reading of that
     written = 0
     for example in sample:
         match way.kind:
@@ -303,9 +303,9 @@ def _task(sweep: Sweep, data: TaskData) -> TaskFacts:
                 written += way.new_tokens * len(example.prompt)
             case "choose":
                 options = sum(len(encode(tokenizer, option)) for option in example.choices)
-                asked.append(encode(tokenizer, _sent(tokenizer, way, example)))
-                shared = max((stats.common_prefix(asked[-1], before) for before in asked[:-1]), default=0)
-                lengths.append((len(asked[-1]) - shared + options,))
+                questions.append(encode(tokenizer, _sent(tokenizer, way, example)))
+                shared = max((stats.common_prefix(questions[-1], before) for before in questions[:-1]), default=0)
+                lengths.append((len(questions[-1]) - shared + options,))
             case _:
                 prompt = len(encode(tokenizer, _sent(tokenizer, way, example)))
                 new = way.times_prompt * prompt or way.new_tokens

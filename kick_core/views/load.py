@@ -7,7 +7,6 @@ Texts stay in Arrow tables until one example is opened.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -101,16 +100,18 @@ def unread(store: Store) -> int:
 
 
 def _all(store: Store) -> tuple[list[Asked], int]:
-    found, unread = [], 0
-    for key in store.keys("results"):
-        if not results.parts(store, key):
-            continue
-        try:
-            changed = (store.folder("results", key) / "run.json").stat().st_mtime_ns
-            found.append(_asked(store, key, changed))
-        except (KickError, OSError):
-            unread += 1  # `kick verify` names damaged cards and `kick list` runs of another version's tasks
-    return found, unread
+    runs = [_readable(store, key) for key in store.keys("results") if results.parts(store, key)]
+    readable = [run for run in runs if run is not None]
+    return readable, len(runs) - len(readable)
+
+
+def _readable(store: Store, key: str) -> Asked | None:
+    """One run; None where it is gone or cannot be read (`kick verify` names damaged cards and `kick list` runs of
+    another version's tasks)."""
+    try:
+        return _asked(store, key, (store.folder("results", key) / "run.json").stat().st_mtime_ns)
+    except (KickError, OSError):
+        return None
 
 
 @lru_cache(maxsize=4096)
@@ -126,11 +127,7 @@ def one(store: Store, key: str) -> Asked:
 
 def some(store: Store, keys: Iterable[str]) -> list[Asked]:
     """The runs under some keys; those that are gone or cannot be read are left out, as in `asked`."""
-    found = []
-    for key in keys:
-        with contextlib.suppress(KickError, OSError):
-            found.append(_asked(store, key, (store.folder("results", key) / "run.json").stat().st_mtime_ns))
-    return found
+    return [run for key in keys if (run := _readable(store, key)) is not None]
 
 
 def alike(run: Asked) -> tuple[str, ...]:

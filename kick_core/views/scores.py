@@ -161,11 +161,11 @@ def way(frame: pd.DataFrame, tasks: Iterable[str]) -> dict[str, str]:
     mine = frame[frame["task"].isin(list(tasks))]
     dtypes, forms = set((mine if len(mine) else frame)["dtype"]) & DTYPES, set(mine["prompting"])
     way = {"dtype": dtypes.pop()} if len(dtypes) == 1 else {}
-    asked = {
+    pairs = {
         (task.partition("/")[0], POCKET if data == POCKET else OFFICIAL)
         for task, data in zip(mine["task"], mine["data"], strict=True)
     }
-    several = any(get(task, data).strict.elicitation for task, data in asked)
+    several = any(get(task, data).strict.elicitation for task, data in pairs)
     return way | ({"prompting": forms.pop()} if len(forms) == 1 and several else {})
 
 

@@ -70,7 +70,7 @@ def apart(x: pd.Series, y: pd.Series, width: float, height: float) -> pd.Series:
         For every row x itself where nothing lies there yet, else the nearest free place to its left or right.
     """
     placed: list[tuple[float, float]] = []
-    found = {}
+    places = {}
     for at in y.sort_values(kind="stable", ascending=False).index:
         lane, value = 0, float(y[at])
         while True:
@@ -79,8 +79,8 @@ def apart(x: pd.Series, y: pd.Series, width: float, height: float) -> pd.Series:
                 break
             lane = -lane if lane > 0 else 1 - lane
         placed.append((here, value))
-        found[at] = here
-    return pd.Series(found, dtype=float).reindex(x.index)
+        places[at] = here
+    return pd.Series(places, dtype=float).reindex(x.index)
 
 
 def frontier(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import torch
 
 import kick_core
 from kick_core import engine
-from kick_core.engine.steps import SlotSteps, steps_for
+from kick_core.engine.steps import SlotSteps, takes_slots
 from kick_core.errors import BadRequest
 from tests.engine.engine_cases import PLAN, ids, merged, options, questions
 from tests.models.test_families import FAMILIES, make
@@ -192,8 +192,8 @@ def test_steps_of_one_shape_write_the_same_text(models, sampling):
     uniforms = torch.rand(8, 12, generator=torch.Generator().manual_seed(1))
     found = []
     for whole, rows, room in ((True, 8, 48), (False, 5, 40)):
-        steps = steps_for(model, PLAN, 0, sampling.choose if sampling else None, whole=whole)
-        assert isinstance(steps, SlotSteps)
+        assert takes_slots(model)
+        steps = SlotSteps(model, PLAN, 0, sampling.choose if sampling else None, whole=whole)
         for _ in range(2):  # the second batch uses the memory of the first
             steps.begin(prompts, rows, room, 12, uniforms[:rows])
             found.append([steps.next()[:5] for _ in range(12)])

@@ -8,7 +8,7 @@ import torch
 
 from kick_core import engine
 from kick_core.engine import fused
-from kick_core.engine.steps import SlotSteps, steps_for
+from kick_core.engine.steps import SlotSteps, takes_slots
 from tests.engine.engine_cases import PLAN, ids, merged, options, questions
 from tests.models.test_families import make
 
@@ -143,8 +143,8 @@ def test_where_no_graph_can_be_recorded_steps_are_taken_all_the_same(failure, mo
 
     plan = dataclasses.replace(PLAN, notes=[])
     model, prompts = make("Llama"), [ids(5, 1), ids(9, 2)]
-    steps = steps_for(model, plan, 0, None, whole=True)
-    assert isinstance(steps, SlotSteps)
+    assert takes_slots(model)
+    steps = SlotSteps(model, plan, 0, None, whole=True)
     steps.begin(prompts, 2, 32, 8, None)
     wanted = [steps.next() for _ in range(8)]
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from kick_core import cli, engine
+from kick_core import cli
 from kick_core.artifacts import export
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.export import checkpoint
 from kick_core.artifacts.loaded_model import open_for
-from kick_core.engine.steps import LibrarySteps, SlotSteps, steps_for
+from kick_core.engine.steps import takes_slots
 from kick_core.errors import BadRequest, KickError
 from kick_core.models import device_map as mapped
 from kick_core.models.loading import open_model
@@ -162,10 +162,9 @@ def test_layers_over_several_devices_are_said_and_decoded_with_the_librarys_cach
     assert not mapped.spread({"a": "cpu", "b": "disk"}) and not mapped.spread({})
     assert mapped.offloaded({"a": 0, "b": 1}) == "" and "1 of 2" in mapped.offloaded({"a": 0, "b": "cpu"})
     model = tiny_llama()
-    plan = engine.plan_for(model.device)
-    assert isinstance(steps_for(model, plan, 0, None, whole=False), SlotSteps)
+    assert takes_slots(model)
     model.hf_device_map = places
-    assert isinstance(steps_for(model, plan, 0, None, whole=False), LibrarySteps)
+    assert not takes_slots(model)
     plain = open_sweep(request(tiny_folder), store)
     monkeypatch.setattr(mapped, "places_for", lambda *_, **__: places)
     spread = open_sweep(request(tiny_folder, device_map="auto"), store)

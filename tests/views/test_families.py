@@ -99,8 +99,8 @@ def test_equal_words_of_other_method_versions_are_other_recipes(store: Store, mo
     assert "wanda 50 %" not in set(views.families(store)["label"])
     monkeypatch.setattr(artifact_tables, "known_cards", lambda store: older[1:])
     found = views.families(store)
-    said = views.calibrations(found[found["label"] == "wanda 50 %"])
-    assert said.endswith("not known here: its weights are not in this cache"), "no card is not no calibration"
+    sentence = views.calibrations(found[found["label"] == "wanda 50 %"])
+    assert sentence.endswith("not known here: its weights are not in this cache"), "no card is not no calibration"
 
 
 def test_calibrations_are_told_apart(frame: pd.DataFrame) -> None:
