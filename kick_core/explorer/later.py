@@ -13,16 +13,30 @@ import streamlit as st
 _HTML = '<div class="later"></div>'
 
 _JS = """
-const AHEAD = '600px', AGAIN = 1500  // milliseconds: a wish that comes while the page is drawn anew may be lost
+// Milliseconds. A wish that comes while the page is drawn anew may be lost, so it is repeated. One that is sent between
+// the click on a link and the start of the other page's run is worse: it carries the old page's name, is run after the
+// new page, and Streamlit takes everything of the new page away. So nothing is sent while the script runs, nor soon
+// after a press, whose link may be on its way.
+const AHEAD = '600px', AGAIN = 1500, SOON = 100, PRESS = 300
+let pressed = -PRESS
+for (const kind of ['pointerdown', 'keydown'])
+  document.addEventListener(kind, () => { pressed = performance.now() }, { capture: true, passive: true })
+const quiet = () => performance.now() - pressed > PRESS
+  && document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'
+
 export default function({ parentElement, setTriggerValue }) {
   const place = parentElement.querySelector('.later')
   place.undo?.()  // Streamlit calls this function at every update, and what it returns in the end only
   let asked = 0
-  const ask = () => { setTriggerValue('near', true); asked = setTimeout(ask, AGAIN) }
+  const ask = () => {
+    const now = quiet()
+    if (now) setTriggerValue('near', true)
+    asked = setTimeout(ask, now ? AGAIN : SOON)
+  }
   const watch = new IntersectionObserver(seen => {
     if (!seen.some(one => one.isIntersecting)) return
     watch.disconnect()
-    ask()
+    asked = setTimeout(ask, SOON)  // a click often follows a scroll at once
   }, { root: document.querySelector('[data-testid=stMain]'), rootMargin: AHEAD })
   watch.observe(place)
   return place.undo = () => { watch.disconnect(); clearTimeout(asked) }
