@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def calibration(args: Namespace, default: Calibration) -> Calibration:
 def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] = ()) -> SweepJob:
     """A sweep of these recipes on these tasks."""
     options = {"limit": args.limit, "protocol": args.protocol, "prompting": args.prompting} if tasks else {}
+    options |= {"limits": limits(args, tasks)} if tasks else {}
     options |= {"data": data_for(args.model, tasks, data_name(args))} if tasks else {}
     options |= _draws(args) if tasks else {}
     options |= {"fidelity": args.fidelity, "noise_floor": args.noise_floor} if tasks else {}
@@ -39,6 +41,22 @@ def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] 
         bos=args.bos,
         **options,
     )
+
+
+def limits(args: Namespace, tasks: Iterable[str]) -> dict[str, int]:
+    """The limits of single tasks, as `--limit-of TASK=N` gives them.
+
+    Raises:
+        BadRequest: for another form, or a task that is not asked.
+    """
+    texts = args.limits if "limits" in args else ()  # `kick evaluate` and `kick sweep` alone take them
+    pairs = [(text, *text.partition("=")) for text in texts]
+    for text, task, _, count in pairs:
+        if not count.isascii() or not count.isdecimal():
+            raise BadRequest(f"--limit-of {text}: write a task and its limit, as in world_facts=1000")
+        if task not in tasks:
+            raise BadRequest(f"--limit-of {text}: {task!r} is not asked; tasks: {', '.join(tasks)}")
+    return {task: int(count) for _, task, _, count in pairs}
 
 
 def task_names(args: Namespace) -> tuple[str, ...]:
@@ -115,7 +133,7 @@ def _changed(named: SweepJob, args: Namespace, **more: Any) -> SweepJob:
         named,
         calibration=calibration(args, named.calibration),
         limit=args.limit or named.limit,
-        limits={} if args.limit else named.limits,
+        limits=dict({} if args.limit else named.limits) | limits(args, more.get("tasks", named.tasks)),
         protocol=args.protocol,
         prompting=args.prompting,
         device=args.device,
