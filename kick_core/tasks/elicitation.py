@@ -29,6 +29,7 @@ class Elicitation:
         shot_tokens: the most tokens of an answer after worked examples; it ends at a line's end.
         completes: whether answers are scored as completions (options by their words), for which worked examples suit
             every model, with a chat template or without.
+        passages: whether the question has its passage with it.
     """
 
     question: Callable[[Example], str]
@@ -38,6 +39,7 @@ class Elicitation:
     chat_tokens: int = 64
     shot_tokens: int = 32
     completes: bool = False
+    passages: bool = False
 
 
 Worked = TypeVar("Worked")
@@ -105,7 +107,10 @@ SHORT_ANSWER = Elicitation(_question, _worked)
 """A question whose answer is a name, a number or a few words."""
 
 FROM_PASSAGE = Elicitation(
-    _with_passage, _worked_with_passage, chat_format="Answer the question from the passage.\n\n{question}"
+    _with_passage,
+    _worked_with_passage,
+    chat_format="Answer the question from the passage.\n\n{question}",
+    passages=True,
 )
 """The same with the passage that holds the answer."""
 
