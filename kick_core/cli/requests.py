@@ -65,6 +65,11 @@ def task_names(args: Namespace) -> tuple[str, ...]:
     Raises:
         BadRequest: a file that cannot be asked, or a task named beside it.
     """
+    for name in args.tasks:
+        if questions.is_file(name):
+            raise BadRequest(f"--task {name} is a file: give your own questions with --data {name}, without --task")
+        if task_files.is_file(name):
+            raise BadRequest(f"--task {name} is a file: give a task of your own with --task-file {name}")
     data = data_name(args)
     if task_files.is_file(data):
         if args.tasks:
@@ -132,8 +137,8 @@ def _changed(named: SweepJob, args: Namespace, **more: Any) -> SweepJob:
     return replace(
         named,
         calibration=calibration(args, named.calibration),
-        limit=args.limit or named.limit,
-        limits=dict({} if args.limit else named.limits) | limits(args, more.get("tasks", named.tasks)),
+        limit=named.limit if args.limit is None else args.limit,
+        limits=dict(named.limits if args.limit is None else {}) | limits(args, more.get("tasks", named.tasks)),
         protocol=args.protocol,
         prompting=args.prompting,
         device=args.device,

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TypeVar
 
 from kick_core import world_facts
+from kick_core.errors import BadRequest
 from kick_core.records import Example
 
 
@@ -40,6 +41,14 @@ class Elicitation:
     shot_tokens: int = 32
     completes: bool = False
     passages: bool = False
+
+
+def parse_prompting(text: str) -> str:
+    """Check a requested form. Raises BadRequest for anything but auto, raw, chat and shots:K."""
+    form, colon, count = text.partition(":")
+    if text in ("auto", "raw", "chat") or (form == "shots" and colon and count.isascii() and count.isdigit()):
+        return text
+    raise BadRequest(f"prompting {text!r} is not understood: auto, raw, chat or shots:K, e.g. shots:5")
 
 
 Worked = TypeVar("Worked")

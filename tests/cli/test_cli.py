@@ -104,6 +104,8 @@ def test_what_was_removed_is_made_again_without_asking_again(kick, tiny_folder):
         (["compress", "TINY", "magnitude@0.5", "--device", "tpu"], "tpu"),
         (["compress", "TINY", "magnitude@0.5", "--dtype", "int3"], "int3"),
         (["evaluate", "TINY", "dense", "--task", "factoid_qa", "--limit", "0"], "limit 0"),
+        (["sweep", "TINY", "--preset", "demo", "--limit", "0"], "limit 0"),
+        (["evaluate", "TINY", "magnitude@0.5,dense", "--task", "factoid_qa"], "put spaces between recipes"),
         (["evaluate", "TINY", "dense", "--task", "factoid_qa", "--limit-of", "factoid_qa"], "as in world_facts=1000"),
         (["evaluate", "TINY", "dense", "--task", "factoid_qa", "--limit-of", "nq_open=3"], "'nq_open' is not asked"),
         (["evaluate", "TINY", "dense", "--task", "factoid_qa", "--data", "elsewhere"], "elsewhere"),
