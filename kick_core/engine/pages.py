@@ -103,6 +103,8 @@ class _PageLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         from kick_core.engine import paged_attention
 
+        if key_states.shape != value_states.shape or key_states.stride(-1) != 1 or value_states.stride(-1) != 1:
+            raise NotImplementedError("keys and values that lie otherwise")  # the form is not taken then
         paged_attention.put(key_states, value_states, self.keys, self.values, self.table, self.where)
         keys = self.keys.view_as(self.keys)  # a tensor of its own, to say of whom it is
         keys.paged = self  # type: ignore[attr-defined]

@@ -47,7 +47,7 @@ class _SlotLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         alike = key_states.dtype == self.keys.dtype and key_states.stride(-1) == value_states.stride(-1) == 1
-        if self.kernels and alike:
+        if self.kernels and alike and key_states.shape == value_states.shape:
             from kick_core.engine import kernels as _triton
 
             _triton.put(key_states, value_states, self.keys, self.values, self.where)
