@@ -12,11 +12,13 @@ Needs numpy and scipy.special; scipy.stats and statsmodels are the references of
 
 from kick_core.stats.bootstrap import blocks, bootstrap_difference, bootstrap_recovered
 from kick_core.stats.clusters import (
+    Grouping,
     clustered_difference,
     clustered_error,
     clustered_p,
     clustered_ratio,
     clustered_score,
+    grouped,
 )
 from kick_core.stats.distributions import normal_quantile, student_p, student_quantile
 from kick_core.stats.floors import anything_to_lose, share_above_chance
@@ -52,6 +54,7 @@ __all__ = [
     "CONFIDENCE",
     "MARGIN",
     "Flips",
+    "Grouping",
     "Interval",
     "Loop",
     "MarginTest",
@@ -74,6 +77,7 @@ __all__ = [
     "false_matching",
     "find_loop",
     "flips",
+    "grouped",
     "holm",
     "is_binary",
     "is_share",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,8 +40,42 @@ from kick_core.stats.samples import (
 )
 from kick_core.stats.score_test import Floats, typical, units
 
-Clusters = Sequence[Hashable] | NDArray[Any]
+
+class Grouping(NamedTuple):
+    """Clusters that are numbered already, for many columns of the same examples.
+
+    Attributes:
+        places: The number of each example's cluster, from 0 [n].
+        sizes: The examples in each cluster [G].
+    """
+
+    places: NDArray[np.intp]
+    sizes: Floats
+
+    @property
+    def alone(self) -> bool:
+        """Whether every example is a cluster of its own, or there is none."""
+        return self.sizes.size in (0, self.places.size)
+
+
+Clusters = Sequence[Hashable] | NDArray[Any] | Grouping
 """For every example the name of its cluster."""
+
+
+def grouped(clusters: Clusters) -> Grouping:
+    """Number the clusters of some examples.
+
+    Args:
+        clusters: The cluster of each example [n].
+    """
+    if isinstance(clusters, Grouping):
+        return clusters
+    if isinstance(clusters, np.ndarray) and clusters.dtype.kind in "iu":
+        places = _numbered(clusters)  # numbers need no dictionary: pages sum thousands of rows
+    else:
+        numbers: dict[Hashable, int] = {}
+        places = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
+    return Grouping(places, np.bincount(places).astype(float))
 
 
 def cluster_sums(clusters: Clusters, *columns: Floats) -> list[Floats]:
@@ -57,14 +91,15 @@ def cluster_sums(clusters: Clusters, *columns: Floats) -> list[Floats]:
     Raises:
         ValueError: A column and the clusters differ in length.
     """
-    if isinstance(clusters, np.ndarray) and clusters.dtype.kind in "iu":
-        where = _numbered(clusters)  # numbers need no dictionary: pages sum thousands of rows
-    else:
-        numbers: dict[Hashable, int] = {}
-        where = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
-    if any(column.size != where.size for column in columns):
-        raise ValueError(f"{where.size} cluster names for {columns[0].size} scores: name the cluster of each")
-    return [*(np.bincount(where, column) for column in columns), np.bincount(where).astype(float)]
+    places, sizes = _fitting(clusters, *columns)
+    return [*(np.bincount(places, column).astype(float, copy=False) for column in columns), sizes]
+
+
+def _fitting(clusters: Clusters, *columns: Floats) -> Grouping:
+    grouping = grouped(clusters)
+    if any(column.size != grouping.places.size for column in columns):
+        raise ValueError(f"{grouping.places.size} cluster names for {columns[0].size} scores: name the cluster of each")
+    return grouping
 
 
 def _numbered(clusters: NDArray[Any]) -> NDArray[np.intp]:
@@ -89,10 +124,10 @@ def clustered_score(values: ArrayLike, clusters: Clusters, confidence: float = C
         The mean and its interval, inside [0, 1] where all scores are.
     """
     scores = np.asarray(values, dtype=float)
-    plain = score(scores, confidence)
-    sums, sizes = cluster_sums(clusters, scores)
-    if sizes.size in (0, scores.size):
+    plain, grouping = score(scores, confidence), _fitting(clusters, scores)
+    if grouping.alone:
         return plain
+    sums, sizes = cluster_sums(grouping, scores)
     if not is_share(scores):
         return wider(plain, ratio_of_sums(sums, sizes, confidence))
     size = typical(sizes)
@@ -129,10 +164,10 @@ def clustered_difference(
         Compressed minus dense and its interval.
     """
     before, after = paired(dense, compressed)
-    plain = paired_difference(before, after, confidence)
-    sums, sizes = cluster_sums(clusters, after - before)
-    if sizes.size in (0, before.size):
+    plain, grouping = paired_difference(before, after, confidence), _fitting(clusters, before)
+    if grouping.alone:
         return plain
+    sums, sizes = cluster_sums(grouping, after - before)
     if not (is_share(before) and is_share(after)):
         return wider(plain, ratio_of_sums(sums, sizes, confidence))
     return wider(plain, score_interval(difference_units(sums, sizes), confidence), -1.0, 1.0)
@@ -153,10 +188,10 @@ def clustered_ratio(
         The share of the dense score that is kept and its interval; nan where dense scores nothing.
     """
     before, after = paired(dense, compressed)
-    plain = ratio_of_means(before, after, confidence)
-    sums_before, sums_after, sizes = cluster_sums(clusters, before, after)
-    if sizes.size in (0, before.size) or math.isnan(plain.value):
+    plain, grouping = ratio_of_means(before, after, confidence), _fitting(clusters, before)
+    if grouping.alone or math.isnan(plain.value):
         return plain
+    sums_before, sums_after, _ = cluster_sums(grouping, before, after)
     return wider(plain, ratio_of_unit_sums(sums_before, sums_after, int(before.size), confidence))
 
 
@@ -172,10 +207,10 @@ def clustered_p(dense: ArrayLike, compressed: ArrayLike, clusters: Clusters) -> 
         The two-sided p of "nothing changed".
     """
     before, after = paired(dense, compressed)
-    plain = paired_p(before, after)
-    sums, sizes = cluster_sums(clusters, after - before)
-    if sizes.size in (0, before.size):
+    plain, grouping = paired_p(before, after), _fitting(clusters, before)
+    if grouping.alone:
         return plain
+    sums, sizes = cluster_sums(grouping, after - before)
     if is_share(before) and is_share(after):
         return max(plain, score_p(difference_units(sums, sizes)))
     error = standard_error(sums, sizes) if sizes.size > 1 else 0.0

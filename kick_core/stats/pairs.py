@@ -52,12 +52,8 @@ def flips(dense: ArrayLike, compressed: ArrayLike, threshold: float = 0.5) -> Fl
     """
     before = np.asarray(dense, dtype=float) >= threshold
     after = np.asarray(compressed, dtype=float) >= threshold
-    return Flips(
-        int((before & after).sum()),
-        int((before & ~after).sum()),
-        int((~before & after).sum()),
-        int((~before & ~after).sum()),
-    )
+    both, first, second = (int(np.count_nonzero(each)) for each in (before & after, before, after))
+    return Flips(both, first - both, second - both, before.size - first - second + both)
 
 
 def mcnemar(broke: int, fixed: int) -> float:

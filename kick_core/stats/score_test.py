@@ -19,6 +19,7 @@ clusters it is the same test with the data's own values in place of 0 and 1. doc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,9 @@ Floats = NDArray[np.float64]
 
 _HALVINGS = 44
 """Of a bracket: after these it is known to 13 digits."""
+
+_GUESSES, _NEAR = 16, 2.0**-40
+"""Of false position at most; the share of the bracket that is near enough."""
 
 _FARTHEST = 1e12
 """A bound beyond this is called infinite."""
@@ -73,8 +77,12 @@ _FEW = 16
 """Whole numbers from -16 to 15 are counted in a table."""
 
 
-def _few_whole(values: Floats) -> bool:
-    return bool(values.size) and bool(np.all((values >= -_FEW) & (values < _FEW) & (values == np.floor(values))))
+def _few_whole(values: Floats) -> NDArray[np.int16] | None:
+    """The values as integers where all are few whole numbers."""
+    if not values.size or not (values.min() >= -_FEW and values.max() < _FEW):
+        return None
+    whole = values.astype(np.int16)
+    return whole if np.array_equal(whole, values) else None
 
 
 def units(numerators: Floats, denominators: Floats, worst: tuple[float, float], best: tuple[float, float]) -> Units:
@@ -86,11 +94,12 @@ def units(numerators: Floats, denominators: Floats, worst: tuple[float, float], 
         worst: As in `Units`.
         best: As in `Units`.
     """
-    if _few_whole(numerators) and _few_whole(denominators):  # right and wrong: counted ten times as fast as sorted
-        table = np.bincount(((numerators + _FEW) * 2 * _FEW + denominators + _FEW).astype(np.intp))
+    first, second = _few_whole(numerators), _few_whole(denominators)
+    if first is not None and second is not None:  # right and wrong: counted ten times as fast as sorted
+        table = np.bincount((first + _FEW) * (2 * _FEW) + (second + _FEW))
         codes = np.flatnonzero(table)
-        first, second = (part.astype(float) - _FEW for part in np.divmod(codes, 2 * _FEW))
-        return Units(first, second, table[codes].astype(float), worst, best)
+        u, v = (part.astype(float) - _FEW for part in np.divmod(codes, 2 * _FEW))
+        return Units(u, v, table[codes].astype(float), worst, best)
     # one complex number per unit: ten times as fast as finding equal rows
     pairs, counts = np.unique(numerators + 1j * denominators, return_counts=True)
     return Units(pairs.real, pairs.imag, counts.astype(float), worst, best)
@@ -132,10 +141,7 @@ def statistic(sample: Units, theta: float) -> float:
     high = 1 / max(bound, least)
     if bound > least and _slope(sample, terms, high) >= 0:
         return side * math.sqrt(abs(total) * high)
-    low = 0.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _slope(sample, terms, middle) >= 0 else (low, middle)
+    low, _ = _halved(lambda multiplier: _slope(sample, terms, multiplier), 0.0, high)
     return side * math.sqrt(abs(total) * low)
 
 
@@ -156,25 +162,51 @@ def bounds(sample: Units, z: float, least: float = -math.inf) -> tuple[float, fl
 def _bound(sample: Units, z: float, side: int, least: float) -> float:
     accepted = sample.value
     reach = max(abs(accepted), 1.0) / 16
-    while not _rejects(sample, rejected := max(accepted - side * reach, least), z, side):
+    while not _excess(sample, rejected := max(accepted - side * reach, least), z, side) < 0:
         if side > 0 and rejected == least:
             return least
         if reach > _FARTHEST:
             return -side * math.inf
         reach *= 2
-    for _ in range(_HALVINGS):
-        middle = (accepted + rejected) / 2
-        accepted, rejected = (accepted, middle) if _rejects(sample, middle, z, side) else (middle, rejected)
-    return accepted
+    return _halved(lambda theta: _excess(sample, theta, z, side), accepted, rejected)[0]
 
 
-def _rejects(sample: Units, theta: float, z: float, side: int) -> bool:
-    """Whether side · z(θ) > z. The λ at which z(θ) = z is known, so it is enough to see if λ can be that large."""
+def _excess(sample: Units, theta: float, z: float, side: int) -> float:
+    """Below 0 where side · z(θ) > z. The λ at which z(θ) = z is known, so it is enough to see if λ can be that large.
+    Infinite where it cannot whatever the sample."""
     terms, bound = sample.terms(theta, side)
     total = float(sample.counts @ terms)
-    if total <= 0 or (needed := z * z / total) * bound >= 1:
-        return False
-    return bool(1 + needed * terms.min() > 0) and _slope(sample, terms, needed) > 0
+    if total <= 0 or (needed := z * z / total) * bound >= 1 or not 1 + needed * np.minimum.reduce(terms) > 0:
+        return math.inf
+    return -_slope(sample, terms, needed)
+
+
+def _halved(value: Callable[[float], float], left: float, right: float) -> tuple[float, float]:
+    """A bracket halved `_HALVINGS` times; beyond where its sign changes, towards the right end, `value` is below 0.
+
+    False position (the Illinois variant: Dowell and Jarratt 1971, BIT 11:168) finds that place first, so that `value`
+    is asked only of middles that are near it: half of the evaluations, and the very same bracket.
+    """
+    way, unsure, (low, high) = math.copysign(1.0, right - left), _NEAR * abs(right - left), (left, right)
+    at_low, at_high, last = math.inf, -math.inf, 0
+    for _ in range(_GUESSES):
+        guess = (low + high) / 2
+        if math.isfinite(at_low - at_high):
+            guess = min(max(high - at_high * (high - low) / (at_high - at_low), min(low, high)), max(low, high))
+        at_guess = value(guess)
+        if at_guess < 0:
+            at_low = at_low / 2 if last < 0 else at_low
+            high, at_high, last = guess, at_guess, -1
+        else:
+            at_high = at_high / 2 if last > 0 else at_high
+            low, at_low, last = guess, at_guess, 1
+        if abs(high - low) <= unsure:
+            break
+    for _ in range(_HALVINGS):
+        middle = (left + right) / 2
+        beyond = way * (middle - high) >= unsure or (way * (middle - low) > -unsure and value(middle) < 0)
+        left, right = (left, middle) if beyond else (middle, right)
+    return left, right
 
 
 def _slope(sample: Units, terms: Floats, multiplier: float) -> float:

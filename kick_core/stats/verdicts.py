@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from numpy.typing import ArrayLike
 
-from kick_core.stats.clusters import Clusters, cluster_sums
+from kick_core.stats.clusters import Clusters, cluster_sums, grouped
 from kick_core.stats.distributions import normal_cumulative, normal_quantile, student_cumulative
 from kick_core.stats.pairs import paired, share_units
 from kick_core.stats.perplexity import perplexity_t
@@ -92,8 +92,8 @@ def margin_test(
     if not before.sum() > 0 or not math.isfinite(after.sum()):
         return MarginTest(UNKNOWN, UNKNOWN)
     sums = [[before, after]]
-    if clusters is not None and (grouped := cluster_sums(clusters, before, after))[0].size < before.size:
-        sums.append(grouped[:2])
+    if clusters is not None and not (grouping := grouped(clusters)).alone:
+        sums.append(cluster_sums(grouping, before, after)[:2])
     z = [statistic(share_units(*each), 1 - margin) for each in sums]
     return MarginTest(max(normal_cumulative(-each) for each in z), max(normal_cumulative(each) for each in z))
 

@@ -34,7 +34,7 @@ from kick_core.store.files import Damaged, joined, read_sealed_json, replace_fil
 from kick_core.store.live import not_written, open_live
 from kick_core.store.locks import locked
 from kick_core.store.plaindisk import DamagedRow
-from kick_core.store.tables import checksum, parquet, read_columns, write
+from kick_core.store.tables import checksum, parquet, read_columns, read_table, write
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 
@@ -130,6 +130,14 @@ def examples(store: Store, key: str) -> list[Example]:
         raise KickError(f"the examples {key!r} are not in {store.root}")
     columns = read_columns(paths[0])
     return Example.from_columns({**columns, "meta": [json.loads(meta) for meta in columns["meta"]]})
+
+
+def example_columns(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a task's questions as they are stored (`meta` in JSON), in the task's order."""
+    paths = examples_files(store, key)
+    if not paths:
+        raise KickError(f"the examples {key!r} are not in {store.root}")
+    return read_table(paths[0], columns)
 
 
 def verdict_file(store: Store, key: str, version: int) -> Path | None:

@@ -28,10 +28,11 @@ def write(table: pa.Table) -> bytes:
 
 def read(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The rows of a Parquet file, all columns or some. Raises KickError when it is damaged."""
-    return list(_table(path, columns).to_pylist())
+    return list(read_table(path, columns).to_pylist())
 
 
-def _table(path: Path, columns: Sequence[str] | None) -> pa.Table:
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file as an Arrow table, all columns or some. Raises KickError when it is damaged."""
     try:
         return pq.read_table(path, columns=columns, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
@@ -40,7 +41,7 @@ def _table(path: Path, columns: Sequence[str] | None) -> pa.Table:
 
 def read_columns(path: Path, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
     """The columns of a Parquet file as lists, all or some. Raises KickError when it is damaged."""
-    table = _table(path, columns)
+    table = read_table(path, columns)
     return dict(zip(table.column_names, (column.to_pylist() for column in table.columns), strict=True))
 
 

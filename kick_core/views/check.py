@@ -16,7 +16,8 @@ from kick_core.tasks.base import NO_GOLD
 from kick_core.views import load, paired
 from kick_core.views.example_table import gold_words, lettered
 from kick_core.views.example_table import question as question_of
-from kick_core.views.load import Asked, VerdictColumns
+from kick_core.views.load import Asked
+from kick_core.views.verdict_columns import VerdictColumns
 
 SMALL = 100
 """Examples below which a check says that it is a first look."""
@@ -159,7 +160,7 @@ def _form(run: Asked, columns: VerdictColumns) -> str:
     judged = np.flatnonzero(~np.isnan(columns.score))
     if judged.size < _ENOUGH:
         return ""
-    (most, count), *_ = Counter(str(columns.extracted[int(at)].as_py() or "") for at in judged).most_common(1)
+    (most, count), *_ = Counter(columns.extracted_at(int(at)) for at in judged).most_common(1)
     formless = sum(str(columns.why[at]) in ("loop", "empty", "no answer") for at in judged)
     if count < _SAME * judged.size and formless < _SAME * judged.size:
         return ""
@@ -177,7 +178,7 @@ def _answers(
     for at, name in enumerate(columns.ids[:count]):
         example, output = about[name], load.answer(store, run.key, name)
         assert output is not None
-        score, read = columns.score[at], str(columns.extracted[at].as_py() or "")
+        score, read = columns.score[at], columns.extracted_at(at)
         judged = run.task.aggregate == "mean" and not math.isnan(score)
         answers.append(
             CheckedAnswer(

@@ -142,11 +142,9 @@ def answers(store: Store, run: Asked, examples: Mapping[str, Example]) -> dict[s
         scored = load.verdicts(store, run).get(run.task.headline)
         if scored is None:
             return {}
-        taken = scored.extracted.to_pylist()
+        taken = scored.extracted()
         return {
-            str(name): lettered(examples[name], taken[at] or "")
-            for at, name in enumerate(scored.ids)
-            if name in examples
+            str(name): lettered(examples[name], taken[at]) for at, name in enumerate(scored.ids) if name in examples
         }
     table = load.answers(store, run.key)
     rows = zip(*(table.column(name).to_pylist() for name in ("example", "text", "stop")), strict=True)

@@ -21,8 +21,9 @@ from kick_core.records import Example, Output
 from kick_core.store import Store, results
 from kick_core.views import load, paired, recipe_labels, sentences, text_diff
 from kick_core.views.as_sent import as_sent
-from kick_core.views.load import Asked, VerdictColumns
+from kick_core.views.load import Asked
 from kick_core.views.scores import RIGHT, pair
+from kick_core.views.verdict_columns import VerdictColumns
 
 FLIPS = ("broke", "fixed", "both wrong", "both right")
 """In the order in which pages offer them: failures first."""
@@ -321,7 +322,7 @@ def _answer(store: Store, run: Asked, example_id: str, scorer: str) -> Answer | 
         if places.size:
             scores[name] = float(found.score[places[0]])
             if name == scorer:
-                why, extracted = str(found.why[places[0]] or ""), str(found.extracted[int(places[0])].as_py() or "")
+                why, extracted = str(found.why[places[0]] or ""), found.extracted_at(places[0])
     return Answer(
         run.key,
         run.recipe.text,

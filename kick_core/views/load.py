@@ -12,16 +12,15 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import xxhash
-from numpy.typing import NDArray
 
 from kick_core import tasks
 from kick_core.errors import KickError
@@ -29,7 +28,8 @@ from kick_core.records import Example, Output, RunCard
 from kick_core.spec import Recipe, parse
 from kick_core.store import Store, lineage, results
 from kick_core.tasks.data import questions
-from kick_core.views import recipe_labels
+from kick_core.views import recipe_labels, verdict_columns
+from kick_core.views.verdict_columns import KEPT, VerdictColumns
 
 AGAIN = "again"
 CHOSEN = "chosen"
@@ -41,22 +41,6 @@ POCKET, OFFICIAL = DATA = (tasks.POCKET, tasks.OFFICIAL)
 
 NOT_IN_PACK = "(words not in the pack)"
 """What is shown for an answer that a compact pack left out."""
-
-KEPT = 1024
-"""Files remembered. 36 recipes x 7 tasks x (verdicts, outputs) are 504."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictColumns:
-    """One scorer's verdicts on one run, as columns. A score of nan is "not judged".
-
-    Ids are one array for all runs that were asked the same; what was extracted stays in Arrow until it is shown.
-    """
-
-    ids: NDArray[np.object_]
-    score: NDArray[np.float64]
-    why: NDArray[np.object_]
-    extracted: pa.Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,18 +210,8 @@ def sparsity_series(run: Asked, among: Iterable[Asked]) -> list[Asked]:
 def verdicts(store: Store, run: Asked) -> Mapping[str, VerdictColumns]:
     """Scorer -> verdicts. Stored ones when they fit the task's version, else derived from the outputs."""
     if path := results.verdict_file(store, run.key, run.task.version):
-        return _stored(path, os.stat(path).st_mtime_ns)
+        return verdict_columns.stored(path, os.stat(path).st_mtime_ns)
     return _derived(store, run.key, run.task.name, results.measured(store, run.key))
-
-
-@lru_cache(maxsize=KEPT)
-def _stored(path: Path, changed: int) -> dict[str, VerdictColumns]:
-    try:
-        words = ["example", "scorer", "why", "extracted"]
-        table = pq.read_table(path, page_checksum_verification=True, read_dictionary=words)
-    except (OSError, pa.ArrowException) as error:
-        raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
-    return _columns(table)
 
 
 _VERDICTS = pa.schema(
@@ -256,64 +230,7 @@ def _derived(store: Store, key: str, task: str, measured: int) -> dict[str, Verd
         if output.example in examples
         for verdict in tasks.judge(run.task, examples[output.example], output)
     ]
-    return _columns(pa.Table.from_pylist(rows, schema=_VERDICTS)) if rows else {}
-
-
-def _columns(table: pa.Table) -> dict[str, VerdictColumns]:
-    """Verdicts by scorer. Words come as codes of a dictionary, which all scorers share."""
-    scorer = _coded(table.column("scorer"))
-    numbers = scorer.indices.to_numpy(zero_copy_only=False)
-    example, why, extracted = (_coded(table.column(name)) for name in ("example", "why", "extracted"))
-    score = table.column("score").to_numpy().astype(float)
-    found = {}
-    for number in dict.fromkeys(numbers.tolist()):
-        name, mine = scorer.dictionary[number].as_py(), np.flatnonzero(numbers == number)
-        ids = _shared_ids(example.take(mine))
-        found[str(name)] = VerdictColumns(ids, score[mine], _few(why.take(mine)), extracted.take(mine))
-    return found
-
-
-def _coded(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
-    """A column of words as one dictionary array."""
-    coded = column.dictionary_encode()
-    if isinstance(coded, pa.ChunkedArray):
-        coded = coded.unify_dictionaries().combine_chunks()
-    return coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
-
-
-def _few(column: pa.ChunkedArray | pa.Array) -> NDArray[np.object_]:
-    """A column of few different words as objects, each word one object."""
-    coded = _coded(column)
-    words = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
-    found: NDArray[np.object_] = words[coded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
-    return found
-
-
-def extracted(found: VerdictColumns, at: NDArray[np.intp], form: Callable[[str], str]) -> NDArray[np.object_]:
-    """What was extracted at some places, each in the same `form`; every different word is formed once."""
-    coded = _coded(found.extracted)
-    words = np.array([form(word or "") for word in (*coded.dictionary.to_pylist(), "")], dtype=object)
-    places = coded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)
-    told: NDArray[np.object_] = words[places[at]]
-    return told
-
-
-_IDS: dict[str, NDArray[np.object_]] = {}
-
-
-def _shared_ids(column: pa.DictionaryArray) -> NDArray[np.object_]:
-    """The ids as one array for all columns that hold the same: 14,042 of them in 252 runs are a lot of text."""
-    plain = column.cast(pa.string())
-    digest = xxhash.xxh3_128()
-    for buffer in plain.buffers():
-        if buffer is not None:
-            digest.update(buffer)
-    key = f"{len(plain)}-{digest.hexdigest()}"
-    if key not in _IDS:
-        if len(_IDS) >= KEPT:
-            _IDS.clear()
-        _IDS[key] = np.array(plain.to_pylist(), dtype=object)
-    return _IDS[key]
+    return verdict_columns.of_table(pa.Table.from_pylist(rows, schema=_VERDICTS)) if rows else {}
 
 
 def tokens(store: Store, run: Asked) -> dict[str, int]:
@@ -379,5 +296,7 @@ def chance(store: Store, run: Asked) -> float:
 
 @lru_cache(maxsize=32)
 def _chance(store: Store, key: str) -> float:
-    asked_ = examples(store, key).values()
-    return float(np.mean([1 / len(one.choices) for one in asked_ if one.choices] or [math.nan]))
+    options = results.example_columns(store, key, ["choices"]).column("choices")
+    counts = pc.list_value_length(options).to_numpy()
+    counts = counts[counts > 0]  # nan > 0 is False: nothing to choose from
+    return float(np.mean(1 / counts)) if counts.size else math.nan

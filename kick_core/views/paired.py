@@ -17,8 +17,9 @@ from kick_core.store import Store
 from kick_core.tasks import DESCRIPTIVE, Task
 from kick_core.tasks.option_scorers import GUESSED
 from kick_core.tasks.scorers import normalise
-from kick_core.views import clusters, load
-from kick_core.views.load import Asked, VerdictColumns
+from kick_core.views import clusters, load, verdict_columns
+from kick_core.views.load import Asked
+from kick_core.views.verdict_columns import VerdictColumns
 
 NOT_MEASURED = "not measured"
 
@@ -46,6 +47,8 @@ def pair(
 ) -> tuple[NDArray[np.object_], NDArray[np.intp], NDArray[np.intp]]:
     """The ids that both have judged, and their places in each; in the order of `after`."""
     shared = min(before.ids.size, after.ids.size)
+    if before.ids is after.ids and not np.isnan(before.score).any() and not np.isnan(after.score).any():
+        return after.ids, np.arange(shared), np.arange(shared)
     if before.ids is after.ids or np.array_equal(before.ids[:shared], after.ids[:shared]):
         at_before = at_after = np.arange(shared)
     else:
@@ -66,10 +69,10 @@ def numbers(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: V
 def average(store: Store, run: Asked, scorer: str, mine: VerdictColumns, base: VerdictColumns | None) -> dict[str, Any]:
     """The numbers of a scorer whose mean counts; without `base` those of the run alone."""
     judged = ~np.isnan(mine.score)
-    groups = clusters.of(store, run.card.examples, mine.ids)[judged]
+    groups = clusters.grouping(store, run.card.examples, mine.ids, judged)
     value, low, high, n = stats.clustered_score(mine.score[judged], groups)
     row = {"score": value, "low": low, "high": high, "n": n, "unjudged": mine.score.size - n, "unit": ""}
-    row["clusters"] = int(np.count_nonzero(np.bincount(groups)))
+    row["clusters"] = groups.sizes.size
     row["stderr"] = stats.clustered_error(mine.score[judged], groups)
     if base is None:
         row |= nothing()
@@ -94,7 +97,7 @@ def alone(store: Store, run: Asked, scorer: str, row: dict[str, Any]) -> dict[st
 
 
 def _above_floor(
-    before: NDArray[np.float64], after: NDArray[np.float64], groups: NDArray[np.intp], guess: float
+    before: NDArray[np.float64], after: NDArray[np.float64], groups: stats.Grouping, guess: float
 ) -> dict[str, Any]:
     """The share kept of what is no guess; no share and no verdict at all where dense may be guessing itself."""
     if not before.size or not stats.is_share(before):
@@ -115,7 +118,7 @@ def against(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns
     """
     ids, at_base, at_mine = pair(base, mine)
     before, after = base.score[at_base], mine.score[at_mine]
-    groups = clusters.of(store, run.card.examples, mine.ids)[at_mine]
+    groups = clusters.grouping(store, run.card.examples, mine.ids, at_mine)
     table = stats.flips(before, after, RIGHT)
     kept = stats.clustered_ratio(before, after, groups)
     return {
@@ -144,8 +147,7 @@ def answers_changed(task: Task, before: VerdictColumns, after: VerdictColumns) -
         return stats.Interval(math.nan, math.nan, math.nan, 0)
     _, at_before, at_after = pair(before, after)
     form = normalise if task.kind == "generate" else str
-    said, says = load.extracted(before, at_before, form), load.extracted(after, at_after, form)
-    return stats.changed(said, says)
+    return stats.wilson(verdict_columns.changed(before, at_before, after, at_after, form), at_after.size)
 
 
 def exponential(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns | None) -> dict[str, Any]:
@@ -202,7 +204,7 @@ def _named(names: Sequence[str], found: stats.Interval) -> dict[str, float]:
     return dict(zip(names, found[:3], strict=True))
 
 
-def _margin(before: NDArray[np.float64], after: NDArray[np.float64], groups: NDArray[np.intp]) -> dict[str, float]:
+def _margin(before: NDArray[np.float64], after: NDArray[np.float64], groups: stats.Grouping) -> dict[str, float]:
     test = stats.margin_test(before, after, groups)
     return {"p_matching": test.loses, "p_not_matching": test.keeps}
 

@@ -19,8 +19,8 @@ from kick_core.errors import KickError
 from kick_core.store import Store, weight_artifacts
 from kick_core.views import clusters, load
 from kick_core.views.findings import percent
-from kick_core.views.load import VerdictColumns
 from kick_core.views.paired import AT_FLOOR, pair, text_order
+from kick_core.views.verdict_columns import VerdictColumns
 
 BACK, NOT_BACK, PART, OPEN, NO_LOSS, UNKNOWN = (
     "came back", "did not come back", "came back in part", "cannot tell", "no loss shown", "not measured"
@@ -104,7 +104,7 @@ def _shared(found: Sequence[VerdictColumns]) -> tuple[Any, list[Any]]:
     """The ids that all have judged, and the scores of each on them."""
     dense, before, after = found
     _, at_dense, at_after = pair(dense, after)
-    first = VerdictColumns(after.ids[at_after], after.score[at_after], after.why[at_after], after.extracted)
+    first = after.take(at_after)
     ids, at_first, at_before = pair(first, before)
     return ids, [dense.score[at_dense][at_first], before.score[at_before], first.score[at_first]]
 

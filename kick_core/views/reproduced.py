@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from kick_core import stats
 from kick_core.records import Example
@@ -22,7 +21,7 @@ from kick_core.store import Store
 from kick_core.tasks import paper
 from kick_core.tasks.paper import Printed
 from kick_core.views import load, paired, recipe_labels, sentences
-from kick_core.views.load import VerdictColumns
+from kick_core.views.verdict_columns import VerdictColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +63,7 @@ def _where(
     if only is None:
         return found
     examples = load.examples(store, run.card.examples)
-    mask = np.array([only(examples[name]) for name in found.ids], dtype=bool)
-    return VerdictColumns(found.ids[mask], found.score[mask], found.why[mask], found.extracted.filter(pa.array(mask)))
+    return found.take(np.flatnonzero([only(examples[name]) for name in found.ids]))
 
 
 def _ours(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from kick_core.tasks.base import NO_GOLD
 from kick_core.tasks.breakdowns import ties
 from kick_core.tasks.scorers import comparable, normalise
 from kick_core.views import load
+from kick_core.views.verdict_columns import KEPT, VerdictColumns
 
 ONE_TOKEN = 0.3
 """Share of a text that is one token from which on it is no text to the model; of English the commonest takes 5 %."""
@@ -36,7 +37,7 @@ def warnings(store: Store, key: str) -> dict[str, str]:
     return dict(_warnings(store, key, results.measured(store, key)))
 
 
-@lru_cache(maxsize=load.KEPT)
+@lru_cache(maxsize=KEPT)
 def _warnings(store: Store, key: str, measured: int) -> dict[str, str]:
     run = load.one(store, key)
     card, kind, table = run.card, run.task.kind, load.answers(store, key)
@@ -109,7 +110,7 @@ def _never_right(golds: Sequence[str], stops: Sequence[str], most_words: int | N
     return bool(usable) and all(any(stop in gold for stop in stops) for gold in short)
 
 
-def _no_gold(run: load.Asked, verdicts: Mapping[str, load.VerdictColumns]) -> str:
+def _no_gold(run: load.Asked, verdicts: Mapping[str, VerdictColumns]) -> str:
     """How many questions have no gold that could be compared, in words; nothing where all have one."""
     columns = verdicts.get(run.task.headline_of(run.card.protocol))
     if columns is None or not (places := np.flatnonzero(columns.why == NO_GOLD)).size:

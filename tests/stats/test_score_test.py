@@ -13,7 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from kick_core import stats
 from kick_core.stats.pairs import share_units
-from kick_core.stats.score_test import bounds, statistic, units
+from kick_core.stats.score_test import _HALVINGS, _halved, bounds, statistic, units
 
 Z = 1.959963984540054
 
@@ -109,3 +109,18 @@ def test_scale_does_not_matter() -> None:
     dense = rng.integers(5, 11, 60) / 10
     after = np.clip(dense - rng.integers(0, 4, 60) / 10, 0.1, 1)
     assert stats.ratio_of_means(10 * dense, 10 * after)[:3] == pytest.approx(stats.ratio_of_means(dense, after)[:3])
+
+
+@pytest.mark.parametrize("left, right", [(0.0, 3.0), (5.0, -1.0)])
+@pytest.mark.parametrize("finite_from", [-math.inf, 0.3])
+def test_a_bracket_is_halved_as_without_guesses(left: float, right: float, finite_from: float) -> None:
+    way = 1 if right > left else -1
+    for root in np.random.default_rng(3).uniform(min(left, right), max(left, right), 20):
+        value = lambda x: math.inf if way * x < finite_from else way * (math.expm1(root) - math.expm1(x))  # noqa: B023, E731
+        low, high = left, right
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if value(middle) < 0 else (middle, high)
+        seen: list[float] = []
+        assert _halved(lambda x: seen.append(x) or value(x), left, right) == (low, high)  # noqa: B023
+        assert len(seen) < _HALVINGS * 0.8 or finite_from > -math.inf

@@ -207,7 +207,7 @@ def test_examples_on_one_passage_are_a_cluster(tmp_path: Path) -> None:
     results.keep_examples(store, key, examples)
     clusters.numbers.cache_clear()
     clusters._of.cache_clear()
-    load._examples.cache_clear()
+    clusters._grouping.cache_clear()
     grouped = views.scores(store)
     assert set(plain["clusters"]) == {40} and set(grouped["clusters"]) == {10}
     assert (grouped["diff_low"].dropna() <= plain["diff_low"].dropna()).all()
@@ -219,10 +219,10 @@ def test_mmlu_history_questions_share_their_passages(shared: Path) -> None:
     for name in ("european", "us", "world"):
         rows = pd.read_csv(shared / f"data/mmlu/test/high_school_{name}_history_test.csv", header=None)
         found += [Example(f"{name}-{at}", ("",), meta={"question": text}) for at, text in enumerate(rows[0])]
-    names = [clusters.cluster(example) for example in found]
+    names = [clusters.cluster(example.id, example.meta) for example in found]
     assert len(names) == 606 and len(set(names)) == pytest.approx(200, abs=10)
     physics = pd.read_csv(shared / "data/mmlu/test/college_physics_test.csv", header=None)[0]
-    alone = [clusters.cluster(Example(str(at), ("",), meta={"question": text})) for at, text in enumerate(physics)]
+    alone = [clusters.cluster(str(at), {"question": text}) for at, text in enumerate(physics)]
     assert len(set(alone)) == len(alone)
 
 

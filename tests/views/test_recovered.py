@@ -126,7 +126,7 @@ def test_a_run_that_is_shorter_is_compared_where_all_three_answered(tmp_path: Pa
     (row,) = views.recovered(store, frame).to_dict("records")
     asked = load.one(store, str(frame[frame["recipe"] == LORA]["run"].iloc[0]))
     mine = load.verdicts(store, asked)[asked.task.headline]
-    short = load.VerdictColumns(mine.ids[:50], mine.score[:50], mine.why[:50], mine.extracted.slice(0, 50))
+    short = mine.take(np.arange(50))
     ids, (dense, before, after) = recovery._shared([mine, short, mine])
     assert len(ids) == 50 == len(dense) == len(before) == len(after) and row["n"] == 120
     assert np.array_equal(dense, after)

@@ -16,6 +16,7 @@ from kick_core.methods import storage
 from kick_core.spec import parse
 from kick_core.store import Store, results
 from kick_core.views import example_text, load, recipe_labels, size_charts
+from kick_core.views.verdict_columns import VerdictColumns
 from tests import synthetic
 
 
@@ -100,14 +101,12 @@ def test_pairs_only_what_both_have(tmp_path: Path) -> None:
     assert len(ids) == 40
     assert list(before.ids[at_before]) == list(after.ids[at_after]) == list(ids)
     shuffled = np.random.default_rng(0).permutation(60)
-    moved = load.VerdictColumns(
-        after.ids[shuffled], after.score[shuffled], after.why[shuffled], after.extracted.take(shuffled)
-    )
+    moved = after.take(shuffled)
     ids, at_before, at_moved = views_pair(before, moved)
     assert len(ids) == 40 and list(before.ids[at_before]) == list(moved.ids[at_moved])
 
 
-def views_pair(before: load.VerdictColumns, after: load.VerdictColumns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def views_pair(before: VerdictColumns, after: VerdictColumns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from kick_core.views.scores import pair
 
     return pair(before, after)
