@@ -25,10 +25,11 @@ def bandwidth(device: torch.device) -> float:
     return next((rate for card, rate in BANDWIDTHS.items() if card in name), BANDWIDTHS["H200"])
 
 
-def llama(small: bool) -> PreTrainedModel:
-    """A bfloat16 Llama with random weights: the shape of Llama-2-7B, or a small one for a CPU."""
+def llama(small: bool, layers: int | None = None) -> PreTrainedModel:
+    """A bfloat16 Llama with random weights: the shape of Llama-2-7B, with fewer layers if named, or a small one for a
+    CPU."""
     device = "cpu" if small else "cuda"
-    shape = SMALL if small else SEVEN_B
+    shape = (SMALL if small else SEVEN_B) | ({"num_hidden_layers": layers} if layers else {})
     config = LlamaConfig(vocab_size=32000, max_position_embeddings=4096, **shape)
     config._attn_implementation = "sdpa"
     torch.manual_seed(0)

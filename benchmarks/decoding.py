@@ -2,10 +2,12 @@
 
 A random Llama of the 7B shape on a GPU; `--small` a small one on a CPU. Rates are those of decoding alone (the time
 for all tokens less the time for the first one) and of everything. `--compiled` adds the two forms that need
-torch.compile: about a minute each.
+torch.compile: about a minute each. `--mix` instead writes texts after prompts of 500 to 3,800 tokens, as those of
+summaries are, beside `generate` in padded batches by length and transformers' own continuous batching.
 
     python3 benchmarks/decoding.py --case 1
     python3 benchmarks/decoding.py --case 128
+    python3 benchmarks/decoding.py --mix
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -101,16 +104,93 @@ def measured(model: Any, rows: int, length: int, new_tokens: int, compiled: bool
     }  # fmt: skip
 
 
+MIX = 72, 500, 3800, 256
+"""Texts, tokens of the shortest and the longest prompt, new tokens: like the summaries of CNN/DailyMail."""
+MIX_ROWS = 16
+"""Rows of `generate`'s padded batches."""
+
+
+@torch.inference_mode()
+def by_length(model: Any, prompts: list[list[int]], new_tokens: int) -> list[tuple[int, ...]]:
+    """`generate` in batches padded on the left, prompts of about one length together."""
+    order = sorted(range(len(prompts)), key=lambda item: len(prompts[item]))
+    found: dict[int, tuple[int, ...]] = {}
+    for at in range(0, len(order), MIX_ROWS):
+        some = order[at : at + MIX_ROWS]
+        most = len(prompts[some[-1]])
+        ids = torch.tensor([[0] * (most - len(prompts[item])) + prompts[item] for item in some], device=model.device)
+        mask = (torch.arange(most)[None] >= torch.tensor([most - len(prompts[item]) for item in some])[:, None]).long()
+        text = model.generate(
+            ids, attention_mask=mask.to(ids.device), max_new_tokens=new_tokens, min_new_tokens=new_tokens,
+            do_sample=False,
+        )  # fmt: skip
+        found |= {item: tuple(row) for item, row in zip(some, text[:, most:].tolist(), strict=True)}
+    return [found[item] for item in range(len(prompts))]
+
+
+def continuous(model: Any, prompts: list[list[int]], new_tokens: int) -> list[tuple[int, ...]]:
+    """transformers' own continuous batching."""
+    how = GenerationConfig(max_new_tokens=new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    found = model.generate_batch(inputs=prompts, generation_config=how, progress_bar=False)
+    return [
+        tuple(one.generated_tokens) for _, one in sorted(found.items(), key=lambda pair: int(pair[0].split("_")[-1]))
+    ]
+
+
+def mixed(model: Any, texts: int, shortest: int, longest: int, new_tokens: int) -> dict[str, Any]:
+    """Texts of many lengths: seconds of decoding and in all, beside those of reading weights and caches once a step."""
+    draw = random.Random(0)
+    lengths = [int(shortest * (longest / shortest) ** (draw.betavariate(2, 2))) for _ in range(texts)]
+    prompts = [[1, *(draw.randrange(400, 31000) for _ in range(length - 1))] for length in lengths]
+    slots = dataclasses.replace(engine.plan_for(model.device), notes=[])
+    pages = dataclasses.replace(slots, paged=True)
+    forms: dict[str, Callable[[int], list[tuple[int, ...]]]] = {
+        "engine, pages": lambda n: ours(model, prompts, pages, n),
+        "engine, slots": lambda n: ours(model, prompts, slots, n),
+        "generate, padded by length": lambda n: by_length(model, prompts, n),
+        "transformers, continuous": lambda n: continuous(model, prompts, n),
+    }
+    found, written = {}, {}
+    for name, work in forms.items():
+        try:
+            found[name], written[name] = rates(model.device, texts, new_tokens, work)
+            print(f"  {name}: {found[name]['decoding']:.1f} tokens/s", flush=True)
+        except Exception as error:
+            found[name] = {"failed": f"{type(error).__name__}: {error}"[:300]}
+            print(f"  {name}: {found[name]['failed']}", flush=True)
+    columns, bandwidth = sum(lengths) / texts + new_tokens / 2, _shapes.bandwidth(model.device)
+    lowest = floor(model, texts, columns, bandwidth)
+    best = found["engine, pages"].get("decoding", 0.0)
+    same = [
+        sum(a == b for a, b in zip(one, other, strict=True))
+        for one, other in zip(
+            written.get("engine, pages", []), written.get("generate, padded by length", []), strict=False
+        )
+    ]
+    return {
+        "texts": texts, "prompts": lengths, "new_tokens": new_tokens, "notes": slots.notes, "rates": found,
+        "floor": lowest, "floor_bandwidth": bandwidth, "share_of_floor": best / lowest, "bar_share_of_floor": 0.7,
+        "same_tokens": f"{sum(same)}/{texts * new_tokens}",
+    }  # fmt: skip
+
+
 def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--small", action="store_true", help="a small model on the CPU")
     parse.add_argument("--case", type=int, nargs="*", default=[1, 128], help="rows: 1 and 128")
     parse.add_argument("--prompt", type=int, default=512)
     parse.add_argument("--new-tokens", type=int, default=128)
+    parse.add_argument("--layers", type=int, help="fewer than the model has")
+    parse.add_argument("--mix", action="store_true", help="texts of many lengths")
     parse.add_argument("--compiled", action="store_true", help="also the forms that torch.compile makes")
     parse.add_argument("--out", type=Path)
     asked = parse.parse_args()
-    model = _shapes.llama(asked.small)
+    model = _shapes.llama(asked.small, asked.layers)
+    if asked.mix:
+        mix = mixed(model, *((6, 20, 90, 8) if asked.small else MIX))
+        _machine.write(asked.out, "decoding_mix", {**_shapes.device_facts(model.device), **mix})
+        print(f"share of the memory floor {mix['share_of_floor']:.2f}, notes {mix['notes']}")
+        return
     cases = []
     for rows in asked.case:
         shape = (min(rows, 8), 64, 16) if asked.small else (rows, asked.prompt, asked.new_tokens)

@@ -152,6 +152,8 @@ def _target(text: str) -> Target:
 
 def _option(text: str) -> tuple[str, Option]:
     name, equals, value = text.partition("=")
+    if not equals and ("@" in text or text == "dense"):
+        raise BadRequest(f"{text!r} behind a comma is no option: put spaces between recipes, e.g. dense wanda@0.5")
     if not equals or not _NAME.fullmatch(name) or not value:
         raise BadRequest(f"option {text!r} is not understood: write name=value, e.g. group=64")
     if value in ("true", "false"):

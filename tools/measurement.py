@@ -1,10 +1,10 @@
 """The measurement behind docs/findings.md: what compression takes from a real model, stage by stage.
 
-    python -m tools.measurement MODEL --data DIR [--devices all] [--seconds N] [--stages core grid …]
+    python -m tools.measurement MODEL --data DIR [--devices all] [--seconds N] [--stages first grid …]
 
 Every stage is a `kick sweep` whose cells are done once and kept: a run that is stopped (by --seconds, Ctrl-C or a power
-cut) goes on where it was when the same command is given again. DIR holds nq_open/, xquad/, mmlu/, cnn_dailymail/ and
-wikitext-2/ as they are published; the world facts ship with the package. What matters most comes first.
+cut) goes on where it was when the same command is given again. DIR holds nq_open/, xquad/, mmlu/, cnn_dailymail/,
+mt_bench/ and wikitext-2/ as they are published; the world facts ship with the package. What matters most comes first.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 PRUNERS = ("magnitude", "wanda", "sparsegpt", "ria")
@@ -29,6 +29,11 @@ CORE = (
     *(f"{method}@{target}" for target in ("0.5", "0.3", "2:4") for method in PRUNERS),
     *(f"{method}@{bits}bit,{GROUP}" for bits in (4, 3) for method in ROUNDERS),
 )
+FIRST = (
+    *("wanda@0.5", "sparsegpt@0.5", "wanda@0.3", "sparsegpt@0.3", "wanda@2:4", "sparsegpt@2:4"),
+    *(f"{method}@{bits}bit,{GROUP}" for bits in (4, 3) for method in ("gptq", "rtn")),
+)
+"""A row or two of every target."""
 GRID = (
     *(f"{method}@{target}" for target in ("0.1", "0.2", "0.4", "0.6", "0.7", "4:8", "1:2") for method in PRUNERS),
     *(f"{method}@{bits}bit,{GROUP}" for bits in (8, 2) for method in ROUNDERS),
@@ -45,10 +50,16 @@ SEARCHED = tuple(
 )
 SEEDED = ("wanda@0.5", "sparsegpt@0.5")
 
+SHORT = ("perplexity", "world_facts", "world_facts_choice", "world_facts_open")
+"""What tells knowledge, its retrieval and fluency apart in the fewest tokens."""
 KNOWLEDGE = ("perplexity", "world_facts", "world_facts_choice", "nq_open", "xquad_closed")
 READING = ("world_facts_open", "world_facts_counterfactual", "xquad_open", "summarization")
+ALL = (*KNOWLEDGE, *READING, "multiple_choice")
+SAMPLED = {"world_facts_open": 2000, "world_facts_counterfactual": 1000, "multiple_choice": 1000}
+"""Long prompts cost most: of the tasks that have them so many examples, a random sample that `full` extends."""
 SHOWN = ("wanda@0.3", "wanda@0.5", "sparsegpt@0.5", "wanda@2:4", f"gptq@4bit,{GROUP}", f"gptq@3bit,{GROUP}")
-"""What two-turn dialogues are written under: nothing scores them without a judge, but they repeat themselves or not."""
+"""What two-turn dialogues are written under: nothing scores them without a judge, but they repeat themselves or not.
+The paper's protocol is run on them too."""
 
 
 _PATIENCE = 20.0
@@ -57,32 +68,28 @@ _PATIENCE = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One sweep: recipes on tasks, with further words of the command."""
+    """One sweep: recipes on tasks, with further words of the command, and the limits of some tasks."""
 
     recipes: tuple[str, ...]
-    tasks: tuple[str, ...] = KNOWLEDGE
+    tasks: tuple[str, ...]
     more: tuple[str, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=lambda: SAMPLED)
 
 
 STAGES = {
-    "core": Stage(CORE),
-    "reading": Stage(CORE, READING, ("--limit", "1000")),
-    "mmlu": Stage(CORE, ("multiple_choice",), ("--limit", "2000")),
-    "repaired": Stage(REPAIRED),
-    "grid": Stage(GRID),
-    "fidelity": Stage(CORE, ("perplexity",), ("--fidelity",)),
-    "seed1": Stage(SEEDED, more=("--seed", "1")),
-    "seed2": Stage(SEEDED, more=("--seed", "2")),
-    "searched": Stage(SEARCHED),
-    "grid-reading": Stage((*GRID, *REPAIRED), READING, ("--limit", "1000")),
-    "reading-all": Stage((*CORE, *GRID, *REPAIRED), READING),
-    "paper": Stage(CORE, ("multiple_choice", "summarization"), ("--protocol", "paper", "--limit", "2000")),
+    "first": Stage(FIRST, ALL),
+    "repaired": Stage(REPAIRED, SHORT),
+    "core": Stage(CORE, ALL),
+    "fidelity": Stage(CORE, ("perplexity",), ("--fidelity", "--limit", "32")),
+    "grid": Stage(GRID, SHORT),
+    "seed1": Stage(SEEDED, SHORT, ("--seed", "1")),
+    "seed2": Stage(SEEDED, SHORT, ("--seed", "2")),
+    "searched": Stage(SEARCHED, SHORT),
+    "paper": Stage(SHOWN, ("multiple_choice", "summarization"), ("--protocol", "paper")),
     "dialogues": Stage(SHOWN, ("instructions",)),
-    "mmlu-grid": Stage((*GRID, *REPAIRED), ("multiple_choice",), ("--limit", "2000")),
-    "mmlu-all": Stage((*CORE, *GRID, *REPAIRED), ("multiple_choice",)),
+    "full": Stage((*CORE, *GRID, *REPAIRED), ALL, limits={}),
 }
-"""In order of weight. Long prompts cost most, so of the tasks that have them the first 1,000 or 2,000 come first: a
-sample, as examples come in a fixed random order, which a later stage extends."""
+"""In order of weight: a recipe is measured on all tasks before the next, so that whatever is done makes whole rows."""
 
 
 def command(model: str, stage: Stage, data: str, more: Sequence[str] = ()) -> list[str]:
@@ -97,6 +104,8 @@ def command(model: str, stage: Stage, data: str, more: Sequence[str] = ()) -> li
     words = [sys.executable, "-m", "kick_core", "sweep", model, "--data", data]
     words += [word for recipe in stage.recipes for word in ("--recipe", recipe)]
     words += [word for task in stage.tasks for word in ("--task", task)]
+    limits = {task: count for task, count in stage.limits.items() if task in stage.tasks}
+    words += [word for task, count in limits.items() for word in ("--limit-of", f"{task}={count}")]
     return [*words, *stage.more, *more]
 
 
@@ -128,13 +137,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES), metavar="STAGE")
     parser.add_argument("--seconds", type=float, metavar="N", help="stop then; the same command goes on from there")
     parser.add_argument("--recipes", type=int, metavar="N", help="the first N recipes of each stage, to try it out")
+    parser.add_argument("--limit", type=int, metavar="N", help="N examples of each task, to try it out")
     parser.add_argument("--print", action="store_true", dest="printed", help="only print the commands")
     args, more = parser.parse_known_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` would have sweeps ignore their stop
     started, failed = time.monotonic(), 0
     for name in args.stages:
         stage = STAGES[name]
-        chosen = Stage(stage.recipes[: args.recipes], stage.tasks, stage.more)
+        chosen = replace(stage, recipes=stage.recipes[: args.recipes])
+        if args.limit:
+            chosen = replace(chosen, limits=dict.fromkeys(stage.tasks, args.limit))
         words = command(args.model, chosen, str(Path(args.data)), more)
         if args.printed:
             print(shlex.join(["kick", *words[3:]]))

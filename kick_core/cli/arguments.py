@@ -140,6 +140,10 @@ def _draws(command: ArgumentParser) -> None:
     command.add_argument(
         "--task-file", metavar="FILE", help="a task of your own: a YAML or JSON file beside its data (docs/usage.md)"
     )
+    command.add_argument(
+        "--limit-of", action="append", default=[], dest="limits", metavar="TASK=N",
+        help="the limit of one task, whatever --limit says; may be repeated",
+    )  # fmt: skip
     command.add_argument("--shots", type=int, metavar="K", help="worked examples before each question")
     command.add_argument(
         "--fewshot-seed", type=int, metavar="S", help="draw which worked examples are shown (default: the first)"

@@ -85,12 +85,12 @@ def print_imported(frame: pd.DataFrame, store: Store, form: str) -> None:
 
 def _print_tables(shown: pd.DataFrame, store: Store, form: str) -> None:
     printing.table(_HEADER, (_score_row(row) for row in shown.itertuples()), form)
-    print(f"\n{_asked(shown, store)}\n\nagainst dense, on the same examples")
-    printing.table(
-        ("recipe", "task", "in words"),
-        (tuple(map(str, row)) for row in shown.loc[shown["kind"] != "dense", ["recipe", "task", "words"]].to_numpy()),
-        form,
-    )
+    print(f"\n{_asked(shown, store)}")
+    compared = shown.loc[shown["kind"] != "dense", ["recipe", "task", "words"]]
+    if len(compared):
+        print("\nagainst dense, on the same examples")
+        rows = (tuple(map(str, row)) for row in compared.to_numpy())
+        printing.table(("recipe", "task", "in words"), rows, form)
     if note := views.multiplicity(shown):
         print(f"\n{note}")
 

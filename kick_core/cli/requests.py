@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def calibration(args: Namespace, default: Calibration) -> Calibration:
 def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] = ()) -> SweepJob:
     """A sweep of these recipes on these tasks."""
     options = {"limit": args.limit, "protocol": args.protocol, "prompting": args.prompting} if tasks else {}
+    options |= {"limits": limits(args, tasks)} if tasks else {}
     options |= {"data": data_for(args.model, tasks, data_name(args))} if tasks else {}
     options |= _draws(args) if tasks else {}
     options |= {"fidelity": args.fidelity, "noise_floor": args.noise_floor} if tasks else {}
@@ -41,12 +43,33 @@ def sweep_job(args: Namespace, recipes: tuple[str, ...], tasks: tuple[str, ...] 
     )
 
 
+def limits(args: Namespace, tasks: Iterable[str]) -> dict[str, int]:
+    """The limits of single tasks, as `--limit-of TASK=N` gives them.
+
+    Raises:
+        BadRequest: for another form, or a task that is not asked.
+    """
+    texts = args.limits if "limits" in args else ()  # `kick evaluate` and `kick sweep` alone take them
+    pairs = [(text, *text.partition("=")) for text in texts]
+    for text, task, _, count in pairs:
+        if not count.isascii() or not count.isdecimal():
+            raise BadRequest(f"--limit-of {text}: write a task and its limit, as in world_facts=1000")
+        if task not in tasks:
+            raise BadRequest(f"--limit-of {text}: {task!r} is not asked; tasks: {', '.join(tasks)}")
+    return {task: int(count) for _, task, _, count in pairs}
+
+
 def task_names(args: Namespace) -> tuple[str, ...]:
     """The tasks that are named; the task of a task file, or that which the columns of a file of questions make.
 
     Raises:
         BadRequest: a file that cannot be asked, or a task named beside it.
     """
+    for name in args.tasks:
+        if questions.is_file(name):
+            raise BadRequest(f"--task {name} is a file: give your own questions with --data {name}, without --task")
+        if task_files.is_file(name):
+            raise BadRequest(f"--task {name} is a file: give a task of your own with --task-file {name}")
     data = data_name(args)
     if task_files.is_file(data):
         if args.tasks:
@@ -114,8 +137,8 @@ def _changed(named: SweepJob, args: Namespace, **more: Any) -> SweepJob:
     return replace(
         named,
         calibration=calibration(args, named.calibration),
-        limit=args.limit or named.limit,
-        limits={} if args.limit else named.limits,
+        limit=named.limit if args.limit is None else args.limit,
+        limits=dict(named.limits if args.limit is None else {}) | limits(args, more.get("tasks", named.tasks)),
         protocol=args.protocol,
         prompting=args.prompting,
         device=args.device,

@@ -40,8 +40,9 @@ class BatchPolicy:
     `step`, and read at most `prompt` tokens at a time before decoding, those longer than `alone` one at a time (0:
     together too). The caches of decoding may have more than `tokens` tokens where they fit into `cache` bytes. A pack
     has rows of `row` tokens, `pack` tokens in all, after shared prefixes that are padded to multiples of `room`.
-    `kernels` lets packs and decoding use our own (see `fused`); `compiled` instead lets torch.compile fuse the small
-    operations of decoding on CUDA: a minute per shape, for long runs.
+    `kernels` lets packs and decoding use our own (see `fused`), and with `paged` texts of all lengths are written
+    together (see `pages`), with `windows` running text is read by them too; `compiled` instead lets torch.compile fuse
+    the small operations of decoding on CUDA: a minute per shape, for long runs.
     `notes` collects what departed from the plan: it is no part of the plan's identity, and whoever stores a run
     stores it too. `underway` says what of a batch of texts is done before the first of them ends.
     """
@@ -57,6 +58,8 @@ class BatchPolicy:
     pack: int = 2048
     room: int = 16
     kernels: bool = False
+    paged: bool = False
+    windows: bool = False
     compiled: bool = False
     notes: list[str] = field(default_factory=list, compare=False, repr=False)
     underway: Underway = field(default_factory=Underway, compare=False, repr=False)
@@ -65,11 +68,15 @@ class BatchPolicy:
     def text(self) -> str:
         """What keys and pages say of it."""
         apart = f"; prompts above {self.alone} tokens alone" * bool(self.alone)
-        apart += f"; caches of 2^n columns, {self.cache >> 30} GiB" * bool(self.cache)
+        caches = "caches in pages" if self.paged else f"caches of 2^n columns, {self.cache >> 30} GiB"
+        apart += f"; {caches}" * bool(self.cache)
         return (
             f"padded to {self.shortest} or multiples of {self.step}, {self.rows} rows, {self.tokens} tokens, "
             f"prompts by {self.prompt}; options in packs of {self.pack} tokens, rows of {self.row}, prefixes padded "
-            f"to {self.room}{apart}" + "; by kernels" * self.kernels + "; decoding compiled" * self.compiled
+            f"to {self.room}{apart}"
+            + "; by kernels" * self.kernels
+            + ", windows too" * self.windows
+            + "; decoding compiled" * self.compiled
         )
 
     def length(self, tokens: int) -> int:
@@ -108,11 +115,17 @@ def plan_for(device: torch.device) -> BatchPolicy:
 def cache_tokens(model: PreTrainedModel, plan: BatchPolicy) -> int:
     """Tokens that the caches of one batch may have: as many as the plan says of any model, or as fit into `cache`
     bytes. Nothing of it follows from how much memory is free: shapes, and so bits, must not."""
+    token = token_bytes(model)
+    return max(plan.tokens, plan.cache // token if token else 0)
+
+
+def token_bytes(model: PreTrainedModel) -> int:
+    """Bytes that keys and values of a token take; 0 where the config does not say."""
     config = model.config.get_text_config()
     heads, layers = getattr(config, "num_attention_heads", 0), getattr(config, "num_hidden_layers", 0)
     width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
-    token = 2 * layers * (getattr(config, "num_key_value_heads", None) or heads) * width * model.dtype.itemsize
-    return max(plan.tokens, plan.cache // token if token else 0)
+    pairs = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * layers * pairs * width * model.dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ _ACAUSAL = 0.9
 where choices are tied."""
 _ADDED = 8
 _STEPS = 3
+SAMPLE = 3
+"""Prompts that a form is tried on at most."""
 _TRIED = 32
 """Tokens of a prompt that a form of texts is tried on, where no more can matter."""
 _SIZES = re.compile(
@@ -216,7 +218,7 @@ def lengths_matter(model: PreTrainedModel) -> bool:
     return any(kind.get("rope_type", kind.get("type")) in ("longrope", "dynamic") for kind in kinds)
 
 
-def sample(prompts: Sequence[Ids], most: int = 3) -> list[int]:
+def sample(prompts: Sequence[Ids], most: int = SAMPLE) -> list[int]:
     """A few prompts that try a form hardest: the longest, those that share most with it, and the shortest."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     longest = order[-1]

@@ -33,11 +33,21 @@ def _attention(
     from kick_core.engine import kernels
 
     plain = all(kwargs.get(name) is None for name in _NOT_HERE) and query.dtype == key.dtype == value.dtype
+    scale = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
+    if (layer := getattr(key, "paged", None)) is not None:
+        return _paged(layer, query, key, value, plain, scale), None
     shapes = query.shape[2] == 1 and key.shape == value.shape and query.shape[-1] == key.shape[-1] <= 256
     if not plain or not shapes or attention_mask is None or attention_mask.shape[1] != 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    return kernels.attend(query, key, value, attention_mask, float(scale)), None
+    return kernels.attend(query, key, value, attention_mask, scale), None
+
+
+def _paged(layer: Any, query: Tensor, key: Tensor, value: Tensor, plain: bool, scale: float) -> Tensor:
+    from kick_core.engine import paged_attention
+
+    if not plain or query.shape[-1] != key.shape[-1] or key.shape != value.shape or key.shape[-1] > 256:
+        raise NotImplementedError("attention of another kind over a cache in pages")  # the form is not taken then
+    return paged_attention.attend(query, key, value, layer.table, layer.where, scale, layer.window)
 
 
 AttentionInterface.register(ATTENTION, _attention)

@@ -26,8 +26,10 @@ from kick_core.engine.batching import (
     round_up,
     rows_matter,
 )
+from kick_core.engine.library_steps import LibrarySteps, PlainSteps
+from kick_core.engine.pages import page_columns, page_rows, pool_pages, takes_pages
 from kick_core.engine.refilling import Generated, Refilled, Rules, Stopper
-from kick_core.engine.steps import Chooser, LibrarySteps, PlainSteps, SlotSteps, takes_slots
+from kick_core.engine.steps import Chooser, SlotSteps, takes_slots
 from kick_core.errors import BadRequest
 
 
@@ -60,7 +62,7 @@ class Sampling:
 
 Steps = SlotSteps | LibrarySteps | PlainSteps
 
-_SLOTS = "with a cache in slots"
+_PAGES, _SLOTS = "with a cache in pages", "with a cache in slots"
 _WINDOW = 8
 """A stop string is looked for in the text of so many last tokens."""
 
@@ -116,7 +118,9 @@ def generate(
 
     for steps, own in _right_steps(model, prompts, new_tokens, plan, filler, choose, fixed):
         if fixed and isinstance(steps, SlotSteps):
-            for batch in _by_room([len(prompts[i]) for i in own], new_tokens, plan, steps):
+            lengths = [len(prompts[i]) for i in own]
+            by_room = _by_columns if steps.pages else _by_room
+            for batch in by_room(lengths, new_tokens, plan, steps):
                 slots = Refilled(steps, prompts, batch.length, rules, uniforms, plan)
                 yield from slots.texts([own[n] for n in batch.items], batch.rows)
             continue
@@ -155,13 +159,24 @@ def _right_steps(
 ) -> Iterator[tuple[Steps, list[int]]]:
     """The fastest steps that are proven to give what plain forwards give, and the prompts that they are right for."""
     forms.require_embedded(model, prompts)
-    ways: dict[str, Callable[[BatchPolicy], Steps]] = {
-        _SLOTS: lambda plan: SlotSteps(model, plan, filler, choose, fixed),
-        "in padded batches": lambda plan: LibrarySteps(model, plan, filler, choose),
-        "in padded batches, masked while reading": lambda plan: LibrarySteps(model, plan, filler, choose, masked=False),
-        "in batches of one length": lambda plan: LibrarySteps(model, plan, filler, choose, padded=False),
-        "without a cache": lambda plan: PlainSteps(model, choose),
+
+    def in_pages(plan: BatchPolicy, some: Sequence[Ids]) -> SlotSteps:
+        rows = max(page_rows(model, plan), forms.SAMPLE)  # a form is tried on so many at once
+        pages = pool_pages(model, [len(ids) + new_tokens for ids in some], rows, plan)
+        return SlotSteps(model, plan, filler, choose, True, pages)
+
+    ways: dict[str, Callable[[BatchPolicy, Sequence[Ids]], Steps]] = {
+        _PAGES: in_pages,
+        _SLOTS: lambda plan, _: SlotSteps(model, plan, filler, choose, fixed),
+        "in padded batches": lambda plan, _: LibrarySteps(model, plan, filler, choose),
+        "in padded batches, masked while reading": lambda plan, _: LibrarySteps(
+            model, plan, filler, choose, masked=False
+        ),
+        "in batches of one length": lambda plan, _: LibrarySteps(model, plan, filler, choose, padded=False),
+        "without a cache": lambda plan, _: PlainSteps(model, choose),
     }
+    by_pages = plan.paged and plan.kernels and fixed and takes_slots(model, 1) and takes_pages(model)
+    kind = "long texts" if by_pages else "texts"
     by_size: dict[int, list[int]] = {}
     crossing = _crossing(model, [len(prompt) for prompt in prompts], new_tokens)
     passed = set(crossing)
@@ -181,27 +196,24 @@ def _right_steps(
         noise = forms.require_causal(model, longest)
 
         def right(form: str, some: Sequence[Ids] = some, longest: Ids = longest, noise: float = noise) -> bool | None:
-            steps = ways[form](forms.quiet(plan))
+            # two rows at least: whether rows may leave is part of what is proven
+            few = some if len(some) > 1 else [longest[: -(-len(longest) // 2)], longest]
+            steps = ways[form](forms.quiet(plan), few)
+            few = [longest] if _one_length(steps) else few
+            room = round_up(plan.length(len(longest)) + 8, plan.room)
             if isinstance(steps, SlotSteps):
                 steps.records = False  # a recorded step shows its numbers once
-            room = round_up(plan.length(len(longest)) + 8, plan.room)
-            # two rows at least: whether rows may leave is part of what is proven
-            few = (
-                [longest]
-                if _one_length(steps)
-                else some
-                if len(some) > 1
-                else [longest[: -(-len(longest) // 2)], longest]
-            )
+                room = page_columns(model, room) if steps.pages else room
             return forms.right_texts(model, few, noise, steps, room, fixed)
 
         # a window is none for texts that it holds; on a CPU slots have no rooms that follow from a prompt alone
         slots = takes_slots(model, _room(size, new_tokens, plan) if fixed else 0)
-        forms_here = tuple(name for name in ways if slots or name != _SLOTS)
-        form = forms.chosen_form(model, "texts", size, noise, forms_here, right, plan)
+        here = {_PAGES: by_pages, _SLOTS: slots}
+        forms_here = tuple(name for name in ways if here.get(name, True))
+        form = forms.chosen_form(model, kind, size, noise, forms_here, right, plan)
         by_form.setdefault(form, []).extend(items)
     for form, items in by_form.items():
-        yield ways[form](plan), sorted(items)
+        yield ways[form](plan, [prompts[i] for i in items]), sorted(items)
 
 
 def _crossing(model: PreTrainedModel, lengths: Sequence[int], new_tokens: int) -> list[int]:
@@ -243,6 +255,14 @@ def _by_room(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: 
         Batch(tuple(some), max(1, min(plan.rows, tokens // room)), room)
         for room, some in groupby(order, key=rooms.__getitem__)
     ]
+
+
+def _by_columns(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, steps: SlotSteps) -> list[Batch]:
+    """Prompts that are decoded in pages: together unless they are very long, longest first, which ends soonest."""
+    order = sorted(range(len(lengths)), key=lambda item: (-lengths[item], item))
+    rows = page_rows(steps.model, plan)
+    columns = {item: page_columns(steps.model, lengths[item] + new_tokens) for item in order}
+    return [Batch(tuple(some), rows, room) for room, some in groupby(order, key=columns.__getitem__)]
 
 
 def _room(length: int, new_tokens: int, plan: BatchPolicy) -> int:

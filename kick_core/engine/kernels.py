@@ -116,11 +116,19 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: flo
             WIDTH=max(16, triton.next_power_of_2(width)), BLOCK=COLUMNS, SCAN=256, SPLITS=splits,
             num_warps=4, num_stages=2,
         )  # fmt: skip
-        if splits > 1:
-            _joined[(rows * heads,)](
-                found, told, out, width, WIDTH=max(16, triton.next_power_of_2(width)), SPLITS=splits,
-                PARTS=triton.next_power_of_2(splits), num_warps=4,
-            )  # fmt: skip
+    return joined(found, told, query.dtype) if splits > 1 else out
+
+
+def joined(parts: Tensor, told: Tensor, dtype: torch.dtype) -> Tensor:
+    """Attention [rows, 1, heads, width] of parts of the columns: their sums `parts` [rows, heads, parts, width] of
+    values and `told` [rows, heads, parts, 2], the highest score and the sum of weights; float32."""
+    rows, heads, count, width = parts.shape
+    out = torch.empty(rows, 1, heads, width, dtype=dtype, device=parts.device)
+    with torch.cuda.device_of(parts):
+        _joined[(rows * heads,)](
+            parts, told, out, width, WIDTH=max(16, triton.next_power_of_2(width)), SPLITS=count,
+            PARTS=triton.next_power_of_2(count), num_warps=4,
+        )  # fmt: skip
     return out
 
 

@@ -72,13 +72,14 @@ class Refilled:
     plan: BatchPolicy
 
     def texts(self, items: Sequence[int], rows: int) -> Iterator[dict[int, Generated]]:
-        """Continue the prompts `items`, shortest first, in `rows` slots; half as many when memory runs out.
+        """Continue the prompts `items`, in this order, in `rows` slots; when memory runs out, in half as many, or with
+        half as many pages.
 
         Yields:
             The texts that have ended, for a quarter of the slots or more at a time.
 
         Raises:
-            torch.OutOfMemoryError: When one row does not fit either.
+            torch.OutOfMemoryError: When one row, or the pages of the longest text, do not fit either.
         """
         waiting = list(items)
         while waiting:
@@ -91,11 +92,20 @@ class Refilled:
             except torch.OutOfMemoryError:
                 if rows == 1:
                     raise
-            rows = fewer_rows(rows, self.plan)  # out of the handler, whose traceback would keep the tensors alive
+            # out of the handler, whose traceback would keep the tensors alive
             waiting = [item for item in waiting if item not in written]
+            rows = self._fewer(rows, waiting)
+
+    def _fewer(self, rows: int, waiting: Sequence[int]) -> int:
+        if not self.steps.pages:
+            return fewer_rows(rows, self.plan)
+        if not self.steps.fewer_pages([self.prompts[i] for i in waiting], self.rules.new_tokens):
+            raise torch.OutOfMemoryError("the keys and values of the longest text do not fit into memory")
+        return rows
 
     def _in_rows(self, items: Sequence[int], rows: int) -> Iterator[dict[int, Generated]]:
-        first, waiting = list(items[:rows]), list(items[rows:])
+        count = self.steps.first_of([self.prompts[i] for i in items[:rows]], self.rules.new_tokens)
+        first, waiting = list(items[:count]), list(items[count:])
         with timing.stage("prefill", tokens=sum(len(self.prompts[i]) for i in first)):
             self.steps.begin(
                 [self.prompts[i] for i in first], rows, self.room, self.rules.new_tokens, self.uniforms(first, rows)
@@ -109,6 +119,7 @@ class Refilled:
             if stop := self.rules.ended(texts[item], token):
                 ended[item] = Generated(tuple(texts.pop(item)), stop)
                 holders[place] = None
+                self.steps.release([place])
 
         while waiting or any(holder is not None for holder in holders):
             with timing.stage("decode", rows=rows):
@@ -119,11 +130,13 @@ class Refilled:
                 elif holder is not None:
                     take(place, holder, token)
             free = [place for place, holder in enumerate(holders) if holder is None]
-            if waiting and len(free) * _FREE >= rows:
-                some, waiting = waiting[: len(free)], waiting[len(free) :]
-                places = free[: len(some)]
+            full = not waiting or len(free) * _FREE < rows
+            count = 0 if full else self.steps.next_of([self.prompts[i] for i in waiting[: len(free)]])
+            if count:
+                some, waiting = waiting[:count], waiting[count:]
+                places = free[:count]
                 with timing.stage("prefill", tokens=sum(len(self.prompts[i]) for i in some)):
-                    begun = self.steps.admit(places, [self.prompts[i] for i in some], self.uniforms(some, len(some)))
+                    begun = self.steps.admit(places, [self.prompts[i] for i in some], self.uniforms(some, count))
                 for place, item, token in zip(places, some, begun, strict=True):
                     holders[place], late[place] = item, self.steps.ahead
                     take(place, item, token)

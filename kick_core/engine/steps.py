@@ -8,7 +8,7 @@ read, and finished rows leave.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import groupby
 from typing import Any
 
@@ -19,16 +19,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from kick_core.engine import fused
-from kick_core.engine.batching import BatchPolicy, Ids, answer, logits_in, logits_of, padded, positions, round_up
-from kick_core.engine.caches import new_cache, select_rows
+from kick_core.engine.batching import BatchPolicy, Ids, logits_of, positions
+from kick_core.engine.pages import PageCache, count_of, fitting
+from kick_core.engine.slots import SlotCache
 from kick_core.models import device_map
 
 Chooser = Callable[[Tensor, Tensor], Tensor]
 
 _WIDE = "kick_wide_sdpa"
-
-COLUMNS = 16
-"""Where a step reads as much of the cache as is written, it reads a multiple of so many columns."""
 
 
 def _wide_sdpa(
@@ -80,53 +78,6 @@ def chosen(logits: Tensor, choose: Chooser | None, uniforms: Tensor) -> Tensor:
     return tokens.masked_fill(~logits.amax(-1).isfinite(), NOT_FINITE)
 
 
-class _SlotLayer(DynamicLayer):
-    """A cache layer with a slot of `room` columns for every row, from the start; the library's own layer copies all
-    that it holds at every step. Prompts are put in with `put`; a step writes every row at its place `where` [rows].
-    """
-
-    def __init__(self, rows: int, room: int, dtype: torch.dtype | None, where: Tensor, kernels: bool) -> None:
-        super().__init__()
-        self.rows, self.room, self.kept_dtype, self.kernels = rows, room, dtype, kernels
-        self.every = torch.arange(rows, device=where.device)
-        self.begin(rows, where)
-
-    def begin(self, rows: int, where: Tensor) -> None:
-        """Start again with so many rows, in the same memory."""
-        self.where, self.read = where, self.room
-        if self.is_initialized:
-            self.keys, self.values = self.all_keys[:rows], self.all_values[:rows]
-
-    def put(self, places: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Write prompts [n, heads, length, width] into the slots `places` [n]."""
-        if not self.is_initialized:
-            self.lazy_initialization(keys, values)
-            dtype = self.kept_dtype or keys.dtype
-            self.all_keys = keys.new_zeros(self.rows, keys.shape[1], self.room, keys.shape[-1], dtype=dtype)
-            self.all_values = values.new_zeros(self.rows, values.shape[1], self.room, values.shape[-1], dtype=dtype)
-            self.begin(len(self.where), self.where)
-        length = min(keys.shape[2], self.room)
-        self.keys[places, :, :length] = keys[:, :, :length].to(self.keys.dtype)
-        self.values[places, :, :length] = values[:, :, :length].to(self.values.dtype)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        alike = key_states.dtype == self.keys.dtype and key_states.stride(-1) == value_states.stride(-1) == 1
-        if self.kernels and alike:
-            from kick_core.engine import kernels as _triton
-
-            _triton.put(key_states, value_states, self.keys, self.values, self.where)
-            return self.keys, self.values
-        rows = self.every[: len(self.where)]
-        self.keys[rows, :, self.where] = key_states[:, :, 0].to(self.keys.dtype)
-        self.values[rows, :, self.where] = value_states[:, :, 0].to(self.values.dtype)
-        return self.keys[:, :, : self.read], self.values[:, :, : self.read]
-
-    def move(self, sources: Tensor, places: Tensor, rows: int) -> None:
-        """Copy some rows to other places, and go on with the first `rows`."""
-        self.keys[places], self.values[places] = self.keys[sources], self.values[sources]
-        self.keys, self.values = self.keys[:rows], self.values[:rows]
-
-
 class SlotSteps:
     """The steps of one batch after another: `begin`, then `next` once for every token that is wanted.
 
@@ -135,12 +86,20 @@ class SlotSteps:
     the tokens; without it the likeliest are taken. With `whole` a step is handed all columns of the cache, so that all
     steps are one shape: then a CUDA graph is recorded, and the next step begins before the last one's tokens are
     looked at. Where no graph can be recorded, the plan notes it and steps are taken one operation after the other.
+    With `pages` keys and values lie in so many pages instead of slots (see `pages`); steps are `whole` then.
     """
 
     def __init__(
-        self, model: PreTrainedModel, plan: BatchPolicy, filler: int, choose: Chooser | None, whole: bool
+        self,
+        model: PreTrainedModel,
+        plan: BatchPolicy,
+        filler: int,
+        choose: Chooser | None,
+        whole: bool,
+        pages: int = 0,
     ) -> None:
         self.model, self.plan, self.filler, self.choose, self.whole = model, plan, filler, choose, whole
+        self.pages = pages
         self.kernels = plan.kernels and whole and not plan.compiled
         self.attention = _WIDE if _wide(model) else model.config._attn_implementation
         if self.kernels and self.attention == "sdpa":
@@ -168,17 +127,14 @@ class SlotSteps:
             self._make_room(rows, room)
         lengths = torch.tensor([len(prompt) for prompt in prompts] + [1] * (rows - len(prompts))).to(device)
         self.ids, self.tokens, self.where, self.number = self.all_ids, self.all_tokens, self.all_where, self.all_number
-        self.mask, self.uniforms = self.all_mask, self.all_chances
+        self.uniforms = self.all_chances
+        self.memory.begin(lengths, [len(prompt) + new_tokens for prompt in prompts], self.where)
         self.where.copy_(lengths)
         self.number.zero_()
-        hidden = torch.arange(room, device=device) >= lengths[:, None]
-        self.mask.zero_().masked_fill_(hidden[:, None, None], torch.finfo(self.mask.dtype).min)
         if uniforms is not None:
             self.uniforms[:, :new_tokens] = uniforms.to(device)
-        self.left, self.longest = new_tokens, max(map(len, prompts))
+        self.left = self.new_tokens = new_tokens
         self.waiting: tuple[Tensor, torch.cuda.Event] | None = None
-        for layer in self.cache.layers:
-            layer.begin(rows, self.where)
         parts: list[Tensor] = []
         for part in self._read(prompts, torch.arange(len(prompts), device=device)):
             parts.append(part)
@@ -189,6 +145,24 @@ class SlotSteps:
     def ahead(self) -> int:
         """Steps that have begun already beside the one whose tokens `next` gave last."""
         return int(self.waiting is not None)
+
+    def first_of(self, prompts: Sequence[Ids], new_tokens: int) -> int:
+        """How many of the prompts a batch can begin with."""
+        return fitting([len(ids) + new_tokens for ids in prompts], self.pages - 1) if self.pages else len(prompts)
+
+    def next_of(self, prompts: Sequence[Ids]) -> int:
+        """How many of the prompts `admit` has memory for now."""
+        return self.memory.fitting([len(ids) + self.new_tokens for ids in prompts])
+
+    def release(self, places: Sequence[int]) -> None:
+        """The texts in these slots have ended."""
+        self.memory.release(places)
+
+    def fewer_pages(self, prompts: Sequence[Ids], new_tokens: int) -> bool:
+        """Begin the next time with half as many pages, but enough for each of the prompts; whether these are fewer."""
+        before, self.shape = self.pages, (0, 0)
+        self.pages = max(before // 2, 1 + max(count_of(len(ids) + new_tokens) for ids in prompts))
+        return self.pages < before
 
     def admit(self, places: Sequence[int], prompts: Sequence[Ids], uniforms: Tensor | None) -> list[int]:
         """Read prompts, in ascending order of length, into slots whose texts have ended, while the others go on.
@@ -205,13 +179,9 @@ class SlotSteps:
         """
         device = self.model.device
         where, lengths = torch.tensor(places, device=device), torch.tensor([len(ids) for ids in prompts], device=device)
-        if self.spoiled:  # NaN that an earlier text left reaches the next one through its mask: 0 x NaN is NaN
-            for layer in self.cache.layers:
-                layer.keys[where], layer.values[where] = 0, 0
+        totals = [len(ids) + self.new_tokens for ids in prompts]
+        self.memory.admit(places, lengths, totals, clean=self.spoiled)
         logits = torch.cat(list(self._read(prompts, where)))
-        hidden = torch.arange(self.shape[1], device=device) >= lengths[:, None]
-        mask = torch.zeros_like(self.mask[where])
-        self.mask[where] = mask.masked_fill_(hidden[:, None, None], torch.finfo(mask.dtype).min)
         if uniforms is not None:
             self.uniforms[where, : uniforms.shape[1]] = uniforms.to(device)
         tokens = chosen(logits, self.choose, self.uniforms[where, 0])
@@ -229,16 +199,17 @@ class SlotSteps:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = False
         self.stand_ins = fused.FusedPatches(self.model, rows) if self.kernels else None
-        self.cache = DynamicCache(config=self.model.config)
+        self.memory: SlotCache | PageCache = (
+            PageCache(self.model, rows, room, self.pages)
+            if self.pages
+            else SlotCache(self.model, rows, room, kept_dtype, kernels=self.kernels)
+        )
+        self.cache = self.memory.cache
         self.all_ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         self.all_tokens = torch.zeros(rows, dtype=torch.int64, device=device)
         self.all_where = torch.zeros(rows, dtype=torch.int64, device=device)
         self.all_number = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.all_mask = torch.zeros(rows, 1, 1, room, dtype=kept_dtype or self.model.dtype, device=device)
         self.all_chances = torch.zeros(rows, room, device=device)
-        self.cache.layers = [
-            _SlotLayer(rows, room, kept_dtype, self.all_where, self.kernels) for _ in self.cache.layers
-        ]
 
     def _read(self, prompts: Sequence[Ids], places: Tensor) -> Iterator[Tensor]:
         """Put all prompts into slots; float32 logits of the tokens after them [prompts, vocabulary], part by part."""
@@ -259,9 +230,10 @@ class SlotSteps:
             ids[row, : len(prompt)] = torch.tensor(prompt)
         last = torch.tensor([len(prompts[min(row, len(prompts) - 1)]) - 1 for row in range(rows)])[:, None]
         last = last.expand(-1, positions(self.model, rows))
-        cache = DynamicCache(config=self.model.config)
+        cache = self.memory.reading()
         inputs = {"input_ids": ids.to(self.model.device), "past_key_values": cache, "use_cache": True}
-        logits = logits_of(self.model, inputs, last.to(self.model.device))[: len(prompts), 0]
+        with self._fused() if self.pages else nullcontext():
+            logits = logits_of(self.model, inputs, last.to(self.model.device))[: len(prompts), 0]
         for slots, read in zip(self.cache.layers, cache.layers, strict=True):
             slots.put(places, read.keys[: len(prompts)], read.values[: len(prompts)])
         return logits
@@ -320,22 +292,20 @@ class SlotSteps:
 
     def _step(self) -> None:
         """One token for every row. Where steps are one shape nothing but tensors changes here."""
-        if not self.whole:
-            self.longest += 1
-            for layer in self.cache.layers:
-                layer.read = min(round_up(self.longest, COLUMNS), self.shape[1])
-        self.mask.view(len(self.ids), -1).scatter_(1, self.where[:, None], 0)
         inputs = {
             "input_ids": self.ids,
-            "attention_mask": self.mask[..., : self.cache.layers[0].read],
+            "attention_mask": self.memory.seen(self.where, whole=self.whole),
             "position_ids": self.where[:, None],
             "past_key_values": self.cache,
             "use_cache": True,
         }
-        with _attention(self.model, self.attention), self.stand_ins.in_place() if self.stand_ins else nullcontext():
+        with _attention(self.model, self.attention), self._fused():
             logits = logits_of(self.forward, inputs, 1)[:, 0]
-        self.where.add_(1).clamp_(max=self.shape[1] - 1)  # a text that has ended may go on until its slot is filled
+        self.memory.advance(self.where)
         self._take(logits)
+
+    def _fused(self) -> AbstractContextManager[None]:
+        return self.stand_ins.in_place() if self.stand_ins else nullcontext()
 
     def _take(self, logits: Tensor) -> None:
         tokens = chosen(logits, self.choose, self.uniforms.gather(1, self.number[:, None])[:, 0])
@@ -355,92 +325,9 @@ class SlotSteps:
             torch.tensor(which, dtype=torch.int64, device=self.model.device) for which in (order, sources, places)
         )
         self.ids, self.tokens, self.where = self.ids[index], self.tokens[index], self.where[index]
-        self.mask, self.uniforms, self.number = self.mask[index], self.uniforms[index], self.number[index]
-        for layer in self.cache.layers:
-            layer.move(source_at, place_at, count)
-            layer.where = self.where
+        self.uniforms, self.number = self.uniforms[index], self.number[index]
+        self.memory.keep(index, source_at, place_at, self.where)
         return order
-
-
-class LibrarySteps:
-    """The steps of models with sliding windows or states of other kinds: the library's own cache, all rows to the end.
-    Used as `SlotSteps` is.
-
-    Prompts are padded on the left to one length; a step is handed the mask of all tokens so far, or none at all when
-    not `masked`. When not `padded`, prompts have one length and no mask is handed at all.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        plan: BatchPolicy,
-        filler: int,
-        choose: Chooser | None,
-        *,
-        padded: bool = True,
-        masked: bool = True,
-    ) -> None:
-        self.model, self.plan, self.filler, self.choose = model, plan, filler, choose
-        self.padded, self.masked = padded, masked and padded
-
-    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None) -> None:
-        """Read the prompts of a batch, the longest last."""
-        length = self.plan.length(len(prompts[-1])) if self.padded else len(prompts[-1])
-        given = padded(prompts, rows, length, self.filler, self.model.device)
-        self.mask, self.positions, self.ids = given.mask, given.positions, given.ids
-        self.cache, self.number = new_cache(self.model), 0
-        self.uniforms = torch.zeros(rows, new_tokens) if uniforms is None else uniforms
-
-    def next(self) -> list[int]:
-        """The next token of every row."""
-        inputs = {"input_ids": self.ids, "past_key_values": self.cache, "use_cache": True}
-        if self.masked or (self.padded and not self.number):
-            inputs["attention_mask"] = self.mask
-        if self.padded:
-            inputs["position_ids"] = self.positions
-        output = answer(self.model, inputs, 1)
-        self.cache = getattr(output, "past_key_values", self.cache)
-        tokens = chosen(logits_in(output, 1)[:, 0], self.choose, self.uniforms[:, self.number].to(self.model.device))
-        self.ids, self.positions = tokens.clamp(min=0)[:, None], self.positions[:, -1:] + 1
-        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
-        self.number += 1
-        return list(tokens.tolist())
-
-    def keep(self, rows: Sequence[int]) -> list[int]:
-        """Go on with these rows alone."""
-        index = torch.tensor(rows, device=self.model.device)
-        select_rows(self.cache, index)
-        self.ids, self.positions, self.mask = self.ids[index], self.positions[index], self.mask[index]
-        self.uniforms = self.uniforms[index.cpu()]
-        return list(rows)
-
-
-class PlainSteps:
-    """The steps of models that no cache serves rightly: the whole text is read again for every token. Prompts have one
-    length. Used as `SlotSteps` is."""
-
-    def __init__(self, model: PreTrainedModel, choose: Chooser | None) -> None:
-        self.model, self.choose = model, choose
-
-    def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None) -> None:
-        """Take the prompts of a batch; rows beyond them are copies."""
-        given = [list(prompts[min(row, len(prompts) - 1)]) for row in range(rows)]
-        self.ids, self.number = torch.tensor(given, device=self.model.device), 0
-        self.uniforms = torch.zeros(rows, new_tokens) if uniforms is None else uniforms
-
-    def next(self) -> list[int]:
-        """The next token of every row."""
-        logits = logits_of(self.model, {"input_ids": self.ids, "use_cache": False}, 1)[:, 0]
-        tokens = chosen(logits, self.choose, self.uniforms[:, self.number].to(logits.device))
-        self.ids = torch.cat([self.ids, tokens.clamp(min=0)[:, None]], 1)
-        self.number += 1
-        return list(tokens.tolist())
-
-    def keep(self, rows: Sequence[int]) -> list[int]:
-        """Go on with these rows alone."""
-        index = torch.tensor(rows, device=self.model.device)
-        self.ids, self.uniforms = self.ids[index], self.uniforms[index.cpu()]
-        return list(rows)
 
 
 def takes_slots(model: PreTrainedModel, room: int = 0) -> bool:

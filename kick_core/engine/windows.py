@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -16,6 +17,8 @@ from transformers import PreTrainedModel
 from kick_core import timing
 from kick_core.engine.batching import BatchPolicy, Ids, answer, batches, frugal, in_parts, padded, round_up, rows_matter
 from kick_core.engine.forms import agree, chosen_form, quiet, require_causal, require_embedded, sample, trial_length
+from kick_core.engine.fused import FusedPatches
+from kick_core.engine.padded import plain_logprobs
 
 _CHUNK = 2048
 """Positions (over all rows) whose logits are float32 at the same time: 262 MB at a vocabulary of 32,000."""
@@ -77,20 +80,41 @@ def window_logprobs(
     model: PreTrainedModel, windows: Tensor, *, rows: int, plan: BatchPolicy | None = None
 ) -> Iterator[tuple[int, list[float]]]:
     """Summed log-probability of tokens 1 … length-1 of each window [windows, length]; yields (first, sums)."""
-    if len(windows):
-        require_embedded(model, [[int(windows.max())]])
-        require_causal(model, windows[0, : trial_length(model, windows.shape[1])].tolist())
+    if not len(windows):
+        return
+    require_embedded(model, [[int(windows.max())]])
+    text = windows[0, : trial_length(model, windows.shape[1])].tolist()
+    noise = require_causal(model, text)
+    fused = _fused_forward(model, text, noise, plan) if plan and plan.windows else nullcontext
 
     @timing.stage("windows")
     def ask(part: Sequence[int], count: int) -> list[float]:
         ids = _filled(model, windows[part[0] : part[-1] + 1], count)
-        logits = _logits(model, ids)[: len(part), :-1]
+        with fused():
+            logits = _logits(model, ids)[: len(part), :-1]
         return [float(_taken(row, tokens[1:]).sum()) for row, tokens in zip(logits, ids, strict=False)]
 
     first = 0
     for found in in_parts(range(len(windows)), rows, ask, plan or BatchPolicy(0, rows)):
         yield first, found
         first += len(found)
+
+
+def _fused_forward(
+    model: PreTrainedModel, text: Ids, noise: float, plan: BatchPolicy
+) -> Callable[[], AbstractContextManager[None]]:
+    """What makes forwards shorter where that is proven to give what plain ones give; else nothing."""
+    stand_ins = FusedPatches(model, len(text))
+
+    def right(_form: str) -> bool | None:
+        plain = plain_logprobs(model, text, len(text))
+        with stand_ins.in_place():
+            errors = (plain_logprobs(model, text, len(text)) - plain).gather(-1, plain.argmax(-1, keepdim=True))
+        return agree(model, noise, errors.flatten().tolist()) if plain.isfinite().all() else None
+
+    ways = ("by kernels", "by the model's own operations")
+    form = chosen_form(model, "windows", len(text), noise, ways, right, plan)
+    return stand_ins.in_place if form == ways[0] else nullcontext
 
 
 def _taken(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from kick_core.evaluation import prompting as forms
 from kick_core.evaluation.session import EvalSession, open_session
 from kick_core.records import Example, Output
 from kick_core.tasks import POCKET, PROTOCOLS, PromptSpec, Task
+from kick_core.tasks.elicitation import parse_prompting
 
 __all__ = ["PROTOCOLS", "EvalSession", "evaluate", "examples", "open_session", "outputs", "prompt_form", "prompt_spec"]
 
@@ -56,7 +57,7 @@ def prompt_spec(task: Task, session: EvalSession, protocol: str = "strict", prom
 
 def prompt_form(task: Task, session: EvalSession, protocol: str = "strict", prompting: str = "auto") -> forms.Prompting:
     """The form that `prompting` comes to, and why. Raises as `prompt_spec` does."""
-    requested = forms.parse_prompting(prompting)
+    requested = parse_prompting(prompting)
     return forms.settle("raw" if protocol == "paper" else requested, task.asking(protocol), session.tokenizer)
 
 

@@ -96,7 +96,7 @@ def _continued(
             new_tokens=budget,
             ends=ask.ends,
             stops=stops,
-            plan=ask.plan,
+            plan=ask.plan_for(way),
             filler=ask.filler,
             sampling=Sampling(temperature, top_k=way.top_k) if temperature else None,
             seeds=[_seed(wanted[i], turn) for i in items],

@@ -70,7 +70,7 @@ def tokens(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> Iter
     """The summed log-probability of every window's tokens but the first."""
     ids = torch.tensor([example.meta["ids"] for example in wanted])
     rows = max(1, ask.plan.tokens // 4 // ask.window)
-    for start, sums in ask.engine.window_logprobs(ids, rows=rows):
+    for start, sums in ask.engine.window_logprobs(ids, rows=rows, plan=ask.plan_for(way)):
         yield [
             _output(example, value, example.meta["ids"], len(example.meta["ids"]) - 1)
             for example, value in zip(wanted[start:], sums, strict=False)

@@ -21,9 +21,8 @@ from kick_core.models import chat_template
 from kick_core.models.tokenization import encode_all
 from kick_core.records import Example
 from kick_core.tasks import PromptSpec
-from kick_core.tasks.elicitation import Elicitation, drawn, shot_frame
+from kick_core.tasks.elicitation import Elicitation, drawn, parse_prompting, shot_frame
 
-FORMS = "auto, raw, chat or shots:K"
 USUAL_SHOTS = 5
 _MARK = "\u2063Question\u2063"
 """Stands for the question when a template is read once for all; invisible separators, so that no template has it, and
@@ -51,14 +50,6 @@ class Prompting:
 
 
 RAW = Prompting("raw", reason="the task has one form")
-
-
-def parse_prompting(text: str) -> str:
-    """Check a requested form. Raises BadRequest for anything but auto, raw, chat and shots:K."""
-    form, colon, count = text.partition(":")
-    if text in ("auto", "raw", "chat") or (form == "shots" and colon and count.isascii() and count.isdigit()):
-        return text
-    raise BadRequest(f"prompting {text!r} is not understood: {FORMS}, e.g. shots:5")
 
 
 def settle(requested: str, spec: PromptSpec, tokenizer: PreTrainedTokenizerBase) -> Prompting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,10 +43,15 @@ class EvalSession:
         tokenizer = self.tokenizer
         return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(i, int)), 0)
 
-    @property
-    def plan_text(self) -> str:
-        """What keys and pages say of the shape policy."""
-        return self.engine.plan(self.plan)
+    def plan_for(self, way: PromptSpec) -> BatchPolicy:
+        """The shape policy for a task: where there are kernels, long texts of all lengths are written together, and
+        windows are read by them."""
+        kernels = self.plan.kernels
+        return replace(self.plan, paged=kernels and way.long, windows=kernels and way.kind == "perplexity")
+
+    def plan_text(self, way: PromptSpec) -> str:
+        """What keys and pages say of the shape policy for a task."""
+        return self.engine.plan(self.plan_for(way))
 
     @property
     def context(self) -> int:

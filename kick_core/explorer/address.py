@@ -24,21 +24,40 @@ _MEMORY = "address"
 
 _WRITE = """
 const HOLD = 3500  // milliseconds; browsers give up at 4000
-// The old page stays in view until the new one has its headline: in between Streamlit shows an empty one.
-const hold = () => {
-  const old = document.querySelector('.kick h1'), root = document.documentElement
-  if (!document.startViewTransition || root.dataset.held) return
-  root.dataset.held = 'true'
-  const shown = document.startViewTransition(() => new Promise(done => {
-    const end = () => { watch.disconnect(); clearTimeout(limit); delete root.dataset.held; done() }
-    const watch = new MutationObserver(() => {
-      const drawn = document.querySelector('.kick h1')
-      if (drawn && drawn !== old) end()
-    })
-    const limit = setTimeout(end, HOLD)
-    watch.observe(document.body, { childList: true, subtree: true })
+const LOST = 20000  // milliseconds after which a page that was opened is waited for no longer
+const PRESSES = ['keydown', 'pointerdown', 'mousedown', 'click']
+const SETTLED = 300  // milliseconds after which a slider has sent its value
+const page = document.documentElement
+// Until the server has begun the page that a link opens, whatever the browser sends carries the old page's name: it is
+// run after the new page, and Streamlit takes all of that away. So meanwhile nothing is sent: components look at
+// data-leaving, and presses reach the menu alone. The old page stays in view until the new one has its headline:
+// in between Streamlit shows an empty one.
+const leave = () => {
+  const old = document.querySelector('.kick h1')
+  page.dataset.leaving = 'true'
+  let show  // ends the view transition
+  const watch = new MutationObserver(() => {
+    if (old?.isConnected) return
+    delete page.dataset.leaving
+    if (document.querySelector('.kick h1')) end()
+  })
+  const end = () => { watch.disconnect(); clearTimeout(lost); delete page.dataset.leaving; show?.() }
+  const lost = setTimeout(end, LOST)
+  watch.observe(document.body, { childList: true, subtree: true })
+  if (!document.startViewTransition || page.dataset.held) return
+  page.dataset.held = 'true'
+  const change = document.startViewTransition(() => new Promise(done => {
+    show = () => { delete page.dataset.held; done() }
+    setTimeout(show, HOLD)
   }))
-  for (const promise of [shown.ready, shown.finished]) promise.catch(() => {})  // skipped, as in a hidden tab
+  for (const promise of [change.ready, change.finished]) promise.catch(() => {})  // skipped, as in a hidden tab
+}
+const still = event => {
+  const menu = event.target.closest?.('header, [data-testid=stSidebar]')
+  if (page.dataset.leaving === undefined || event.ctrlKey || event.metaKey || event.altKey) return
+  if (menu && ['Tab', 'Enter', undefined].includes(event.key)) return
+  event.preventDefault()
+  event.stopImmediatePropagation()
 }
 export default function({ data, parentElement }) {
   const root = parentElement.querySelector('span')
@@ -52,25 +71,33 @@ export default function({ data, parentElement }) {
   url.search = data.query
   const menu = document.querySelector('[data-testid=stSidebarCollapseButton] button')
   // On a phone the menu covers the page that it has just opened.
-  if (menu && document.documentElement.dataset.page !== data.page && innerWidth < 640) menu.click()
-  document.documentElement.dataset.page = data.page
+  if (menu && page.dataset.page !== data.page && innerWidth < 640) menu.click()
+  page.dataset.page = data.page
   if (url.href !== location.href) history.replaceState(history.state, '', url)
   // A link to another page of this app is opened by the app's own router, which listens to the history.
   const open = event => {
     const link = event.composedPath().find(node => node.matches?.('a[data-inside], a[data-testid$=NavLink]'))
     if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return
-    if (!link.matches('a[data-inside]')) return elsewhere(new URL(link.href).pathname) && hold()
+    const away = elsewhere(new URL(link.href).pathname)
+    if (away && performance.now() - moved < SETTLED) {  // a slider's value is on its way, as during Play
+      event.preventDefault()
+      event.stopImmediatePropagation()
+      setTimeout(() => link.click(), SETTLED)
+      return
+    }
+    if (away) leave()
+    if (!link.matches('a[data-inside]')) return
     event.preventDefault()
     history.pushState({}, '', link.href)
     dispatchEvent(new PopStateEvent('popstate'))
   }
-  const travel = () => { if (elsewhere(location.pathname)) hold() }
-  document.addEventListener('click', open, true)
-  addEventListener('popstate', travel)
-  return root.undo = () => {
-    document.removeEventListener('click', open, true)
-    removeEventListener('popstate', travel)
-  }
+  let moved = -SETTLED
+  const slide = () => { moved = performance.now() }
+  const travel = () => { if (elsewhere(location.pathname)) leave() }
+  const listen = [[document, 'click', open], [document, 'input', slide], [window, 'popstate', travel],
+    ...PRESSES.map(kind => [window, kind, still])]
+  for (const [place, kind, heard] of listen) place.addEventListener(kind, heard, true)
+  return root.undo = () => { for (const [place, kind, heard] of listen) place.removeEventListener(kind, heard, true) }
 }
 """
 

@@ -13,15 +13,9 @@ import streamlit as st
 _HTML = '<div class="later"></div>'
 
 _JS = """
-// Milliseconds. A wish that comes while the page is drawn anew may be lost, so it is repeated. One that is sent between
-// the click on a link and the start of the other page's run is worse: it carries the old page's name, is run after the
-// new page, and Streamlit takes everything of the new page away. So nothing is sent while the script runs, nor soon
-// after a press, whose link may be on its way.
-const AHEAD = '600px', AGAIN = 1500, SOON = 100, PRESS = 300
-let pressed = -PRESS
-for (const kind of ['pointerdown', 'keydown'])
-  document.addEventListener(kind, () => { pressed = performance.now() }, { capture: true, passive: true })
-const quiet = () => performance.now() - pressed > PRESS
+// Milliseconds. A wish that comes while the page is drawn anew may be lost, so it is repeated.
+const AHEAD = '600px', AGAIN = 1500, SOON = 100
+const quiet = () => document.documentElement.dataset.leaving === undefined  // see address
   && document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'
 
 export default function({ parentElement, setTriggerValue }) {

@@ -107,7 +107,10 @@ export default function({ parentElement, data, setTriggerValue }) {
     button.setAttribute('aria-pressed', 'true')
     button.playing = setInterval(() => button.beat(), PACE)
   }
-  button.beat = () => at + 1 >= data.steps.length ? stop() : move(at + 1)
+  button.beat = () => {
+    if (document.documentElement.dataset.leaving) return rest()  // another page was opened: see address
+    return at + 1 >= data.steps.length ? stop() : move(at + 1)
+  }
   button.addEventListener('click', play)
   meet()
   show()

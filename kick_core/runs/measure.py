@@ -224,7 +224,7 @@ def run_card(
         "task": loaded.task.name,
         "examples": loaded.key,
         "settings": settings,
-        "plan": session.plan_text,
+        "plan": session.plan_text(loaded.spec),
         "protocol": loaded.protocol,
         "device": session.engine.device,
     }
@@ -241,7 +241,7 @@ def run_card(
         examples=loaded.key,
         total=len(loaded.examples),
         settings=settings,
-        plan=session.plan_text,
+        plan=session.plan_text(loaded.spec),
         dtype=opened.dtype,
         device=session.engine.device,
         created=now(),

@@ -14,6 +14,7 @@ from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import DENSE, Calibration, ModelRef, Recipe, parse
 from kick_core.tasks import OFFICIAL, POCKET, paper
 from kick_core.tasks.data import hub, questions, task_files
+from kick_core.tasks.elicitation import parse_prompting
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,8 @@ class SweepJob:
             The recipes, as `parsed`.
 
         Raises:
-            BadRequest: For an unknown recipe, task, data or protocol, a limit below 1, or options that exclude
-                each other.
+            BadRequest: For an unknown recipe, task, data, protocol or form of prompting, a limit below 1, or options
+                that exclude each other.
         """
         recipes = self.parsed()
         if self.hosted and self.fidelity:
@@ -129,6 +130,7 @@ class SweepJob:
                 "--device-map out, or --fidelity"
             )
         tasks.protocol_of(self.protocol)
+        parse_prompting(self.prompting)
         if (
             self.tasks
             and self.data != POCKET

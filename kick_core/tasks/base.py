@@ -67,6 +67,10 @@ class Score(NamedTuple):
 Scorer = Callable[[Example, Output], Score]
 
 
+_SHORT = 64
+"""Tokens of an answer that is a few words, with room for a sentence around them."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptSpec:
     """How a task is put to a model: which examples in which order, and how the model may answer.
@@ -110,6 +114,12 @@ class PromptSpec:
     faults: tuple[str, ...] = ()
     elicitation: Elicitation | None = None
     prompting: str = "raw"
+
+    @property
+    def long(self) -> bool:
+        """Whether texts are long: answers of more than a few words, or prompts with passages."""
+        answers = self.kind == "dialogue" or self.new_tokens > _SHORT or self.times_prompt > 0
+        return answers or (self.elicitation is not None and self.elicitation.passages)
 
     def temperature(self, example: Example) -> float:
         """The sampling temperature of one example; 0 is greedy."""

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TypeVar
 
 from kick_core import world_facts
+from kick_core.errors import BadRequest
 from kick_core.records import Example
 
 
@@ -29,6 +30,7 @@ class Elicitation:
         shot_tokens: the most tokens of an answer after worked examples; it ends at a line's end.
         completes: whether answers are scored as completions (options by their words), for which worked examples suit
             every model, with a chat template or without.
+        passages: whether the question has its passage with it.
     """
 
     question: Callable[[Example], str]
@@ -38,6 +40,15 @@ class Elicitation:
     chat_tokens: int = 64
     shot_tokens: int = 32
     completes: bool = False
+    passages: bool = False
+
+
+def parse_prompting(text: str) -> str:
+    """Check a requested form. Raises BadRequest for anything but auto, raw, chat and shots:K."""
+    form, colon, count = text.partition(":")
+    if text in ("auto", "raw", "chat") or (form == "shots" and colon and count.isascii() and count.isdigit()):
+        return text
+    raise BadRequest(f"prompting {text!r} is not understood: auto, raw, chat or shots:K, e.g. shots:5")
 
 
 Worked = TypeVar("Worked")
@@ -105,7 +116,10 @@ SHORT_ANSWER = Elicitation(_question, _worked)
 """A question whose answer is a name, a number or a few words."""
 
 FROM_PASSAGE = Elicitation(
-    _with_passage, _worked_with_passage, chat_format="Answer the question from the passage.\n\n{question}"
+    _with_passage,
+    _worked_with_passage,
+    chat_format="Answer the question from the passage.\n\n{question}",
+    passages=True,
 )
 """The same with the passage that holds the answer."""
 

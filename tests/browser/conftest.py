@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +60,14 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="session")
-def address(filled: Store) -> Iterator[str]:
-    with serving(filled.root) as found:
+def server(filled: Store) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    with started(filled.root) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def address(server: tuple[int, subprocess.Popen[bytes]]) -> str:
+    return f"http://127.0.0.1:{server[0]}"
 
 
 @pytest.fixture(scope="session")

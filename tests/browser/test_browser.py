@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +143,46 @@ def test_back_and_forward_are_one_entry_a_page(chrome: Any, address: str) -> Non
         tab.ready()
     tab.check()
     tab.page.context.close()
+
+
+@contextmanager
+def still(server: subprocess.Popen[bytes]) -> Iterator[None]:
+    """The server answers nothing meanwhile, as under load: what the browser sends waits."""
+    server.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.send_signal(signal.SIGCONT)
+
+
+def test_nothing_that_is_pressed_while_a_page_opens_blanks_it(
+    tab: Tab, server: tuple[int, subprocess.Popen[bytes]]
+) -> None:
+    """A request of the page that is left, sent after the click on a link, would be run after the new page."""
+    menu, page = tab.page.get_by_test_id("stTopNavLink"), tab.page
+    tab.open("/?method=magnitude&s=0")
+    page.get_by_role("button", name="▶ Play").click()
+    with still(server[1]):
+        menu.nth(2).click()
+        page.wait_for_timeout(1500)  # two steps of Play
+    page.locator(".stepper").wait_for()
+    tab.ready()
+    with still(server[1]):
+        menu.nth(3).click()
+        for key in ("j", "Tab", "ArrowRight"):
+            page.keyboard.press(key)
+        page.wait_for_timeout(300)
+    page.get_by_text("One example").wait_for()
+    tab.ready()
+    with still(server[1]):
+        page.evaluate("history.back()")
+        page.wait_for_timeout(300)
+        page.keyboard.press("j")
+        page.wait_for_timeout(300)
+    page.get_by_text("Example by example").wait_for()
+    page.wait_for_timeout(500)
+    assert tab.ready().page.locator("h1").inner_text() == "Evaluate"
+    assert page.evaluate("document.documentElement.dataset.leaving") is None
 
 
 def test_a_link_to_what_is_not_there_says_so(tab: Tab) -> None:

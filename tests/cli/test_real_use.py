@@ -60,6 +60,8 @@ def test_what_has_no_room_is_no_number(short_folder, tmp_path, capsys):
     [
         (["--prompting", "shots:900"], "worked examples, so 0 to"),
         (["--prompting", "often"], "is not understood: auto, raw, chat or shots:K"),
+        (["--task", "mine.csv"], "give your own questions with --data mine.csv"),
+        (["--task", "mine.yaml"], "give a task of your own with --task-file mine.yaml"),
         (["--data", "EMPTY"], "is empty: it names the columns"),
         (["--data", "EQUAL"], "at least two that differ are needed"),
         (["--data", "UNANSWERED"], "the column 'answer' is missing or empty"),

@@ -8,6 +8,7 @@ import torch
 
 from kick_core import engine
 from kick_core.engine import fused
+from kick_core.engine.pages import PAGE
 from kick_core.engine.steps import SlotSteps, takes_slots
 from tests.engine.engine_cases import PLAN, ids, merged, options, questions
 from tests.models.test_families import make
@@ -54,6 +55,9 @@ def test_the_text_is_that_of_the_families_own_operations(family, rows, monkeypat
         monkeypatch.setattr(_triton, name, told(name, getattr(_triton, name), used))
     assert texts(model, prompts, plan) == wanted
     assert {"attend", "put"} <= used
+    if family == "Qwen3":
+        paged = dataclasses.replace(plan, paged=True, notes=[])
+        assert texts(model, prompts, paged) == wanted and paged.notes == []
     expected = {
         "Llama": {"normed", "turned", *(["one_row", "one_row_gated"] if rows == 1 else ["gated"])},
         "Qwen3": {"normed", "turned", *(["one_row", "one_row_gated"] if rows == 1 else ["gated"])},
@@ -122,6 +126,35 @@ def test_attention_over_a_cache(heads, pairs, width, columns):
     assert torch.allclose(found, wanted.transpose(1, 2), atol=1e-5)
 
 
+@pytest.mark.parametrize("heads, pairs, width, window", [(4, 4, 24, 0), (8, 2, 16, 100), (4, 1, 32, 700)])
+def test_attention_over_pages(heads, pairs, width, window):
+    """Rows of no text, of one page, of several and of several parts; what no text has written is not read."""
+    from kick_core.engine import paged_attention
+    from tests.engine import test_pages
+
+    draw = torch.Generator().manual_seed(0)
+    where = torch.tensor([0, 5, 127, 128, 1000], device=DEVICE)
+    query = torch.randn(5, 1, heads, width, generator=draw).transpose(1, 2).to(DEVICE)
+    keys, values = (torch.randn(40, pairs, PAGE, width, generator=draw).to(DEVICE) for _ in range(2))
+    table = torch.zeros(5, 32, dtype=torch.int32, device=DEVICE)
+    free = iter(torch.randperm(39, generator=draw).add(1).tolist())
+    for row in range(1, 5):
+        for n in range(int(where[row]) // PAGE + 1):
+            table[row, n] = next(free)
+    new = [torch.randn(5, pairs, 1, width, generator=draw).to(DEVICE) for _ in range(2)]
+    plain = [t.clone() for t in (keys, values)]
+    paged_attention.put(*new, keys, values, table, where)
+    test_pages.put(*new, *plain, table, where)
+    assert torch.equal(keys, plain[0]) and torch.equal(values, plain[1])
+    for row in range(1, 5):
+        last = int(table[row, int(where[row]) // PAGE])
+        for t in (keys, values):
+            t[last, :, int(where[row]) % PAGE + 1 :] = float("nan")
+    found = paged_attention.attend(query, keys, values, table, where, 0.3, window)
+    wanted = test_pages.attend(query, keys, values, table, where, 0.3, window)
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("failure", [RuntimeError("operation not permitted when stream is capturing"), None])
 def test_where_no_graph_can_be_recorded_steps_are_taken_all_the_same(failure, monkeypatch):
@@ -159,3 +192,13 @@ def test_where_no_graph_can_be_recorded_steps_are_taken_all_the_same(failure, mo
         assert found == wanted
     assert (steps.graph is None) == bool(failure)
     assert bool(plan.notes) == bool(failure)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_windows_are_those_of_the_families_own_operations(family):
+    model, windows = made(family), torch.tensor([ids(24, 1), ids(24, 2)])
+    plan = dataclasses.replace(BY_KERNELS, windows=True, notes=[])
+    (wanted,) = engine.window_logprobs(model, windows, rows=2)
+    (found,) = engine.window_logprobs(model, windows, rows=2, plan=plan)
+    assert found[1] == pytest.approx(wanted[1], abs=1e-3) and found != wanted
+    assert plan.notes == []

@@ -35,3 +35,37 @@ def test_nothing_departs_from_the_plan(family):
     if family == "Llama":  # packs want caches that can be shared
         scores = engine.score_options(model, questions(), options(3), plan=plan, filler=0)
         assert len(merged(scores)) == len(questions()) and plan.notes == []
+
+
+@pytest.mark.parametrize("family, window", [("Llama", 0), ("Gemma3Text", 100)])
+def test_long_texts_are_written_in_pages_and_are_the_same_in_any_company(family, window):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(
+        **FAMILIES[family] | {"max_position_embeddings": 4096} | ({"sliding_window": window} if window else {})
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().to("cuda", torch.bfloat16)
+    prompts = [ids(5 + 97 * n % 1500, n) for n in range(300)]
+
+    def texts(which):
+        plan = dataclasses.replace(engine.plan_for(model.device), paged=True, notes=[])
+        found = engine.generate(
+            model, [prompts[i] for i in which], new_tokens=40, ends=frozenset({2, 3}), stops=lambda _: False, plan=plan,
+            filler=0,
+        )  # fmt: skip
+        found = dict(zip(which, merged(found), strict=True))
+        assert plan.notes == []
+        return found
+
+    whole = texts(range(300))
+    assert texts([17, 3, 250]) == {n: whole[n] for n in (17, 3, 250)}
+
+
+def test_windows_are_read_by_kernels():
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**FAMILIES["Llama"] | {"max_position_embeddings": 256})
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().to("cuda", torch.bfloat16)
+    windows = torch.tensor([ids(256, n) for n in range(5)])
+    plan = dataclasses.replace(engine.plan_for(model.device), windows=True, notes=[])
+    found = [value for _, some in engine.window_logprobs(model, windows, rows=2, plan=plan) for value in some]
+    wanted = [value for _, some in engine.window_logprobs(model, windows, rows=2) for value in some]
+    assert found == pytest.approx(wanted, rel=0.01) and plan.notes == []

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from kick_core import views
+from kick_core.cli.arguments import parser
+from kick_core.cli.requests import preset_job
 from tests import synthetic
-from tools import findings, relations
+from tools import findings, measurement, relations
 
 RECIPES = (*synthetic.FEW, "wanda@0.5,recover=blocks")
 
@@ -36,6 +38,16 @@ def test_blocks_are_filled_and_sentences_stay(tmp_path: Path) -> None:
     assert pictures and all("xmlns" in path.read_text() for path in pictures)
     findings.fill(store, document)
     assert document.read_text() == filled, "results in, the same bytes out"
+
+
+def test_every_stage_of_the_measurement_is_a_sweep_that_can_be_asked(tmp_path: Path) -> None:
+    for stage in measurement.STAGES.values():
+        words = measurement.command("model", stage, str(tmp_path), ("--workers", "4"))
+        job = preset_job(parser().parse_args(words[3:]))
+        job.check()
+        assert {name: job.limit_of(name) for name in stage.limits if name in stage.tasks} == dict(job.limits)
+        assert len(job.parsed()) == len(stage.recipes) + 1, "each once, and dense"
+    assert all(set(measurement.FIRST) <= set(stage.recipes) for stage in map(measurement.STAGES.get, ("core", "full")))
 
 
 def test_perplexity_that_ranks_as_a_task_does_is_not_blind(tmp_path: Path) -> None:
