@@ -84,7 +84,8 @@ def _choose() -> tuple[str, str]:
         ), noun="kind of target", why="this method does not take")  # fmt: skip
     allocation = _allocation() if kind == "ratio" and not card.plans else ""
     target = _target(kind)
-    return model, f"{card.name}@{target}{allocation}{_recovery()}"
+    joint = _joint() if kind in ("ratio", "pattern") and not card.plans else ""
+    return model, f"{card.name}@{target}{allocation}{joint}{_recovery()}"
 
 
 def _method() -> views.MethodCard:
@@ -126,6 +127,15 @@ def _allocation() -> str:
         "Layer allocation", list(names), format_func=lambda name: ALLOCATIONS[names[name]], key=key,
         persist_state="session",
     ))]  # fmt: skip
+
+
+def _joint() -> str:
+    """What quantizes the weights that pruning leaves, for a joint recipe."""
+    joiners = [card.name for card in views.methods_known() if card.joins]
+    chosen = address.choice("then", ["none", *joiners], "none", lambda key: st.segmented_control(
+        "Then quantize what is kept", ["none", *joiners], required=True, key=key, persist_state="session"
+    ))  # fmt: skip
+    return "" if chosen == "none" else f"+{chosen}@{_grid()}"
 
 
 def _recovery() -> str:

@@ -193,6 +193,16 @@ def answer_matrix(runs: tuple[tuple[str, str], ...], scorer: str) -> pd.DataFram
     return views.answer_matrix(store(), dict(runs), scorer)
 
 
+def _beside(row: pd.Series, other: str) -> Words:
+    return row["run"], other, row["dense_run"], row["scorer"]
+
+
+@remembered(16, _beside)
+def apart(run: str, other: str, dense: str, scorer: str) -> list[str]:
+    """The ids that dense has right and of which a row and another run have one right and one wrong."""
+    return views.apart(store(), run, other, dense, scorer)
+
+
 @remembered(32, _dense)
 def surprise_by_kind(run: str, dense: str, _: str) -> pd.DataFrame:
     """By kind of token, how much more surprising a row's weights find running text than dense does."""

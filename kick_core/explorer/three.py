@@ -34,7 +34,7 @@ def section(rows: pd.DataFrame) -> None:
 
     @st.fragment
     def examples() -> None:
-        ids = _apart(pruned, quantized)
+        ids = data.apart(pruned, str(quantized["run"]))
         if not ids:
             note("Both answer alike wherever dense is right.")
             return
@@ -59,14 +59,6 @@ def _pair(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
     ]  # fmt: skip
     best = min(pairs, key=lambda pair: pair[:2], default=None)
     return (best[2], best[3]) if best else None
-
-
-def _apart(one: pd.Series, other: pd.Series) -> list[str]:
-    """The ids that dense has right and of which the two recipes have one right and one wrong."""
-    first, second = (data.examples(row, row["dense_run"]).set_index("id")["flip"] for row in (one, other))
-    both = pd.DataFrame({"one": first, "other": second}).dropna()
-    apart = both[(both["one"] != both["other"]) & both.isin(("both right", "broke")).all(axis=1)]
-    return [str(name) for name in apart.index]
 
 
 def _answers(details: Mapping[str, views.Detail], here: str, runs: Sequence[str]) -> None:

@@ -136,10 +136,11 @@ def _drawn(task: Task, spec: PromptSpec, examples: Sequence[Example], draws: Dra
         if draws.shots is not None and draws.shots < own:
             spec = replace(spec, shots=draws.shots)
     elif spec.prompting == "chat":
-        if draws.shots:
+        unused = f"{draws.shots} shots" if draws.shots else f"few-shot seed {draws.fewshot_seed}"
+        if draws.shots or draws.fewshot_seed is not None:
             raise BadRequest(
-                f"{draws.shots} shots: {task.name} is asked in the chat template, which shows no worked examples; use "
-                f"--prompting shots:{draws.shots}"
+                f"{unused}: {task.name} is asked in the chat template, which shows no worked examples; use "
+                f"--prompting shots:{draws.shots or 'K'}"
             )
         own = 0
     else:

@@ -34,7 +34,7 @@ from kick_core.stats.pairs import (
     ratio_of_means,
 )
 from kick_core.stats.perplexity import perplexity, perplexity_kept, perplexity_p, rate_of_windows
-from kick_core.stats.repetition import Loop, Repetition, distinct, find_loop, repeats, repetition
+from kick_core.stats.repetition import Loop, Repetition, distinct, find_loop, repeated, repeats, repetition
 from kick_core.stats.samples import CONFIDENCE, Interval, is_binary, is_share, mean, ratio_of_sums, score, wilson
 from kick_core.stats.verdicts import (
     MARGIN,
@@ -97,6 +97,7 @@ __all__ = [
     "ratio_correlation",
     "ratio_of_means",
     "ratio_of_sums",
+    "repeated",
     "repeats",
     "repetition",
     "score",

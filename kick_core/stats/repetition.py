@@ -25,7 +25,7 @@ class Repetition(NamedTuple):
         tokens: Its length.
         unique: Different tokens.
         distinct: Different n-grams / n-grams, for n from 1 to 4; nan where it has none.
-        repeated: seq-rep-4, 1 - distinct 4-grams (Welleck et al. 2019, arXiv 1908.04319); 0 for fewer than four tokens.
+        repeated: seq-rep-4, see `repeated`.
         loop: The loop that it ends in, if any.
     """
 
@@ -76,8 +76,17 @@ def repetition(tokens: Sequence[Hashable]) -> Repetition:
         tokens: Words or token ids.
     """
     shares = (distinct(tokens, 1), distinct(tokens, 2), distinct(tokens, 3), distinct(tokens, 4))
-    repeated = 0.0 if math.isnan(shares[3]) else 1 - shares[3]
-    return Repetition(len(tokens), len(set(tokens)), shares, repeated, find_loop(tokens))
+    return Repetition(len(tokens), len(set(tokens)), shares, repeated(tokens), find_loop(tokens))
+
+
+def repeated(tokens: Sequence[Hashable]) -> float:
+    """seq-rep-4 of a text, 1 - distinct 4-grams (Welleck et al. 2019, arXiv 1908.04319); 0 for fewer than four tokens.
+
+    Args:
+        tokens: Words or token ids.
+    """
+    share = distinct(tokens, 4)
+    return 0.0 if math.isnan(share) else 1 - share
 
 
 def repeats(tokens: Sequence[Hashable], n: int = 4) -> list[int]:

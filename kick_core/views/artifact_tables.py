@@ -263,8 +263,8 @@ def method_groups() -> dict[str, list[methods.MethodCard]]:
 def _group(card: methods.MethodCard) -> str:
     if "bits" in card.targets:
         return "quantization"
-    if "budget" in card.targets:  # a mixture of pruned and quantized matrices
-        return "joint"
+    if "budget" in card.targets:
+        return "mixed"
     return "structured pruning" if card.lines else "pruning"
 
 

@@ -140,6 +140,15 @@ def broke(store: Store, run_key: str, dense_run_key: str, scorer: str) -> list[s
     return [str(name) for name in ids[was & ~now]]
 
 
+def apart(store: Store, run_key: str, other_key: str, dense_run_key: str, scorer: str) -> list[str]:
+    """The ids that dense has right and of which the two runs have one right and one wrong, in the task's order."""
+    dense, one, other = (_scored(store, load.one(store, key), scorer) for key in (dense_run_key, run_key, other_key))
+    first, second = _on(dense.ids, one), _on(dense.ids, other)
+    judged = ~(np.isnan(first) | np.isnan(second))
+    differ = (dense.score >= RIGHT) & judged & ((first >= RIGHT) != (second >= RIGHT))
+    return [str(name) for name in dense.ids[differ]]
+
+
 def _scored(store: Store, run: Asked, scorer: str) -> VerdictColumns:
     found = load.verdicts(store, run)
     if scorer not in found:
@@ -192,11 +201,12 @@ def _repetitions(store: Store, run: Asked, ids: NDArray[np.object_]) -> tuple[ND
         return np.full(ids.size, math.nan), np.zeros(ids.size, dtype=bool)
     table = load.answers(store, run.key)
     said = dict(zip(table.column("example").to_pylist(), table.column("text").to_pylist(), strict=True))
-    found = [text_diff.repetition(" ".join(said.get(name) or ())) for name in ids]
+    texts = [text_diff.words(" ".join(said.get(name) or ())) for name in ids]
     ends = dict(zip(table.column("example").to_pylist(), table.column("stop").to_pylist(), strict=True))
     there = np.array([ends.get(name) != tasks.LEFT_OUT for name in ids], dtype=bool)
-    repeated = np.array([one.repeated for one in found], dtype=float)
-    return np.where(there, repeated, math.nan), np.array([one.loop is not None for one in found], dtype=bool)
+    repeated = np.array([stats.repeated(words) for words in texts], dtype=float)
+    loops = np.array([stats.find_loop(words) is not None for words in texts], dtype=bool)
+    return np.where(there, repeated, math.nan), loops
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from kick_core.errors import BadRequest, KickError
 from kick_core.evaluation import open_session
 from kick_core.evaluation.prompting import elicited, frame, prompts, settle
 from kick_core.models.tokenization import encode
-from kick_core.runs.measure import task_data
+from kick_core.runs.measure import Draws, task_data
 from kick_core.spec import ModelRef
 from kick_core.tasks.scorers import stated
 
@@ -103,6 +103,13 @@ def test_another_form_is_another_run_and_the_form_is_in_its_settings(chat_sessio
     assert settings["shots:2"]["before_question"].count("Answer:") == 2
     loaded = task_data(FACTS, chat_session, "official", prompting="shots:2")
     assert loaded.spec == spec["shots:2"]
+
+
+def test_the_chat_form_refuses_what_only_worked_examples_have(chat_session):
+    with pytest.raises(BadRequest, match=r"few-shot seed 7: world_facts .* shows no worked examples"):
+        task_data(FACTS, chat_session, "official", draws=Draws(fewshot_seed=7))
+    drawn = task_data(FACTS, chat_session, "official", draws=Draws(shots=2, fewshot_seed=7))
+    assert (drawn.spec.prompting, drawn.spec.fewshot_seed) == ("shots:2", 7)
 
 
 def test_templates_are_given_one_date_and_no_thinking(chat_session, monkeypatch):

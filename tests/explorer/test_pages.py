@@ -232,6 +232,13 @@ def test_compress_previews_without_pressing(store: Store) -> None:
     assert f"{made.bits_per_weight:.2f} bits per weight" in said and "on 2026-11-23" in said
 
 
+def test_compress_composes_a_joint_recipe_from_its_address() -> None:
+    link = {"make": "sparsegpt", "how": "pattern", "nm": "2:4", "then": "gptq", "bits": "3", "group": "64"}
+    app = run("pages/compress.py", model=synthetic.MODEL, recover="lora", **link)
+    assert "recipe sparsegpt@2:4+gptq@3bit,group=64,recover=lora" in html(app)
+    assert {"then": "gptq", "bits": "3"}.items() <= address(app).items()
+
+
 def test_compress_starts_the_request_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(jobs, "start", lambda store, wanted: asked.append(wanted.to_json()))
@@ -516,7 +523,7 @@ def test_methods_that_look_at_the_whole_model_can_be_chosen(method: str) -> None
     assert f"recipe {method}@{goal}" in html(app) and "Compress" in {button.label for button in app.button}
     assert all(box.key != "alloc" for box in app.selectbox)
     group = app.button_group(key="methods").value
-    assert group == ("joint" if method == "mix" else "structured pruning"), "a link opens the method's group"
+    assert group == ("mixed" if method == "mix" else "structured pruning"), "a link opens the method's group"
     app.button_group(key="methods").set_value("quantization").run()
     assert app.button_group(key="make").options == ["gptq", "rtn", "awq", "int8_outlier"]
     assert "recipe gptq@4bit" in html(app)

@@ -268,6 +268,15 @@ def test_breaks_at_is_the_mildest_wrong_rung(store: Store, frame: pd.DataFrame) 
         assert line["breaks_at"] == expected or (math.isnan(expected) and math.isnan(line["breaks_at"]))
 
 
+def test_two_runs_part_where_one_alone_broke_what_dense_has_right(store: Store, frame: pd.DataFrame) -> None:
+    one, other = (row(frame, recipe, "factoid_qa") for recipe in ("magnitude@0.5", "rtn@4bit"))
+    flips = [views.examples(store, line["run"], line["dense_run"]).set_index("id")["flip"] for line in (one, other)]
+    broke = [set(moved[moved == "broke"].index) for moved in flips]
+    assert broke[0] ^ broke[1]
+    found = views.apart(store, one["run"], other["run"], one["dense_run"], one["scorer"])
+    assert found == [name for name in flips[0].index if name in broke[0] ^ broke[1]]
+
+
 def test_an_example_in_full(store: Store, frame: pd.DataFrame) -> None:
     found = row(frame, "magnitude@0.7", "multiple_choice")
     detail = views.example(store, found["run"], "multiple_choice-0003")
