@@ -12,8 +12,9 @@ import argparse
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -60,6 +61,8 @@ def fill(store: views.Store, document: Path) -> None:
         "claims": lambda: _each(names, lambda name: _claims(_frame(scores, name))),
         "popularity": lambda: _each(names, lambda name: relations.popularity(store, _frame(scores, name))),
         "correlation": lambda: _each(names, lambda name: relations.correlation(_frame(scores, name))),
+        "fidelity": lambda: _each(names, lambda name: relations.fidelity(store, _frame(scores, name))),
+        "forms": lambda: _each(names, lambda name: relations.forms(scores, name)),
         "recovery": lambda: _each(names, lambda name: relations.recovery(store, _frame(scores, name))),
         "seeds": lambda: _each(names, lambda name: relations.seeds(scores, name)),
         "pocket": lambda: relations.pocket(scores, names),
@@ -91,23 +94,37 @@ def _each(models: Sequence[str], block: Callable[[str], str]) -> str:
 def _measured(frame: pd.DataFrame) -> str:
     first, last = frame["created"].str[:10].min(), frame["created"].str[:10].max()
     days = first if first == last else f"{first} to {last}"
-    counts = ", ".join(f"{rows['title'].iloc[0]} {rows['n'].max():,}" for _, rows in frame.groupby("task", sort=False))
+    where = sorted(set(frame["dtype"] + " on " + frame["device"]))
+    counts = "; ".join(
+        f"{rows['title'].iloc[0]} {_asked(rows, len(where) > 1)}" for _, rows in frame.groupby("task", sort=False)
+    )
     return (
         f"{frame['recipe'].nunique()} recipes, dense among them; {int(frame['n'].sum()):,} scored answers; "
-        f"{', '.join(sorted(frame['dtype'].unique()))} on {', '.join(sorted(frame['device'].unique()))}, {days}. "
-        f"Examples a recipe: {counts}."
+        f"{', '.join(where)}, {days}. Examples a recipe, and the form of prompting: {counts}."
     )
 
 
+def _asked(rows: pd.DataFrame, several: bool) -> str:
+    """How many examples the recipes of a task were asked, in which form, and on what where that differs by task."""
+    least, most = int(rows["n"].min()), int(rows["n"].max())
+    ways = [*rows["prompting"].unique(), *(rows["device"].unique() if several else ())]
+    return (f"{most:,}" if least == most else f"{least:,} to {most:,}") + f" ({', '.join(map(str, ways))})"
+
+
 def _table(frame: pd.DataFrame) -> str:
-    """Scores with 95 % intervals: dense and the recipes of the chosen targets, one column a task."""
+    """Scores with 95 % intervals: dense and the recipes of the chosen targets, one column a task. A cell of another
+    number of examples than dense, or of another device, says so."""
     plain = frame[(frame["recovered"] == "") & ~frame["recipe"].str.contains("alloc=|[+]", regex=True)]
-    columns = {str(task): str(rows["title"].iloc[0]) for task, rows in plain.groupby("task", sort=False)}
-    lines = [f"| recipe | {' | '.join(columns.values())} |", f"|---|{'---|' * len(columns)}"]
+    columns = {str(task): rows for task, rows in plain.groupby("task", sort=False)}
+    dense = {
+        task: rows.sort_values("kind", key=lambda kinds: kinds != "dense").iloc[0] for task, rows in columns.items()
+    }
+    heads = [f"{dense[task]['title']} ({dense[task]['n']:,})" for task in columns]
+    lines = [f"| recipe | {' | '.join(heads)} |", f"|---|{'---|' * len(columns)}"]
     recipes = list(dict.fromkeys(plain["recipe"]))
     for recipe in [name for target in ("dense", *ROWS) for name in recipes if _matches(name, target)]:
         rows = {row["task"]: row for row in plain[plain["recipe"] == recipe].to_dict("records")}
-        cells = [_cell(rows[task]) if task in rows else "–" for task in columns]
+        cells = [_cell(rows[task], dense[task]) if task in rows else "–" for task in columns]
         lines.append(f"| {views.label_of(recipe)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -141,10 +158,14 @@ def _matches(recipe: str, target: str) -> bool:
     return recipe == target if target == "dense" else rest.split(",")[0] == target.replace(" ", "") and method != ""
 
 
-def _cell(row: dict[str, object]) -> str:
+def _cell(row: Mapping[Any, Any], dense: pd.Series) -> str:
     better = bool(row["higher_is_better"])
-    score, low, high = (score_text(float(str(row[name])), better) for name in ("score", "low", "high"))
-    return f"{score} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]"
+    score, low, high = (score_text(float(row[name]), better) for name in ("score", "low", "high"))
+    other = [f"{row['n']:,}"] if row["n"] != dense["n"] else []
+    other += [str(row["device"])] if row["device"] != dense["device"] else []
+    return f"{score} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]" + (
+        f" ({', '.join(other)})" if other else ""
+    )
 
 
 def _claims(frame: pd.DataFrame) -> str:

@@ -54,7 +54,7 @@ SHORT = ("perplexity", "world_facts", "world_facts_choice", "world_facts_open")
 """What tells knowledge, its retrieval and fluency apart in the fewest tokens."""
 KNOWLEDGE = ("perplexity", "world_facts", "world_facts_choice", "nq_open", "xquad_closed")
 READING = ("world_facts_open", "world_facts_counterfactual", "xquad_open", "summarization")
-ALL = (*KNOWLEDGE, *READING, "multiple_choice")
+ALL = (*KNOWLEDGE, "multiple_choice", *READING)
 SAMPLED = {"world_facts_open": 2000, "world_facts_counterfactual": 1000, "multiple_choice": 1000}
 """Long prompts cost most: of the tasks that have them so many examples, a random sample that `full` extends."""
 SHOWN = ("wanda@0.3", "wanda@0.5", "sparsegpt@0.5", "wanda@2:4", f"gptq@4bit,{GROUP}", f"gptq@3bit,{GROUP}")
@@ -137,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES), metavar="STAGE")
     parser.add_argument("--seconds", type=float, metavar="N", help="stop then; the same command goes on from there")
     parser.add_argument("--recipes", type=int, metavar="N", help="the first N recipes of each stage, to try it out")
+    parser.add_argument("--without", nargs="+", default=[], metavar="TASK", help="tasks that are not asked")
     parser.add_argument("--limit", type=int, metavar="N", help="N examples of each task, to try it out")
     parser.add_argument("--print", action="store_true", dest="printed", help="only print the commands")
     args, more = parser.parse_known_args(arguments)
@@ -144,9 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started, failed = time.monotonic(), 0
     for name in args.stages:
         stage = STAGES[name]
-        chosen = replace(stage, recipes=stage.recipes[: args.recipes])
+        tasks = tuple(task for task in stage.tasks if task not in args.without)
+        if not tasks:
+            continue
+        chosen = replace(stage, recipes=stage.recipes[: args.recipes], tasks=tasks)
         if args.limit:
-            chosen = replace(chosen, limits=dict.fromkeys(stage.tasks, args.limit))
+            chosen = replace(chosen, limits=dict.fromkeys(tasks, args.limit))
         words = command(args.model, chosen, str(Path(args.data)), more)
         if args.printed:
             print(shlex.join(["kick", *words[3:]]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from kick_core import tasks, views
 from kick_core.spec import parse
+from kick_core.units import count_text
 from kick_core.views import recovery as recovery_view
 from kick_core.views.recipe_labels import kind, method, target_label
 
@@ -22,37 +23,56 @@ Pairs = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def popularity(store: views.Store, frame: pd.DataFrame) -> str:
     """The share of facts kept by how well known they are: one row a recipe series, one column a tier."""
-    lines = []
+    lines, gaps = [], dict[str, list[tuple[float, float]]]()
+    guessed = guessing(frame)
     for task in frame["task"].unique():
         rows = frame[(frame["task"] == task) & (frame["kind"].isin(("ratio", "bits"))) & (frame["recovered"] == "")]
-        if tasks.record(task).measures != "knowledge":
+        if tasks.record(task).measures != "knowledge" or task in guessed:
             continue
         for (name, _), series in rows.groupby(["method", "kind"], sort=False):
             table = views.by_popularity(store, str(series["run"].iloc[-1]), str(series["scorer"].iloc[0]))
             if table.empty or len(table) < 2:
                 continue
             steps = [column for column in table.columns if column not in ("tier", "popularity", "n")][1:]
-            lines += [
-                f"| {series['title'].iloc[0]} | {name} {step} | "
-                + " | ".join(f"{100 * row[step]:.0f} % of {row['n']}" for row in table.to_dict("records"))
-                + f" | {_gap(table, step)} |"
-                for step in steps
-            ]
-            heads = len(table)
+            title, heads = str(series["title"].iloc[0]), len(table)
+            for step in steps:
+                gap, low, high = _gap(table, step)
+                shares = " | ".join(f"{100 * row[step]:.0f} % of {row['n']}" for row in table.to_dict("records"))
+                lines.append(f"| {title} | {name} {step} | {shares} | {gap:+.0f} [{low:+.0f}, {high:+.0f}] |")
+                if _LEAST < float(np.average(table[step], weights=table["n"])) < 1 - _LEAST:
+                    gaps.setdefault(title, []).append((low, high))
     if not lines:
         return "(no task names the popularity of its subjects)"
     first = "| task | recipe | best known |" + " |" * (heads - 2) + " least known | difference, points [95 %] |"
-    return "\n".join([first, "|---|---|" + "---|" * (heads + 1), *lines])
+    said = [f"- {title}: {_first_to_go(pairs)}." for title, pairs in gaps.items()]
+    return "\n".join([first, "|---|---|" + "---|" * (heads + 1), *lines, "", *said])
 
 
-def _gap(table: pd.DataFrame, step: str) -> str:
+def _first_to_go(gaps: Sequence[tuple[float, float]]) -> str:
+    """In how many recipes an interval of the difference says that the least, or the best, known facts go first."""
+    rare, known = sum(low > 0 for low, _ in gaps), sum(high < 0 for _, high in gaps)
+    recipes = count_text(len(gaps), "recipe")
+    kept = "keep and lose more than a twentieth"
+    return f"the least known facts go first in {rare} of {recipes} that {kept}, the best known in {known}"
+
+
+_LEAST = 0.05
+"""Recipes that keep less, or lose less, say nothing of what goes first."""
+
+
+def guessing(frame: pd.DataFrame) -> set[str]:
+    """Tasks on which dense itself may be guessing: there is nothing to lose."""
+    return set(frame.loc[(frame["kind"] == "dense") & frame["share_kept"].isna(), "task"])
+
+
+def _gap(table: pd.DataFrame, step: str) -> tuple[float, float, float]:
     """Kept of the best known minus kept of the least known, in points, with Newcombe's 95 % interval."""
     first, last = table.iloc[0], table.iloc[-1]
     low, high = confint_proportions_2indep(
         round(first[step] * first["n"]), first["n"], round(last[step] * last["n"]), last["n"], method="newcomb"
     )
     gap, low, high = (100 * value for value in (first[step] - last[step], low, high))
-    return f"{gap:+.0f} [{low:+.0f}, {high:+.0f}]"
+    return gap, low, high
 
 
 def correlation(frame: pd.DataFrame) -> str:
@@ -67,7 +87,7 @@ def correlation(frame: pd.DataFrame) -> str:
         "of them, the better perplexity has the better score |",
         "|---|---|---|---|---|",
     ]
-    for _, rows in plain[~plain["task"].isin(fluency)].groupby("task", sort=False):
+    for _, rows in plain[~plain["task"].isin([*fluency, *guessing(frame)])].groupby("task", sort=False):
         both = rows.set_index("recipe").join(perplexity["score"].rename("perplexity"), how="inner")
         if len(both) < 4:
             continue
@@ -100,6 +120,44 @@ def _equal_size(both: pd.DataFrame) -> tuple[int, int]:
                     total += 1
                     right += (one["score"] > other["score"]) == (one["perplexity"] < other["perplexity"])
     return right, total
+
+
+def fidelity(store: views.Store, frame: pd.DataFrame) -> str:
+    """How far recipes take the distributions on running text from dense's, and how often the likeliest token stays."""
+    table = views.fidelity(store, str(frame["fingerprint"].iloc[0]))
+    chosen = frame.set_index("recipe")["weights"].to_dict()
+    table = table[
+        [chosen.get(recipe) == weights for recipe, weights in zip(table["recipe"], table["weights"], strict=True)]
+    ]
+    if table.empty:
+        return "(not measured: `--fidelity`)"
+    lines = ["| recipe | windows | KL(dense, recipe), nats a token | same likeliest token |", "|---|---|---|---|"]
+    for row in table.to_dict("records"):
+        same, low, high = (100 * row[name] for name in ("same", "same_low", "same_high"))
+        kl = f"{row['kl']:.3f} [{row['kl_low']:.3f}, {row['kl_high']:.3f}]"
+        lines.append(f"| {row['label']} | {row['n']} | {kl} | {same:.1f} % [{low:.1f}, {high:.1f}] |")
+    return "\n".join(lines)
+
+
+def forms(scores: pd.DataFrame, model: str) -> str:
+    """Dense, in every form of prompting in which it was asked."""
+    rows = scores[
+        (scores["model"] == model)
+        & (scores["kind"] == "dense")
+        & scores["headline"]
+        & (scores["protocol"] == "strict")
+        & scores["higher_is_better"]
+    ].drop_duplicates(["task", "prompting", "dtype", "device"], keep="last")
+    rows = rows[rows.groupby("task")["prompting"].transform("nunique") > 1]
+    if rows.empty:
+        return "(one form was measured)"
+    lines = ["| task | form | examples | score | chance |", "|---|---|---|---|---|"]
+    for row in rows.sort_values(["task", "prompting"], kind="stable").to_dict("records"):
+        score, low, high, chance = (100 * row[name] for name in ("score", "low", "high", "chance"))
+        where = row["prompting"] + (f" ({row['dtype']} on {row['device']})" if rows["device"].nunique() > 1 else "")
+        guessed = "–" if math.isnan(chance) else f"{chance:.0f} %"
+        lines.append(f"| {row['title']} | {where} | {row['n']:,} | {score:.1f} % [{low:.1f}, {high:.1f}] | {guessed} |")
+    return "\n".join(lines)
 
 
 def recovery(store: views.Store, frame: pd.DataFrame) -> str:

@@ -174,7 +174,8 @@ DTYPES = frozenset({"float32", "bfloat16", "float16"})
 
 
 def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: str | None = None) -> pd.DataFrame:
-    """What the pages draw: one model on one kind of data, asked by one engine, the newest run of each recipe and task.
+    """What the pages draw: one model on one kind of data, asked by one engine, one run of each recipe and task: of the
+    artifact that was asked the most tasks, then the newest.
 
     All of it is by the engine in which most recipes were evaluated, and each task in one way: the same questions, form
     of prompting and dtype. Numbers of two ways make no curve, and a recipe is compared with dense within one only.
@@ -193,8 +194,10 @@ def current(frame: pd.DataFrame, model: str, protocol: str | None = None, data: 
         asked = mine["protocol"] == protocol
         mine = mine[asked | mine["shared"] if protocol == "paper" else asked].assign(protocol=protocol)
     mine = _one_way(mine)
-    newest = mine.sort_values("created", kind="stable").drop_duplicates(["recipe", "task"], keep="last")
-    return newest.sort_index().reset_index(drop=True)
+    # another calibration's artifact is another model: one that was asked less does not stand in a row of the other's
+    mine = mine.assign(breadth=mine.groupby(["recipe", "weights"])["task"].transform("nunique"))
+    newest = mine.sort_values(["breadth", "created"], kind="stable").drop_duplicates(["recipe", "task"], keep="last")
+    return newest.drop(columns="breadth").sort_index().reset_index(drop=True)
 
 
 def _one_way(frame: pd.DataFrame) -> pd.DataFrame:

@@ -26,7 +26,7 @@ def test_blocks_are_filled_and_sentences_stay(tmp_path: Path) -> None:
     document.write_text(text)
     assert findings.main(["--cache", str(store.root), "--documents", str(document)]) == 0
     filled = document.read_text()
-    assert _sentences(filled) == _sentences(text) and filled.count("**small-model**") == 8
+    assert _sentences(filled) == _sentences(text) and filled.count("**small-model**") == 10
     table = filled.split("<!-- table -->")[1].split("<!-- end -->")[0]
     assert {"dense", "magnitude 30 %", "wanda 2:4", "rtn 4 bit"} <= {
         line.split(" | ")[0][2:] for line in table.split("\n")
@@ -38,6 +38,16 @@ def test_blocks_are_filled_and_sentences_stay(tmp_path: Path) -> None:
     assert pictures and all("xmlns" in path.read_text() for path in pictures)
     findings.fill(store, document)
     assert document.read_text() == filled, "results in, the same bytes out"
+
+
+def test_another_number_of_examples_or_another_device_is_said(tmp_path: Path) -> None:
+    store = synthetic.make(tmp_path, recipes=("dense", "wanda@0.5"), task_names=("factoid_qa",), n=40, weights=False)
+    frame = views.current(views.scores(store), synthetic.MODEL, "strict")
+    fewer = frame["kind"] != "dense"
+    table = findings._table(frame.assign(n=frame["n"].where(~fewer, 20), device=frame["device"].where(~fewer, "cuda")))
+    dense, wanda = table.splitlines()[2:]
+    assert "(40)" in table.splitlines()[0] and "(20, cuda)" in wanda and "cuda" not in dense
+    assert "20 to 40" in findings._measured(frame.assign(n=frame["n"].where(~fewer, 20)))
 
 
 def test_every_stage_of_the_measurement_is_a_sweep_that_can_be_asked(tmp_path: Path) -> None:
@@ -56,6 +66,8 @@ def test_perplexity_that_ranks_as_a_task_does_is_not_blind(tmp_path: Path) -> No
     row = next(line for line in relations.correlation(frame).split("\n") if line.startswith("| Factoid QA"))
     rho = float(row.split(" | ")[2].split()[0])
     assert rho > 0.9, "harm falls on both by one rule"
+    guessing = frame.assign(share_kept=frame["share_kept"].where(frame["task"] != "factoid_qa"))
+    assert "Factoid QA" not in relations.correlation(guessing), "nothing to lose"
     blind = frame.copy()
     mask = blind["task"] == "perplexity"
     blind.loc[mask, "score"] = blind.loc[mask, "score"].sample(frac=1, random_state=0).to_numpy()

@@ -165,6 +165,18 @@ def cells(**columns: list[object]) -> pd.DataFrame:
     return pd.DataFrame({**{name: [value] * size for name, value in base.items()}, **columns})
 
 
+def test_one_task_under_another_calibration_does_not_stand_in_the_row_of_the_first(frame: pd.DataFrame) -> None:
+    before = views.current(frame, synthetic.MODEL, "strict")
+    row = before[(before["kind"] == "ratio") & (before["task"] == "factoid_qa")].iloc[:1]
+    other = row.assign(weights="weights1-other", run="run1-other", created="2999-01-01", score=0.5)
+    after = views.current(pd.concat([frame, other]), synthetic.MODEL, "strict")
+    assert sorted(after["run"]) == sorted(before["run"])
+    whole = frame[frame["recipe"] == row["recipe"].iloc[0]].assign(weights="weights1-other", created="2999-01-01")
+    assert (whole["task"].nunique() > 1) and set(whole["run"]) <= set(frame["run"])
+    newer = views.current(pd.concat([frame, whole]), synthetic.MODEL, "strict")
+    assert set(newer.loc[newer["recipe"] == row["recipe"].iloc[0], "weights"]) == {"weights1-other"}, "the newer one"
+
+
 def test_claims_on_nothing() -> None:
     assert [claim.verdict for claim in views.claims(cells(task=["factoid_qa"]).iloc[:0])] == ["not measured"] * 3
 
