@@ -81,7 +81,7 @@ def _joined(part_ptr, told_ptr, out_ptr, width, WIDTH: tl.constexpr, SPLITS: tl.
     at, part = tl.arange(0, WIDTH), tl.arange(0, PARTS)
     most = tl.load(told_ptr + (row * SPLITS + part) * 2, mask=part < SPLITS, other=-1e30)
     total = tl.load(told_ptr + (row * SPLITS + part) * 2 + 1, mask=part < SPLITS, other=0.0)
-    inside = (part < SPLITS)[:, None] & (at < width)[None, :]
+    inside = (total > 0.0)[:, None] & (at < width)[None, :]  # a part of which nothing is seen may not be written
     found = tl.load(part_ptr + (row * SPLITS + part)[:, None] * width + at[None, :], mask=inside, other=0.0)
     weight = tl.exp(most - tl.max(most, axis=0))
     whole = tl.sum(found * weight[:, None], axis=0) / tl.sum(total * weight, axis=0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kick_core.engine.kernels import joined
 
-PART, MOST = 512, 16
+PART, MOST = 1024, 8
 """A text is cut every so many columns, so that programs share its work; into so many parts at most, longer then."""
 
 
@@ -32,25 +32,25 @@ def _attend(
     most = tl.full((PADDED,), -1e30, tl.float32)
     total = tl.zeros((PADDED,), tl.float32)
     found = tl.zeros((PADDED, WIDTH), tl.float32)
-    if (part * EACH < upto) & ((part + 1) * EACH > first):  # else none of its columns is seen
-        for start in range(0, EACH, PAGE):
-            column = part * EACH + start + line
-            seen = (column >= first) & (column < upto)
-            page = tl.load(table_ptr + row * table_row + (part * EACH + start) // PAGE).to(tl.int64)
-            place = page * page_step + head * head_step + line[:, None] * column_step + at[None, :]
-            there = seen[:, None] & (at < width)[None, :]
-            key = tl.load(key_ptr + place, mask=there, other=0.0)
-            value = tl.load(value_ptr + place, mask=there, other=0.0)
-            score = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
-            score = tl.where(seen[None, :], score, -1e30)
-            higher = tl.maximum(most, tl.max(score, axis=1))
-            shrink = tl.exp(most - higher)
-            weight = tl.exp(score - higher[:, None])
-            total = total * shrink + tl.sum(weight, axis=1)
-            found = found * shrink[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="ieee")
-            most = higher
+    begin, end = tl.maximum(part * EACH, first // PAGE * PAGE), tl.minimum((part + 1) * EACH, upto)
+    for start in range(begin, end, PAGE):
+        column = start + line
+        seen = (column >= first) & (column < upto)
+        page = tl.load(table_ptr + row * table_row + start // PAGE).to(tl.int64)
+        address = page * page_step + head * head_step + line[:, None] * column_step + at[None, :]
+        there = seen[:, None] & (at < width)[None, :]
+        key = tl.load(key_ptr + address, mask=there, other=0.0)
+        value = tl.load(value_ptr + address, mask=there, other=0.0)
+        score = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
+        score = tl.where(seen[None, :], score, -1e30)
+        higher = tl.maximum(most, tl.max(score, axis=1))
+        shrink = tl.exp(most - higher)
+        weight = tl.exp(score - higher[:, None])
+        total = total * shrink + tl.sum(weight, axis=1)
+        found = found * shrink[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="ieee")
+        most = higher
     place = (row * heads + own) * PARTS + part
-    tl.store(found_ptr + place[:, None] * width + at[None, :], found, mask=inside)
+    tl.store(found_ptr + place[:, None] * width + at[None, :], found, mask=inside & (begin < end))
     tl.store(told_ptr + place * 2, most, mask=mine < GROUP)
     tl.store(told_ptr + place * 2 + 1, total, mask=mine < GROUP)
 
