@@ -105,7 +105,7 @@ def sentence(row: pd.Series) -> Safe:
     if not math.isnan(row["chance"]):
         said += f"; blind guessing gives {percent(row['chance'])}"
     if not math.isnan(row["changed"]):
-        said += f"; {percent(row['changed'])} of the answers are another answer now "
+        said += f"; {percent(row['changed'])} of the answers differ from dense's "
         said += f"[{percent(row['changed_low'])}, {percent(row['changed_high'])}]"
     return tag(
         "div", head, sentence, tag("p", glossary.explained(said + "."), cls="quiet", style="margin:.3rem 0 .7rem")

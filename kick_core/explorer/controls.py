@@ -15,11 +15,15 @@ from kick_core.explorer.safe import unmarked
 
 def model(names: list[str]) -> str:
     """Which model; a choice only when there are several."""
+    chosen = st.session_state.get("model")
+    if chosen and not address.brings("model") and chosen not in names:  # as on Compress
+        address.unknown(f"{chosen} has no results in this cache yet: this is {names[0]}.")
+    why = "has no results in this cache yet"
     if len(names) == 1:
-        return address.choice("model", names, names[0], lambda key: st.session_state[key])
+        return address.choice("model", names, names[0], lambda key: st.session_state[key], why=why)
     return address.choice("model", names, names[0], lambda key: st.selectbox(
         "Model", names, key=key, persist_state="session"
-    ))  # fmt: skip
+    ), why=why)  # fmt: skip
 
 
 PROTOCOLS = ("strict", "paper")

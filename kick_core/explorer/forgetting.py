@@ -33,13 +33,16 @@ def section(row: pd.Series) -> None:
     kind = "at every sparsity" if row["kind"] == "ratio" else "at every width" if row["kind"] == "bits" else ""
     heading(
         f"Forgetting, question by question: {row['title']}",
-        f"{len(found.rows)} of the {found.total:,} questions that dense answers rightly, picked by a fixed rule, "
+        f"{len(found.rows)} of the {found.total:,} questions that dense answers correctly, picked by a fixed rule, "
         f"and what {row['method']} leaves of the answers {kind}. First forgotten, first listed.",
     )
     show(tag("div", table(found), cls="scroll", tabindex="0", role="region", **{"aria-label": "Forgetting"}))
     popular = data.by_popularity(row)
     if len(popular) and row["kind"] == "ratio":
-        heading("By how well known the subject is", "Of the facts that dense has right, the share still right.")
+        heading(
+            "By how well known the subject is",
+            "Of the facts that dense answers correctly, the share that still is.",
+        )
         steps = {step.target_label: step.severity for step in found.steps}
         drawn = popularity(popular, steps, str(row["method"]))
         later.part("later-popularity", drawn["layout"]["height"], lambda: charts.draw(

@@ -196,7 +196,7 @@ def provenance(rows: pd.DataFrame) -> Safe:
     said: list[Child] = [
         f"model {_each(rows['model'])}",
         f"data {_each(rows['data'])}",
-        f"n {_counts(rows)} a task",
+        f"n {_counts(rows)} per task",
         many([_protocol(_each(rows["protocol"])), tag("span", ", "), glossary.term("greedy")]),
         *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
         *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),

@@ -7,7 +7,7 @@ import time
 
 import streamlit as st
 
-from kick_core import jobs
+from kick_core import jobs, views
 from kick_core.explorer.frame import OWN_WEIGHTS, heading, note, store, without_weights
 from kick_core.explorer.safe import TONE, Safe, many, show, tag
 from kick_core.jobs import Job
@@ -66,6 +66,7 @@ def _card(job: Job) -> None:
             )  # fmt: skip
             if job.active:
                 st.progress(job.share)
+                _so_far(job)
         with right:
             _buttons(job)
         if job.active or job.state in ("failed", "lost", "cancelled"):
@@ -103,6 +104,19 @@ def _open(job: Job) -> None:
         tasks = list(job.spec.get("tasks", ()))
         words = {"model": model, "b": recipes[-1]} | ({"task": str(tasks[0])} if tasks else {})
         st.page_link("pages/evaluate.py", label="Open", query_params=words)
+
+
+def _so_far(job: Job) -> None:
+    """The way to what a job of another model than the page's has measured already."""
+    shown, model = st.session_state.get("model"), str(job.spec.get("model", ""))
+    if job.kind == "prompt" or shown is None or views.asked_name(shown) == model or model not in views.models(store()):
+        return
+
+    def switch() -> None:
+        st.session_state["model"] = model
+
+    if st.button("Show its results so far", key=f"so-far-{job.id}", on_click=switch):
+        st.rerun()
 
 
 def _buttons(job: Job) -> None:

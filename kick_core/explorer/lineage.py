@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from kick_core import views
 from kick_core.explorer import address, charts, controls, data, gaps, job_cards
 from kick_core.explorer.cards import number
-from kick_core.explorer.frame import end, heading, note, provenance, store, title
+from kick_core.explorer.frame import end, heading, note, provenance, store, title, without_weights
 from kick_core.explorer.measures import table
 from kick_core.explorer.safe import chip, show, tag
 from kick_core.views import commands, lineage_charts, percent
@@ -55,7 +55,8 @@ def _missing(known: list[str]) -> NoReturn:
     )
     lines = ["kick reproduce families --model A --model B"]
     if len(mine):
-        other = _other([name for name in (*known[1:], *_siblings(model)) if name != model])
+        others = dict.fromkeys((*_siblings(model), *known[1:]))
+        other = _other([name for name in others if name != model and not without_weights(name)])
         show(tag("p", "The same sweep on another model, and nothing else differs:"))
         lines = [*commands.sweeps(store(), mine, views.asked_name(other) if other else OTHER), *lines]
         if other:
@@ -102,11 +103,11 @@ def _pictures(frame: pd.DataFrame, same: str, task: str) -> None:
         sentence = views.calibrations(rows)
         heading(f"{label}, task by task", f"{sentence[:1].upper()}{sentence[1:]}.")
         charts.draw(lineage_charts.by_task(frame, same), key="kin_tasks", on_select=_take, selection_mode="points",
-                    alt=f"Share of the own dense score that each model keeps under {label}, by task")  # fmt: skip
+                    alt=f"Share of its own dense score that each model keeps under {label}, by task")  # fmt: skip
     with right:
         heading(f"{name}, recipe by recipe", "Click a point to choose its recipe and task.")
         charts.draw(lineage_charts.by_recipe(frame, task), key="kin_recipes", on_select=_take, selection_mode="points",
-                    alt=f"Share of the own dense score kept on {name} by each model, by recipe")  # fmt: skip
+                    alt=f"Share of its own dense score kept on {name} by each model, by recipe")  # fmt: skip
 
 
 def _take() -> None:

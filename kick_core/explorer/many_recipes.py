@@ -121,7 +121,7 @@ def _filtered(frame: pd.DataFrame, count: int) -> pd.DataFrame:
     kinds = [name for name in SHOWN if among[name].any()]
     kind = address.choice("apart", kinds, kinds[0], lambda key: st.pills(
         "Show", kinds, required=True, key=key, persist_state="session",
-        format_func=lambda word: f"{'answers part' if word == APART else word} {among[word].sum():,}",
+        format_func=lambda word: f"{'recipes disagree' if word == APART else word} {among[word].sum():,}",
     ), noun="kind", why="has no example here")  # fmt: skip
     return frame[among[kind]].sort_values("wrong", kind="stable")
 

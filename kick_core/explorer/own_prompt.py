@@ -62,7 +62,7 @@ def _form(a: pd.Series, b: pd.Series, found: Job | None) -> None:
                 help="0 always takes the likeliest word, so the same prompt gives the same answer.",
             )  # fmt: skip
         with right:
-            chat = st.toggle("In the model's dialogue form", value=bool(before.get("chat", False)), key="own_chat")
+            chat = st.toggle("Apply the chat template", value=bool(before.get("chat", False)), key="own_chat")
         with last:
             pressed = st.form_submit_button("Ask both", type="primary", width="stretch")
     if not pressed:

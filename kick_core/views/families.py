@@ -143,18 +143,22 @@ def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
 
 def calibrations(rows: pd.DataFrame) -> str:
     """How far the models of some rows of one recipe were calibrated on the same, in words."""
-    told = list(dict.fromkeys(rows["calibration"]))
-    if unknown := sorted(set(rows.loc[rows["calibration"] == UNRECORDED, "model"])):
-        return f"what {' and '.join(unknown)} was calibrated on is not known here: its weights are not in this cache"
-    if told == ["none"]:
+    unknown = rows[rows["calibration"] == UNRECORDED].drop_duplicates(["model", "title"])
+    known = rows[rows["calibration"] != UNRECORDED]
+    pairs = [
+        f"{model} on {one}" for model, one in dict.fromkeys(zip(known["model"], known["calibration"], strict=True))
+    ]
+    if len(unknown):
+        pairs += [f"{model}, {', '.join(mine['title'])}: not recorded" for model, mine in unknown.groupby("model")]
+        return f"calibration: {'; '.join(pairs)}"
+    words = list(dict.fromkeys(rows["calibration"]))
+    if words == ["none"]:
         return "no calibration needed"
-    if len(told) > 1:
-        return "calibrated differently: " + "; ".join(
-            f"{model} on {one}" for model, one in dict(zip(rows["model"], rows["calibration"], strict=True)).items()
-        )
+    if len(words) > 1:
+        return f"calibrated differently: {'; '.join(pairs)}"
     if rows["tokens"].nunique() == 1 and rows["tokens"].iloc[0]:
-        return f"calibrated on the same tokens: {told[0]}"
-    return f"calibrated alike, each in its own tokenizer's tokens: {told[0]}"
+        return f"calibrated on the same tokens: {words[0]}"
+    return f"calibrated alike, each in its own tokenizer's tokens: {words[0]}"
 
 
 # --- which model was tuned from which ------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def _marks(rows: pd.DataFrame, column: str, names: Sequence[str]) -> Chart:
         "height": 90 + max(46, 26 * len(models)) * max(len(shown), 1),
         "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": share_axis(top, title={"text": "Share of the own dense score kept"}, range=[0, top]),
+        "xaxis": share_axis(top, title={"text": "Share of its own dense score kept"}, range=[0, top]),
         "yaxis": {"tickvals": list(range(len(shown))), "ticktext": [plain(name) for name in shown],
                   "range": [len(shown) - 0.5, -0.5], "zeroline": False, "fixedrange": True, "automargin": True,
                   "showgrid": False},

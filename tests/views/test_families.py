@@ -100,7 +100,9 @@ def test_equal_words_of_other_method_versions_are_other_recipes(store: Store, mo
     monkeypatch.setattr(artifact_tables, "known_cards", lambda store: older[1:])
     found = views.families(store)
     sentence = views.calibrations(found[found["label"] == "wanda 50 %"])
-    assert sentence.endswith("not known here: its weights are not in this cache"), "no card is not no calibration"
+    known, unknown = sentence.removeprefix("calibration: ").split("; ")
+    assert " on 64 windows of 256 tokens of pocket" in known and not known.startswith("lab/Small-1B-Instruct")
+    assert unknown == "lab/Small-1B-Instruct, Perplexity, Factoid QA, Open-book QA: not recorded", "that is not none"
 
 
 def test_calibrations_are_told_apart(frame: pd.DataFrame) -> None:
