@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kick_core import keys, methods, tasks, views
-from kick_core.cli import evaluate
+from kick_core.cli import score_tables
 from kick_core.errors import BadRequest
 from kick_core.provenance import now
 from kick_core.records import RunCard
@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
         for task in own.keys() - dense.keys():
             print(f"kick: {task} of {path} is left out: dense was not asked it", file=sys.stderr)
     frame = views.scores_of(store, [_keep(store, model, recipe, samples) for recipe, samples in read])
-    evaluate.print_imported(frame, store, "json" if args.json else args.format)
+    score_tables.print_imported(frame, store, "json" if args.json else args.format)
     return 0
 
 

@@ -123,12 +123,12 @@ def _report_of(store: Store, job: jobs.Job, as_json: bool) -> None:
 
 
 def _report(job: SweepJob, keys: SweepKeys, store: Store, as_json: bool) -> None:
-    from kick_core.cli import compress, evaluate
+    from kick_core.cli import compress, score_tables
 
     if not job.tasks:
         compress.print_artifacts(store, compress.artifact_keys(job, keys), as_json)
     else:
-        evaluate.print_scores(
+        score_tables.print_scores(
             job, keys, store, tuple(recipe.text for recipe in job.parsed()), "json" if as_json else "table"
         )
 

@@ -30,12 +30,13 @@ def run(args: Namespace) -> int:
         return 0
     if args.ray:
         return jobs.start(args)
-    from kick_core.cli.evaluate import print_scores
     from kick_core.cli.running import run_sweep, skipped
 
     store, job = open_store(args.cache), preset_job(args)
     keys = run_sweep(job, store, args.workers, partly=True)
     recipes = tuple(recipe.text for recipe in job.parsed())
+    from kick_core.cli.score_tables import print_scores  # tables take a second to import: the sweep does not wait
+
     print_scores(job, keys, store, recipes, "json" if args.json else args.format)
     return skipped(keys)
 
