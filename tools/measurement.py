@@ -35,8 +35,13 @@ FIRST = (
 )
 """A row or two of every target."""
 GRID = (
-    *(f"{method}@{target}" for target in ("0.1", "0.2", "0.4", "0.6", "0.7", "4:8", "1:2") for method in PRUNERS),
-    *(f"{method}@{bits}bit,{GROUP}" for bits in (8, 2) for method in ROUNDERS),
+    *(f"{method}@{target}" for target in ("0.4", "0.2", "0.6", "0.1", "0.7") for method in PRUNERS[:3]),
+    *(f"{method}@{bits}bit,{GROUP}" for bits in (8, 2) for method in ROUNDERS[:2]),
+)
+REST = (
+    *(f"ria@{target}" for target in ("0.1", "0.2", "0.4", "0.6", "0.7")),
+    *(f"{method}@{target}" for target in ("4:8", "1:2") for method in PRUNERS),
+    *(f"awq@{bits}bit,{GROUP}" for bits in (8, 2)),
 )
 RECOVERED = ("wanda@0.5", "sparsegpt@2:4", f"gptq@3bit,{GROUP}")
 REPAIRED = (
@@ -81,13 +86,14 @@ STAGES = {
     "repaired": Stage(REPAIRED, SHORT),
     "core": Stage(CORE, ALL),
     "fidelity": Stage(CORE, ("perplexity",), ("--fidelity", "--limit", "32")),
-    "grid": Stage(GRID, SHORT),
     "seed1": Stage(SEEDED, SHORT, ("--seed", "1")),
     "seed2": Stage(SEEDED, SHORT, ("--seed", "2")),
-    "searched": Stage(SEARCHED, SHORT),
     "paper": Stage(SHOWN, ("multiple_choice", "summarization"), ("--protocol", "paper")),
+    "grid": Stage(GRID, SHORT),
+    "rest": Stage(REST, SHORT),
+    "searched": Stage(SEARCHED, SHORT),
     "dialogues": Stage(SHOWN, ("instructions",)),
-    "full": Stage((*CORE, *GRID, *REPAIRED), ALL, limits={}),
+    "full": Stage((*CORE, *GRID, *REST, *REPAIRED), ALL, limits={}),
 }
 """In order of weight: a recipe is measured on all tasks before the next, so that whatever is done makes whole rows."""
 
