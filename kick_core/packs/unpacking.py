@@ -83,7 +83,7 @@ def unpack(path: Path, store: Store, data: str | None = None) -> Unpacked:
         KickError: it cannot be read, or the cache cannot be written.
     """
     contents = _contents(path)
-    notes = [*_other_settings(store, contents), *contents.header.left_out]
+    beside, notes = list(_other_settings(store, contents)), list(contents.header.left_out)
     for questions in contents.questions:
         results.keep_examples(store, questions.key, questions.examples, outline=bool(questions.left_out))
         if questions.left_out == SHIPPED:
@@ -101,7 +101,7 @@ def unpack(path: Path, store: Store, data: str | None = None) -> Unpacked:
             notes.append(note)
         else:
             same += 1
-    return Unpacked(contents.header, added, same, tuple(notes))
+    return Unpacked(contents.header, added, same, (*(beside if added else ()), *notes))
 
 
 def _differs(store: Store, run: _Run) -> str:
