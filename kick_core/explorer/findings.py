@@ -133,9 +133,10 @@ def _without_sparsity(chosen: Choice) -> None:
 def _poster(chosen: Choice) -> None:
     frame, method = chosen.frame, chosen.method
     again = ((frame["base"] == method) & (frame["recovered"] != "")).any()
-    with st.container(key="overlay-scroll"):
+    phone = "Mobi" in st.context.headers.get("User-Agent", "")
+    with st.container(key="overlay-narrow" if phone else "overlay-scroll"):
         charts.draw(
-            charts.chart("overlay", frame, method),
+            charts.chart("overlay", frame, method, phone),
             key="overlay",
             follows=True,
             alt=f"Share of the dense score kept by {method} against sparsity, one line for each task",

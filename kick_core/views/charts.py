@@ -61,9 +61,9 @@ DASHES = {"fluency": "dot", "knowledge": "solid", "in_context": "longdash", "ski
 """What a task measures, by the line: colour says the method alone."""
 
 
-def overlay(frame: pd.DataFrame, method: str) -> Chart:
+def overlay(frame: pd.DataFrame, method: str, narrow: bool = False) -> Chart:
     """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted; dashed what
-    recovery made of the same recipes.
+    recovery made of the same recipes. A narrow one names its lines in a legend below instead of at their ends.
     """
     mine = frame[((frame["method"] == method) & (frame["kind"] == "ratio")) | (frame["kind"] == "dense")]
     mine = mine[mine["share_kept"].notna()]
@@ -78,6 +78,8 @@ def overlay(frame: pd.DataFrame, method: str) -> Chart:
         ends.append((float(rows["share_kept"].iloc[-1]), str(rows["title"].iloc[-1]), name in lead))
     top = max([1.06, *(float(v) + 0.02 for v in mine["share_high"].dropna().clip(upper=1.3))])
     last_x = 100 * float(mine["sparsity"].max()) if len(mine) else 100
+    dense = {"type": "line", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "xref": "x domain", "yref": "y", "layer": "below",
+             "line": {"width": 1, "color": "#7f8c8d"}}  # fmt: skip
     layout = {
         "height": 430,
         "margin": {"l": 8, "r": 40 + 7 * max((len(name) for _, name, _ in ends), default=0), "t": 8, "b": 8},
@@ -85,16 +87,19 @@ def overlay(frame: pd.DataFrame, method: str) -> Chart:
         "showlegend": False,
         "xaxis": axis(title={"text": "Sparsity"}, ticksuffix=" %", range=[-1.5, last_x + 3], showgrid=False),
         "yaxis": share_axis(
-            top, 0.2, title={"text": f"Share of the dense score kept (n {said_n(mine)})" if len(mine) else ""},
+            top,
+            0.2,
+            title={"text": f"Share of the dense score kept (n {said_n(mine)})" if len(mine) else ""},
             range=[0, top],
         ),
         "annotations": [_label(last_x, end) for end in _spread(ends, top)],
-        "shapes": [
-            {"type": "line", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "xref": "x domain", "yref": "y", "layer": "below",
-             "line": {"width": 1, "color": "#7f8c8d"}},
-            *(_leader(last_x, end) for end in _spread(ends, top)),
-        ],
-    }  # fmt: skip
+        "shapes": [dense, *(_leader(last_x, end) for end in _spread(ends, top))],
+    }
+    if narrow:
+        layout |= {
+            "height": 520, "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "annotations": [], "showlegend": True,
+            "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "itemwidth": 60}, "shapes": [dense],
+        }  # fmt: skip
     return {"data": traces, "layout": layout}
 
 

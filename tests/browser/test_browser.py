@@ -283,12 +283,15 @@ def test_menu_keeps_method_and_sparsity(tab: Tab) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_schemes_and_a_phone(chrome: Any, address: str, scheme: str) -> None:
-    tab = opener(chrome, address)(color_scheme=scheme)
+    tab = opener(chrome, address)(color_scheme=scheme, user_agent="Mozilla/5.0 (Linux; Android 14) Chrome/130 Mobile")
     tab.page.set_viewport_size({"width": 390, "height": 844})
     tab.open("/").page.locator("h1", has_text="of the weights pruned").wait_for()
     tab.page.wait_for_selector(".js-plotly-plot")
     wide = tab.page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth - innerWidth")
     assert wide <= 1, "the page scrolls sideways on a phone"
+    names = "[...document.querySelectorAll('.st-key-overlay :is(.legendtext, .annotation-text)')]"
+    ends = tab.page.evaluate(f"{names}.map(name => name.getBoundingClientRect().right)")
+    assert ends and max(ends) <= 390, "the names of the lines lie inside the window"
     colour = tab.page.evaluate("getComputedStyle(document.querySelector('.kick .bad')).color")
     assert colour == {"light": "rgb(179, 54, 43)", "dark": "rgb(255, 143, 132)"}[scheme]
     tab.check()
