@@ -112,9 +112,9 @@ def _asked(rows: pd.DataFrame, several: bool) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    """Scores with 95 % intervals: dense and the recipes of the chosen targets, one column a task. A cell of another
-    number of examples than dense, or of another device, says so."""
-    plain = frame[(frame["recovered"] == "") & ~frame["recipe"].str.contains("alloc=|[+]", regex=True)]
+    """Scores with 95 % intervals: dense, the recipes of the chosen targets, then joint and searched ones; one column a
+    task. A cell of another number of examples than dense, or of another device, says so."""
+    plain = frame[frame["recovered"] == ""]
     columns = {str(task): rows for task, rows in plain.groupby("task", sort=False)}
     dense = {
         task: rows.sort_values("kind", key=lambda kinds: kinds != "dense").iloc[0] for task, rows in columns.items()
@@ -122,7 +122,8 @@ def _table(frame: pd.DataFrame) -> str:
     heads = [f"{dense[task]['title']} ({dense[task]['n']:,})" for task in columns]
     lines = [f"| recipe | {' | '.join(heads)} |", f"|---|{'---|' * len(columns)}"]
     recipes = list(dict.fromkeys(plain["recipe"]))
-    for recipe in [name for target in ("dense", *ROWS) for name in recipes if _matches(name, target)]:
+    ordered = [name for target in ("dense", *ROWS) for name in recipes if _matches(name, target)]
+    for recipe in dict.fromkeys([*ordered, *(name for name in recipes if "+" in name or "alloc=" in name)]):
         rows = {row["task"]: row for row in plain[plain["recipe"] == recipe].to_dict("records")}
         cells = [_cell(rows[task], dense[task]) if task in rows else "–" for task in columns]
         lines.append(f"| {views.label_of(recipe)} | {' | '.join(cells)} |")
@@ -155,6 +156,8 @@ def _summary(frame: pd.DataFrame) -> str:
 
 def _matches(recipe: str, target: str) -> bool:
     method, _, rest = recipe.partition("@")
+    if "alloc=" in rest:
+        return False
     return recipe == target if target == "dense" else rest.split(",")[0] == target.replace(" ", "") and method != ""
 
 
@@ -170,10 +173,17 @@ def _cell(row: Mapping[Any, Any], dense: pd.Series) -> str:
 
 def _claims(frame: pd.DataFrame) -> str:
     """Every claim of the paper, part by part."""
+    guessing = relations.guessing(frame)
+    titles = frame.drop_duplicates("task").set_index("task")["title"]
+    knowledge = {task for task in titles.index if tasks.record(str(task)).measures == "knowledge"}
     lines = ["| claim | part | verdict | because |", "|---|---|---|---|"]
     for claim in views.claims(frame):
         for at, part in enumerate(claim.parts):
-            lines.append(f"| {claim.text if at == 0 else ''} | {part.text} | **{part.verdict}** | {part.because} |")
+            verdict, because = str(part.verdict), part.because
+            named = {task for task in titles.index if part.text.startswith(f"{titles[task]} ")} or knowledge
+            if verdict == "not measured" and named and named <= guessing:
+                verdict, because = "nothing to lose", "dense itself may be guessing"
+            lines.append(f"| {claim.text if at == 0 else ''} | {part.text} | **{verdict}** | {because} |")
     lost = frame[(frame["kind"] == "dense") & frame["share_kept"].isna()]
     if len(lost):
         lines.append(f"\nNothing to lose, because dense itself may be guessing: {', '.join(lost['title'])}.")
@@ -185,7 +195,8 @@ def _pictures(frame: pd.DataFrame, model: str, folder: Path) -> str:
     folder.mkdir(exist_ok=True)
     lines = []
     stem = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
-    counts = frame[(frame["kind"] == "ratio") & (frame["recovered"] == "")].groupby("method")["recipe"].nunique()
+    plain = (frame["recovered"] == "") & ~frame["recipe"].str.contains("alloc=")
+    counts = frame[(frame["kind"] == "ratio") & plain].groupby("method")["recipe"].nunique()
     for method in sorted(counts[counts > 1].index):
         title = f"{model}: share of the dense score kept by every task under {method}, against sparsity"
         picture = svg.draw(charts.overlay(frame, str(method)), title)

@@ -42,7 +42,7 @@ def popularity(store: views.Store, frame: pd.DataFrame) -> str:
                 if _LEAST < float(np.average(table[step], weights=table["n"])) < 1 - _LEAST:
                     gaps.setdefault(title, []).append((low, high))
     if not lines:
-        return "(no task names the popularity of its subjects)"
+        return "(not measured: no task that names the popularity of its subjects has anything to lose)"
     first = "| task | recipe | best known |" + " |" * (heads - 2) + " least known | difference, points [95 %] |"
     said = [f"- {title}: {_first_to_go(pairs)}." for title, pairs in gaps.items()]
     return "\n".join([first, "|---|---|" + "---|" * (heads + 1), *lines, "", *said])
@@ -95,7 +95,9 @@ def correlation(frame: pd.DataFrame) -> str:
         right, total = _equal_size(both)
         share = f"{right} ({100 * right / total:.0f} %)" if total else "–"
         lines.append(f"| {rows['title'].iloc[0]} | {len(both)} | {interval} | {total} | {share} |")
-    return "\n".join(lines)
+    return (
+        "\n".join(lines) if len(lines) > 2 else "(not measured: no task that has anything to lose, under four recipes)"
+    )
 
 
 def _correlation(pairs: Pairs) -> str:
@@ -131,12 +133,23 @@ def fidelity(store: views.Store, frame: pd.DataFrame) -> str:
     ]
     if table.empty:
         return "(not measured: `--fidelity`)"
-    lines = ["| recipe | windows | KL(dense, recipe), nats a token | same likeliest token |", "|---|---|---|---|"]
+    lines = ["| recipe | windows | KL(dense, recipe), nats a token | same likeliest token, % |", "|---|---|---|---|"]
     for row in table.to_dict("records"):
-        same, low, high = (100 * row[name] for name in ("same", "same_low", "same_high"))
-        kl = f"{row['kl']:.3f} [{row['kl_low']:.3f}, {row['kl_high']:.3f}]"
-        lines.append(f"| {row['label']} | {row['n']} | {kl} | {same:.1f} % [{low:.1f}, {high:.1f}] |")
+        kl, same = (
+            _between([row[f"kl{end}"] for end in ENDS], 3),
+            _between([100 * row[f"same{end}"] for end in ENDS], 1),
+        )
+        lines.append(f"| {row['label']} | {row['n']} | {kl} | {same} |")
     return "\n".join(lines)
+
+
+ENDS = ("", "_low", "_high")
+
+
+def _between(values: Sequence[float], digits: int) -> str:
+    """A value with its interval."""
+    value, low, high = ("–" if math.isnan(one) else f"{one:.{digits}f}" for one in values)
+    return f"{value} [{low}, {high}]"
 
 
 def forms(scores: pd.DataFrame, model: str) -> str:
@@ -172,7 +185,10 @@ def recovery(store: views.Store, frame: pd.DataFrame) -> str:
         known = {row["task"]: row for row in rows.to_dict("records")}
         cells = [_back(known[task]) if task in known else "–" for task in columns]
         lines.append(f"| {views.label_of(str(recipe))} | {' | '.join(cells)} |")
-    said = [f"- {answer.text}: **{answer.verdict}**. {answer.because}" for answer in views.recovery_answers(table)]
+    said = [
+        f"- {answer.label} ({answer.text}): **{answer.verdict.removesuffix('.')}**. {'; '.join(answer.because)}."
+        for answer in views.recovery_answers(table)
+    ]
     return "\n".join([*lines, "", *said])
 
 
