@@ -153,7 +153,7 @@ def choice(
     widget: Callable[[str], object],
     *,
     noun: str = "",
-    why: str = "is not in this cache",
+    why: str = "is not on offer here",
 ) -> Value:
     """A widget whose value is in the address by its plain text.
 

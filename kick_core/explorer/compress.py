@@ -134,7 +134,7 @@ def _joint() -> str:
     joiners = [card.name for card in views.methods_known() if card.joins]
     chosen = address.choice("then", ["none", *joiners], "none", lambda key: st.segmented_control(
         "Then quantize what is kept", ["none", *joiners], required=True, key=key, persist_state="session"
-    ))  # fmt: skip
+    ), noun="quantizer")  # fmt: skip
     return "" if chosen == "none" else f"+{chosen}@{_grid()}"
 
 
@@ -152,12 +152,12 @@ def _target(kind: str) -> str:
             start = min(max(5, shown), 95)
             percent = address.choice("to", range(5, 96, 5), start, lambda key: st.slider(
                 "Sparsity", 5, 95, step=5, format="%d %%", key=key, persist_state="session"
-            ))  # fmt: skip
+            ), noun="sparsity")  # fmt: skip
             return f"{percent / 100:.12g}"
         case "pattern":
             return address.choice("nm", PATTERNS, "2:4", lambda key: st.segmented_control(
                 "Keep N of every M", PATTERNS, required=True, key=key, persist_state="session"
-            ))  # fmt: skip
+            ), noun="pattern")  # fmt: skip
         case "budget":
             budgets = [quarter / 4 for quarter in range(8, 49)]
             bits = address.choice("bpw", budgets, 4.5, lambda key: st.slider(
@@ -195,7 +195,7 @@ def _calibrate(model: str) -> Calibration:
         with places[0]:
             windows = address.choice("windows", range(1, 4097), usual.most_windows, lambda key: st.number_input(
                 "Windows", 1, 4096, key=key, persist_state="session"
-            ))  # fmt: skip
+            ), noun="number of windows")  # fmt: skip
         with places[1]:
             length = address.choice("length", range(2, 8193), usual.length or 256, lambda key: st.number_input(
                 "Tokens each", 2, 8192, key=key, persist_state="session"

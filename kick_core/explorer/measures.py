@@ -184,7 +184,10 @@ def _ends(found: dict[str, pd.DataFrame]) -> None:
         heading("Right, wrong and why")
         show(_compared(found["failures"], "why", {"count": ("answers", _count)}))
     heading("Health of the outputs")
-    show(_turned(found["health"], _HEALTH))
+    if "health" in found:
+        show(_turned(found["health"], _HEALTH))
+    else:
+        note("Not known: the pack leaves out the words of answers that are judged as dense's.")
     if "bytes" in found:
         show(_turned(found["bytes"], _BYTES))
     if "shots" in found:

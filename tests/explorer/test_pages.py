@@ -659,6 +659,16 @@ def test_whole_run_tables_are_the_views(store: Store, frame: pd.DataFrame) -> No
         assert all(f"By {name[3:]}" in said for name in found if name.startswith("by_"))
 
 
+def test_what_a_pack_leaves_out_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where answers' words are missing there is no table of how the outputs ended."""
+    whole = views.details
+    monkeypatch.setattr(views, "details", lambda *words: {
+        name: table for name, table in whole(*words).items() if name != "health"
+    })  # fmt: skip
+    app = run("pages/evaluate.py", b="magnitude@0.3", task="factoid_qa", whole="true")
+    assert not app.exception and "Not known: the pack leaves out" in html(app) and "Example by example" in html(app)
+
+
 def test_closeness_of_a_real_sweep(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = views.open_store(tmp_path)
     asked = SweepJob(
