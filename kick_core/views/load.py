@@ -188,8 +188,13 @@ def asked_name(name: str) -> str:
 def sparsity_series(run: Asked, among: Iterable[Asked]) -> list[Asked]:
     """The same method on the same examples from mild to harsh, one run per target, beginning with dense.
 
-    Dense has no method: its series is itself alone. Options count, so another group size is another series.
+    Dense has no method: its series is itself alone. Options count, so another group size is another series. Of several
+    artifacts of one recipe it takes that which was asked the most tasks, then the newer, as `scores.current` does.
     """
+    among = list(among)
+    asked_of: dict[str, set[str]] = {}
+    for other in among:
+        asked_of.setdefault(other.card.weights, set()).add(other.card.task)
     family = [
         other
         for other in among
@@ -197,7 +202,8 @@ def sparsity_series(run: Asked, among: Iterable[Asked]) -> list[Asked]:
         and recipe_labels.kind(other.recipe) == recipe_labels.kind(run.recipe)
         and recipe_labels.method(other.recipe) == recipe_labels.method(run.recipe)
     ]
-    steps = {other.recipe.text: other for other in sorted(family, key=lambda other: other.card.created)}
+    family.sort(key=lambda other: (len(asked_of[other.card.weights]), other.card.created))
+    steps = {other.recipe.text: other for other in family}
     steps[run.recipe.text] = run
     dense = dense_of(run, among)
     rest = sorted(steps.values(), key=lambda other: recipe_labels.severity(other.recipe))
