@@ -88,14 +88,15 @@ def stored(path: Path, changed: int) -> dict[str, VerdictColumns]:
         data = pa.py_buffer(path.read_bytes())
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_WORDS, page_checksum_verification=True)
         digest = _digest(file, data)
-        if digest not in _LAYOUTS:
+        layout = _LAYOUTS.get(digest)  # another session's thread may empty it meanwhile
+        if layout is None:
             if len(_LAYOUTS) >= KEPT:
                 _LAYOUTS.clear()
-            _LAYOUTS[digest] = _layout(file.read(["example", "scorer"], use_threads=False))
+            layout = _LAYOUTS[digest] = _layout(file.read(["example", "scorer"], use_threads=False))
         table = file.read(["score", "extracted", "why"], use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise KickError(f"{path} is damaged ({error}): `kick verify --deep` sets it aside") from error
-    return _columns(table, _LAYOUTS[digest])
+    return _columns(table, layout)
 
 
 def of_table(table: pa.Table) -> dict[str, VerdictColumns]:
@@ -199,8 +200,9 @@ def _shared_ids(column: pa.DictionaryArray) -> NDArray[np.object_]:
         if buffer is not None:
             digest.update(buffer)
     key = f"{len(plain)}-{digest.hexdigest()}"
-    if key not in _IDS:
+    ids = _IDS.get(key)
+    if ids is None:
         if len(_IDS) >= KEPT:
             _IDS.clear()
-        _IDS[key] = np.array(plain.to_pylist(), dtype=object)
-    return _IDS[key]
+        ids = _IDS[key] = np.array(plain.to_pylist(), dtype=object)
+    return ids
