@@ -30,8 +30,6 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attention of one token a row over a cache, by our kernel; anything else as the library does it."""
-    from kick_core.engine import kernels
-
     plain = all(kwargs.get(name) is None for name in _NOT_HERE) and query.dtype == key.dtype == value.dtype
     scale = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
     if (layer := getattr(key, "paged", None)) is not None:
@@ -39,6 +37,8 @@ def _attention(
     shapes = query.shape[2] == 1 and key.shape == value.shape and query.shape[-1] == key.shape[-1] <= 256
     if not plain or not shapes or attention_mask is None or attention_mask.shape[1] != 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    from kick_core.engine import kernels
+
     return kernels.attend(query, key, value, attention_mask, scale), None
 
 
