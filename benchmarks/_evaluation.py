@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import _padded_generate
 import _task_data
 import torch
 from _commands import kick, table
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 BARS = {"summarization": 8.0, "multiple_choice": 6.0, "perplexity": 8.0}
 """Seconds that a 7B of 32 blocks may take on one H200 for 72 stories, 400 questions, 157 windows."""
 CELLS = ("magnitude@0.3", "magnitude@0.5")
-_PEER_ROWS = 16
 
 
 def evaluate(bench: Bench, tasks: Sequence[str], limit: int) -> dict[str, Any]:
@@ -94,28 +94,11 @@ def peer_summaries(bench: Bench) -> dict[str, Any]:
     examples = evaluation.examples(task, evaluation.open_session(model, tokenizer), str(data))[: _task_data.STORIES]
     prompts = [encode(tokenizer, dialogue(tokenizer, e.prompt[:1], [], task.strict.template)) for e in examples]
     began = time.perf_counter()
-    written = sum(_generated(model, part, task.strict.new_tokens) for part in _sorted(prompts))
+    written = sum(map(len, _padded_generate.texts(model, prompts, task.strict.new_tokens)))
     seconds = time.perf_counter() - began
-    bench.tell(
-        [f"transformers generate, {_PEER_ROWS} rows: {seconds:.2f} s, {written / seconds:.0f} new tokens a second"]
-    )
+    rate = f"{written / seconds:.0f} new tokens a second"
+    bench.tell([f"transformers generate, {_padded_generate.ROWS} rows: {seconds:.2f} s, {rate}"])
     return {"seconds": seconds, "n": len(prompts), "new_tokens": written}
-
-
-def _sorted(prompts: Sequence[list[int]]) -> list[list[list[int]]]:
-    order = sorted(prompts, key=len, reverse=True)
-    return [order[at : at + _PEER_ROWS] for at in range(0, len(order), _PEER_ROWS)]
-
-
-def _generated(model: Any, prompts: Sequence[list[int]], new_tokens: int) -> int:
-    length = max(map(len, prompts))
-    ids = torch.tensor([[0] * (length - len(prompt)) + prompt for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    with torch.inference_mode():
-        found = model.generate(
-            ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, eos_token_id=None, pad_token_id=0
-        )
-    return int((found.shape[1] - length) * len(prompts))
 
 
 EVALUATE: dict[str, Callable[[Bench], dict[str, Any]]] = {

@@ -26,6 +26,7 @@ from transformers import GenerationConfig
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _machine
+import _padded_generate
 import _shapes
 
 from kick_core import engine
@@ -106,26 +107,6 @@ def measured(model: Any, rows: int, length: int, new_tokens: int, compiled: bool
 
 MIX = 72, 500, 3800, 256
 """Texts, tokens of the shortest and the longest prompt, new tokens: like the summaries of CNN/DailyMail."""
-MIX_ROWS = 16
-"""Rows of `generate`'s padded batches."""
-
-
-@torch.inference_mode()
-def by_length(model: Any, prompts: list[list[int]], new_tokens: int) -> list[tuple[int, ...]]:
-    """`generate` in batches padded on the left, prompts of about one length together."""
-    order = sorted(range(len(prompts)), key=lambda item: len(prompts[item]))
-    found: dict[int, tuple[int, ...]] = {}
-    for at in range(0, len(order), MIX_ROWS):
-        some = order[at : at + MIX_ROWS]
-        most = len(prompts[some[-1]])
-        ids = torch.tensor([[0] * (most - len(prompts[item])) + prompts[item] for item in some], device=model.device)
-        mask = (torch.arange(most)[None] >= torch.tensor([most - len(prompts[item]) for item in some])[:, None]).long()
-        text = model.generate(
-            ids, attention_mask=mask.to(ids.device), max_new_tokens=new_tokens, min_new_tokens=new_tokens,
-            do_sample=False,
-        )  # fmt: skip
-        found |= {item: tuple(row) for item, row in zip(some, text[:, most:].tolist(), strict=True)}
-    return [found[item] for item in range(len(prompts))]
 
 
 def continuous(model: Any, prompts: list[list[int]], new_tokens: int) -> list[tuple[int, ...]]:
@@ -147,7 +128,7 @@ def mixed(model: Any, texts: int, shortest: int, longest: int, new_tokens: int) 
     forms: dict[str, Callable[[int], list[tuple[int, ...]]]] = {
         "engine, pages": lambda n: ours(model, prompts, pages, n),
         "engine, slots": lambda n: ours(model, prompts, slots, n),
-        "generate, padded by length": lambda n: by_length(model, prompts, n),
+        "generate, padded by length": lambda n: _padded_generate.texts(model, prompts, n),
         "transformers, continuous": lambda n: continuous(model, prompts, n),
     }
     found, written = {}, {}

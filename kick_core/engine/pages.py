@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from kick_core.engine.batching import BatchPolicy, token_bytes
+from kick_core.models.source import context_of
 
 PAGE = 64
 """Columns of a page: those that a program of attention reads at a time."""
@@ -50,8 +51,7 @@ def page_rows(model: PreTrainedModel, plan: BatchPolicy) -> int:
 
 def page_columns(model: PreTrainedModel, length: int) -> int:
     """Columns that the table has for a text of so many tokens in all."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or COLUMNS
-    least = min(COLUMNS, 1 << (context - 1).bit_length())
+    least = min(COLUMNS, 1 << (context_of(model.config) - 1).bit_length())
     return max(least, PAGE, 1 << (length - 1).bit_length())
 
 
@@ -80,12 +80,14 @@ def pool_pages(model: PreTrainedModel, lengths: Sequence[int], rows: int, plan: 
 
 
 class _PageLayer(DynamicLayer):
-    """A cache layer in pages [pages, heads, PAGE, width]; `window` columns of a text are seen at most (0: all)."""
+    """A cache layer in pages [pages, heads, PAGE, width]; `window` columns of a text are seen at most (0: all).
+    Steps write every row at its column `where` [rows]."""
+
+    where: Tensor
 
     def __init__(self, pages: int, table: Tensor, window: int) -> None:
         super().__init__()
         self.pages, self.table, self.window = pages, table, window
-        self.where: Tensor = table
 
     def put(self, places: Tensor, keys: Tensor, values: Tensor) -> None:
         """Write prompts [n, heads, length, width] into the pages of the rows `places` [n]; what the padding behind a

@@ -93,7 +93,7 @@ class SlotCache:
         """
         self.mask = self.all_mask
         self._hide(slice(None), lengths)
-        self.longest = max(total for total in lengths.tolist())
+        self.longest = int(lengths.max())
         for layer in self.cache.layers:
             layer.begin(len(lengths), where)
 

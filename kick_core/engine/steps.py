@@ -112,7 +112,7 @@ class SlotSteps:
         self.spoiled = False
 
     def begin(self, prompts: Sequence[Ids], rows: int, room: int, new_tokens: int, uniforms: Tensor | None) -> None:
-        """Read the prompts of a batch, in ascending order of length, into the first of `rows` rows with `room`
+        """Read the prompts of a batch, those of one length side by side, into the first of `rows` rows with `room`
         columns; rows beyond the prompts are there for the shape, and see one column. `uniforms` is float32 [rows,
         new_tokens]."""
         for _ in self.reading(prompts, rows, room, new_tokens, uniforms):
@@ -165,7 +165,7 @@ class SlotSteps:
         return self.pages < before
 
     def admit(self, places: Sequence[int], prompts: Sequence[Ids], uniforms: Tensor | None) -> list[int]:
-        """Read prompts, in ascending order of length, into slots whose texts have ended, while the others go on.
+        """Read prompts, those of one length side by side, into slots whose texts have ended, while the others go on.
 
         Steps must be of one shape (`whole`). The next `ahead` tokens of these slots belong to the texts before.
 
@@ -204,7 +204,6 @@ class SlotSteps:
             if self.pages
             else SlotCache(self.model, rows, room, kept_dtype, kernels=self.kernels)
         )
-        self.cache = self.memory.cache
         self.all_ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         self.all_tokens = torch.zeros(rows, dtype=torch.int64, device=device)
         self.all_where = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -234,7 +233,7 @@ class SlotSteps:
         inputs = {"input_ids": ids.to(self.model.device), "past_key_values": cache, "use_cache": True}
         with self._fused() if self.pages else nullcontext():
             logits = logits_of(self.model, inputs, last.to(self.model.device))[: len(prompts), 0]
-        for slots, read in zip(self.cache.layers, cache.layers, strict=True):
+        for slots, read in zip(self.memory.cache.layers, cache.layers, strict=True):
             slots.put(places, read.keys[: len(prompts)], read.values[: len(prompts)])
         return logits
 
@@ -296,7 +295,7 @@ class SlotSteps:
             "input_ids": self.ids,
             "attention_mask": self.memory.seen(self.where, whole=self.whole),
             "position_ids": self.where[:, None],
-            "past_key_values": self.cache,
+            "past_key_values": self.memory.cache,
             "use_cache": True,
         }
         with _attention(self.model, self.attention), self._fused():

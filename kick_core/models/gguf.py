@@ -78,7 +78,7 @@ def decode(path: Path, root: Path) -> Path:
         (staged / MARK).write_text(json.dumps({"file": path.name, "types": types}), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(staged, folder)
-    except (BadRequest, KickError):
+    except KickError:
         raise
     except Exception as error:  # whatever readers of a foreign file raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
