@@ -21,6 +21,8 @@ from _shapes import seconds as clocked
 HERE = Path(__file__).resolve().parent
 BESIDE = ("writer", "reader")
 """Threads whose stages run beside the main thread's, by the beginnings of their names."""
+ASKED = ("prefill", "options", "windows")
+"""Stages in which the model is asked."""
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Ran:
         status: Its exit status.
         seconds: Wall clock, from the start of the process to its end.
         first_word: Seconds until it first said something.
+        first_question: Seconds until the model was first asked something; None where it was not.
         stages: Main thread's seconds by stage; `start` before the command line, `rest` what no stage covers.
         beside: Seconds of stages in other threads, which the main thread did not wait for.
         amounts: What stages handled, e.g. {"write": {"bytes": …}}.
@@ -44,6 +47,7 @@ class Ran:
     status: int
     seconds: float
     first_word: float
+    first_question: float | None
     stages: dict[str, float]
     beside: dict[str, float]
     amounts: dict[str, dict[str, int]]
@@ -55,6 +59,7 @@ class Ran:
         """For the JSON file."""
         facts: dict[str, Any] = {
             "command": " ".join(self.words), "seconds": round(self.seconds, 3), "first_word": round(self.first_word, 3),
+            "first_question": None if self.first_question is None else round(self.first_question, 3),
             "stages": {name: round(value, 4) for name, value in self.stages.items()},
             "beside": {name: round(value, 4) for name, value in self.beside.items()}, "amounts": self.amounts,
         }  # fmt: skip
@@ -94,7 +99,8 @@ def kick(words: Sequence[str], tree: Path = HERE.parent, environment: Mapping[st
     except ValueError:
         result = None
     said = b"".join(heard).decode(errors="replace")
-    return Ran(list(words), status, wall, first[0] if first else wall, stages, beside, amounts, said, result, lines)
+    word, asked = first[0] if first else wall, [line["began"] - spawned for line in lines if line["stage"] in ASKED]
+    return Ran(list(words), status, wall, word, min(asked, default=None), stages, beside, amounts, said, result, lines)
 
 
 def _added(
@@ -170,6 +176,8 @@ def machine_rates(device: torch.device, folder: Path, dtype: torch.dtype) -> Mac
 def table(ran: Ran, floors: Mapping[str, float]) -> list[str]:
     """Every stage beside its floor in seconds, the longest first."""
     lines = [f"kick {' '.join(ran.words)}: {ran.seconds:.1f} s, first word after {ran.first_word:.1f} s"]
+    if ran.first_question is not None:
+        lines.append(f"  first question after {ran.first_question:.1f} s")
     for title, stages in (("", ran.stages), (" (beside)", ran.beside)):
         for name, value in sorted(stages.items(), key=lambda stage: -stage[1]):
             floor = f"floor {floors[name]:8.2f}" if name in floors else ""

@@ -55,7 +55,7 @@ def library(model: Any, prompts: list[list[int]], new_tokens: int, **how: Any) -
 
 def rates(device: torch.device, rows: int, new_tokens: int, work: Callable[[int], Any]) -> tuple[dict[str, float], Any]:
     """Tokens a second of decoding alone and with the prompts."""
-    work(new_tokens)
+    work(4)  # whatever is compiled or recorded for these shapes
     first, _ = _shapes.seconds(device, lambda: work(1))
     whole, found = _shapes.seconds(device, lambda: work(new_tokens))
     return {
@@ -124,12 +124,12 @@ def mixed(model: Any, texts: int, shortest: int, longest: int, new_tokens: int) 
     lengths = [int(shortest * (longest / shortest) ** (draw.betavariate(2, 2))) for _ in range(texts)]
     prompts = [[1, *(draw.randrange(400, 31000) for _ in range(length - 1))] for length in lengths]
     slots = dataclasses.replace(engine.plan_for(model.device), notes=[])
-    pages = dataclasses.replace(slots, paged=True)
+    pages = dataclasses.replace(slots, paged=True, varied=True)
     forms: dict[str, Callable[[int], list[tuple[int, ...]]]] = {
         "engine, pages": lambda n: ours(model, prompts, pages, n),
+        "transformers, continuous": lambda n: continuous(model, prompts, n),
         "engine, slots": lambda n: ours(model, prompts, slots, n),
         "generate, padded by length": lambda n: _padded_generate.texts(model, prompts, n),
-        "transformers, continuous": lambda n: continuous(model, prompts, n),
     }
     found, written = {}, {}
     for name, work in forms.items():

@@ -6,12 +6,14 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from kick_core.methods.select import kernels
@@ -41,8 +43,9 @@ class BatchPolicy:
     together too). The caches of decoding may have more than `tokens` tokens where they fit into `cache` bytes. A pack
     has rows of `row` tokens, `pack` tokens in all, after shared prefixes that are padded to multiples of `room`.
     `kernels` lets packs and decoding use our own (see `fused`), and with `paged` texts of all lengths are written
-    together (see `pages`), with `windows` running text is read by them too; `compiled` instead lets torch.compile fuse
-    the small operations of decoding on CUDA: a minute per shape, for long runs.
+    together (see `pages`), with `windows` running text is read by them too; `varied` is for prompts of many lengths
+    (see `any_length`); `compiled` instead lets torch.compile fuse the small operations of decoding on CUDA: a minute
+    per shape, for long runs.
     `notes` collects what departed from the plan: it is no part of the plan's identity, and whoever stores a run
     stores it too. `underway` says what of a batch of texts is done before the first of them ends.
     """
@@ -60,6 +63,7 @@ class BatchPolicy:
     kernels: bool = False
     paged: bool = False
     windows: bool = False
+    varied: bool = False
     compiled: bool = False
     notes: list[str] = field(default_factory=list, compare=False, repr=False)
     underway: Underway = field(default_factory=Underway, compare=False, repr=False)
@@ -76,6 +80,7 @@ class BatchPolicy:
             f"to {self.room}{apart}"
             + "; by kernels" * self.kernels
             + ", windows too" * self.windows
+            + "; attention for any length" * self.varied
             + "; decoding compiled" * self.compiled
         )
 
@@ -95,6 +100,17 @@ class BatchPolicy:
         """Remember once what departed from the plan."""
         if text not in self.notes:
             self.notes.append(text)
+
+
+@contextmanager
+def any_length() -> Iterator[None]:
+    """Attention on a GPU as it is quickest for a few forwards of each shape.
+
+    torch prefers cuDNN's on Hopper and later, which builds a plan for every new shape: a tenth of a second and more,
+    where the forward of a 7B takes a twentieth.
+    """
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        yield
 
 
 def round_up(tokens: int, step: int) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from kick_core.engine.batching import BatchPolicy, Ids
+from kick_core.engine.batching import BatchPolicy, Ids, any_length
 from kick_core.engine.padded import Options, OptionScores, plain_logprobs
 from kick_core.errors import KickError
 
@@ -70,8 +70,8 @@ def require_causal(model: PreTrainedModel, ids: Ids) -> float:
         longest = _most(model)
         text = list(ids)[: longest - _ADDED] if longest > 2 * _ADDED else list(ids)[: longest // 2]
         behind = (text * _ADDED)[: min(_ADDED, longest - len(text))]
-        alone = plain_logprobs(model, text, len(text))
-        followed = plain_logprobs(model, [*text, *behind], len(text) + len(behind))[: len(text)]
+        alone = _plain(model, text, len(text))
+        followed = _plain(model, [*text, *behind], len(text) + len(behind))[: len(text)]
         tops = alone.topk(min(8, alone.shape[-1]), -1).indices
         change = (alone - followed).gather(-1, tops)
         finite = bool(alone.isfinite().all() and followed.isfinite().all())
@@ -87,6 +87,12 @@ def require_causal(model: PreTrainedModel, ids: Ids) -> float:
         memory["noise", size] = known[0]
     found: float = known[0]
     return found
+
+
+def _plain(model: PreTrainedModel, ids: Ids, last: int) -> Tensor:
+    """As `plain_logprobs`: of texts that all have another length."""
+    with any_length():
+        return plain_logprobs(model, ids, last)
 
 
 def _rounding(logprobs: Tensor, dtype: torch.dtype) -> float:
@@ -254,7 +260,7 @@ def right_options(
         for option, value in zip(choices, found[number].logprobs, strict=True):
             tokens = (*prompt, *option[:-1])
             if tokens not in known:
-                known[tokens] = plain_logprobs(model, tokens, len(option))
+                known[tokens] = _plain(model, tokens, len(option))
             plain = known[tokens]
             right = float(sum(plain[n, token] for n, token in enumerate(option)))
             if not math.isfinite(right):
@@ -311,7 +317,7 @@ def _steps_agree(
     errors = []
     for prompt, tokens, logprobs in zip(few, written, own, strict=True):
         # one forward over a whole text tells all steps: the model is causal
-        plain = plain_logprobs(model, [*prompt, *tokens[:-1]], len(logprobs))
+        plain = _plain(model, [*prompt, *tokens[:-1]], len(logprobs))
         if not plain.isfinite().all():
             return None
         errors += [float((mine - right)[right.argmax()]) for mine, right in zip(logprobs, plain, strict=True)]

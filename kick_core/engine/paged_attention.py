@@ -114,3 +114,36 @@ def put(new_keys: Tensor, new_values: Tensor, keys: Tensor, values: Tensor, tabl
             *keys.stride()[:3], table.stride(0), width, WIDTH=triton.next_power_of_2(width), PAGE=keys.shape[2],
             num_warps=1,
         )  # fmt: skip
+
+
+@triton.jit
+def _put_prompts(key_ptr, value_ptr, keys_ptr, values_ptr, table_ptr, places_ptr, length,
+                 key_row, key_head, key_column, value_row, value_head, value_column, page_step, head_step, column_step,
+                 table_row, table_width, width, WIDTH: tl.constexpr, PAGE: tl.constexpr):  # fmt: skip
+    row, head, number = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    at, line = tl.arange(0, WIDTH), tl.arange(0, PAGE)
+    place = tl.load(places_ptr + row)
+    page = tl.load(table_ptr + place * table_row + number, mask=number < table_width, other=0).to(tl.int64)
+    column = number * PAGE + line
+    there = ((column < length) & (page > 0))[:, None] & (at < width)[None, :]
+    address = page * page_step + head * head_step + line[:, None] * column_step + at[None, :]
+    key = tl.load(key_ptr + row * key_row + head * key_head + column[:, None] * key_column + at[None, :], mask=there)
+    tl.store(keys_ptr + address, key, mask=there)
+    value = tl.load(
+        value_ptr + row * value_row + head * value_head + column[:, None] * value_column + at[None, :], mask=there
+    )
+    tl.store(values_ptr + address, value, mask=there)
+
+
+def put_prompts(
+    new_keys: Tensor, new_values: Tensor, keys: Tensor, values: Tensor, table: Tensor, places: Tensor
+) -> None:
+    """Write the keys and values of whole prompts, [n, key heads, length, width], into the pages of the rows `places`
+    (int64 [n]) of the table; all else as in `put`. Columns that a row has no page for are left out."""
+    count, pairs, length, width = new_keys.shape
+    with torch.cuda.device_of(keys):
+        _put_prompts[(count, pairs, triton.cdiv(length, keys.shape[2]))](
+            new_keys, new_values, keys, values, table, places, length, *new_keys.stride()[:3], *new_values.stride()[:3],
+            *keys.stride()[:3], *table.stride()[:1], table.shape[1], width, WIDTH=triton.next_power_of_2(width),
+            PAGE=keys.shape[2], num_warps=4,
+        )  # fmt: skip

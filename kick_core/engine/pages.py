@@ -91,16 +91,14 @@ class _PageLayer(DynamicLayer):
 
     def put(self, places: Tensor, keys: Tensor, values: Tensor) -> None:
         """Write prompts [n, heads, length, width] into the pages of the rows `places` [n]; what the padding behind a
-        prompt needs more goes to the page of nobody."""
+        prompt needs more is left out."""
+        from kick_core.engine import paged_attention
+
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
             shape = self.pages, keys.shape[1], PAGE
             self.keys, self.values = (t.new_zeros(*shape, t.shape[-1]) for t in (keys, values))
-        count = count_of(keys.shape[2])
-        table = torch.nn.functional.pad(self.table[places], (0, max(0, count - self.table.shape[1])))
-        for kept, new in ((self.keys, keys), (self.values, values)):
-            whole = torch.nn.functional.pad(new, (0, 0, 0, count * PAGE - new.shape[2]))
-            kept[table[:, :count].long()] = whole.unflatten(2, (count, PAGE)).transpose(1, 2)
+        paged_attention.put_prompts(keys, values, self.keys, self.values, self.table, places)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         from kick_core.engine import paged_attention
@@ -111,6 +109,14 @@ class _PageLayer(DynamicLayer):
         keys = self.keys.view_as(self.keys)  # a tensor of its own, to say of whom it is
         keys.paged = self  # type: ignore[attr-defined]
         return keys, self.values
+
+
+class _ReadLayer(DynamicLayer):
+    """A cache layer that keeps what the one forward over a prompt gives, as it is."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.keys, self.values, self.is_initialized = key_states, value_states, True
+        return key_states, value_states
 
 
 class PageCache:
@@ -159,7 +165,9 @@ class PageCache:
 
     def reading(self) -> DynamicCache:
         """An empty cache to read prompts with: all of them is kept, also what lies behind a window's end."""
-        return DynamicCache()
+        cache = DynamicCache()
+        cache.layers = [_ReadLayer() for _ in self.cache.layers]
+        return cache
 
     def seen(self, where: Tensor, *, whole: bool) -> Tensor:
         """In place of a mask, which the table makes needless: [rows, 1, 1, 1]."""

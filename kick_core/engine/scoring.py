@@ -22,7 +22,17 @@ from transformers.cache_utils import DynamicLayer
 
 from kick_core import timing
 from kick_core.engine import forms, fused
-from kick_core.engine.batching import BatchPolicy, Ids, batches, frugal, in_parts, least_rows, logits_of, rows_matter
+from kick_core.engine.batching import (
+    BatchPolicy,
+    Ids,
+    any_length,
+    batches,
+    frugal,
+    in_parts,
+    least_rows,
+    logits_of,
+    rows_matter,
+)
 from kick_core.engine.packing import Layout, Row, digest, pack_layout
 from kick_core.engine.padded import Options, OptionScores, in_batches, one_by_one, scored
 
@@ -117,7 +127,7 @@ def _in_packs(
     plan = frugal(model, plan)
     layout = _layout(model, prompts, options, plan)
     stand_ins = fused.FusedPatches(model, plan.step) if plan.kernels else None
-    packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins)
+    packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins, plan.varied)
     for rows, count in _shapes(layout, plan):
         some = [row for row in rows if asked.intersection(row.items)]
         for start in range(0, len(some), count):
@@ -188,6 +198,7 @@ class _Packer:
     filler: int
     prefixes: dict[int, list[tuple[Tensor, Tensor]]]
     stand_ins: fused.FusedPatches | None
+    varied: bool
 
     @timing.stage("options")
     def scores(self, part: Sequence[Row], count: int) -> dict[int, OptionScores]:
@@ -203,7 +214,10 @@ class _Packer:
             copies = torch.arange(count).clamp(max=len(part) - 1)
             inputs, kept = {name: tensor[copies.to(tensor.device)] for name, tensor in inputs.items()}, kept[copies]
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()} | {"use_cache": bool(part[0].room)}
-        with self.stand_ins.in_place() if self.stand_ins else nullcontext():
+        with (
+            self.stand_ins.in_place() if self.stand_ins else nullcontext(),
+            any_length() if self.varied else nullcontext(),
+        ):
             if part[0].room:
                 inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
             logits = logits_of(self.model, inputs, kept.to(device))

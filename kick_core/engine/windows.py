@@ -92,7 +92,8 @@ def window_logprobs(
         ids = _filled(model, windows[part[0] : part[-1] + 1], count)
         with fused():
             logits = _logits(model, ids)[: len(part), :-1]
-        return [float(_taken(row, tokens[1:]).sum()) for row, tokens in zip(logits, ids, strict=False)]
+        sums = [_taken(row, tokens[1:]).sum() for row, tokens in zip(logits, ids, strict=False)]
+        return list(torch.stack(sums).tolist())
 
     first = 0
     for found in in_parts(range(len(windows)), rows, ask, plan or BatchPolicy(0, rows)):

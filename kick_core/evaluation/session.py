@@ -44,10 +44,11 @@ class EvalSession:
         return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(i, int)), 0)
 
     def plan_for(self, way: PromptSpec) -> BatchPolicy:
-        """The shape policy for a task: where there are kernels, long texts of all lengths are written together, and
-        windows are read by them."""
-        kernels = self.plan.kernels
-        return replace(self.plan, paged=kernels and way.long, windows=kernels and way.kind == "perplexity")
+        """The shape policy for a task: where there are kernels, long texts of all lengths are written together, windows
+        are read by them, and prompts of many lengths are read by attention that takes any length at once."""
+        if not self.plan.kernels:
+            return self.plan
+        return replace(self.plan, paged=way.long, windows=way.kind == "perplexity", varied=way.varied)
 
     def plan_text(self, way: PromptSpec) -> str:
         """What keys and pages say of the shape policy for a task."""

@@ -121,6 +121,11 @@ class PromptSpec:
         answers = self.kind == "dialogue" or self.new_tokens > _SHORT or self.times_prompt > 0
         return answers or (self.elicitation is not None and self.elicitation.passages)
 
+    @property
+    def varied(self) -> bool:
+        """Whether prompts have many lengths: long texts, or worked examples of each question's own."""
+        return self.long or (self.kind == "choose" and self.elicitation is None)
+
     def temperature(self, example: Example) -> float:
         """The sampling temperature of one example; 0 is greedy."""
         return self.temperatures.get(str(example.meta.get("category", "")), self.temperatures.get("", 0.0))

@@ -167,6 +167,23 @@ def test_attention_over_pages(heads, pairs, width, window):
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("width, length", [(24, 130), (16, 64), (32, 7)])
+def test_prompts_are_put_into_pages(width, length):
+    """Laid out as a projection gives them; one row has pages for its own tokens alone, one has more than the table."""
+    from kick_core.engine import paged_attention
+    from tests.engine import test_pages
+
+    draw = torch.Generator().manual_seed(0)
+    new = [torch.randn(3, length, 2, width, generator=draw).to(DEVICE).transpose(1, 2) for _ in range(2)]
+    keys, values = (torch.zeros(9, 2, PAGE, width, device=DEVICE) for _ in range(2))
+    plain = [t.clone() for t in (keys, values)]
+    table = torch.tensor([[0, 0], [3, 5], [7, 0], [4, 1]], dtype=torch.int32, device=DEVICE)
+    places = torch.tensor([3, 1, 2], device=DEVICE)
+    paged_attention.put_prompts(*new, keys, values, table, places)
+    test_pages.put_prompts(*new, *plain, table, places)
+    assert torch.equal(keys, plain[0]) and torch.equal(values, plain[1]) and not keys[0].any()
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("failure", [RuntimeError("operation not permitted when stream is capturing"), None])
 def test_where_no_graph_can_be_recorded_steps_are_taken_all_the_same(failure, monkeypatch):

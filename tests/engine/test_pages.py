@@ -41,9 +41,18 @@ def put(new_keys, new_values, keys, values, table, where):
         values[page, :, column % pages.PAGE] = new_values[row, :, 0]
 
 
+def put_prompts(new_keys, new_values, keys, values, table, places):
+    """As `paged_attention.put_prompts`."""
+    for row, place in enumerate(places.tolist()):
+        for column in range(new_keys.shape[2]):
+            number, line = divmod(column, pages.PAGE)
+            if number < table.shape[1] and (page := int(table[place, number])):
+                keys[page, :, line], values[page, :, line] = new_keys[row, :, column], new_values[row, :, column]
+
+
 @pytest.fixture
 def in_torch(monkeypatch):
-    plain = SimpleNamespace(attend=attend, put=put)
+    plain = SimpleNamespace(attend=attend, put=put, put_prompts=put_prompts)
     monkeypatch.setitem(sys.modules, "kick_core.engine.paged_attention", plain)
     monkeypatch.setattr(engine, "paged_attention", plain, raising=False)
     nothing = SimpleNamespace(in_place=contextlib.nullcontext)
