@@ -11,6 +11,7 @@ OFFICIAL = Task(
     title="World facts, by letter",
     about="questions about the real world, five shots, letters scored by their log-probability; chance is 25 %",
     version=1,
+    licence="Apache-2.0",
     measures="knowledge",
     order=22,
     colour="#a0522d",

@@ -9,6 +9,7 @@ import torch
 from kick_core.artifacts.builder import ArtifactBuilder
 from kick_core.artifacts.loaded_model import open_for
 from kick_core.compression import activations
+from kick_core.compression import walk as walking
 from kick_core.compression.walk import walk
 from kick_core.spec import Calibration, ModelRef, parse
 from kick_core.store import open_store, weight_artifacts
@@ -48,6 +49,13 @@ def test_the_same_bits_twice(recipe, dtype):
     other, _ = walked(recipe, "cuda", dtype=dtype)
     for name, weight in one.named_parameters():
         assert torch.equal(weight, other.get_parameter(name)), name
+
+
+def test_a_block_is_fitted_to_outputs_that_have_no_room_on_the_card(monkeypatch):
+    through = walking._through
+    monkeypatch.setattr(walking, "_through", lambda *args: through(*args).cpu())
+    _, reports = walked("wanda@0.5,recover=blocks", "cuda")
+    assert all(report.fit[1] <= report.fit[0] for report in reports)
 
 
 @pytest.mark.parametrize("recipe", ["wanda@0.5", "sparsegpt@0.5", "gptq@4bit,group=32"])

@@ -71,7 +71,7 @@ def reconstruct(
             call = inputs.call(len(hidden), index)
             args, kwargs = call.bound(hidden)
             output = leaving(functional_call(block, _weights(block, loose), args, kwargs))
-            loss = (output.float() - wanted[rows].to(output.device).float()).square().mean() / energy
+            loss = (output.float() - wanted[rows.to(wanted.device)].to(output.device).float()).square().mean() / energy
             adam.zero_grad(set_to_none=True)
             loss.backward()
             adam.step()
