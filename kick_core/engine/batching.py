@@ -80,7 +80,7 @@ class BatchPolicy:
             f"to {self.room}{apart}"
             + "; by kernels" * self.kernels
             + ", windows too" * self.windows
-            + "; attention for any length" * self.varied
+            + ("; attention for any length" + ", of options too" * (not self.paged)) * self.varied
             + "; decoding compiled" * self.compiled
         )
 

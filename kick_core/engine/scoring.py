@@ -143,6 +143,10 @@ def _in_packs(
 _TRIED = 256
 """Tokens of a prompt that a form of options is tried on, where no more can matter: more than a pack's row."""
 
+_PREFIXES = 4
+"""Prefixes of many lengths that are read together: a launch of a forward's operations takes as long as a 7B's work on
+a thousand tokens."""
+
 _LAYOUTS = "_kick_layouts"
 
 
@@ -268,9 +272,9 @@ class _Packer:
         """The rows' prefixes, each padded to the common room."""
         needed = {row.group: row for row in rows}
         self.prefixes = {group: kept for group, kept in self.prefixes.items() if group in needed}
-        for group, row in needed.items():
-            if group not in self.prefixes:
-                self.prefixes[group] = self._read_prefix(row)
+        missing = [row for group, row in needed.items() if group not in self.prefixes]
+        for start in range(0, len(missing), self.together):
+            self._read_prefixes(missing[start : start + self.together])
         runs = [(self.prefixes[group], len(list(same))) for group, same in groupby(rows, key=lambda row: row.group)]
         cache, buffers = DynamicCache(config=self.model.config), dict[Any, Tensor]()
         cache.layers = [
@@ -278,17 +282,29 @@ class _Packer:
         ]
         return cache
 
-    def _read_prefix(self, row: Row) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of a prefix per layer, [1, heads, room, width], zero behind the prefix."""
-        ids = torch.tensor([self.prompts[row.items[0]][: row.prefix]], device=self.model.device)
-        positions = torch.arange(row.prefix, device=self.model.device)[None]
+    @property
+    def together(self) -> int:
+        """Prefixes that a forward reads."""
+        return _PREFIXES if self.varied else 1
+
+    def _read_prefixes(self, rows: Sequence[Row]) -> None:
+        """Keep keys and values of the rows' prefixes per layer, [1, heads, room, width]; no row sees what is behind its
+        prefix. A forward always has `together` rows; one that has several has the length of their common room."""
+        length = rows[0].prefix if self.together == 1 else rows[0].room
+        ids = torch.full((self.together, length), self.filler)
+        for number in range(self.together):
+            row = rows[min(number, len(rows) - 1)]
+            ids[number, : row.prefix] = torch.tensor(self.prompts[row.items[0]][: row.prefix])
+        positions = torch.arange(length, device=self.model.device).expand(self.together, -1)
         cache = DynamicCache(config=self.model.config)
-        self.model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        empty = (0, 0, 0, row.room - row.prefix)
-        return [
-            (torch.nn.functional.pad(layer.keys, empty), torch.nn.functional.pad(layer.values, empty))
-            for layer in cache.layers
-        ]
+        inputs = {"input_ids": ids.to(self.model.device), "position_ids": positions, "past_key_values": cache}
+        self.model(**inputs, use_cache=True, logits_to_keep=1)
+        empty = (0, 0, 0, rows[0].room - length)
+        layers = [[torch.nn.functional.pad(t, empty) for t in (layer.keys, layer.values)] for layer in cache.layers]
+        for number, row in enumerate(rows):
+            self.prefixes[row.group] = [
+                (keys[number : number + 1], values[number : number + 1]) for keys, values in layers
+            ]
 
     def _read(self, logprobs: Tensor, first: dict[int, tuple[int, int]]) -> dict[int, OptionScores]:
         """From float32 log-probabilities [rows, kept, vocabulary] to scores."""

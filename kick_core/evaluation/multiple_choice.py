@@ -73,7 +73,7 @@ def _choose_in_span(
         yield refused
     now = [n for n, i in enumerate(fit) if among[i].id in wanted]
     for batch in ask.engine.score_options(
-        questions.prompts, questions.endings, plan=ask.plan, filler=ask.filler, wanted=now
+        questions.prompts, questions.endings, plan=ask.plan_for(way), filler=ask.filler, wanted=now
     ):
         yield [_output(ask, among[fit[n]], asked[fit[n]], found) for n, found in batch.items()]
 

@@ -82,7 +82,7 @@ def words(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> Itera
     for example in wanted:
         ids = ask.tokenizer(example.prompt[0], add_special_tokens=False, verbose=False)["input_ids"]
         starts, parts = zip(*rolling(ids, _begin(ask), ask.context), strict=True)
-        found = ask.engine.text_logprobs(starts, parts, plan=ask.plan, filler=ask.filler)
+        found = ask.engine.text_logprobs(starts, parts, plan=ask.plan_for(way), filler=ask.filler)
         total = sum(score.total for batch in found for score in batch.values())
         yield [_output(example, total, ids, example.meta["words"])]
 

@@ -1,5 +1,6 @@
 """The engine against the plain form, one prompt at a time, for every family; and the same answers in any company."""
 
+import dataclasses
 import inspect
 import math
 import random
@@ -45,11 +46,11 @@ def plain(model, prompt, asked):
     return sums, after
 
 
-@pytest.mark.parametrize("longest", [1, 4])
+@pytest.mark.parametrize("longest, varied", [(1, False), (4, False), (4, True)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_equal_one_prompt_at_a_time(models, family, longest):
+def test_scores_equal_one_prompt_at_a_time(models, family, longest, varied):
     model, prompts, asked = models(family), questions(), options(longest)
-    plan = engine.BatchPolicy(512, 4, 16, 16, 32, 96, 8)
+    plan = engine.BatchPolicy(512, 4, 16, 16, 32, 96, 8, varied=varied)
     found = merged(engine.score_options(model, prompts, asked, plan=plan, filler=0))
     for prompt, mine, score in zip(prompts, asked, found, strict=True):
         sums, after = plain(model, prompt, mine)
@@ -85,18 +86,23 @@ def scores(model, prompts, asked, wanted=None, plan=PLAN):
     return {item: score for batch in batches for item, score in batch.items()}
 
 
-@pytest.mark.parametrize("family", ["Llama", "GPTNeoX", "Gemma3Text"])
+@pytest.mark.parametrize(
+    "family, varied", [("Llama", False), ("Llama", True), ("GPTNeoX", False), ("Gemma3Text", False)]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_score_does_not_depend_on_what_else_is_wanted(family, dtype):
+def test_a_score_does_not_depend_on_what_else_is_wanted(family, varied, dtype):
     model, prompts, asked = make(family).to(dtype), questions(), options(3)
-    at_once = scores(model, prompts, asked)
+    plan = dataclasses.replace(PLAN, varied=varied)
+    at_once = scores(model, prompts, asked, plan=plan)
     assert set(at_once) == set(range(len(prompts)))
     order = random.Random(0).sample(range(len(prompts)), len(prompts))
-    alone = {item: scores(model, prompts, asked, [item])[item] for item in order}
-    extended = scores(model, prompts, asked, range(5)) | scores(model, prompts, asked, range(5, len(prompts)))
-    stopped = engine.score_options(model, prompts, asked, plan=PLAN, filler=0)
+    alone = {item: scores(model, prompts, asked, [item], plan)[item] for item in order}
+    extended = scores(model, prompts, asked, range(5), plan) | scores(
+        model, prompts, asked, range(5, len(prompts)), plan
+    )
+    stopped = engine.score_options(model, prompts, asked, plan=plan, filler=0)
     resumed = next(stopped)
-    resumed |= scores(model, prompts, asked, set(range(len(prompts))) - set(resumed))
+    resumed |= scores(model, prompts, asked, set(range(len(prompts))) - set(resumed), plan)
     for found in (alone, extended, resumed):
         assert set(found) == set(at_once)
         for item, score in at_once.items():

@@ -1,5 +1,6 @@
 """Asking: against the plain form, one prompt at a time; and what is recorded, resumed, rejected, judged."""
 
+import dataclasses
 import math
 
 import pytest
@@ -39,6 +40,25 @@ def test_perplexity_equals_the_plain_definition(opened):
     for ids, value in zip(windows, found, strict=True):
         loss = opened.model(ids[None], labels=ids[None]).loss
         assert value == pytest.approx(-float(loss) * (len(ids) - 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["multiple_choice", "summarization", "factoid_qa", "instructions", "perplexity"])
+def test_the_engine_is_given_the_plan_that_keys_name(name, opened):
+    """Where there are kernels, tasks are asked under plans of their own."""
+    plans = []
+
+    def heard(*_, plan, **__):
+        plans.append(plan)
+        raise InterruptedError
+
+    other = engine.Engine(heard, heard, heard, heard, "cuda")
+    ask = EvalSession(opened.model, opened.tokenizer, dataclasses.replace(PLAN, kernels=True), other=other)
+    task = tasks.get(name)
+    spec = evaluation.prompt_spec(task, ask)
+    examples = evaluation.examples(task, ask)[:1]
+    with pytest.raises(InterruptedError):
+        list(evaluation.outputs(ask, spec, examples))
+    assert [plan.text for plan in plans] == [ask.plan_text(spec)]
 
 
 def test_bos_exactly_once(opened):

@@ -33,8 +33,15 @@ def test_nothing_departs_from_the_plan(family):
     )
     assert len(merged(texts)) == len(prompts) and plan.notes == []
     if family == "Llama":  # packs want caches that can be shared
-        scores = engine.score_options(model, questions(), options(3), plan=plan, filler=0)
-        assert len(merged(scores)) == len(questions()) and plan.notes == []
+        for varied in (False, True):
+            plan = dataclasses.replace(plan, varied=varied, notes=[])
+            scores = merged(engine.score_options(model, questions(), options(3), plan=plan, filler=0))
+            some = {
+                item: score
+                for batch in engine.score_options(model, questions(), options(3), plan=plan, filler=0, wanted=[3, 8])
+                for item, score in batch.items()
+            }
+            assert some == {item: scores[item] for item in (3, 8)} and plan.notes == []
 
 
 @pytest.mark.parametrize("family, window", [("Llama", 0), ("Gemma3Text", 100)])
