@@ -1,4 +1,4 @@
-"""The numbers and pictures of docs/findings.md and of the README, from measured results.
+"""The numbers and pictures of docs/findings.md, its tables and the README, from measured results.
 
     python -m tools.findings [--cache DIR] [PACK …]       # without either: the packs of the gallery
 
@@ -28,9 +28,10 @@ from tools import relations
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, README = ROOT / "docs" / "findings.md", ROOT / "README.md"
+TABLES = ROOT / "docs" / "findings" / "tables.md"
 
-ROWS = ("0.3", "0.5", "2:4", "4 bit", "3 bit")
-"""The targets of the table, as the pages call them or their beginning; dense comes first."""
+ROWS = (*(f"0.{tenths}" for tenths in range(1, 8)), "2:4", "4:8", "1:2", "8 bit", "4 bit", "3 bit", "2 bit")
+"""The targets of the long table; dense comes first."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("packs", nargs="*", type=Path, metavar="PACK", help="default: those of the gallery")
     parser.add_argument("--cache", metavar="DIR", help="results of this cache instead")
-    parser.add_argument("--documents", nargs="+", type=Path, default=[DOCUMENT, README], metavar="FILE")
+    parser.add_argument("--documents", nargs="+", type=Path, default=[DOCUMENT, TABLES, README], metavar="FILE")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(args.cache or folder)
@@ -50,14 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fill(store: views.Store, document: Path) -> None:
-    """Replace the document's blocks, and draw its pictures into a folder of its name."""
+    """Replace the document's blocks, and draw its pictures beside it."""
     scores = views.scores(store)
     names = [name for name in views.models(store) if name not in views.POCKETS]
-    pictures = document.with_suffix("")
     blocks: dict[str, Callable[[], str]] = {
         "measured": lambda: _each(names, lambda name: _measured(_frame(scores, name))),
         "table": lambda: _each(names, lambda name: _table(_frame(scores, name))),
-        "summary": lambda: _each(names, lambda name: _summary(_frame(scores, name))),
+        "paper": lambda: _each(names, lambda name: _table(_paper(scores, name))),
+        "short": lambda: _each(names, lambda name: _summary(_frame(scores, name), intervals=True)),
+        "summary": lambda: _each(names, lambda name: _summary(_frame(scores, name), intervals=False)),
         "claims": lambda: _each(names, lambda name: _claims(_frame(scores, name))),
         "popularity": lambda: _each(names, lambda name: relations.popularity(store, _frame(scores, name))),
         "correlation": lambda: _each(names, lambda name: relations.correlation(_frame(scores, name))),
@@ -66,7 +68,7 @@ def fill(store: views.Store, document: Path) -> None:
         "recovery": lambda: _each(names, lambda name: relations.recovery(store, _frame(scores, name))),
         "seeds": lambda: _each(names, lambda name: relations.seeds(scores, name)),
         "pocket": lambda: relations.pocket(scores, names),
-        "pictures": lambda: _each(names, lambda name: _pictures(_frame(scores, name), name, pictures)),
+        "pictures": lambda: _each(names, lambda name: _pictures(_frame(scores, name), name, document.parent)),
     }
     text = document.read_text(encoding="utf-8")
     for name in re.findall(r"<!-- ([a-z]+) -->", text):
@@ -84,6 +86,11 @@ def replace_block(text: str, name: str, block: str) -> str:
 
 def _frame(scores: pd.DataFrame, model: str) -> pd.DataFrame:
     return views.current(scores, model, "strict")
+
+
+def _paper(scores: pd.DataFrame, model: str) -> pd.DataFrame:
+    """What was asked by the paper's own protocol, without the tasks that both protocols share."""
+    return views.current(scores[scores["protocol"] == "paper"], model, "paper")
 
 
 def _each(models: Sequence[str], block: Callable[[str], str]) -> str:
@@ -130,26 +137,39 @@ def _table(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-SUMMARY = ("dense", "wanda@0.3", "wanda@0.5", "sparsegpt@0.5", "wanda@2:4", "sparsegpt@2:4", "gptq@4bit", "gptq@3bit")
-"""The README's rows; options do not count."""
+SUMMARY = (
+    *(
+        "dense",
+        "magnitude@0.3",
+        "wanda@0.3",
+        "sparsegpt@0.3",
+        "wanda@0.5",
+        "sparsegpt@0.5",
+        "wanda@2:4",
+        "sparsegpt@2:4",
+    ),
+    *("rtn@4bit", "awq@4bit", "gptq@4bit", "gptq@3bit"),
+)
+"""The rows of the short tables; options do not count."""
 
 
-def _summary(frame: pd.DataFrame) -> str:
-    """A few recipes on perplexity and on the facts that ship."""
+def _summary(frame: pd.DataFrame, intervals: bool) -> str:
+    """A few recipes on what dense is not guessing at: with intervals all such tasks, without them perplexity and the
+    facts that ship."""
+    plain = frame[(frame["recovered"] == "") & ~frame["recipe"].str.contains("alloc=")]
+    compressed = set(plain.loc[plain["kind"] != "dense", "task"]) - relations.guessing(frame)
     shown = [
         str(name)
         for name in dict.fromkeys(frame["task"])
-        if (task := tasks.record(str(name))).measures == "fluency" or (task.shipped and task.kind != "perplexity")
+        if name in compressed and (intervals or tasks.record(name).shipped or tasks.record(name).measures == "fluency")
     ]
-    titles = frame.drop_duplicates("task").set_index("task")["title"]
-    lines = [f"| recipe | {' | '.join(titles[shown])} |", f"|---|{'---|' * len(shown)}"]
-    recipes = dict.fromkeys(frame.loc[(frame["recovered"] == "") & ~frame["recipe"].str.contains("alloc="), "recipe"])
+    dense = {row["task"]: row for _, row in plain.iterrows() if row["kind"] == "dense"}
+    heads = [dense[task]["title"] + (f" ({dense[task]['n']:,})" if intervals else "") for task in shown]
+    lines = [f"| recipe | {' | '.join(heads)} |", f"|---|{'---|' * len(shown)}"]
+    recipes = dict.fromkeys(plain["recipe"])
     for recipe in [name for wanted in SUMMARY for name in recipes if str(name).split(",")[0] == wanted]:
-        rows = frame[frame["recipe"] == recipe].set_index("task")
-        cells = [
-            score_text(rows.at[task, "score"], rows.at[task, "higher_is_better"]) if task in rows.index else "–"
-            for task in shown
-        ]
+        rows = {row["task"]: row for row in plain[plain["recipe"] == recipe].to_dict("records")}
+        cells = [_cell(rows[task], dense[task], intervals) if task in rows else "–" for task in shown]
         lines.append(f"| {views.label_of(recipe)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -161,9 +181,11 @@ def _matches(recipe: str, target: str) -> bool:
     return recipe == target if target == "dense" else rest.split(",")[0] == target.replace(" ", "") and method != ""
 
 
-def _cell(row: Mapping[Any, Any], dense: pd.Series) -> str:
+def _cell(row: Mapping[Any, Any], dense: pd.Series, interval: bool = True) -> str:
     better = bool(row["higher_is_better"])
     score, low, high = (score_text(float(row[name]), better) for name in ("score", "low", "high"))
+    if not interval:
+        return score
     other = [f"{row['n']:,}"] if row["n"] != dense["n"] else []
     other += [str(row["device"])] if row["device"] != dense["device"] else []
     return f"{score} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]" + (
@@ -177,13 +199,21 @@ def _claims(frame: pd.DataFrame) -> str:
     titles = frame.drop_duplicates("task").set_index("task")["title"]
     knowledge = {task for task in titles.index if tasks.record(str(task)).measures == "knowledge"}
     lines = ["| claim | part | verdict | because |", "|---|---|---|---|"]
+    unknown = []
     for claim in views.claims(frame):
-        for at, part in enumerate(claim.parts):
+        heading = claim.text
+        for part in claim.parts:
             verdict, because = str(part.verdict), part.because
             named = {task for task in titles.index if part.text.startswith(f"{titles[task]} ")} or knowledge
             if verdict == "not measured" and named and named <= guessing:
                 verdict, because = "nothing to lose", "dense itself may be guessing"
-            lines.append(f"| {claim.text if at == 0 else ''} | {part.text} | **{verdict}** | {because} |")
+            if verdict == "not measured":
+                unknown.append(part.text)
+                continue
+            lines.append(f"| {heading} | {part.text} | **{verdict}** | {because} |")
+            heading = ""
+    if unknown:
+        lines.append(f"\nNot measured: {', '.join(unknown)}.")
     lost = frame[(frame["kind"] == "dense") & frame["share_kept"].isna()]
     if len(lost):
         lines.append(f"\nNothing to lose, because dense itself may be guessing: {', '.join(lost['title'])}.")
@@ -192,18 +222,17 @@ def _claims(frame: pd.DataFrame) -> str:
 
 def _pictures(frame: pd.DataFrame, model: str, folder: Path) -> str:
     """One picture for every pruning method with two sparsities or more: the share of dense that each task keeps."""
-    folder.mkdir(exist_ok=True)
     lines = []
     stem = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
-    plain = (frame["recovered"] == "") & ~frame["recipe"].str.contains("alloc=")
-    counts = frame[(frame["kind"] == "ratio") & plain].groupby("method")["recipe"].nunique()
+    plain = frame[(frame["recovered"] == "") & ~frame["recipe"].str.contains("alloc=")]
+    counts = plain[plain["kind"] == "ratio"].groupby("method")["recipe"].nunique()
     for method in sorted(counts[counts > 1].index):
         title = f"{model}: share of the dense score kept by every task under {method}, against sparsity"
-        picture = svg.draw(charts.overlay(frame, str(method)), title)
+        picture = svg.draw(charts.overlay(plain, str(method)), title)
         path = folder / f"{stem}-{method}.svg"
         style = 'xmlns="http://www.w3.org/2000/svg" style="background:#ffffff;color:#222222;font-family:sans-serif"'
         path.write_text(picture.replace("<svg ", f"<svg {style} ", 1) + "\n", encoding="utf-8")
-        lines.append(f"![{title}]({folder.name}/{path.name})")
+        lines.append(f"![{title}]({path.name})")
     return "\n".join(lines) or "(no method was measured at two sparsities)"
 
 

@@ -84,8 +84,8 @@ def correlation(frame: pd.DataFrame) -> str:
     perplexity = plain[plain["task"] == fluency[0]].set_index("recipe")
     lines = [
         f"| task | recipes | rank correlation with {perplexity['title'].iloc[0]} | pairs of equal size that differ | "
-        "of them, the better perplexity has the better score |",
-        "|---|---|---|---|---|",
+        "of them, the better perplexity has the better score | the same without magnitude |",
+        "|---|---|---|---|---|---|",
     ]
     for _, rows in plain[~plain["task"].isin([*fluency, *guessing(frame)])].groupby("task", sort=False):
         both = rows.set_index("recipe").join(perplexity["score"].rename("perplexity"), how="inner")
@@ -94,7 +94,10 @@ def correlation(frame: pd.DataFrame) -> str:
         interval = _correlation((-both["perplexity"].to_numpy(), both["score"].to_numpy()))
         right, total = _equal_size(both)
         share = f"{right} ({100 * right / total:.0f} %)" if total else "–"
-        lines.append(f"| {rows['title'].iloc[0]} | {len(both)} | {interval} | {total} | {share} |")
+        others = _equal_size(both[both["method"] != "magnitude"])
+        lines.append(
+            f"| {rows['title'].iloc[0]} | {len(both)} | {interval} | {total} | {share} | {others[0]} of {others[1]} |"
+        )
     return (
         "\n".join(lines) if len(lines) > 2 else "(not measured: no task that has anything to lose, under four recipes)"
     )
@@ -216,27 +219,43 @@ def seeds(scores: pd.DataFrame, model: str) -> str:
 
 
 def pocket(scores: pd.DataFrame, models: list[str]) -> str:
-    """Do the pocket models predict the real ones? Rank correlation, over recipes that both have, of the mean share of
-    closed-book knowledge kept."""
+    """Do the pocket models predict the real ones? Over recipes that both have: the rank correlation of the knowledge
+    kept, and how much more of it the pocket model keeps."""
     small = [name for name in views.POCKETS if (scores["model"] == name).any()]
     if not small or not models:
         return "(no pocket model was measured in these results)"
-    lines = ["| pocket model | real model | recipes | rank correlation of knowledge kept |", "|---|---|---|---|"]
+    lines = [
+        "| pocket model | real model | recipes | rank correlation of knowledge kept | "
+        "the pocket model keeps more by, points |",
+        "|---|---|---|---|---|",
+    ]
     for one in small:
         for other in models:
             both = pd.concat([_kept(scores, one), _kept(scores, other)], axis=1, join="inner").dropna()
             if len(both) < 4:
                 continue
-            interval = _correlation((both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()))
-            lines.append(f"| {one} | {other} | {len(both)} | {interval} |")
+            pairs = both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()
+            more = 100 * (pairs[0] - pairs[1])
+            lines.append(
+                f"| {one} | {other} | {len(both)} | {_correlation(pairs)} | "
+                f"{more.mean():.0f} ({more.min():.0f} to {more.max():.0f}) |"
+            )
     return "\n".join(lines)
 
 
+_COMMON = 0.9
+"""Of the recipes that a mean over tasks is made for, the share that must have a task for it to count."""
+
+
 def _kept(scores: pd.DataFrame, model: str) -> pd.Series:
-    """The mean share of knowledge kept, by method and target: groups of other sizes are the same recipe here."""
+    """The mean share of knowledge kept, above guessing where it can be guessed, over the tasks that nearly all recipes
+    have; by method and target: groups of other sizes are the same recipe here."""
     frame = views.current(scores, model, "strict")
-    known = [task for task in frame["task"].unique() if tasks.record(task).measures == "knowledge"]
+    lost = guessing(frame)
+    known = [task for task in frame["task"].unique() if tasks.record(task).measures == "knowledge" and task not in lost]
     frame = frame[frame["task"].isin(known) & (frame["kind"] != "dense") & (frame["recovered"] == "")]
     recipes = [parse(str(text)) for text in frame["recipe"]]
     names = [f"{method(one)} {kind(one)} {target_label(one)}" for one in recipes]
-    return frame.assign(name=names).groupby("name")["share_kept"].mean()
+    shares = frame["share_above"].fillna(frame["share_kept"])
+    table = frame.assign(name=names, kept=shares).pivot_table(index="name", columns="task", values="kept")
+    return table.loc[:, table.count() >= _COMMON * table.count().max()].dropna().mean(axis="columns").rename(model)

@@ -21,18 +21,20 @@ def _sentences(document: str) -> str:
 
 def test_blocks_are_filled_and_sentences_stay(tmp_path: Path) -> None:
     store = synthetic.make(tmp_path / "cache", recipes=RECIPES, model="small-model", n=90)
-    document = tmp_path / "findings.md"
-    text = findings.DOCUMENT.read_text()
-    document.write_text(text)
-    assert findings.main(["--cache", str(store.root), "--documents", str(document)]) == 0
-    filled = document.read_text()
-    assert _sentences(filled) == _sentences(text) and filled.count("**small-model**") == 10
-    table = filled.split("<!-- table -->")[1].split("<!-- end -->")[0]
+    documents = [tmp_path / path.name for path in (findings.DOCUMENT, findings.TABLES)]
+    texts = [path.read_text() for path in (findings.DOCUMENT, findings.TABLES)]
+    for path, text in zip(documents, texts, strict=True):
+        path.write_text(text)
+    assert findings.main(["--cache", str(store.root), "--documents", *map(str, documents)]) == 0
+    document, (filled, tables) = documents[0], [path.read_text() for path in documents]
+    assert [_sentences(filled), _sentences(tables)] == [_sentences(text) for text in texts]
+    assert [filled.count("**small-model**"), tables.count("**small-model**")] == [3, 9]
+    table = tables.split("<!-- table -->")[1].split("<!-- end -->")[0]
     assert {"dense", "magnitude 30 %", "wanda 2:4", "rtn 4 bit"} <= {
         line.split(" | ")[0][2:] for line in table.split("\n")
     }
     assert "does not hold" in filled or "holds" in filled
-    pictures = list((tmp_path / "findings").glob("*.svg"))
+    pictures = list(tmp_path.glob("*.svg"))
     ratios = [recipe.split("@0.")[0] for recipe in RECIPES if "@0." in recipe and "," not in recipe]
     assert {path.stem for path in pictures} == {f"small-model-{name}" for name in ratios if ratios.count(name) > 1}
     assert pictures and all("xmlns" in path.read_text() for path in pictures)
