@@ -34,20 +34,23 @@ def canonical(payload: object) -> str:
     return json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
+_HARMLESS = frozenset((str, int, bool, type(None)))
+
+
 def _refuse_floats(payload: object) -> None:
-    match payload:
-        case float():
-            raise TypeError(f"{payload!r}: write fractional numbers as text in keyed payloads")
-        case Mapping():
-            for name, value in payload.items():
-                if not isinstance(name, str):
-                    raise TypeError(f"{name!r}: keyed payloads have text names")
-                _refuse_floats(value)
-        case list() | tuple():
-            for value in payload:
-                _refuse_floats(value)
-        case _:
-            pass
+    if isinstance(payload, float):
+        raise TypeError(f"{payload!r}: write fractional numbers as text in keyed payloads")
+    if isinstance(payload, list | tuple):
+        values: Iterable[object] = payload
+    elif isinstance(payload, Mapping):
+        if wrong := [name for name in payload if not isinstance(name, str)]:
+            raise TypeError(f"{wrong[0]!r}: keyed payloads have text names")
+        values = payload.values()
+    else:
+        return
+    if not _HARMLESS.issuperset(map(type, values)):  # windows are thousands of token ids
+        for value in values:
+            _refuse_floats(value)
 
 
 def key(kind: str, payload: Mapping[str, Any]) -> str:

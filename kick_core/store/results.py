@@ -19,13 +19,14 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kick_core.errors import KickError
 from kick_core.records import Example, Output, RunCard, SentPrompts, Verdict
@@ -34,7 +35,7 @@ from kick_core.store.files import Damaged, joined, read_sealed_json, replace_fil
 from kick_core.store.live import not_written, open_live
 from kick_core.store.locks import locked
 from kick_core.store.plaindisk import DamagedRow
-from kick_core.store.tables import checksum, parquet, read_columns, read_table, write
+from kick_core.store.tables import checksum, columns_of, parquet, read_columns, read_table, write
 
 _PART = re.compile(r"part-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 
@@ -123,17 +124,17 @@ def examples_files(store: Store, key: str) -> list[Path]:
     return sorted(folder.glob("examples-*.parquet")) or sorted(folder.glob("outline-*.parquet"))
 
 
-def examples(store: Store, key: str) -> list[Example]:
-    """The questions of a task's data, in the task's order."""
-    paths = examples_files(store, key)
-    if not paths:
-        raise KickError(f"the examples {key!r} are not in {store.root}")
-    columns = read_columns(paths[0])
+def examples(store: Store, key: str, ids: Iterable[str] | None = None) -> list[Example]:
+    """The questions of a task's data, all or those of some ids, in the task's order."""
+    table = example_columns(store, key)
+    if ids is not None:
+        table = table.filter(pc.is_in(table["id"], pa.array(ids, pa.string())))
+    columns = columns_of(table)
     return Example.from_columns({**columns, "meta": [json.loads(meta) for meta in columns["meta"]]})
 
 
-def example_columns(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a task's questions as they are stored (`meta` in JSON), in the task's order."""
+def example_columns(store: Store, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The columns of a task's questions, all or some, as they are stored (`meta` in JSON), in the task's order."""
     paths = examples_files(store, key)
     if not paths:
         raise KickError(f"the examples {key!r} are not in {store.root}")

@@ -41,7 +41,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 def read_columns(path: Path, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
     """The columns of a Parquet file as lists, all or some. Raises KickError when it is damaged."""
-    table = read_table(path, columns)
+    return columns_of(read_table(path, columns))
+
+
+def columns_of(table: pa.Table) -> dict[str, list[Any]]:
+    """The columns of an Arrow table as lists."""
     return dict(zip(table.column_names, (column.to_pylist() for column in table.columns), strict=True))
 
 

@@ -22,10 +22,12 @@ def score(store: Store, key: str) -> list[Verdict]:
 def _derived(store: Store, card: RunCard) -> list[Verdict]:
     """The verdicts of today's scorers on a run's sealed outputs."""
     task = tasks.of_run(card)
-    by_id = {example.id: example for example in results.examples(store, card.examples)}
+    outputs = results.outputs(store, card.key)
+    examples = results.examples(store, card.examples, {output.example for output in outputs})
+    by_id = {example.id: example for example in examples}
     return [
         verdict
-        for output in results.outputs(store, card.key)
+        for output in outputs
         if output.example in by_id
         for verdict in tasks.judge(task, by_id[output.example], output)
     ]
