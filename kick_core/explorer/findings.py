@@ -26,6 +26,7 @@ from kick_core.explorer import (
 )
 from kick_core.explorer.frame import heading, moved, note, provenance, title
 from kick_core.explorer.safe import Safe, show, tag
+from kick_core.views.charts import left_out
 
 
 class Choice(NamedTuple):
@@ -76,7 +77,8 @@ def page() -> None:
 def _choose(known: list[str]) -> Choice:
     """The controls in one row, under the sentence that they change."""
     several = len(known) > 1
-    places = list(st.columns([4, 6, 9, 1.6, 4] if several else [6, 11, 1.6, 4], vertical_alignment="bottom"))
+    with st.container(key="controls"):  # whose columns wrap where they have no room: see style.css
+        places = list(st.columns([4, 7.4, 7.6, 1.7, 4] if several else [7, 10, 1.7, 4], vertical_alignment="bottom"))
     with places[0]:
         model = controls.model(known)
     if several:
@@ -132,7 +134,8 @@ def _without_sparsity(chosen: Choice) -> None:
 
 def _poster(chosen: Choice) -> None:
     frame, method = chosen.frame, chosen.method
-    again = ((frame["base"] == method) & (frame["recovered"] != "")).any()
+    again = ((frame["base"] == method) & (frame["recovered"] != "") & (frame["kind"] == "ratio")).any()
+    others = left_out(frame, method)
     phone = "Mobi" in st.context.headers.get("User-Agent", "")
     with st.container(key="overlay-narrow" if phone else "overlay-scroll"):
         charts.draw(
@@ -144,7 +147,8 @@ def _poster(chosen: Choice) -> None:
     note(
         f"{method} against dense. Dotted: perplexity, as dense / compressed. Solid: knowledge. Dashed: context, "
         "skills. Bars are 95 % paired intervals." + (" Hollow: the same recipes, recovered." if again else "")
-    )
+        + (f" In the table below only: {'; '.join(others)}." if others else "")
+    )  # fmt: skip
     windows = [row for task in views.task_names(kind="perplexity")
                if (row := data.cell(frame, chosen.recipe, task)) is not None and row["dense_run"]]  # fmt: skip
     if windows and chosen.percent:

@@ -247,9 +247,8 @@ def _of_pack(pack: Header) -> str:
     first, last = pack.measured
     days = first if first == last else f"{first} to {last}"
     by = f"version {pack.versions.get('kick_core', '?')}" + (f", commit {pack.commit}" if pack.commit else "")
-    titles = ", ".join(views.task_titles(pack.tasks).values())
     return (
-        f"{titles}: {pack.outputs:,} answers under {len(pack.recipes)} recipes, measured {days} on "
+        f"{len(pack.tasks)} tasks, {len(pack.recipes)} recipes, {pack.outputs:,} answers, measured {days} on "
         f"{', '.join(pack.devices)} by {by}."
     )
 

@@ -50,7 +50,8 @@ def table(frame: pd.DataFrame, method: str) -> Safe:
     recipes = frame.loc[frame["kind"] != "dense"].drop_duplicates("recipe")
     columns = sorted(each(recipes), key=_order)
     cells = {(row["recipe"], row["task"]): row for row in each(frame)}
-    titles = dict(zip(frame["task"], frame["title"], strict=True))
+    compared = set(frame.loc[frame["kind"] != "dense", "task"])  # what dense alone was asked has nothing to show here
+    titles = {task: title for task, title in zip(frame["task"], frame["title"], strict=True) if task in compared}
     query = {"model": str(frame["model"].iloc[0]), "protocol": str(frame["protocol"].iloc[0])}
     groups = [(name, len(list(mine))) for name, mine in groupby(columns, key=lambda row: row["method"])]
     body = many(

@@ -50,15 +50,23 @@ def section(rows: pd.DataFrame) -> None:
 
 
 def _pair(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
-    """The pruned and the quantized recipe whose sizes are closest; the smallest such pair where several are."""
+    """The pruned and the quantized recipe whose sizes are closest.
+
+    Of several such pairs the smallest, of those the one without recovery, then the one that keeps most.
+    """
     known = rows[rows["dense_run"] != ""].sort_values("bits_per_weight")
     pruned, grids = known[known["kind"].isin(("ratio", "pattern"))], known[known["kind"] == "bits"]
     pairs = [
-        (abs(one["bits_per_weight"] - other["bits_per_weight"]), one["bits_per_weight"], one, other)
+        ((abs(one["bits_per_weight"] - other["bits_per_weight"]), one["bits_per_weight"], *_rank(one), *_rank(other)),
+         one, other)
         for _, one in pruned.iterrows() for _, other in grids.iterrows()
     ]  # fmt: skip
-    best = min(pairs, key=lambda pair: pair[:2], default=None)
-    return (best[2], best[3]) if best else None
+    best = min(pairs, key=lambda pair: pair[0], default=None)
+    return (best[1], best[2]) if best else None
+
+
+def _rank(row: pd.Series) -> tuple[bool, float]:
+    return bool(row["recovered"]), -float(row["score"])
 
 
 def _answers(details: Mapping[str, views.Detail], here: str, runs: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import PurePath
 from typing import Any
 
@@ -175,7 +176,7 @@ def _reason(task: tasks.Task, card: RunCard, examples: Sequence[Example], select
         return LICENCE
     if not selection.compact:
         return ""
-    if task.shipped and task.kind != "perplexity" and examples_key(task.name, shipped(task)) == card.examples:
+    if task.shipped and task.kind != "perplexity" and shipped_key(task.name) == card.examples:
         return SHIPPED
     return SIZE if task.kind == "perplexity" or _size(examples) > LARGE else ""
 
@@ -185,11 +186,17 @@ def shipped(task: tasks.Task) -> tuple[Example, ...]:
     return task.strict.load(tasks.OFFICIAL)
 
 
+@cache
+def shipped_key(name: str) -> str:
+    """The key of the questions of a task that ships its own, which packs of several models share."""
+    return examples_key(name, shipped(tasks.get(name, tasks.OFFICIAL)))
+
+
 def examples_key(task: str, examples: Iterable[Example]) -> str:
     """The key that a run's card names its questions by: their content's hash."""
-    digest = hashlib.sha256()
+    digest, fields = hashlib.sha256(), list(Example.__dataclass_fields__)
     for example in examples:
-        digest.update(canonical(example.to_json()).encode())
+        digest.update(canonical({name: getattr(example, name) for name in fields}).encode())
     return keys.key("examples", {"task": task, "content": digest.hexdigest()})
 
 

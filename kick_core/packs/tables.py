@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from kick_core import tasks
@@ -202,8 +203,8 @@ def _judged_columns(rows: Sequence[_Row], task: tasks.Task, scorers: set[str]) -
 class RunColumns:
     """One run of a table: columns of its outputs, and of its verdicts by scorer, as the store's files name them."""
 
-    outputs: dict[str, Any]
-    verdicts: dict[str, dict[str, Any]]
+    outputs: dict[str, pa.Array]
+    verdicts: dict[str, dict[str, pa.Array]]
     version: int
 
 
@@ -236,45 +237,59 @@ def _runs_of(columns: Mapping[str, Any], ids: Sequence[str]) -> dict[str, RunCol
     sums = ((turns, "text"), (options, "logprobs"), (named, "argmax"))
     if any(int(sizes.sum()) != len(columns[name]) or (sizes < 0).any() for sizes, name in sums):
         raise ValueError("answers are missing")
-    names = np.array(ids, dtype=object)[example]
-    texts = _nested(columns["text"], turns)
-    logprobs = _nested(columns["logprobs"].tolist(), options)
-    argmax = [one[0] if one else None for one in _nested(columns["argmax"], named)]
-    verdicts = _verdicts(columns, texts, count)
+    if len(set(ids)) < len(ids):
+        raise ValueError("a question stands twice")
+    order = np.argsort(run, kind="stable")  # the rows of a run beside each other, so that it is a slice
+    starts = np.searchsorted(run[order], np.arange(len(keys) + 1)).tolist()
+    table = _sorted(_outputs(columns, ids), order)
+    judged = {name: _sorted(verdicts, order) for name, verdicts in _verdicts(columns, count).items()}
     runs = {}
-    for number, key in enumerate(keys):
-        at = np.flatnonzero(run == number)
-        answered = names[at]
-        if len(set(answered)) < len(answered):
+    for key, start, end in zip(keys, starts, starts[1:], strict=False):
+        if np.unique(example[order[start:end]]).size < end - start:
             raise ValueError(f"run {key} answers a question twice")
-        outputs = {
-            "example": answered.tolist(), "prompt_hash": [""] * at.size, "text": [texts[i] for i in at],
-            "logprobs": [logprobs[i] for i in at], "stop": [columns["stop"][i] for i in at],
-            "tokens": columns["tokens"][at].astype(np.int32),
-            "prompt_tokens": columns["prompt_tokens"][at].astype(np.int32),
-            "ids": [[]] * at.size, "argmax": [argmax[i] for i in at], "top": [None] * at.size,
-            "entropy": [None] * at.size,
-            "shots_used": [None if used < 0 else int(used) for used in columns["shots_used"][at]],
-        }  # fmt: skip
-        judged = {
-            scorer: {name: _at(column, at) for name, column in columns_of.items()}
-            for scorer, columns_of in verdicts.items()
-        }
-        runs[str(key)] = RunColumns(outputs, judged, int(columns["version"][0]))
+        outputs = _between(table, start, end)
+        verdicts = {name: _between(verdicts, start, end) for name, verdicts in judged.items()}
+        runs[str(key)] = RunColumns(outputs, verdicts, int(columns["version"][0]))
     return runs
 
 
-def _at(column: Any, places: NDArray[np.intp]) -> Any:
-    return column[places] if isinstance(column, np.ndarray) else [column[at] for at in places]
+def _outputs(columns: Mapping[str, Any], ids: Sequence[str]) -> dict[str, pa.Array]:
+    """The outputs of all runs. Arrow holds them: as lists, one a row, most of the time would go into those."""
+    example, shots, named = columns["example"], columns["shots_used"], columns["named"]
+    at = np.cumsum(named.astype(np.int64)) - named
+    return {
+        "example": pa.array(ids, pa.string()).take(pa.array(example)),
+        "prompt_hash": pa.repeat("", len(example)),
+        "text": _nested(pa.array(columns["text"], pa.string()), columns["turns"]),
+        "logprobs": _nested(pa.array(columns["logprobs"]), columns["options"]),
+        "stop": pa.array(columns["stop"], pa.string()),
+        "tokens": pa.array(columns["tokens"]).cast(pa.int32()),
+        "prompt_tokens": pa.array(columns["prompt_tokens"]).cast(pa.int32()),
+        "ids": _nested(pa.array([], pa.list_(pa.int32())), np.zeros(len(example), np.int64)),
+        "argmax": pa.array(columns["argmax"], pa.string()).take(pa.array(at, mask=named < 1)),
+        "top": pa.nulls(len(example), pa.float64()),
+        "entropy": pa.nulls(len(example), pa.float64()),
+        "shots_used": pa.array(shots, mask=shots < 0).cast(pa.int32()),
+    }
 
 
-def _nested(flat: Sequence[Any], sizes: NDArray[Any]) -> list[list[Any]]:
-    ends = np.cumsum(sizes.astype(np.int64)).tolist()
-    return [list(flat[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+def _sorted(columns: Mapping[str, pa.Array], order: NDArray[np.intp]) -> dict[str, pa.Array]:
+    return {name: column.take(pa.array(order)) for name, column in columns.items()}
 
 
-def _verdicts(columns: Mapping[str, Any], texts: Sequence[Sequence[str]], count: int) -> dict[str, dict[str, Any]]:
-    verdicts: dict[str, dict[str, Any]] = {}
+def _between(columns: Mapping[str, pa.Array], start: int, end: int) -> dict[str, pa.Array]:
+    return {name: column.slice(start, end - start) for name, column in columns.items()}
+
+
+def _nested(flat: pa.Array, sizes: NDArray[Any]) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(sizes.astype(np.int64))])
+    return pa.ListArray.from_arrays(pa.array(offsets).cast(pa.int32()), flat)
+
+
+def _verdicts(columns: Mapping[str, Any], count: int) -> dict[str, dict[str, pa.Array]]:
+    turns, texts = columns["turns"], columns["text"]
+    firsts = np.cumsum(turns.astype(np.int64)) - turns  # where a row's answer begins in the texts
+    verdicts: dict[str, dict[str, pa.Array]] = {}
     before = [""] * count
     for name in columns["scorer"]:
         score, why, forms = (columns[f"{part} {name}"] for part in ("score", "why", "form"))
@@ -282,15 +297,18 @@ def _verdicts(columns: Mapping[str, Any], texts: Sequence[Sequence[str]], count:
             score, why = score[columns["judged"]], [why[code] for code in columns["judged"].tolist()]
         if not len(score) == len(why) == len(forms) == count:
             raise ValueError(f"verdicts of {name!r}")
-        lengths, others = iter(columns[f"length {name}"].tolist()), iter(columns[f"extracted {name}"])
-        extracted = []
-        for form, text, last in zip(forms.tolist(), texts, before, strict=True):
-            if form == SAME:
-                extracted.append(last)
-            elif form == BEGINNING:
-                extracted.append(text[0][: next(lengths)])
-            else:
-                extracted.append(next(others))
-        verdicts[str(name)] = {"score": score, "why": list(why), "extracted": extracted}
+        extracted = list(before)
+        begun, other = np.flatnonzero(forms == BEGINNING), np.flatnonzero((forms != BEGINNING) & (forms != SAME))
+        if (turns[begun] < 1).any():
+            raise ValueError(f"answers that {name!r} read")
+        places, lengths = firsts[begun].tolist(), columns[f"length {name}"].tolist()
+        for at, place, length in zip(begun.tolist(), places, lengths, strict=True):
+            extracted[at] = texts[place][:length]
+        for at, text in zip(other.tolist(), columns[f"extracted {name}"], strict=True):
+            extracted[at] = text
+        words = {"extracted": extracted, "why": why}
+        verdicts[str(name)] = {"score": pa.array(score, pa.float64())} | {
+            part: pa.array(values, pa.string()) for part, values in words.items()
+        }
         before = extracted
     return verdicts

@@ -6,17 +6,20 @@ that is killed is done again with the same command.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from kick_core import tasks
 from kick_core.errors import BadRequest, KickError
 from kick_core.packs import container, tables
 from kick_core.packs.container import Header
-from kick_core.packs.packing import SHIPPED, examples_key, shipped
+from kick_core.packs.packing import SHIPPED, examples_key, shipped, shipped_key
 from kick_core.records import Card, Example, RunCard
 from kick_core.records.json_record import JsonRecord
 from kick_core.spec import parse
@@ -82,13 +85,30 @@ def unpack(path: Path, store: Store, data: str | None = None) -> Unpacked:
         BadRequest: the pack is damaged, newer, too large, or no pack. Nothing was written.
         KickError: it cannot be read, or the cache cannot be written.
     """
-    contents = _contents(path)
+    with _uncollected():
+        return _added(_contents(path), store, data)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Inside, no cycles are looked for: a hundred thousand questions hold none, and a third of the time was theirs."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _added(contents: _Contents, store: Store, data: str | None) -> Unpacked:
     beside, notes = list(_other_settings(store, contents)), list(contents.header.left_out)
     for questions in contents.questions:
-        results.keep_examples(store, questions.key, questions.examples, outline=bool(questions.left_out))
         if questions.left_out == SHIPPED:
-            notes += _fill_shipped(store, questions)
-        elif questions.left_out and data is not None:
+            notes += _keep_shipped(store, questions)
+            continue
+        results.keep_examples(store, questions.key, questions.examples, outline=bool(questions.left_out))
+        if questions.left_out and data is not None:
             notes.append(_fill(store, questions, data))
     for card in contents.artifacts:
         weight_artifacts.keep_foreign_card(store, card)
@@ -111,7 +131,8 @@ def _differs(store: Store, run: _Run) -> str:
     if len(ours) != len(theirs):
         return f"{about} is there already with {len(ours):,} outputs, {len(theirs):,} in the pack: yours stays."
     texts = {output.example: output for output in ours}
-    for name, text, stop in zip(theirs, run.columns.outputs["text"], run.columns.outputs["stop"], strict=True):
+    columns = (run.columns.outputs[name].to_pylist() for name in ("example", "text", "stop"))
+    for name, text, stop in zip(*columns, strict=True):
         output = texts.get(name)
         if output is None or (tasks.LEFT_OUT not in (stop, output.stop) and tuple(text) != output.text):
             return f"{about} is there already with other answers: yours stays."
@@ -146,12 +167,12 @@ def _fill(store: Store, questions: _Questions, data: str) -> str:
     return f"The questions of {questions.task} were filled in from {data}."
 
 
-def _fill_shipped(store: Store, questions: _Questions) -> Iterator[str]:
-    """Keep questions that ship with this package; a sentence where this version ships other ones."""
-    examples = shipped(tasks.get(questions.task, tasks.OFFICIAL))
-    if examples_key(questions.task, examples) == questions.key:
-        results.keep_examples(store, questions.key, examples)
+def _keep_shipped(store: Store, questions: _Questions) -> Iterator[str]:
+    """Keep questions that ship with this package; their outline and a sentence where this version ships other ones."""
+    if shipped_key(questions.task) == questions.key:
+        results.keep_examples(store, questions.key, shipped(tasks.get(questions.task, tasks.OFFICIAL)))
     else:
+        results.keep_examples(store, questions.key, questions.examples, outline=True)
         yield f"The questions of {questions.task} stay left out: this version of the package ships other ones."
 
 
@@ -235,10 +256,17 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def _checked(kind: type[Record], data: Mapping[str, Any]) -> Record:
     """A record whose fields have the types that it declares. Raises ValueError or TypeError."""
     record = kind.from_json(data)
-    for name, about in record.__dataclass_fields__.items():
-        value, wanted = getattr(record, name), _TYPES.get(str(about.type))
-        if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+    for name, wanted in _fields(cast(Any, kind)):
+        value = getattr(record, name)
+        if not isinstance(value, wanted) or isinstance(value, bool):
             raise ValueError(f"{name} of a {kind.__name__} is {str(value)[:40]!r}")
-        if about.type == "tuple[str, ...]" and not all(isinstance(item, str) for item in value):
+        if isinstance(value, tuple) and not all(isinstance(item, str) for item in value):
             raise ValueError(f"{name} of a {kind.__name__} holds more than texts")
     return record
+
+
+@cache
+def _fields(kind: Any) -> list[tuple[str, tuple[type, ...]]]:
+    """The fields of a record that are checked, with the types that each may have."""
+    declared = ((name, str(about.type)) for name, about in kind.__dataclass_fields__.items())
+    return [(name, _TYPES[text]) for name, text in declared if text in _TYPES]

@@ -195,8 +195,9 @@ def keep_examples(store: Store, key: str, examples: Sequence[Example], *, outlin
     folder, stem = store.folder("examples", key), "outline" if outline else "examples"
     if list(folder.glob("examples-*.parquet")) or list(folder.glob(f"{stem}-*.parquet")):
         return
-    rows = [{**example.to_json(), "meta": json.dumps(example.meta, sort_keys=True)} for example in examples]
-    data = parquet(rows, _EXAMPLE)
+    columns = {name: [getattr(example, name) for example in examples] for name in _EXAMPLE.names}
+    columns["meta"] = [json.dumps(meta, sort_keys=True) for meta in columns["meta"]]
+    data = write(pa.table(columns, schema=_EXAMPLE))
     replace_file(folder / f"{stem}-{checksum(data)}.parquet", data)
 
 

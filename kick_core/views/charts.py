@@ -62,15 +62,14 @@ DASHES = {"fluency": "dot", "knowledge": "solid", "in_context": "longdash", "ski
 
 
 def overlay(frame: pd.DataFrame, method: str, narrow: bool = False) -> Chart:
-    """Share of the dense score kept against sparsity, every task on one axis, perplexity dotted; dashed what
-    recovery made of the same recipes. A narrow one names its lines in a legend below instead of at their ends.
+    """Share of the dense score kept against sparsity, all tasks but `left_out` on one axis, perplexity dotted; hollow
+    what recovery made of the same recipes. A narrow one names its lines in a legend below instead of at their ends.
     """
-    mine = frame[((frame["method"] == method) & (frame["kind"] == "ratio")) | (frame["kind"] == "dense")]
-    mine = mine[mine["share_kept"].notna()]
-    traces, ends, lead = _brought_back(frame, method), [], leading(set(mine["task"]))
+    mine = _along(frame, method)
+    lead, drawn = leading(set(mine["task"])), _legible(mine)
+    traces, ends = _brought_back(frame[frame["task"].isin(drawn)], method), []
+    mine = mine[mine["task"].isin(drawn)]
     for task, rows in mine.groupby("task", sort=False):
-        if len(rows) < 2:
-            continue
         name = str(task)
         role = tasks.record(name).measures
         colour = FLUENCY if role == "fluency" else method_colour(str(rows["base"].iloc[-1]))
@@ -103,6 +102,36 @@ def overlay(frame: pd.DataFrame, method: str, narrow: bool = False) -> Chart:
     return {"data": traces, "layout": layout}
 
 
+LINES = 7
+"""More than so many on one axis cannot be told apart."""
+
+
+def left_out(frame: pd.DataFrame, method: str) -> list[str]:
+    """The titles of the tasks that were measured along a method but have no line in its `overlay`."""
+    mine = _along(frame, method)
+    hidden = mine[(mine["kind"] != "dense") & ~mine["task"].isin(_legible(mine))]
+    return list(dict.fromkeys(map(str, hidden["title"])))
+
+
+def _along(frame: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Dense and a method's sparsities, as far as a share of dense is known."""
+    mine = frame[((frame["method"] == method) & (frame["kind"] == "ratio")) | (frame["kind"] == "dense")]
+    return mine[mine["share_kept"].notna()]
+
+
+def _legible(mine: pd.DataFrame) -> list[str]:
+    """The tasks that are drawn: those of the headline, then those whose shares are known best, `LINES` at most.
+
+    One that was measured at less than half of the sparsities would be a straight line over all that the others tell.
+    """
+    sparse = mine[mine["kind"] != "dense"]
+    steps = sparse["task"].value_counts(sort=False)
+    width = (sparse["share_high"] - sparse["share_low"]).groupby(sparse["task"]).mean()
+    often = [str(task) for task in steps.index if 2 * steps[task] >= steps.max()]
+    lead = leading(set(often))
+    return sorted(often, key=lambda task: (task not in lead, float(width[task])))[:LINES]
+
+
 def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dash: str) -> Chart:
     said = [
         f"<b>{plain(row['title'])}</b> · {row['label']}<br>keeps {percent(row['share_kept'])} of dense"
@@ -111,7 +140,7 @@ def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dash: str) -> Chart:
     ]
     return {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": "lines+markers" if len(rows) > 1 else "markers",
         "x": numbers(100 * rows["sparsity"]),
         "y": numbers(rows["share_kept"]),
         "error_y": bars(rows, "share_kept", "share_low", "share_high", colour),
@@ -130,13 +159,12 @@ def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dash: str) -> Chart:
 
 
 def _brought_back(frame: pd.DataFrame, method: str) -> list[Chart]:
-    """A dashed line from dense for every task and every way in which this method's recipes were recovered."""
+    """Hollow marks for every task and every way in which this method's recipes were recovered; several are joined."""
     known = frame[frame["share_kept"].notna()]
     again = known[(known["base"] == method) & (known["recovered"] != "") & (known["kind"] == "ratio")]
-    dense = known[known["kind"] == "dense"]
     return [
-        _kept(pd.concat([dense[dense["task"] == task], rows]), method_colour(method), strong=False, dash="dash")
-        for (task, _), rows in again.groupby(["task", "method"], sort=False)
+        _kept(rows, method_colour(method), strong=False, dash="dash")
+        for _, rows in again.groupby(["task", "method"], sort=False)
     ]
 
 
@@ -299,17 +327,20 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def curves(rows: pd.DataFrame) -> list[Chart]:
-    """One line a pruning method over one task's rows, each beginning at dense; dashed where it was recovered."""
+    """One line a pruning method over one task's rows, each beginning at dense; of recovered recipes hollow marks.
+
+    Those begin where they were measured: a line from dense would pass where nothing is known of them.
+    """
     dense = rows[rows["kind"] == "dense"]
     found = []
     for method, mine in rows[rows["kind"] == "ratio"].groupby("method", sort=True):
-        line = pd.concat([dense, mine]).sort_values("sparsity")
         name, (colour, symbol, again) = str(method), look(mine)
+        line = (mine if again else pd.concat([dense, mine])).sort_values("sparsity")
         share = bool(rows["higher_is_better"].iloc[0]) and line["score"].max() <= 1
         found.append(
             {
-                "type": "scatter", "mode": "lines+markers", "name": plain(name), "legendgroup": plain(name),
-                "cliponaxis": False,
+                "type": "scatter", "mode": "lines+markers" if len(line) > 1 else "markers",
+                "name": plain(name), "legendgroup": plain(name), "cliponaxis": False,
                 "x": numbers(100 * line["sparsity"]), "y": numbers(line["score"]),
                 "error_y": bars(line, "score", "low", "high", colour),
                 "line": {"color": colour, "width": 2, "dash": "dash" if again else "solid"},
@@ -326,7 +357,7 @@ def accuracy(frame: pd.DataFrame, task: str) -> Chart:
     rows = frame[frame["task"] == task]
     lines, marks = curves(rows), _beside(rows)
     split = (0.68 if lines else 0.0) if marks else 1.0
-    names = list(dict.fromkeys(name for mark in marks for name in mark["x"]))
+    names = [plain(str(name)) for name in dict.fromkeys(_no_sparsity(rows)["target_label"])]
     layout: Chart = {
         "height": 380, "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
@@ -343,13 +374,16 @@ def accuracy(frame: pd.DataFrame, task: str) -> Chart:
     return {"data": [*lines, *marks], "layout": layout}
 
 
+def _no_sparsity(rows: pd.DataFrame) -> pd.DataFrame:
+    """The recipes that are no points on an axis of sparsity: patterns, widths, both, each from mild to harsh."""
+    rest = rows[rows["kind"].isin(("pattern", "bits", "joint"))]
+    return rest.sort_values(["kind", "severity"], ascending=[False, True])
+
+
 def _beside(rows: pd.DataFrame) -> list[Chart]:
     """Marks for recipes that are no points on an axis of sparsity."""
     found = []
-    rest = rows[rows["kind"].isin(("pattern", "bits", "joint"))].sort_values(
-        ["kind", "severity"], ascending=[False, True]
-    )
-    for method, mine in rest.groupby("method", sort=True):
+    for method, mine in _no_sparsity(rows).groupby("method", sort=True):
         name, (colour, symbol, again) = str(method), look(mine)
         share = bool(mine["higher_is_better"].iloc[0]) and mine["score"].max() <= 1
         found.append(

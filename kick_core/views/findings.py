@@ -100,7 +100,7 @@ def _fluency(row: Row) -> str:
     before, after = (f"{value:.2f}" if value < 100 else f"{value:,.0f}" for value in (row["dense_score"], row["score"]))
     if ratio < 1.02:
         moved = "does not move"
-    elif ratio < 1.25:
+    elif ratio < 1.2:
         moved = "barely moves"
     else:
         moved = f"rises by {100 * (ratio - 1):.0f} %" if ratio < 2 else f"rises {ratio:,.0f}-fold"

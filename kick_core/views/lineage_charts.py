@@ -41,7 +41,8 @@ def _marks(rows: pd.DataFrame, column: str, names: Sequence[str]) -> Chart:
         _model(rows[rows["model"] == model], column, shown, (at - (len(models) - 1) / 2) * step, at)
         for at, model in enumerate(models)
     ]
-    top = max([1.06, *(float(high) + 0.02 for high in rows["share_high"] if math.isfinite(high) and high < 1.6)])
+    highs = [float(high) for high in rows["share_high"] if math.isfinite(high) and high < 1.6]
+    top = max([1.04, *highs, *(min(float(share), 3) for share in rows["share_kept"])]) + 0.02
     layout = {
         "height": 90 + max(46, 26 * len(models)) * max(len(shown), 1),
         "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",

@@ -137,7 +137,14 @@ def scores_of(store: Store, runs: Collection[str]) -> pd.DataFrame:
 
 
 def _frame(store: Store, wanted: Sequence[Asked], among: Sequence[Asked], names: Mapping[str, str]) -> pd.DataFrame:
-    rows = [row for run in wanted for row in _rows(store, run, load.dense_of(run, among), names[run.card.fingerprint])]
+    dense: dict[tuple[str, ...], list[Asked]] = {}
+    for run in (run for run in among if run.recipe.target is None):
+        dense.setdefault(load.alike(run), []).append(run)
+    rows = [
+        row
+        for run in wanted
+        for row in _rows(store, run, load.dense_of(run, dense.get(load.alike(run), ())), names[run.card.fingerprint])
+    ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     frame["p_holm"], frame["together"], frame["compared"] = _families(frame)
     frame["words"] = pd.Series([sentences.sentence(row) for row in frame.to_dict("records")], dtype="str")
@@ -242,8 +249,8 @@ def multiplicity(frame: pd.DataFrame) -> str:
         return ""
     lost = sum(frame["verdict"].eq("matching") & frame["together"].ne("matching"))
     return (
-        f"Each verdict stands alone, with an error of {100 * (1 - stats.CONFIDENCE) / 2:.1f} %: of {most} recipes that "
-        f"all stood on the margin, one or more would be called matching falsely with a probability of up to "
+        f"Each verdict stands alone, with an error of {100 * (1 - stats.CONFIDENCE) / 2:.1f} %: of {most} artifacts "
+        f"that all stood on the margin, one or more would be called matching falsely with a probability of up to "
         f"{100 * stats.false_matching(most):.0f} %. Taken together over the recipes of a task (Holm 1979), {lost} of "
         f"{sum(frame['verdict'].eq('matching'))} “matching” become “cannot tell”."
     )

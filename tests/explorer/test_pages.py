@@ -29,6 +29,7 @@ from kick_core.store import Store, results
 from kick_core.store.files import seal_json
 from kick_core.sweeps import driver
 from kick_core.sweeps.request import SweepJob
+from kick_core.views import charts as poster
 from kick_core.views import load, search_tables
 from tests import synthetic
 from tests.harness import HOME, ROOT, address, charts, run
@@ -115,6 +116,14 @@ def test_claims_are_the_views(frame: pd.DataFrame) -> None:
         assert claim.text in said
         for part in claim.parts:
             assert f"<span>{part.text}</span>" in said and f">{part.verdict}</span>" in said
+
+
+def test_a_task_with_few_sparsities_has_no_line_on_the_poster(frame: pd.DataFrame) -> None:
+    hidden = (frame["task"] == "summarization") & ~frame["recipe"].isin(("dense", "magnitude@0.5"))
+    mine = frame[~hidden]
+    drawn = {str(trace["name"]) for trace in poster.overlay(mine, "magnitude")["data"]}
+    assert poster.left_out(mine, "magnitude") == ["Summarization"] and "Summarization" not in drawn
+    assert poster.left_out(frame, "magnitude") == [] and drawn | {"Summarization"} == set(frame["title"])
 
 
 def test_overlay_traces_are_the_frame(frame: pd.DataFrame) -> None:

@@ -104,16 +104,16 @@ def test_names_sizes_and_claims(store: Store, frame: pd.DataFrame) -> None:
         assert (claim.evidence["recovered"] == "").all(), "the paper recovers nothing"
 
 
-def test_recovered_lines_are_dashed_in_their_methods_colour(frame: pd.DataFrame) -> None:
+def test_what_was_recovered_stands_hollow_where_it_was_measured_in_its_methods_colour(frame: pd.DataFrame) -> None:
     lines = {line["name"]: line for line in charts.curves(frame[frame["task"] == "factoid_qa"])}
     plain, again = lines["wanda"], lines["wanda + lora (rank=4)"]
     assert plain["line"]["color"] == again["line"]["color"]
-    assert (plain["line"]["dash"], again["line"]["dash"]) == ("solid", "dash")
+    assert (plain["x"][0], again["x"], again["mode"]) == (0, [50], "markers"), "no line through what nobody measured"
     assert again["marker"]["symbol"] == plain["marker"]["symbol"] + "-open"
     poster = charts.overlay(frame, "wanda")["data"]
-    dashed = [line for line in poster if line["line"].get("dash") == "dash"]
-    assert {line["customdata"][0][1] for line in dashed} == set(TASKS)
-    assert all(line["x"] == [0, 50] and line["customdata"][1][0] == LORA for line in dashed)
+    hollow = [line for line in poster if line["marker"]["symbol"].endswith("-open")]
+    assert {line["customdata"][0][1] for line in hollow} == set(TASKS)
+    assert all((line["x"], line["mode"], line["customdata"][0][0]) == ([50], "markers", LORA) for line in hollow)
     beside = {line["name"]: line for line in charts.accuracy(frame, "factoid_qa")["data"]}
     assert beside["rtn + lora"]["marker"]["color"] == beside["rtn"]["marker"]["color"]
 

@@ -67,10 +67,17 @@ _SHOTS = 5
 def _lettered(fact: Fact) -> Example:
     """The same options with letters, after worked examples of that form; the model answers with a letter."""
     example = _choice(fact)
-    shots = (_choice(shown) for shown in world_facts.worked_examples()[:: len(world_facts.worked_examples()) // _SHOTS])
-    parts = [f"{_with_letters(shot)} {shot.answers[0]}\n\n" for shot in shots][:_SHOTS]
-    prompt = ("The following are multiple choice questions (with answers).\n\n", *parts, _with_letters(example))
+    prompt = (*_shots(), _with_letters(example))
     return replace(example, prompt=prompt, choices=tuple(f" {letter}" for letter in LETTERS))
+
+
+@cache
+def _shots() -> tuple[str, ...]:
+    """What stands before every question with letters."""
+    shown = world_facts.worked_examples()
+    shots = [_choice(fact) for fact in shown[:: len(shown) // _SHOTS]][:_SHOTS]
+    parts = (f"{_with_letters(shot)} {shot.answers[0]}\n\n" for shot in shots)
+    return ("The following are multiple choice questions (with answers).\n\n", *parts)
 
 
 def _with_letters(example: Example) -> str:
@@ -135,8 +142,8 @@ def _spellings() -> dict[tuple[str, str], tuple[str, ...]]:
 
 def _with_article() -> set[tuple[str, str]]:
     """(relation, answer) of the answers that stand behind an article: the Netherlands."""
-    facts = world_facts.rows()
-    return {(fact.relation, fact.answer) for fact in facts if re.search(f"the {_whole(fact.answer)}", fact.passage)}
+    behind = (fact for fact in world_facts.rows() if f"the {fact.answer}" in fact.passage)
+    return {(fact.relation, fact.answer) for fact in behind if re.search(f"the {_whole(fact.answer)}", fact.passage)}
 
 
 def _whole(name: str) -> str:

@@ -105,7 +105,8 @@ def poster(story: Story) -> list[Safe]:
         figure(
             charts.overlay(story.frame, name),
             f"What {name} keeps of the dense score, against the share of weights that it drops. Every line starts at "
-            "100 %; perplexity is dense / compressed (dotted). Bars are 95 % paired intervals.",
+            "100 %; perplexity is dense / compressed (dotted). Bars are 95 % paired intervals."
+            + (f" In the table only: {'; '.join(titles)}." if (titles := charts.left_out(story.frame, name)) else ""),
             f"Share of the dense score kept by {name} against sparsity, one line a task",
             cls="poster", method=name,
         )
