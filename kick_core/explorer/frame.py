@@ -51,6 +51,9 @@ def main() -> None:
     address.begin(page.url_path)
     try:
         style()
+        if st.query_params.get("model") not in (None, *(pack.model for pack in gallery.shown(store()))):
+            _open_all()
+        drawn = store()
         _stamp.set(views.stamp(store()))
         _rescore()
         head, actions = st.columns([6, 2.6], vertical_alignment="top")
@@ -72,6 +75,9 @@ def main() -> None:
             for sentence in address.unknowns():
                 show(tag("p", sentence, cls="open", role="status"))
         address.write(other.url_path for other in pages if other is not page)
+        _open_all()
+        if store() is not drawn:
+            st.rerun()
     except KickError as error:
         show(tag("p", str(error), cls="bad"))
     finally:
@@ -130,15 +136,34 @@ def _counted(root: str, stamp: str) -> int:
     return views.unread(store())
 
 
+@dataclass(slots=True)
+class _Opened:
+    """A cache with as much of the gallery as is unpacked; `whole`: there is no more to come."""
+
+    store: views.Store
+    whole: bool = False
+
+
 @st.cache_resource(show_spinner=False)
-def _open(root: str) -> views.Store:
+def _open(root: str) -> _Opened:
     with st.spinner("Opening the gallery …"):
-        return gallery.with_gallery(views.open_store(root))
+        return _Opened(gallery.with_gallery(views.open_store(root), first=st.query_params.get("model", "")))
 
 
 def store() -> views.Store:
     """The cache that this app explores: `KICK_CACHE`, else the default cache (`store.default_root`)."""
-    return _open(str(views.default_root()))
+    return _open(str(views.default_root())).store
+
+
+def _open_all() -> None:
+    """Unpack what the first page was not made to wait for, once a server: what is damaged is not tried again."""
+    opened = _open(str(views.default_root()))
+    if opened.whole:
+        return
+    if len(opened.store.beside) < len(gallery.packs()):
+        with st.spinner("Opening the gallery's other models …"):
+            opened.store = gallery.with_gallery(opened.store)
+    opened.whole = True
 
 
 def stamp() -> str:

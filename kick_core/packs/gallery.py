@@ -41,18 +41,33 @@ def packs() -> list[Path]:
     return sorted(place.glob(f"*{SUFFIX}")) if place else []
 
 
-def with_gallery(store: Store) -> Store:
+def with_gallery(store: Store, first: str | None = None) -> Store:
     """The same cache with the gallery beside it, unpacked where it is not yet.
 
     A pack that cannot be read or unpacked is left out: the gallery is a courtesy, and the cache is the user's.
+
+    Args:
+        store: the cache.
+        first: unpack the packs of this model only, of any other name the largest pack, and leave out what is not
+            unpacked yet: a page need not wait for models that it does not show. None: unpack all.
     """
     beside = []
-    for path in packs():
+    known = sorted(filter(None, map(_readable, packs())), key=lambda pack: -pack[1].runs)
+    wanted = {path for path, header in known if header.model == first} or {path for path, _ in known[:1]}
+    for path, _ in known:
         try:
-            beside.append(_unpacked(store, path))
+            if first is None or path in wanted or _place(store, path).exists():
+                beside.append(_unpacked(store, path))
         except (KickError, OSError):
             continue
     return replace(store, beside=tuple(beside))
+
+
+def _readable(path: Path) -> tuple[Path, Header] | None:
+    try:
+        return path, _header(path)
+    except (KickError, OSError):
+        return None
 
 
 def shown(store: Store) -> list[Header]:
@@ -62,7 +77,7 @@ def shown(store: Store) -> list[Header]:
 
 
 def _unpacked(store: Store, path: Path) -> Path:
-    place = store.root / ROOM / _name(path)
+    place = _place(store, path)
     with locked(store.root / "locks" / f"{ROOM}.lock"):
         if not place.exists():
             staged = store.root / ROOM / f".{uuid.uuid4().hex}"
@@ -73,6 +88,10 @@ def _unpacked(store: Store, path: Path) -> Path:
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
     return place
+
+
+def _place(store: Store, path: Path) -> Path:
+    return store.root / ROOM / _name(path)
 
 
 def _name(path: Path) -> str:

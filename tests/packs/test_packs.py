@@ -320,6 +320,21 @@ def test_an_empty_cache_opens_on_the_gallery(page: Path, pack: Path) -> None:
     assert not (page / "results").exists(), "the cache stays the user's"
 
 
+def test_the_first_page_waits_for_one_model_and_the_others_follow(
+    page: Path, pack: Path, measured: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = page.parent / "two"
+    folder.mkdir()
+    (folder / pack.name).write_bytes(pack.read_bytes())
+    _, dense = packs.build(measured, packs.Selection("pocket-4m", recipes=("dense",)))
+    (folder / f"a-small{packs.SUFFIX}").write_bytes(dense)
+    monkeypatch.setenv("KICK_GALLERY", str(folder))
+    (header,) = gallery.shown(gallery.with_gallery(open_store(page), first=""))
+    assert header.runs == read_header(pack).runs, "the largest"
+    harness.run()
+    assert len(gallery.shown(gallery.with_gallery(open_store(page), first=""))) == 2, "the page opened the rest"
+
+
 def test_own_results_come_first_and_are_never_written_beside(page: Path, measured: Store, pack: Path) -> None:
     plain = open_store(page)
     store = gallery.with_gallery(plain)
