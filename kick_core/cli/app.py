@@ -36,8 +36,8 @@ def run(args: Namespace) -> int:
         environment["KICK_READ_ONLY"] = "1"
     if args.no_gallery:
         environment["KICK_GALLERY"] = "0"
-    else:  # unpacked while the server starts, so that the first page need not wait for it
-        threading.Thread(target=gallery.with_gallery, args=(open_store(root),), daemon=True).start()
+    else:  # the model that the first page shows is unpacked while the server starts
+        threading.Thread(target=gallery.with_gallery, args=(open_store(root), ""), daemon=True).start()
     if args.demo:
         _start_demo(root)
     address = f"http://{args.host}:{args.port}"

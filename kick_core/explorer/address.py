@@ -31,15 +31,16 @@ const page = document.documentElement
 // Until the server has begun the page that a link opens, whatever the browser sends carries the old page's name: it is
 // run after the new page, and Streamlit takes all of that away. So meanwhile nothing is sent: components look at
 // data-leaving, and presses reach the menu alone. The old page stays in view until the new one has its headline:
-// in between Streamlit shows an empty one.
-const leave = () => {
-  const old = document.querySelector('.kick h1')
-  page.dataset.leaving = 'true'
+// in between Streamlit shows an empty one. A second link may be clicked meanwhile: the last one's page counts.
+const leave = to => {
+  const old = document.querySelector('.kick [data-page]')
+  page.dataset.leaving = to
   let show  // ends the view transition
   const watch = new MutationObserver(() => {
-    if (old?.isConnected) return
-    delete page.dataset.leaving
-    if (document.querySelector('.kick h1')) end()
+    const wanted = page.dataset.leaving
+    const here = [...document.querySelectorAll('.kick [data-page]')].find(one => one.dataset.page === wanted)
+    const idle = document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'
+    if (wanted === undefined || (here && (here !== old || idle))) end()
   })
   const end = () => { watch.disconnect(); clearTimeout(lost); delete page.dataset.leaving; show?.() }
   const lost = setTimeout(end, LOST)
@@ -66,6 +67,10 @@ export default function({ data, parentElement }) {
     const place = path.split('/').filter(Boolean).pop() ?? ''
     return data.page ? place !== data.page : data.others.includes(place)
   }
+  const named = path => {
+    const place = path.split('/').filter(Boolean).pop() ?? ''
+    return [data.page, ...data.others].includes(place) && place || '/'
+  }
   if (elsewhere(location.pathname)) return  // another page was opened meanwhile
   const url = new URL(location.href)
   url.search = data.query
@@ -85,7 +90,7 @@ export default function({ data, parentElement }) {
       setTimeout(() => link.click(), SETTLED)
       return
     }
-    if (away) leave()
+    if (away || page.dataset.leaving) leave(named(new URL(link.href).pathname))
     if (!link.matches('a[data-inside]')) return
     event.preventDefault()
     history.pushState({}, '', link.href)
@@ -93,7 +98,7 @@ export default function({ data, parentElement }) {
   }
   let moved = -SETTLED
   const slide = () => { moved = performance.now() }
-  const travel = () => { if (elsewhere(location.pathname)) leave() }
+  const travel = () => { if (elsewhere(location.pathname)) leave(named(location.pathname)) }
   const listen = [[document, 'click', open], [document, 'input', slide], [window, 'popstate', travel],
     ...PRESSES.map(kind => [window, kind, still])]
   for (const [place, kind, heard] of listen) place.addEventListener(kind, heard, true)
@@ -113,6 +118,7 @@ class Memory:
         written: what this page says of itself.
         unknown: values of the address that are not on offer, in words.
         brought: names whose fresh value has been taken.
+        others: the other pages' URL paths.
     """
 
     page: str
@@ -121,6 +127,7 @@ class Memory:
     written: dict[str, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     brought: set[str] = field(default_factory=set)
+    others: list[str] = field(default_factory=list)
 
 
 _memory: ContextVar[Memory | None] = ContextVar("address_of_this_run", default=None)
@@ -228,6 +235,11 @@ def unknowns() -> list[str]:
     return list(dict.fromkeys(_now().unknown))
 
 
+def page() -> str:
+    """This page's name in addresses; "/" is the first page's."""
+    return _now().page or "/"
+
+
 def query(**changes: str) -> str:
     """This page's address as a query, with some values changed; "" leaves one out."""
     return urlencode({name: text for name, text in {**_now().written, **changes}.items() if text})
@@ -239,16 +251,18 @@ def write(others: Iterable[str]) -> None:
     Args:
         others: URL paths of the other pages.
     """
-    _component(key="address", page=_now().page, others=list(others), query=query())
+    _now().others = list(others)
+    _component("address")
 
 
 def write_fragment(key: str) -> None:
     """Write the address from within a fragment that is run alone; in a whole run `write` does it."""
     if _memory.get() is None:
-        _component(key=key, page=_now().page, others=[], query=query())
+        _component(key)
 
 
-def _component(*, key: str, **data: object) -> None:
+def _component(key: str) -> None:
+    data = {"page": _now().page, "others": _now().others, "query": query()}
     draw = st.components.v2.component("kick_address", html="<span></span>", js=_WRITE)
     draw(key=key, data=data, height=1)
 

@@ -79,7 +79,7 @@ def main() -> None:
         if store() is not drawn:
             st.rerun()
     except KickError as error:
-        show(tag("p", str(error), cls="bad"))
+        show(tag("p", str(error), cls="bad", **{"data-page": address.page()}))
     finally:
         _inside.reset(token)
         _stamp.reset(stamped)
@@ -196,7 +196,10 @@ def title(text: Child, *lines: Safe | str, shared: tuple[str, str, str] | None =
     """
     slots = _slots.get()
     with slots.head if slots else st.container():
-        show(tag("h1", text), *(tag("p", line, cls="provenance") for line in lines if line))
+        show(
+            tag("h1", text, **{"data-page": address.page()}),
+            *(tag("p", line, cls="provenance") for line in lines if line),
+        )
     if slots:
         slots.shared = shared
 

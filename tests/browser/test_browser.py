@@ -182,7 +182,16 @@ def test_nothing_that_is_pressed_while_a_page_opens_blanks_it(
     page.get_by_text("Example by example").wait_for()
     page.wait_for_timeout(500)
     assert tab.ready().page.locator("h1").inner_text() == "Evaluate"
-    assert page.evaluate("document.documentElement.dataset.leaving") is None
+    leaving = "document.documentElement.dataset.leaving ?? null"
+    assert page.evaluate(leaving) is None
+    with still(server[1]):
+        menu.nth(1).click()
+        menu.nth(3).click()
+        page.evaluate("document.querySelector('.kick h1').remove()")  # as when the first link's page comes
+        page.wait_for_timeout(300)
+        assert page.evaluate(leaving) == "compare", "the page that was asked for last is not there yet"
+    page.get_by_text("One example").wait_for()
+    page.wait_for_function(f"({leaving}) === null")
 
 
 def test_a_link_to_what_is_not_there_says_so(tab: Tab) -> None:
