@@ -35,7 +35,7 @@ from kick_core.engine.interface import Engine, own
 from kick_core.engine.packing import Layout, pack_layout
 from kick_core.engine.padded import OptionScores
 from kick_core.engine.refilling import Generated, Stopper
-from kick_core.engine.scoring import plan_hash, score_options, why_padded
+from kick_core.engine.scoring import plan_hash, score_options, sees_windows, why_padded
 from kick_core.engine.windows import (
     GivenScores,
     TextScore,
@@ -70,6 +70,7 @@ __all__ = [
     "products_per_second",
     "rows_matter",
     "score_options",
+    "sees_windows",
     "stopper",
     "text_logprobs",
     "why_padded",

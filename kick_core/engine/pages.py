@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer
 
 from kick_core.engine.batching import BatchPolicy, token_bytes
+from kick_core.engine.caches import windows_of
 from kick_core.models.source import context_of
 
 PAGE = 64
@@ -30,15 +31,10 @@ COLUMNS = 8192
 _ROWS_BYTES = 64 << 30
 """Rows of a step, where texts have a thousand columns and all rows write, should fit into so much memory."""
 
-_KINDS = {"full_attention", "sliding_attention"}
-
 
 def takes_pages(model: PreTrainedModel) -> bool:
     """Whether all layers keep keys and values of all tokens, or of those in a window behind the present one."""
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or _KINDS)
-    layers = {type(layer) for layer in DynamicCache(config=model.config).layers}
-    whole = bool(layers) and layers <= {DynamicLayer, DynamicSlidingWindowLayer} and kinds <= _KINDS
-    return whole and model.config._attn_implementation == "sdpa"
+    return windows_of(model) is not None and model.config._attn_implementation == "sdpa"
 
 
 def page_rows(model: PreTrainedModel, plan: BatchPolicy) -> int:

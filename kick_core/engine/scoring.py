@@ -33,6 +33,7 @@ from kick_core.engine.batching import (
     logits_of,
     rows_matter,
 )
+from kick_core.engine.caches import windows_of
 from kick_core.engine.packing import Layout, Row, digest, pack_layout
 from kick_core.engine.padded import Options, OptionScores, in_batches, one_by_one, scored
 
@@ -49,10 +50,15 @@ def why_padded(model: PreTrainedModel) -> str:
         return f"{type(model).__name__} takes no {' and no '.join(missing)}"
     if getattr(model.config.get_text_config(), "alibi", False):
         return "ALiBi positions cannot be given"
-    layers = DynamicCache(config=model.config).layers
-    if odd := sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}):
-        return f"the cache cannot be shared: {', '.join(odd)}"
+    if windows_of(model) is None:
+        kinds = sorted({type(layer).__name__ for layer in DynamicCache(config=model.config).layers})
+        return f"the cache cannot be shared: {', '.join(kinds)}"
     return ""
+
+
+def sees_windows(model: PreTrainedModel) -> bool:
+    """Whether options are scored in packs under the masks of sliding windows."""
+    return not why_padded(model) and any((windows_of(model) or {}).values())
 
 
 def plan_hash(model: PreTrainedModel, prompts: Sequence[Ids], options: Sequence[Options], plan: BatchPolicy) -> str:
@@ -208,16 +214,17 @@ class _Packer:
     def scores(self, part: Sequence[Row], count: int) -> dict[int, OptionScores]:
         """Score all questions of these rows in one forward of `count` rows, or of as many as there are."""
         places, device = self._places(part), self.model.device
-        inputs: dict[str, Any] = {
-            "input_ids": places.ids,
-            "position_ids": places.positions,
-            "attention_mask": self._mask(part, places),
-        }
-        kept = places.kept
+        kept, copies = places.kept, torch.arange(len(part))
         if rows_matter(self.model):
             copies = torch.arange(count).clamp(max=len(part) - 1)
-            inputs, kept = {name: tensor[copies.to(tensor.device)] for name, tensor in inputs.items()}, kept[copies]
-        inputs = {name: tensor.to(device) for name, tensor in inputs.items()} | {"use_cache": bool(part[0].room)}
+            kept = kept[copies]
+        masks = {kind: mask[copies.to(device)] for kind, mask in self._masks(part, places).items()}
+        inputs: dict[str, Any] = {
+            "input_ids": places.ids[copies].to(device),
+            "position_ids": places.positions[copies].to(device),
+            "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
+            "use_cache": bool(part[0].room),
+        }
         with (
             self.stand_ins.in_place() if self.stand_ins else nullcontext(),
             any_length() if self.varied else nullcontext(),
@@ -250,8 +257,8 @@ class _Packer:
                 read += end - asked
         return _Places(ids, positions, question, branch, kept, first)
 
-    def _mask(self, rows: Sequence[Row], places: _Places) -> Tensor:
-        """Additive mask [rows, 1, length, room + length] in the model's dtype.
+    def _masks(self, rows: Sequence[Row], places: _Places) -> dict[str, Tensor]:
+        """Additive masks [rows, 1, length, room + length] in the model's dtype, by the kind of layer.
 
         Additive because eager attention takes a boolean one without complaint and computes something else.
         """
@@ -265,8 +272,15 @@ class _Packer:
             prefix = torch.tensor([row.prefix for row in rows], device=device)
             before = torch.arange(room, device=device) < prefix[:, None]
             sees = torch.cat([before[:, None, :].expand(-1, length, -1), sees], -1)
-        mask = torch.zeros(sees.shape, dtype=self.model.dtype, device=device)
-        return mask.masked_fill_(~sees, torch.finfo(self.model.dtype).min)[:, None]
+        positions = places.positions.to(device)
+        before = torch.arange(room, device=device).expand(len(rows), -1)
+        distance = positions[:, :, None] - torch.cat([before, positions], 1)[:, None, :]
+        masks = {}
+        for kind, window in (windows_of(self.model) or {}).items():
+            hidden = ~(sees & (distance < window)) if window else ~sees
+            mask = torch.zeros(sees.shape, dtype=self.model.dtype, device=device)
+            masks[kind] = mask.masked_fill_(hidden, torch.finfo(self.model.dtype).min)[:, None]
+        return masks
 
     def _cache(self, rows: Sequence[Row]) -> DynamicCache:
         """The rows' prefixes, each padded to the common room."""
@@ -296,7 +310,7 @@ class _Packer:
             row = rows[min(number, len(rows) - 1)]
             ids[number, : row.prefix] = torch.tensor(self.prompts[row.items[0]][: row.prefix])
         positions = torch.arange(length, device=self.model.device).expand(self.together, -1)
-        cache = DynamicCache(config=self.model.config)
+        cache = DynamicCache()  # keeps what lies before a window too: other questions see that
         inputs = {"input_ids": ids.to(self.model.device), "position_ids": positions, "past_key_values": cache}
         self.model(**inputs, use_cache=True, logits_to_keep=1)
         empty = (0, 0, 0, rows[0].room - length)

@@ -52,7 +52,8 @@ class EvalSession:
 
     def plan_text(self, way: PromptSpec) -> str:
         """What keys and pages say of the shape policy for a task."""
-        return self.engine.plan(self.plan_for(way))
+        windows = way.kind == "choose" and self.other is None and engine.sees_windows(self.model)
+        return self.engine.plan(self.plan_for(way)) + "; in packs under sliding windows" * windows
 
     @property
     def context(self) -> int:

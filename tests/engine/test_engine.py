@@ -16,8 +16,8 @@ from tests.engine.engine_cases import PLAN, ids, merged, options, questions
 from tests.models.test_families import FAMILIES, make
 from tests.tiny import token_ids
 
-PADDED = {"Mistral": "sliding", "Gemma2": "sliding", "Gemma3Text": "sliding"}
-"""Families whose cache cannot be shared: their options are scored in padded batches."""
+WINDOWS = {"Mistral", "Gemma2", "Gemma3Text"}
+"""Families with layers that see a window of the text alone."""
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,8 @@ def test_scores_equal_one_prompt_at_a_time(models, family, longest, varied):
         assert score.entropy == pytest.approx(-float((after * after.exp()).sum()), abs=1e-4)
         assert score.rank == tuple(int((after > after[o[0]]).sum()) + 1 for o in mine)
         assert score.finite
-    if family in PADDED:
-        assert any("Sliding" in note for note in plan.notes)
-    else:
-        assert engine.why_padded(model) == "" and not plan.notes
+    assert engine.why_padded(model) == "" and not plan.notes
+    assert engine.sees_windows(model) == (family in WINDOWS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
