@@ -208,14 +208,15 @@ def _urgency(group: list[tuple[Cell, float]]) -> tuple[bool, float]:
 
 
 def _halved(groups: list[list[tuple[Cell, float]]], halves: int) -> list[list[tuple[Cell, float]]]:
-    """Cut the last groups in two by their tasks, the longest task first. Both make the artifact if it is missing: the
-    store lets one wait for the other."""
-    result = groups[: len(groups) - halves] if halves else list(groups)
+    """Cut the last groups in two by their tasks, the longest task first. Both make the artifact if it is missing, and
+    the store lets one wait for the other: the second halves come last, when most artifacts are there."""
+    result, later = groups[: len(groups) - halves] if halves else list(groups), []
     for group in groups[len(result) :]:
         making = [pair for pair in group if pair[0].task is None]
         others = sorted((pair for pair in group if pair[0].task is not None), key=lambda pair: -pair[1])
         if len(others) < 2:
             result.append(group)
         else:
-            result += [making + others[::2], others[1::2]]
-    return result
+            result.append(making + others[::2])
+            later.append(others[1::2])
+    return result + later

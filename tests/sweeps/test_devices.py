@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from contextlib import suppress
 
 import pytest
 import torch
@@ -40,8 +41,9 @@ def test_an_interrupted_worker_is_a_failure_and_nobody_waits_for_it(store, tiny_
     news = driver.run(job, store, 2)
     with pytest.raises(KickError, match="run the command again"):
         for progress in news:
-            if progress.cell:  # at work
-                os.kill(multiprocessing.active_children()[0].pid, signal.SIGINT)
+            for worker in multiprocessing.active_children()[:1] if progress.cell else ():  # at work
+                with suppress(ProcessLookupError):  # what it said before it ended is still heard
+                    os.kill(worker.pid, signal.SIGINT)
     assert multiprocessing.active_children() == []
     last = list(driver.run(job, store, 1))[-1]
     assert last.done == last.total and len(results.runs(store)) == 6
@@ -71,8 +73,8 @@ def test_the_dearest_recipe_goes_first_and_the_last_ones_are_halved():
         [("dense", "factoid_qa")],
         [("wanda@0.5", None), ("wanda@0.5", "factoid_qa"), ("wanda@0.5", "perplexity")],
         [("magnitude@0.5", None), ("magnitude@0.5", "instructions"), ("magnitude@0.5", "perplexity")],
-        [("magnitude@0.5", "factoid_qa")],
         [("gptq@4bit", None)],
+        [("magnitude@0.5", "factoid_qa")],
     ]
     assert phases(job, listed[-1:], (), halves=2) == []
     (repaired,) = phases(job, listed[-1:], ("rtn@4bit",), halves=0)
