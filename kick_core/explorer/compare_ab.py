@@ -35,9 +35,14 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
             draw(_diverging(slices.head(SLICES), column), key="slices", on_select=_take, selection_mode="points",
                  alt=f"Share of answers that flipped by {column}")  # fmt: skip
     with right:
-        if examples[["repetition", "dense_repetition"]].max().max() > 0:
-            heading("Repeated 4-grams", "Click a bar to see B's answers that repeat so much.")
-            draw(_repetition(examples), key="repetition", on_select=_take_repetition, selection_mode="points",
+        known = examples[examples[["repetition", "dense_repetition"]].notna().all(axis=1)]
+        if known[["repetition", "dense_repetition"]].max().max() > 0:
+            partly = f" Of {len(known):,} of {len(examples):,}: a pack leaves out other answers."
+            heading(
+                "Repeated 4-grams",
+                "Click a bar to see B's answers that repeat so much." + (partly if len(known) < len(examples) else ""),
+            )
+            draw(_repetition(known), key="repetition", on_select=_take_repetition, selection_mode="points",
                  alt="How repetitive the answers of A and B are")  # fmt: skip
         else:
             _survival(a if b["kind"] == "dense" else b)
@@ -173,7 +178,8 @@ def _take_repetition() -> None:
 
 
 def _repetition(examples: pd.DataFrame) -> Chart:
-    """How many answers of A and of B repeat so much of themselves; a bar knows the commonest flip of its answers."""
+    """How many answers of A and of B repeat so much of themselves, over examples of which both answers are known; a
+    bar knows the commonest flip of its answers."""
     bins = {name: views.repeated(examples[column]) for name, column in (("A", "dense_repetition"), ("B", "repetition"))}
     kinds = [_most(examples.loc[bins["B"] == name, "flip"]) for name in views.REPEATED]
     traces = [

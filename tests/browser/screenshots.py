@@ -67,7 +67,7 @@ def walk(tab: Tab) -> Iterator[bytes]:
     """From the finding to single answers: a slider, facts being forgotten, one that broke, its film strip, sizes."""
     page = tab.page
     for place in ("The paper's claims", "Forgetting, question by question"):
-        _settled(tab.open("/"))
+        _settled(tab.open("/?s=20"))
         slider = page.get_by_role("slider")
         slider.focus()
         _top(tab, place)
@@ -79,6 +79,7 @@ def walk(tab: Tab) -> Iterator[bytes]:
             _settled(tab)
             if before != page.url:
                 yield page.screenshot()
+    _settled(tab.open("/"))  # answers that broke where perplexity tells least are still sentences
     page.get_by_text("that broke").last.click()
     page.get_by_text("Example by example").wait_for()
     _settled(tab)
