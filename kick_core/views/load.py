@@ -27,6 +27,7 @@ from kick_core.errors import KickError
 from kick_core.records import Example, Output, RunCard
 from kick_core.spec import Recipe, parse
 from kick_core.store import Store, lineage, results
+from kick_core.store.tables import read_table
 from kick_core.tasks.data import questions
 from kick_core.views import recipe_labels, verdict_columns
 from kick_core.views.verdict_columns import KEPT, VerdictColumns
@@ -261,6 +262,17 @@ def _answers(paths: tuple[Path, ...]) -> pa.Table:
         return pa.concat_tables([pq.read_table(path) for path in paths])
     except (OSError, pa.ArrowException) as error:
         raise KickError(f"outputs are damaged ({error}): `kick verify --deep` names the file") from error
+
+
+def thinned(store: Store, key: str) -> bool:
+    """Whether a pack left out some of a run's answers; those that are left are no sample of them."""
+    return _thinned(tuple(results.parts(store, key)))
+
+
+@lru_cache(maxsize=4096)
+def _thinned(paths: tuple[Path, ...]) -> bool:
+    stops = (read_table(path, ["stop"]).column("stop") for path in paths)
+    return any(pc.any(pc.equal(stop, tasks.LEFT_OUT)).as_py() for stop in stops)
 
 
 def answer(store: Store, key: str, example: str) -> Output | None:

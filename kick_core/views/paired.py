@@ -128,13 +128,20 @@ def against(store: Store, run: Asked, mine: VerdictColumns, base: VerdictColumns
         **_named(("share_kept", "share_low", "share_high"), kept),
         **_named(("difference", "diff_low", "diff_high"), stats.clustered_difference(before, after, groups)),
         **dict(zip(("both_right", "broke", "fixed", "both_wrong"), table, strict=True)),
-        **_named(("changed", "changed_low", "changed_high"), answers_changed(run.task, base, mine)),
+        **_named(("changed", "changed_low", "changed_high"), _changed(store, run, base, mine)),
         "p": stats.clustered_p(before, after, groups) if ids.size else math.nan,
         **_margin(before, after, groups),
         "detectable": stats.smallest_detectable(table.share, table.n),
         "needed": stats.examples_needed(kept),
         "verdict": _verdict(kept),
     } | _above_floor(before, after, groups, guess)
+
+
+def _changed(store: Store, run: Asked, base: VerdictColumns, mine: VerdictColumns) -> stats.Interval:
+    """`answers_changed`, where all answers are known: a compact pack keeps mostly those that did change."""
+    if run.task.kind == "generate" and load.thinned(store, run.key):
+        return stats.Interval(math.nan, math.nan, math.nan, 0)
+    return answers_changed(run.task, base, mine)
 
 
 def answers_changed(task: Task, before: VerdictColumns, after: VerdictColumns) -> stats.Interval:

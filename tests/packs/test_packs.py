@@ -112,6 +112,8 @@ def test_a_compact_pack_keeps_every_verdict_and_invents_no_answer(
     ours = views.scores(measured)
     reported = ours[ours["headline"] | ours["published"]]
     assert kept.equals(reported[same].reset_index(drop=True))
+    written = [frame[(frame["task"] == TEXTS) & (frame["kind"] != "dense")] for frame in (views.scores(store), ours)]
+    assert written[0]["changed"].isna().all() and written[1]["changed"].notna().any(), "not known of what is left out"
     runs = {(card.recipe, card.task): card for card in results.runs(store)}
     outputs = results.outputs(store, runs["magnitude@0.7", TEXTS].key)
     gone = [at for at, output in enumerate(outputs) if output.stop == tasks.LEFT_OUT]
