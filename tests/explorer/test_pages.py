@@ -63,7 +63,7 @@ def html(app: AppTest) -> str:
 
 def shown(said: str, tag: str) -> list[str]:
     """The texts of the steps that an element shows: those that are not hidden."""
-    inside = said.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+    (inside,) = re.findall(rf"<{tag}\b[^>]*>(.*?)</{tag}>", said, re.DOTALL)[:1] or [""]
     return [
         unescape(re.sub("<[^>]+>", "", text))
         for text in re.findall(r'<span data-step="\d+">(.*?)</span></span>', inside)
