@@ -99,8 +99,10 @@ def kick(words: Sequence[str], tree: Path = HERE.parent, environment: Mapping[st
     except ValueError:
         result = None
     said = b"".join(heard).decode(errors="replace")
-    word, asked = first[0] if first else wall, [line["began"] - spawned for line in lines if line["stage"] in ASKED]
-    return Ran(list(words), status, wall, word, min(asked, default=None), stages, beside, amounts, said, result, lines)
+    word, questions = first[0] if first else wall, [line["began"] - spawned for line in lines if line["stage"] in ASKED]
+    return Ran(
+        list(words), status, wall, word, min(questions, default=None), stages, beside, amounts, said, result, lines
+    )
 
 
 def _added(

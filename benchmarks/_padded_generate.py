@@ -15,7 +15,7 @@ ROWS = 16
 def texts(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[tuple[int, ...]]:
     """Greedy continuations of `new_tokens` tokens each, the longest prompts first; in the order of the prompts."""
     order = sorted(range(len(prompts)), key=lambda item: len(prompts[item]), reverse=True)
-    found: dict[int, tuple[int, ...]] = {}
+    continuations: dict[int, tuple[int, ...]] = {}
     for at in range(0, len(order), ROWS):
         some = [(item, list(prompts[item])) for item in order[at : at + ROWS]]
         length = len(some[0][1])
@@ -24,5 +24,5 @@ def texts(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> list
         written = model.generate(
             ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, eos_token_id=None, pad_token_id=0
         )
-        found |= {item: tuple(row) for (item, _), row in zip(some, written[:, length:].tolist(), strict=True)}
-    return [found[item] for item in range(len(prompts))]
+        continuations |= {item: tuple(row) for (item, _), row in zip(some, written[:, length:].tolist(), strict=True)}
+    return [continuations[item] for item in range(len(prompts))]

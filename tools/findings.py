@@ -138,18 +138,9 @@ def _table(frame: pd.DataFrame) -> str:
 
 
 SUMMARY = (
-    *(
-        "dense",
-        "magnitude@0.3",
-        "wanda@0.3",
-        "sparsegpt@0.3",
-        "wanda@0.5",
-        "sparsegpt@0.5",
-        "wanda@2:4",
-        "sparsegpt@2:4",
-    ),
-    *("rtn@4bit", "awq@4bit", "gptq@4bit", "gptq@3bit"),
-)
+    "dense", "magnitude@0.3", "wanda@0.3", "sparsegpt@0.3", "wanda@0.5", "sparsegpt@0.5", "wanda@2:4", "sparsegpt@2:4",
+    "rtn@4bit", "awq@4bit", "gptq@4bit", "gptq@3bit",
+)  # fmt: skip
 """The rows of the short tables; options do not count."""
 
 

@@ -257,5 +257,5 @@ def _kept(scores: pd.DataFrame, model: str) -> pd.Series:
     recipes = [parse(str(text)) for text in frame["recipe"]]
     names = [f"{method(one)} {kind(one)} {target_label(one)}" for one in recipes]
     shares = frame["share_above"].fillna(frame["share_kept"])
-    table = frame.assign(name=names, kept=shares).pivot_table(index="name", columns="task", values="kept")
+    table = frame.assign(name=names, share=shares).pivot_table(index="name", columns="task", values="share")
     return table.loc[:, table.count() >= _COMMON * table.count().max()].dropna().mean(axis="columns").rename(model)

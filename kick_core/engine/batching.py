@@ -6,7 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -111,6 +111,11 @@ def any_length() -> Iterator[None]:
     """
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         yield
+
+
+def attention_for(plan: BatchPolicy) -> AbstractContextManager[None]:
+    """The attention that a plan's prompts are read by."""
+    return any_length() if plan.varied else nullcontext()
 
 
 def round_up(tokens: int, step: int) -> int:

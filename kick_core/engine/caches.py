@@ -16,23 +16,26 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 _KINDS = ("full_attention", "sliding_attention")
 
 
-def windows_of(model: PreTrainedModel) -> dict[str, int] | None:
-    """How far the layers of each kind see: kind -> tokens, themselves included; 0: all of a text.
+def window_of(layer: Any) -> int:
+    """How many tokens a cache's layer sees, the present one included; 0: all of a text."""
+    return int(getattr(layer, "sliding_window", 0) or 0)
+
+
+def windows_of(model: PreTrainedModel) -> dict[str, int]:
+    """What the layers of each kind see, as `window_of` counts it.
 
     Returns:
-        Kinds as the config names them, "" where it names none; None where a layer keeps anything but keys and values
+        Kinds as the config names them, "" where it names none; nothing where a layer keeps anything but keys and values
         of all tokens or of those in a window.
     """
     layers = DynamicCache(config=model.config).layers
-    if not layers or not {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}:
-        return None
-    sizes = [int(getattr(layer, "sliding_window", 0) or 0) for layer in layers]
-    names = getattr(model.config.get_text_config(), "layer_types", None)
-    if not names:
-        return {"": sizes[0]} if len(set(sizes)) == 1 else None
+    if not {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}:
+        return {}
+    sizes = list(map(window_of, layers))
+    names = getattr(model.config.get_text_config(), "layer_types", None) or [""] * len(sizes)
     kinds = dict(zip(names, sizes, strict=False))
-    known = set(names) <= set(_KINDS) and all(kinds[name] == size for name, size in zip(names, sizes, strict=False))
-    return kinds if known else None
+    known = set(kinds) <= {"", *_KINDS} and all(kinds[name] == size for name, size in zip(names, sizes, strict=False))
+    return kinds if known else {}
 
 
 _OWN = "_kick_own_cache"

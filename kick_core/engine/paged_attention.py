@@ -144,6 +144,6 @@ def put_prompts(
     with torch.cuda.device_of(keys):
         _put_prompts[(count, pairs, triton.cdiv(length, keys.shape[2]))](
             new_keys, new_values, keys, values, table, places, length, *new_keys.stride()[:3], *new_values.stride()[:3],
-            *keys.stride()[:3], *table.stride()[:1], table.shape[1], width, WIDTH=triton.next_power_of_2(width),
+            *keys.stride()[:3], table.stride(0), table.shape[1], width, WIDTH=triton.next_power_of_2(width),
             PAGE=keys.shape[2], num_warps=4,
         )  # fmt: skip

@@ -19,7 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from kick_core.engine.batching import BatchPolicy, token_bytes
-from kick_core.engine.caches import windows_of
+from kick_core.engine.caches import window_of, windows_of
 from kick_core.models.source import context_of
 
 PAGE = 64
@@ -34,7 +34,7 @@ _ROWS_BYTES = 64 << 30
 
 def takes_pages(model: PreTrainedModel) -> bool:
     """Whether all layers keep keys and values of all tokens, or of those in a window behind the present one."""
-    return windows_of(model) is not None and model.config._attn_implementation == "sdpa"
+    return bool(windows_of(model)) and model.config._attn_implementation == "sdpa"
 
 
 def page_rows(model: PreTrainedModel, plan: BatchPolicy) -> int:
@@ -130,9 +130,7 @@ class PageCache:
         self.nothing = torch.zeros(rows, 1, 1, 1, dtype=model.dtype, device=model.device)
         self.free, self.owned = list(range(1, pages)), dict[int, list[int]]()
         self.cache = DynamicCache(config=model.config)
-        self.cache.layers = [
-            _PageLayer(pages, self.table, int(getattr(layer, "sliding_window", 0) or 0)) for layer in self.cache.layers
-        ]
+        self.cache.layers = [_PageLayer(pages, self.table, window_of(layer)) for layer in self.cache.layers]
 
     def begin(self, lengths: Tensor, totals: Sequence[int], where: Tensor) -> None:
         """Take all pages back, and give them to the first texts."""

@@ -9,7 +9,7 @@ way, prompts are padded and asked one a row; `why_padded` gives the reason, and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,7 +25,7 @@ from kick_core.engine import forms, fused
 from kick_core.engine.batching import (
     BatchPolicy,
     Ids,
-    any_length,
+    attention_for,
     batches,
     frugal,
     in_parts,
@@ -50,7 +50,7 @@ def why_padded(model: PreTrainedModel) -> str:
         return f"{type(model).__name__} takes no {' and no '.join(missing)}"
     if getattr(model.config.get_text_config(), "alibi", False):
         return "ALiBi positions cannot be given"
-    if windows_of(model) is None:
+    if not windows_of(model):
         kinds = sorted({type(layer).__name__ for layer in DynamicCache(config=model.config).layers})
         return f"the cache cannot be shared: {', '.join(kinds)}"
     return ""
@@ -58,7 +58,7 @@ def why_padded(model: PreTrainedModel) -> str:
 
 def sees_windows(model: PreTrainedModel) -> bool:
     """Whether options are scored in packs under the masks of sliding windows."""
-    return not why_padded(model) and any((windows_of(model) or {}).values())
+    return not why_padded(model) and any(windows_of(model).values())
 
 
 def plan_hash(model: PreTrainedModel, prompts: Sequence[Ids], options: Sequence[Options], plan: BatchPolicy) -> str:
@@ -133,7 +133,7 @@ def _in_packs(
     plan = frugal(model, plan)
     layout = _layout(model, prompts, options, plan)
     stand_ins = fused.FusedPatches(model, plan.step) if plan.kernels else None
-    packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins, plan.varied)
+    packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins, plan, windows_of(model))
     for rows, count in _shapes(layout, plan):
         some = [row for row in rows if asked.intersection(row.items)]
         for start in range(0, len(some), count):
@@ -208,26 +208,27 @@ class _Packer:
     filler: int
     prefixes: dict[int, list[tuple[Tensor, Tensor]]]
     stand_ins: fused.FusedPatches | None
-    varied: bool
+    plan: BatchPolicy
+    windows: Mapping[str, int]
 
     @timing.stage("options")
     def scores(self, part: Sequence[Row], count: int) -> dict[int, OptionScores]:
         """Score all questions of these rows in one forward of `count` rows, or of as many as there are."""
         places, device = self._places(part), self.model.device
-        kept, copies = places.kept, torch.arange(len(part))
+        ids, positions, kept, masks = places.ids, places.positions, places.kept, self._masks(part, places)
         if rows_matter(self.model):
             copies = torch.arange(count).clamp(max=len(part) - 1)
-            kept = kept[copies]
-        masks = {kind: mask[copies.to(device)] for kind, mask in self._masks(part, places).items()}
+            ids, positions, kept = ids[copies], positions[copies], kept[copies]
+            masks = {kind: mask[copies.to(device)] for kind, mask in masks.items()}
         inputs: dict[str, Any] = {
-            "input_ids": places.ids[copies].to(device),
-            "position_ids": places.positions[copies].to(device),
+            "input_ids": ids.to(device),
+            "position_ids": positions.to(device),
             "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
             "use_cache": bool(part[0].room),
         }
         with (
             self.stand_ins.in_place() if self.stand_ins else nullcontext(),
-            any_length() if self.varied else nullcontext(),
+            attention_for(self.plan),
         ):
             if part[0].room:
                 inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
@@ -272,12 +273,9 @@ class _Packer:
             prefix = torch.tensor([row.prefix for row in rows], device=device)
             before = torch.arange(room, device=device) < prefix[:, None]
             sees = torch.cat([before[:, None, :].expand(-1, length, -1), sees], -1)
-        positions = places.positions.to(device)
-        before = torch.arange(room, device=device).expand(len(rows), -1)
-        distance = positions[:, :, None] - torch.cat([before, positions], 1)[:, None, :]
         masks = {}
-        for kind, window in (windows_of(self.model) or {}).items():
-            hidden = ~(sees & (distance < window)) if window else ~sees
+        for kind, window in self.windows.items():
+            hidden = ~(sees & (_distances(places.positions.to(device), room) < window)) if window else ~sees
             mask = torch.zeros(sees.shape, dtype=self.model.dtype, device=device)
             masks[kind] = mask.masked_fill_(hidden, torch.finfo(self.model.dtype).min)[:, None]
         return masks
@@ -299,7 +297,7 @@ class _Packer:
     @property
     def together(self) -> int:
         """Prefixes that a forward reads."""
-        return _PREFIXES if self.varied else 1
+        return _PREFIXES if self.plan.varied else 1
 
     def _read_prefixes(self, rows: Sequence[Row]) -> None:
         """Keep keys and values of the rows' prefixes per layer, [1, heads, room, width]; no row sees what is behind its
@@ -335,6 +333,13 @@ class _Packer:
                 sums[number][option] += value
         rows, places = torch.tensor(list(first.values())).T.to(logprobs.device)
         return dict(zip(first, scored(logprobs[rows, places], options, sums), strict=True))
+
+
+def _distances(positions: Tensor, room: int) -> Tensor:
+    """How far behind each token of rows [rows, length] those of a prefix and of its row stand, [rows, length, room +
+    length]."""
+    before = torch.arange(room, device=positions.device).expand(len(positions), -1)
+    return positions[:, :, None] - torch.cat([before, positions], 1)[:, None, :]
 
 
 class _SharedLayer(DynamicLayer):

@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from kick_core.engine import fused
-from kick_core.engine.batching import BatchPolicy, Ids, any_length, logits_of, positions
+from kick_core.engine.batching import BatchPolicy, Ids, attention_for, logits_of, positions
 from kick_core.engine.pages import PageCache, count_of, fitting
 from kick_core.engine.slots import SlotCache
 from kick_core.models import device_map
@@ -231,7 +231,7 @@ class SlotSteps:
         last = last.expand(-1, positions(self.model, rows))
         cache = self.memory.reading()
         inputs = {"input_ids": ids.to(self.model.device), "past_key_values": cache, "use_cache": True}
-        with self._fused() if self.pages else nullcontext(), any_length() if self.plan.varied else nullcontext():
+        with self._fused() if self.pages else nullcontext(), attention_for(self.plan):
             logits = logits_of(self.model, inputs, last.to(self.model.device))[: len(prompts), 0]
         for slots, read in zip(self.memory.cache.layers, cache.layers, strict=True):
             slots.put(places, read.keys[: len(prompts)], read.values[: len(prompts)])

@@ -93,7 +93,8 @@ def window_logprobs(
         with fused():
             logits = _logits(model, ids)[: len(part), :-1]
         sums = [_taken(row, tokens[1:]).sum() for row, tokens in zip(logits, ids, strict=False)]
-        return list(torch.stack(sums).tolist())
+        values: list[float] = torch.stack(sums).tolist()
+        return values
 
     first = 0
     for found in in_parts(range(len(windows)), rows, ask, plan or BatchPolicy(0, rows)):

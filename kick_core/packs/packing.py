@@ -6,18 +6,17 @@ likeliest token's log-probability and the entropy. A compact pack leaves out mor
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import PurePath
 from typing import Any
 
-from kick_core import keys, tasks
+from kick_core import tasks
 from kick_core.errors import BadRequest, KickError, nearest
-from kick_core.keys import canonical, sha256_text
+from kick_core.keys import sha256_text
 from kick_core.packs import tables
 from kick_core.packs.container import Header, assemble
 from kick_core.records import Card, Example, RunCard
@@ -189,15 +188,7 @@ def shipped(task: tasks.Task) -> tuple[Example, ...]:
 @cache
 def shipped_key(name: str) -> str:
     """The key of the questions of a task that ships its own, which packs of several models share."""
-    return examples_key(name, shipped(tasks.get(name, tasks.OFFICIAL)))
-
-
-def examples_key(task: str, examples: Iterable[Example]) -> str:
-    """The key that a run's card names its questions by: their content's hash."""
-    digest, fields = hashlib.sha256(), list(Example.__dataclass_fields__)
-    for example in examples:
-        digest.update(canonical({name: getattr(example, name) for name in fields}).encode())
-    return keys.key("examples", {"task": task, "content": digest.hexdigest()})
+    return results.examples_key(name, shipped(tasks.get(name, tasks.OFFICIAL)))
 
 
 def _size(examples: Sequence[Example]) -> int:

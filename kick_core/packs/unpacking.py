@@ -19,7 +19,7 @@ from kick_core import tasks
 from kick_core.errors import BadRequest, KickError
 from kick_core.packs import container, tables
 from kick_core.packs.container import Header
-from kick_core.packs.packing import SHIPPED, examples_key, shipped, shipped_key
+from kick_core.packs.packing import SHIPPED, shipped, shipped_key
 from kick_core.records import Card, Example, RunCard
 from kick_core.records.json_record import JsonRecord
 from kick_core.spec import parse
@@ -161,7 +161,7 @@ def _fill(store: Store, questions: _Questions, data: str) -> str:
         examples = task.asking(questions.protocol).load(data)
     except KickError as error:
         return f"The questions of {questions.task} stay left out: {error}"
-    if examples_key(questions.task, examples) != questions.key:
+    if results.examples_key(questions.task, examples) != questions.key:
         return f"The questions of {questions.task} stay left out: {data} holds other ones than were asked."
     results.keep_examples(store, questions.key, examples)
     return f"The questions of {questions.task} were filled in from {data}."
@@ -240,7 +240,7 @@ def _questions(key: str, data: Mapping[str, Any]) -> _Questions:
         raise BadRequest(f"{key[:60]!r} is no key: as a path it would lead out of the cache")
     examples = tuple(_checked(Example, row) for row in data["examples"])
     task, left_out = str(data["task"]), str(data["left_out"])
-    if not left_out and examples_key(task, examples) != key:
+    if not left_out and results.examples_key(task, examples) != key:
         raise BadRequest(f"the questions of {task!r} are not those that their key names")
     if left_out == SHIPPED and (task not in tasks.names(tasks.OFFICIAL) or not tasks.get(task, tasks.OFFICIAL).shipped):
         raise BadRequest(f"the questions of {task!r} do not ship with this version of the package")

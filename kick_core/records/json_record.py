@@ -68,16 +68,11 @@ def _plain(value: Any) -> Any:
     return _copied(value)
 
 
-_SCALARS = frozenset((str, int, float, bool, type(None)))
-
-
 def _copied(value: Any) -> Any:
     """A copy of a JSON value, several times as fast as `copy.deepcopy`."""
     if isinstance(value, dict):
         return {name: _copied(item) for name, item in value.items()}
-    if not isinstance(value, list):
-        return value
-    return value[:] if _SCALARS.issuperset(map(type, value)) else [_copied(item) for item in value]
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _frozen(value: Any) -> Any:

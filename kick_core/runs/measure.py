@@ -6,7 +6,6 @@ random order, and evaluating more of them extends the run.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from kick_core.artifacts.planners import searched_on
 from kick_core.errors import BadRequest, nearest
 from kick_core.evaluation import EvalSession, multiple_choice, perplexity
 from kick_core.evaluation.sent import sent_prompts
-from kick_core.keys import canonical
 from kick_core.provenance import host, now, versions
 from kick_core.records import Example, RunCard
 from kick_core.spec import DENSE, Recipe, parse
@@ -111,10 +109,7 @@ def task_data(
     )
     total = len(examples)
     examples = _repeated(task, spec, _chosen(task, examples, draws), draws.repeats)
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(canonical(example.to_json()).encode())
-    key = keys.key("examples", {"task": task.name, "content": digest.hexdigest()})
+    key = results.examples_key(task.name, examples)
     facts = perplexity.facts(examples) if spec.kind == "perplexity" else {}
     if task_files.is_file(data):
         facts |= {task_files.SETTING: task_files.read(data).to_json()}

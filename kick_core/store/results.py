@@ -15,6 +15,7 @@ own.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -28,6 +29,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kick_core import keys
 from kick_core.errors import KickError
 from kick_core.records import Example, Output, RunCard, SentPrompts, Verdict
 from kick_core.store import Store, checks, fault_injection
@@ -131,6 +133,14 @@ def examples(store: Store, key: str, ids: Iterable[str] | None = None) -> list[E
         table = table.filter(pc.is_in(table["id"], pa.array(ids, pa.string())))
     columns = columns_of(table)
     return Example.from_columns({**columns, "meta": [json.loads(meta) for meta in columns["meta"]]})
+
+
+def examples_key(task: str, examples: Iterable[Example]) -> str:
+    """The key that a run's card names its questions by: their content's hash."""
+    digest, fields = hashlib.sha256(), list(Example.__dataclass_fields__)
+    for example in examples:
+        digest.update(keys.canonical({name: getattr(example, name) for name in fields}).encode())
+    return keys.key("examples", {"task": task, "content": digest.hexdigest()})
 
 
 def example_columns(store: Store, key: str, columns: Sequence[str] | None = None) -> pa.Table:
