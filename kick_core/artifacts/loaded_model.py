@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -192,22 +192,54 @@ def open_for(ref: ModelRef, store: Store | None, device: str = "auto", *, stream
         KickError: The model cannot be read.
     """
     source = find(ref, store)
-    with timing.stage("open"):
-        return _opened(ref, source, device, streamed)
-
-
-def _opened(ref: ModelRef, source: Source, device: str, streamed: bool) -> OpenModel:
     tokenizer = open_tokenizer(source, ref.bos)
-    if quantization(source) is not None:
-        return OpenModel(source, open_model(source, ref.dtype, device), tokenizer)
-    if streamed:
-        dtype = None if ref.dtype == "auto" else getattr(torch, ref.dtype)
-        model = open_streamed(source, dtype, device_of(device))
-        if model is not None:
-            return OpenModel(source, model, tokenizer, Shards(source, model), streamed=True)
-    model = open_model(source, ref.dtype, device)
-    shards = Shards(source, model)
-    return OpenModel(source, model, tokenizer, shards if mapped(model, shards) else None)
+    return opened_model(source, tokenizer, open_weights(source, ref.dtype, device, streamed=streamed))
+
+
+class Weights(NamedTuple):
+    """A model of which nothing says yet which one it is; `opened_model` takes it with its fingerprint.
+
+    Attributes:
+        model: In evaluation mode.
+        shards: As in `OpenModel`.
+        streamed: As in `OpenModel`.
+    """
+
+    model: PreTrainedModel
+    shards: Shards | None = None
+    streamed: bool = False
+
+
+def open_weights(source: Source, dtype: str, device: str, *, streamed: bool) -> Weights:
+    """Open a model's weights; of the source its files count, not its fingerprint.
+
+    Args:
+        source: The model's files.
+        dtype: `auto` is the model's own.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        streamed: Leave its blocks on disk, where the files allow that.
+
+    Raises:
+        BadRequest: The device is unknown.
+        KickError: The model cannot be read.
+    """
+    with timing.stage("open"):
+        if quantization(source) is not None:
+            return Weights(open_model(source, dtype, device))
+        if streamed:
+            wanted = None if dtype == "auto" else getattr(torch, dtype)
+            streamed_model = open_streamed(source, wanted, device_of(device))
+            if streamed_model is not None:
+                return Weights(streamed_model, Shards(source, streamed_model), streamed=True)
+        model = open_model(source, dtype, device)
+        shards = Shards(source, model)
+        return Weights(model, shards if mapped(model, shards) else None)
+
+
+def opened_model(source: Source, tokenizer: PreTrainedTokenizerBase, weights: Weights) -> OpenModel:
+    """Weights and a tokenizer as the model that a fingerprint names."""
+    assert source.fingerprint, "keys hold the fingerprint of the files"
+    return OpenModel(source, weights.model, tokenizer, weights.shards, weights.streamed)
 
 
 def calibration_facts(calibration: Calibration, ids: Tensor) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 from kick_core import stats, tasks, views
 from kick_core.cli import fidelity_tables, printing
 from kick_core.cli.formats import CSV, JSON
-from kick_core.records import RunCard
+from kick_core.records import CHOSEN, RunCard
 from kick_core.store import Store, results
 from kick_core.sweeps.request import SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
@@ -91,7 +91,7 @@ def _asked(shown: pd.DataFrame, store: Store) -> str:
 
 def _chosen(card: RunCard) -> dict[str, Any]:
     """How the examples of a run were chosen by id or subject, and `of` how many; empty where all are asked."""
-    return dict(card.settings.get(load.CHOSEN, {}))
+    return dict(card.settings.get(CHOSEN, {}))
 
 
 def draws(card: RunCard) -> dict[str, int | None]:

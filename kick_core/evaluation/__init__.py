@@ -17,21 +17,47 @@ from kick_core import tasks
 from kick_core.errors import BadRequest
 from kick_core.evaluation import generation, multiple_choice, perplexity
 from kick_core.evaluation import prompting as forms
-from kick_core.evaluation.session import EvalSession, open_session
+from kick_core.evaluation.session import EvalSession, PromptTarget, open_session
 from kick_core.records import Example, Output
 from kick_core.tasks import POCKET, PROTOCOLS, PromptSpec, Task
 from kick_core.tasks.elicitation import parse_prompting
 
-__all__ = ["PROTOCOLS", "EvalSession", "evaluate", "examples", "open_session", "outputs", "prompt_form", "prompt_spec"]
+__all__ = [
+    "PROTOCOLS",
+    "EvalSession",
+    "PromptTarget",
+    "evaluate",
+    "examples",
+    "open_session",
+    "outputs",
+    "prompt_form",
+    "prompt_spec",
+]
+
+Target = EvalSession | PromptTarget
+"""The model of which only the tokenizer and the context count."""
+
+Load = Callable[[PromptSpec, str], tuple[Example, ...]]
+"""How the examples of a spec's data are read."""
 
 
-def examples(task: Task, ask: EvalSession, data: str = POCKET, protocol: str = "strict") -> tuple[Example, ...]:
+def examples(
+    task: Task, ask: Target, data: str = POCKET, protocol: str = "strict", load: Load | None = None
+) -> tuple[Example, ...]:
     """A task's examples in their fixed order. Perplexity's are windows, so they depend on the tokenizer.
 
-    Raises BadRequest when there is none, or when two have one id.
+    Args:
+        task: The task.
+        ask: The model; its tokenizer and context are enough.
+        data: What the task is asked on.
+        protocol: `strict` or `paper`.
+        load: Reads the examples of the data; None: the task's own reader.
+
+    Raises:
+        BadRequest: There is none, or two have one id.
     """
     way = task.asking(protocol)
-    found = way.load(data)
+    found = load(way, data) if load else way.load(data)
     if not found:
         raise BadRequest(f"the data {data!r} of {task.name} holds no example")
     if way.kind == "perplexity":
@@ -42,7 +68,7 @@ def examples(task: Task, ask: EvalSession, data: str = POCKET, protocol: str = "
     return found
 
 
-def prompt_spec(task: Task, session: EvalSession, protocol: str = "strict", prompting: str = "auto") -> PromptSpec:
+def prompt_spec(task: Task, session: Target, protocol: str = "strict", prompting: str = "auto") -> PromptSpec:
     """How a task is put to one model: the protocol's spec in the form that `prompting` comes to.
 
     Raises:
@@ -55,7 +81,7 @@ def prompt_spec(task: Task, session: EvalSession, protocol: str = "strict", prom
     return replace(spec, new_tokens=session.context // 2)  # else a short context has no room for any question
 
 
-def prompt_form(task: Task, session: EvalSession, protocol: str = "strict", prompting: str = "auto") -> forms.Prompting:
+def prompt_form(task: Task, session: Target, protocol: str = "strict", prompting: str = "auto") -> forms.Prompting:
     """The form that `prompting` comes to, and why. Raises as `prompt_spec` does."""
     requested = parse_prompting(prompting)
     return forms.settle("raw" if protocol == "paper" else requested, task.asking(protocol), session.tokenizer)

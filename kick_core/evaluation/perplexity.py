@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from kick_core.errors import BadRequest
-from kick_core.evaluation.session import EvalSession, prompt_hash
+from kick_core.evaluation.session import EvalSession, PromptTarget, prompt_hash
 from kick_core.keys import sha256_text
 from kick_core.models.tokenization import document_ids, encode
 from kick_core.records import Example, Output
 from kick_core.tasks import PromptSpec
 
 
-def windows(ask: EvalSession, name: str, text: Example) -> tuple[Example, ...]:
+def windows(ask: EvalSession | PromptTarget, name: str, text: Example) -> tuple[Example, ...]:
     """Cut a text into windows, in random order; what is left at its end is dropped.
 
     In the text's order the first windows would be its first articles, which are no sample of it. One text is tokenised

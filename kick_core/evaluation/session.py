@@ -20,6 +20,55 @@ from kick_core.tasks import PromptSpec
 
 
 @dataclass(frozen=True, slots=True)
+class PromptTarget:
+    """What examples and prompts follow from of a model; known before its weights are read.
+
+    Attributes:
+        tokenizer: The model's own.
+        context: The longest sequence that the model was made for, in tokens.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    context: int
+
+    @property
+    def window(self) -> int:
+        """Tokens in a perplexity window."""
+        return min(2048, self.context)
+
+    def room(self, way: PromptSpec) -> int:
+        """Tokens that a few-shot prompt may have."""
+        return min(way.room or self.context, self.context)
+
+    def settings(self, way: PromptSpec) -> dict[str, Any]:
+        """How examples are asked of this model, beside their prompts."""
+        base: dict[str, Any] = {
+            "kind": way.kind,
+            "context": self.context,
+            "template": template_name(self.tokenizer, way.template),
+            "bos": begins_with(self.tokenizer),
+        }
+        if "tokenizer" in (base["template"], template_name(self.tokenizer, way.prompting)):
+            base |= chat_template.fixed(self.tokenizer) | {"bos": begins_with(self.tokenizer, chat=True)}
+        base |= prompting.settings(self.tokenizer, way)
+        if way.kind in ("generate", "dialogue"):
+            length = f"{way.times_prompt} x prompt" if way.times_prompt else way.new_tokens
+            length = f"{length}, or what the context leaves" if way.fills_context else length
+            base |= {"new_tokens": length, "stop": list(way.stop), "decoding": decoding(way)}
+        if way.kind == "choose":
+            base |= {"room": self.room(way)}
+        if way.shots is not None:
+            base |= {"shots": way.shots}
+        if way.fewshot_seed is not None:
+            base |= {"fewshot_seed": way.fewshot_seed}
+        if way.kind == "perplexity":
+            base |= {"window": self.context if way.unit == "word" else self.window, "variant": _VARIANTS[way.unit]}
+        if way.faults:
+            base |= {"as_published": list(way.faults)}
+        return base
+
+
+@dataclass(frozen=True, slots=True)
 class EvalSession:
     """One model, ready to be asked: everything that the ways of asking share.
 
@@ -56,8 +105,13 @@ class EvalSession:
         return self.engine.plan(self.plan_for(way)) + "; in packs under sliding windows" * windows
 
     @property
+    def target(self) -> PromptTarget:
+        """The model as prompts are made for it."""
+        return PromptTarget(self.tokenizer, context_of(self.model.config))
+
+    @property
     def context(self) -> int:
-        return context_of(self.model.config)
+        return self.target.context
 
     @property
     def ends(self) -> frozenset[int]:
@@ -68,38 +122,15 @@ class EvalSession:
     @property
     def window(self) -> int:
         """Tokens in a perplexity window."""
-        return min(2048, self.context)
+        return self.target.window
 
     def room(self, way: PromptSpec) -> int:
         """Tokens that a few-shot prompt may have."""
-        return min(way.room or self.context, self.context)
+        return self.target.room(way)
 
     def settings(self, way: PromptSpec) -> dict[str, Any]:
         """How examples are asked of this model, beside their prompts: part of the run's key."""
-        base: dict[str, Any] = {
-            "kind": way.kind,
-            "context": self.context,
-            "template": template_name(self.tokenizer, way.template),
-            "bos": begins_with(self.tokenizer),
-        }
-        if "tokenizer" in (base["template"], template_name(self.tokenizer, way.prompting)):
-            base |= chat_template.fixed(self.tokenizer) | {"bos": begins_with(self.tokenizer, chat=True)}
-        base |= prompting.settings(self.tokenizer, way)
-        if way.kind in ("generate", "dialogue"):
-            length = f"{way.times_prompt} x prompt" if way.times_prompt else way.new_tokens
-            length = f"{length}, or what the context leaves" if way.fills_context else length
-            base |= {"new_tokens": length, "stop": list(way.stop), "decoding": decoding(way)}
-        if way.kind == "choose":
-            base |= {"room": self.room(way)}
-        if way.shots is not None:
-            base |= {"shots": way.shots}
-        if way.fewshot_seed is not None:
-            base |= {"fewshot_seed": way.fewshot_seed}
-        if way.kind == "perplexity":
-            base |= {"window": self.context if way.unit == "word" else self.window, "variant": _VARIANTS[way.unit]}
-        if way.faults:
-            base |= {"as_published": list(way.faults)}
-        return base | dict(self.engine.settings)
+        return self.target.settings(way) | dict(self.engine.settings)
 
 
 _VARIANTS = {

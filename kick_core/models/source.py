@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from kick_core import timing
 from kick_core.errors import BadRequest, KickError, nearest
-from kick_core.keys import Heard, fingerprint
+from kick_core.keys import Heard, file_state, fingerprint
 from kick_core.models import gguf
 from kick_core.pocket import POCKET_MODELS
 from kick_core.spec import Calibration, ModelRef
@@ -46,7 +46,14 @@ ALIASES = {"pocket": "pocket-11m"}
 
 @dataclass(frozen=True)
 class Source:
-    """One model on disk. `name` is what the user called it, with aliases resolved."""
+    """One model on disk.
+
+    Attributes:
+        name: What the user called it, with aliases resolved.
+        folder: Its files' place.
+        weight_files: The safetensors files among them.
+        fingerprint: Hash of every file that decides what the model answers; empty before they were read (`located`).
+    """
 
     name: str
     folder: Path
@@ -82,7 +89,7 @@ def context_of(config: Any) -> int:
 
 
 def find(ref: ModelRef, store: Store | None = None, heard: Heard | None = None) -> Source:
-    """Find and check a model.
+    """Find, check and identify a model.
 
     Args:
         ref: What the user called it.
@@ -93,6 +100,12 @@ def find(ref: ModelRef, store: Store | None = None, heard: Heard | None = None) 
         BadRequest: There is no such model.
         KickError: Its files cannot be used.
     """
+    source = located(ref, store)
+    return replace(source, fingerprint=_identity(source, store, heard))
+
+
+def located(ref: ModelRef, store: Store | None = None) -> Source:
+    """Find and check a model without reading its files whole: its fingerprint stays empty. Raises as `find` does."""
     name = ALIASES.get(ref.name, ref.name)
     if gguf.is_gguf(name):
         folder = gguf.decode(Path(name).expanduser().resolve(), default_root() if store is None else store.root)
@@ -102,7 +115,12 @@ def find(ref: ModelRef, store: Store | None = None, heard: Heard | None = None) 
     _check_config(folder)
     weights = _weight_files(folder)
     _check_sizes(folder, weights)
-    return Source(name, folder, weights, _identity(folder, weights, store, heard))
+    return Source(name, folder, weights, "")
+
+
+def file_states(source: Source) -> tuple[str, ...]:
+    """What changes whenever a file is written that the fingerprint is made of."""
+    return tuple(sorted(f"{path.name} {file_state(path)}" for path in _identifying(source)))
 
 
 def settled(calibration: Calibration, model: str) -> Calibration:
@@ -304,8 +322,8 @@ def _tensors(path: Path) -> int:
         raise KickError(f"{path} is no whole safetensors file ({error}): download or copy it again") from error
 
 
-def _identity(folder: Path, weights: Sequence[Path], store: Store | None, heard: Heard | None) -> str:
-    """Hash of every file that decides what the model answers: weights, config, tokenizer, template."""
+def _identifying(source: Source) -> set[Path]:
+    """The files that decide what the model answers: weights, config, tokenizer, template."""
     side = [
         path
         for pattern in (
@@ -317,10 +335,15 @@ def _identity(folder: Path, weights: Sequence[Path], store: Store | None, heard:
             "*.jinja",
             "*.model",
         )
-        for path in folder.glob(pattern)
+        for path in source.folder.glob(pattern)
         if path.is_file()
     ]
-    files = {*weights, *side}
+    return {*source.weight_files, *side}
+
+
+def _identity(source: Source, store: Store | None, heard: Heard | None) -> str:
+    """Hash of every file that decides what the model answers."""
+    files = _identifying(source)
     if store is None:
         return fingerprint(files, heard=heard)
     memo = fingerprints.remembered(store)

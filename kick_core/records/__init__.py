@@ -7,9 +7,10 @@ without a score (`None`) means "not judged" and never counts as wrong.
 from kick_core.records.artifacts import BlockReport, Card, LayerPlan, LayerReport, PlanProgress, StructuredMask
 from kick_core.records.examples import Example, Output, Verdict
 from kick_core.records.judging import JudgingCard, Question, Reply
-from kick_core.records.runs import Progress, RunCard, SentPrompt, SentPrompts
+from kick_core.records.runs import CHOSEN, Progress, RunCard, SentPrompt, SentPrompts
 
 __all__ = [
+    "CHOSEN",
     "BlockReport",
     "Card",
     "Example",

@@ -8,6 +8,9 @@ from typing import Any, Self
 
 from kick_core.records.json_record import JsonRecord
 
+CHOSEN = "chosen"
+"""In the settings of a run that was asked only some examples by id or subject; how they were chosen, of how many."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunCard(JsonRecord):

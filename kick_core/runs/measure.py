@@ -19,15 +19,13 @@ from kick_core.errors import BadRequest, nearest
 from kick_core.evaluation import EvalSession, multiple_choice, perplexity
 from kick_core.evaluation.sent import sent_prompts
 from kick_core.provenance import host, now, versions
-from kick_core.records import Example, RunCard
+from kick_core.records import CHOSEN, Example, RunCard
 from kick_core.spec import DENSE, Recipe, parse
 from kick_core.store import Store, results
-from kick_core.tasks import POCKET, PromptSpec, Task
+from kick_core.tasks import GROUPS, POCKET, PromptSpec, Task
 from kick_core.tasks.data import task_files
 from kick_core.tasks.verdicts import score
 from kick_core.timing import stage
-from kick_core.views.example_table import GROUPS
-from kick_core.views.load import CHOSEN
 
 _PARTS = 1024
 """Of an example that is under way; a power of two, so that their sums are exact."""
@@ -79,21 +77,23 @@ class Draws:
 
 def task_data(
     task: Task,
-    session: EvalSession,
+    session: evaluation.Target,
     data: str = POCKET,
     protocol: str = "strict",
     prompting: str = "auto",
     draws: Draws | None = None,
+    load: evaluation.Load | None = None,
 ) -> TaskData:
     """Load a task's examples and name them by their content.
 
     Args:
         task: The task, on the kind of data that `data` names.
-        session: The model that is to be evaluated.
+        session: The model that is to be evaluated; its tokenizer and context are enough.
         data: `pocket`, `official`, a folder or file of the user's own questions, or a task file.
         protocol: `strict` or `paper`.
         prompting: `auto`, `raw`, `chat` or `shots:K`.
         draws: how many worked examples and answers, and which.
+        load: reads the examples of the data; None: the task's own reader.
 
     Raises:
         BadRequest: for draws that the task does not have.
@@ -103,9 +103,9 @@ def task_data(
         prompting = f"shots:{draws.shots}"
     spec = evaluation.prompt_spec(task, session, protocol, prompting)
     strict = evaluation.prompt_spec(task, session, "strict", prompting)
-    examples = evaluation.examples(task, session, data, protocol)
+    examples = evaluation.examples(task, session, data, protocol, load)
     alike = session.settings(spec) == session.settings(strict) and (
-        spec.load is strict.load or examples == evaluation.examples(task, session, data, "strict")
+        spec.load is strict.load or examples == evaluation.examples(task, session, data, "strict", load)
     )
     total = len(examples)
     examples = _repeated(task, spec, _chosen(task, examples, draws), draws.repeats)

@@ -18,13 +18,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, Thr
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from multiprocessing.context import SpawnContext
 from typing import TYPE_CHECKING, Any
 
-from kick_core import tasks, timing
+from kick_core import timing
 from kick_core.errors import BadRequest, KickError
-from kick_core.models.source import find
+from kick_core.models.source import find, located
 from kick_core.records import Progress
 from kick_core.spec import DENSE
 from kick_core.store import Store, open_store
@@ -32,6 +31,7 @@ from kick_core.store.nested_masks import sharing
 from kick_core.sweeps import sweep_keys
 from kick_core.sweeps.cells import Cell, Group, Step, cells, phases, unscored
 from kick_core.sweeps.cost import Rates
+from kick_core.sweeps.opening import Opening, Questions, begin
 from kick_core.sweeps.request import SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
 from kick_core.sweeps.tracker import Tracker
@@ -107,32 +107,17 @@ def run(job: SweepJob, store: Store, workers: int | None = None) -> Run:
     """
     yield Progress("", 0.0, 1.0, f"opening {job.model}")
     job.check()
-    yield from _found(job, store)
-    skipped = _unreadable(job) if sweep_keys.recall(store, job) is None else {}
+    questions = Questions()
+    opening = yield from _found(job, store, workers, questions)
+    skipped = questions.unreadable(job) if sweep_keys.recall(store, job) is None else {}
     for name, reason in skipped.items():
         yield Progress("", 0.0, 1.0, warning=f"{name} is left out: {reason}")
-    keys = yield from _run(replace(job, tasks=tuple(name for name in job.tasks if name not in skipped)), store, workers)
+    left = replace(job, tasks=tuple(name for name in job.tasks if name not in skipped))
+    keys = yield from _run(left, store, workers, questions, opening)
     return replace(keys, skipped=skipped) if skipped else keys
 
 
-def _unreadable(job: SweepJob) -> dict[str, str]:
-    """Tasks whose data cannot be read, with the reason; the others of the sweep do not wait for them.
-
-    Raises:
-        KickError: where no task is left, or there is only one.
-    """
-    skipped: dict[str, str] = {}
-    for name in job.tasks if job.data != tasks.POCKET else ():
-        try:
-            tasks.get(name, job.data).asking(job.protocol).load(job.data)
-        except KickError as error:
-            if len(skipped) + 1 == len(job.tasks):
-                raise
-            skipped[name] = str(error)
-    return skipped
-
-
-def _run(job: SweepJob, store: Store, workers: int | None) -> Run:
+def _run(job: SweepJob, store: Store, workers: int | None, questions: Questions, opening: Opening | None) -> Run:
     """A sweep whose data can be read."""
     count = processes(job, store, workers)
     keys = sweep_keys.recall(store, job)
@@ -145,35 +130,42 @@ def _run(job: SweepJob, store: Store, workers: int | None) -> Run:
     else:
         count = min(count, len(job.parsed()))
     if count < 2:
-        return (yield from _alone(job, store))
+        return (yield from _alone(job, store, questions, opening))
     return (yield from _together(job, store, keys, devices(job, count)))
 
 
-def _found(job: SweepJob, store: Store) -> Iterator[Progress]:
-    """Find the model, and hash its files where that was not done before, telling how far that is. What a large model
-    needs is imported meanwhile."""
+def _found(
+    job: SweepJob, store: Store, workers: int | None, questions: Questions
+) -> Generator[Progress, None, Opening | None]:
+    """Find the model, and hash its files where that was not done before, telling how far that is. A large model, which
+    one process will open, is opened meanwhile."""
     read, stopped = [0, 0], False
+    alone = job.device != "all" and (workers or 1) == 1
+    source = located(job.reference, store)
 
     def hear(done: int, total: int) -> None:
         read[:] = done, total
         if stopped:
             raise KickError("stopped")
 
+    opening: Future[Opening | None] | None = None
     with ThreadPoolExecutor(2) as pool:
-        pending: set[Future[Any]] = {pool.submit(find, job.reference, store, hear)}
+        hashing = pool.submit(find, job.reference, store, hear)
         try:
-            while left := wait(pending, timeout=_TICK).not_done:
-                if len(pending) == 1 and read[1] > LARGE and job.device != "all":
-                    pending.add(pool.submit(import_module, "kick_core.artifacts.builder"))
+            tick = _TICK / 10  # by then it is known how much there is to hash
+            while not wait((hashing,), timeout=tick).done:
+                tick = _TICK
+                if opening is None and alone and read[1] > LARGE:
+                    opening = pool.submit(begin, job, source, questions)
                 if read[0] < read[1]:
                     size, share = bytes_text(read[1]), read[0] / read[1]
                     yield Progress("", 0.0, 1.0, f"reading {size} of {job.model}, once: {share:.0%}")
-                elif len(left) < len(pending):
-                    yield Progress("", 0.0, 1.0, f"opening {job.model}")
+            hashing.result()
+            while opening is not None and not wait((opening,), timeout=_TICK).done:
+                yield Progress("", 0.0, 1.0, f"opening {job.model}")
         finally:
             stopped = True
-        for future in pending:
-            future.result()
+    return opening.result() if opening is not None else None
 
 
 def _finish(keys: SweepKeys, store: Store, job: SweepJob, tracker: Tracker | None) -> Run:
@@ -187,11 +179,11 @@ def _finish(keys: SweepKeys, store: Store, job: SweepJob, tracker: Tracker | Non
     return keys
 
 
-def _alone(job: SweepJob, store: Store) -> Run:
+def _alone(job: SweepJob, store: Store, questions: Questions, opening: Opening | None) -> Run:
     """The sweep in this process."""
     from kick_core.sweeps.grid import open_sweep
 
-    sweep = open_sweep(job, store)
+    sweep = open_sweep(job, store, questions=questions, opening=opening)
     new = not job.hosted and sweep_keys.recall(store, job) is None
     with timing.stage("keys"):
         keys = sweep.keys if job.hosted else sweep_keys.remember(store, sweep)

@@ -6,7 +6,6 @@ yielded, never printed.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -14,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kick_core import methods, tasks, timing
+from kick_core import tasks, timing
 from kick_core.artifacts import planners
+from kick_core.models.source import file_states, find
 from kick_core.records import BlockReport, PlanProgress, RunCard
 from kick_core.spec import DENSE, Recipe, parse
 from kick_core.store import Store, results
 from kick_core.sweeps import sweep_keys
 from kick_core.sweeps.cells import Cell, Step
+from kick_core.sweeps.opening import Opening, Questions, open_parts
 from kick_core.sweeps.request import SweepJob
 from kick_core.sweeps.sweep_keys import SweepKeys
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from kick_core.runs.backends import Backend
     from kick_core.runs.measure import TaskData
 
-_ROOM = 4
-"""Free memory of a GPU over a model's bytes from which it is opened there as a whole: it lies there twice, beside
-activations and statistics."""
 _SLOWER = 1.5
 """From this on half precision is called slower than float32: a measurement of milliseconds has its noise."""
 _PLANNING = 0.5
@@ -214,68 +212,45 @@ def _making(cell: Cell, recipe: Recipe, report: BlockReport | PlanProgress, seco
     return Step(cell.id, min(share, 0.99), seconds, report.note, report.block, report.blocks, report.loss)
 
 
-def open_sweep(job: SweepJob, store: Store, *, plan_only: bool = False) -> Sweep:
+def open_sweep(
+    job: SweepJob,
+    store: Store,
+    *,
+    plan_only: bool = False,
+    questions: Questions | None = None,
+    opening: Opening | None = None,
+) -> Sweep:
     """Open a sweep's model, calibration and examples.
 
     Args:
         job: What is asked for.
         store: Where everything is kept.
         plan_only: Leave the model's blocks on disk: keys can be computed, nothing be run.
+        questions: What was read of the tasks' data already.
+        opening: The model and the questions, where they were opened while the files were hashed.
 
     Raises:
         BadRequest: For what cannot be evaluated.
         KickError: For files that cannot be opened.
     """
     recipes = job.check()
+    source = find(job.reference, store)
+    if opening is None or opening.states != file_states(source):
+        opening = open_parts(job, source, questions or Questions(), plan_only=plan_only)
     with timing.stage("import"):
         from kick_core import evaluation
         from kick_core.artifacts.builder import ArtifactBuilder
-        from kick_core.artifacts.loaded_model import open_for
+        from kick_core.artifacts.loaded_model import opened_model
         from kick_core.runs import backends
-        from kick_core.runs import measure as runs
 
-    streamed = plan_only or job.hosted or not _whole(job, store, recipes)
-    opened = open_for(job.reference, store, job.device, streamed=streamed)
+    opened = opened_model(source, opening.tokenizer, opening.weights)
     builder = ArtifactBuilder(store, opened, job.calibration)
     session = evaluation.open_session(opened.model, opened.tokenizer)
     backend = backends.backend_for(job.engine, job.device_map, job.max_memory, builder, session)
     if backend:
         session = replace(session, other=backend.engine)
-    draws = runs.Draws(job.shots, job.fewshot_seed, job.repeats, job.ids, job.subject)
-    names = dict.fromkeys([*job.tasks, *([tasks.running_text()] if job.fidelity else [])])
-    loaded = {
-        name: runs.task_data(
-            tasks.get(name, job.data),
-            session,
-            job.data,
-            job.protocol,
-            job.prompting,
-            draws if name in job.tasks else None,
-        )
-        for name in names
-    }
     return Sweep(
         job, store, recipes, builder, session, backend,
-        data={name: loaded[name] for name in job.tasks},
-        text=loaded[tasks.running_text()] if job.fidelity else None,
+        data={name: opening.data[name] for name in job.tasks},
+        text=opening.data[tasks.running_text()] if job.fidelity else None,
     )  # fmt: skip
-
-
-def _whole(job: SweepJob, store: Store, recipes: Sequence[Recipe]) -> bool:
-    """Whether the model is opened as a whole: to be evaluated (a plan may do that too), to be trained where it fits
-    into memory, or because a GPU has room: its blocks are then sent there once, not whenever one is worked on.
-    """
-    if job.tasks or job.fidelity or any(map(planners.evaluates, recipes)):
-        return True
-    from kick_core.models.source import find
-
-    size = sum(path.stat().st_size for path in find(job.reference, store).weight_files)
-    if any((recovery := methods.recovery(recipe)) and recovery.trains for recipe in recipes):
-        return size < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if sweep_keys.device(job.device) != "cuda":
-        return False
-    import torch
-
-    from kick_core.models.loading import device_of
-
-    return torch.cuda.mem_get_info(device_of(job.device))[0] > _ROOM * size

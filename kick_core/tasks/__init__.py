@@ -14,6 +14,7 @@ record too: no other file names a task.
 from kick_core.tasks.base import (
     AS_PUBLISHED,
     DESCRIPTIVE,
+    GROUPS,
     LEFT_OUT,
     OFFICIAL,
     POCKET,
@@ -34,6 +35,7 @@ from kick_core.tasks.registry import OWN, get, names, of_run, record, running_te
 __all__ = [
     "AS_PUBLISHED",
     "DESCRIPTIVE",
+    "GROUPS",
     "LEFT_OUT",
     "OFFICIAL",
     "OWN",

@@ -39,6 +39,9 @@ DESCRIPTIVE = frozenset(
 )
 """Scorers that describe a text: they have a difference, but no right, no wrong and nothing to keep."""
 
+GROUPS = ("subject", "discipline", "bucket", "category")
+"""What examples are grouped by, in their facts."""
+
 LEFT_OUT = "left out"
 """The end of an output whose answer a compact pack left out."""
 

@@ -74,7 +74,7 @@ def samples(store: Store, key: str, ids: Sequence[str] = (), subject: str | None
         near = get_close_matches(missing[0], list(texts), n=5, cutoff=0.0)
         raise BadRequest(f"run {key} has no example {missing[0][:60]!r}; the nearest are {', '.join(near)}")
     groups = {
-        name: [str(examples[name].meta[kind]) for kind in GROUPS if kind in examples[name].meta] for name in texts
+        name: [str(examples[name].meta[kind]) for kind in tasks.GROUPS if kind in examples[name].meta] for name in texts
     }
     if subject is not None and not any(subject in own for own in groups.values()):
         raise nearest(subject, sorted({group for own in groups.values() for group in own}), "subject")
@@ -93,10 +93,6 @@ def samples(store: Store, key: str, ids: Sequence[str] = (), subject: str | None
         for name in texts
         if (not ids or name in ids) and (subject is None or subject in groups[name])
     ]
-
-
-GROUPS = ("subject", "discipline", "bucket", "category")
-"""What examples are grouped by, in their facts."""
 
 
 def _number(score: float | None) -> float | None:

@@ -19,7 +19,7 @@ from kick_core.errors import BadRequest, KickError, nearest
 from kick_core.judging import Control, Outcome, outcome
 from kick_core.judging.prompts import METRICS
 from kick_core.models.source import ALIASES
-from kick_core.records import JudgingCard, Question, Reply
+from kick_core.records import CHOSEN, JudgingCard, Question, Reply
 from kick_core.spec import parse
 from kick_core.store import Store, judgments
 from kick_core.views import load, recipe_labels
@@ -251,7 +251,7 @@ def _named(store: Store, among: list[Asked], named: str, recipes: Sequence[str])
     else:
         name = ALIASES.get(named, named)
         names = load.model_names(among)
-        whole = [run for run in among if load.CHOSEN not in run.card.settings]
+        whole = [run for run in among if CHOSEN not in run.card.settings]
         fits = [run for run in whole if name in (run.card.model, run.card.fingerprint, names[run.card.fingerprint])]
         if not fits:
             raise nearest(named, sorted(set(names.values())), "model with answers to this task")

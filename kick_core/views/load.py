@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from kick_core import tasks
 from kick_core.errors import KickError
-from kick_core.records import Example, Output, RunCard
+from kick_core.records import CHOSEN, Example, Output, RunCard
 from kick_core.spec import Recipe, parse
 from kick_core.store import Store, lineage, results
 from kick_core.store.tables import read_table
@@ -33,8 +33,6 @@ from kick_core.views import recipe_labels, verdict_columns
 from kick_core.views.verdict_columns import KEPT, VerdictColumns
 
 AGAIN = "again"
-CHOSEN = "chosen"
-"""In the settings of a run that was asked only some examples by id or subject; how they were chosen, of how many."""
 """The setting of a run that asked dense a second time to measure the evaluator's own noise; it is no result."""
 
 POCKET, OFFICIAL = DATA = (tasks.POCKET, tasks.OFFICIAL)

@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 
 from kick_core import stats
+from kick_core.records import CHOSEN
 from kick_core.store import Store
 from kick_core.views import load, paired
-from kick_core.views.load import AGAIN, CHOSEN, Asked
+from kick_core.views.load import AGAIN, Asked
 
 NOISE = {
     "model": "str",

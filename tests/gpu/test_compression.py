@@ -51,6 +51,15 @@ def test_the_same_bits_twice(recipe, dtype):
         assert torch.equal(weight, other.get_parameter(name)), name
 
 
+def test_weights_arrive_on_the_card_as_the_files_hold_them(tmp_path):
+    folder = save_tiny(tmp_path / "model", dtype=torch.bfloat16)
+    on_cpu, on_card = (open_for(ModelRef(str(folder)), None, device).model for device in ("cpu", "cuda"))
+    assert {p.device.type for p in on_card.parameters()} == {"cuda"}
+    tensors = dict(on_card.state_dict(), **dict(on_card.named_buffers()))
+    for name, tensor in {**on_cpu.state_dict(), **dict(on_cpu.named_buffers())}.items():
+        assert torch.equal(tensor, tensors[name].cpu()), name
+
+
 def test_a_block_is_fitted_to_outputs_that_have_no_room_on_the_card(monkeypatch):
     through = walking._through
     monkeypatch.setattr(walking, "_through", lambda *args: through(*args).cpu())
