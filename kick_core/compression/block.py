@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kick_core import methods
+from kick_core import methods, timing
 from kick_core.compression import activations
 from kick_core.errors import KickError
 from kick_core.methods import CompressedMatrix, InputStats, moved
@@ -67,7 +67,8 @@ def with_ready(
     count = int(max(1, min(len(recipes), activations.room(weights[0].device) // each)))
     for at in range(0, len(recipes), count):
         some = slice(at, at + count)
-        ready = made_together(block, index, dense, choosers[some])
+        with timing.stage("method"):
+            ready = made_together(block, index, dense, choosers[some])
         while ready:
             yield recipes[at], choosers[at], ready.pop(0)
             at += 1

@@ -40,8 +40,9 @@ class BatchPolicy:
 
     `tokens` bounds rows x length of one batch, `rows` its rows; prompts are padded to `shortest` or to multiples of
     `step`, and read at most `prompt` tokens at a time before decoding, those longer than `alone` one at a time (0:
-    together too). The caches of decoding may have more than `tokens` tokens where they fit into `cache` bytes. A pack
-    has rows of `row` tokens, `pack` tokens in all, after shared prefixes that are padded to multiples of `room`.
+    together too) or, for texts in pages, one behind the other in a row of `prompt` tokens. The caches of decoding may
+    have more than `tokens` tokens where they fit into `cache` bytes. A pack has rows of `row` tokens, `pack` tokens in
+    all, after shared prefixes that are padded to multiples of `room`.
     `kernels` lets packs and decoding use our own (see `fused`), and with `paged` texts of all lengths are written
     together (see `pages`), with `windows` running text is read by them too; `varied` is for prompts of many lengths
     (see `any_length`); `compiled` instead lets torch.compile fuse the small operations of decoding on CUDA: a minute
@@ -71,7 +72,8 @@ class BatchPolicy:
     @property
     def text(self) -> str:
         """What keys and pages say of it."""
-        apart = f"; prompts above {self.alone} tokens alone" * bool(self.alone)
+        how = f"side by side in {self.prompt}" if self.paged else "alone"
+        apart = f"; prompts above {self.alone} tokens {how}" * bool(self.alone)
         caches = "caches in pages" if self.paged else f"caches of 2^n columns, {self.cache >> 30} GiB"
         apart += f"; {caches}" * bool(self.cache)
         return (

@@ -25,6 +25,9 @@ _NOT_HERE = ("position_bias", "softcap", "s_aux", "cache")
 
 _ROTARY = "apply_rotary_pos_emb"
 
+_TRIED = 16
+"""Rows of random numbers that a stand-in for a gated MLP is tried on at most."""
+
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
@@ -32,22 +35,16 @@ def _attention(
     """Attention of one token a row over a cache, by our kernel; anything else as the library does it."""
     plain = all(kwargs.get(name) is None for name in _NOT_HERE) and query.dtype == key.dtype == value.dtype
     scale = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
-    if (layer := getattr(key, "paged", None)) is not None:
-        return _paged(layer, query, key, value, plain, scale), None
+    if (layer := getattr(key, "layer", None)) is not None:  # see `pages.lent`
+        if not plain:
+            raise NotImplementedError("attention of another kind over texts in pages")  # the form is not taken then
+        return layer.attend(module, query, key, value, **kwargs), None
     shapes = query.shape[2] == 1 and key.shape == value.shape and query.shape[-1] == key.shape[-1] <= 256
     if not plain or not shapes or attention_mask is None or attention_mask.shape[1] != 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     from kick_core.engine import kernels
 
     return kernels.attend(query, key, value, attention_mask, scale), None
-
-
-def _paged(layer: Any, query: Tensor, key: Tensor, value: Tensor, plain: bool, scale: float) -> Tensor:
-    from kick_core.engine import paged_attention
-
-    if not plain or query.shape[-1] != key.shape[-1] or key.shape != value.shape or key.shape[-1] > 256:
-        raise NotImplementedError("attention of another kind over a cache in pages")  # the form is not taken then
-    return paged_attention.attend(query, key, value, layer.table, layer.where, scale, layer.window)
 
 
 AttentionInterface.register(ATTENTION, _attention)
@@ -167,7 +164,7 @@ def _gated_mlp(
         return linear(kernels.gated(linear(values, gate.weight), linear(values, up.weight)), down.weight, down.bias)
 
     def sound() -> bool:
-        values = given(gate.weight, tokens, 1, gate.in_features)
+        values = given(gate.weight, min(tokens, _TRIED), 1, gate.in_features)
         return _alike(nn.functional.silu(values), act(values)) and _alike(mlp(values), module(values))
 
     return mlp if tried((type(module), type(act), getattr(act, "__name__", ""), gate.weight.shape), sound) else None

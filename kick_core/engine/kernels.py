@@ -225,11 +225,18 @@ def one_row_gated(row: Tensor, gate: Tensor, up: Tensor) -> Tensor:
 # --- element by element --------------------------------------------------------------------------------------
 
 
-@triton.jit(do_not_specialize=["count"])
+BLOCK = 2048
+"""Numbers that a program of an element-wise kernel takes."""
+
+
+@triton.jit
 def _gated(gate_ptr, up_ptr, out_ptr, count, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    gate, up = tl.load(gate_ptr + at, mask=at < count, other=0.0), tl.load(up_ptr + at, mask=at < count, other=0.0)
-    tl.store(out_ptr + at, _silu_times(gate, up, out_ptr.dtype.element_ty), mask=at < count)
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    at = tl.arange(0, BLOCK)
+    inside = at < count - start
+    gate = tl.load(gate_ptr + start + at, mask=inside, other=0.0)
+    up = tl.load(up_ptr + start + at, mask=inside, other=0.0)
+    tl.store(out_ptr + start + at, _silu_times(gate, up, out_ptr.dtype.element_ty), mask=inside)
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
@@ -237,7 +244,7 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
     gate, up = gate.contiguous(), up.contiguous()
     out = torch.empty_like(gate)
     with torch.cuda.device_of(gate):
-        _gated[(triton.cdiv(gate.numel(), 1024),)](gate, up, out, gate.numel(), BLOCK=1024, num_warps=4)
+        _gated[(triton.cdiv(gate.numel(), BLOCK),)](gate, up, out, gate.numel(), BLOCK=BLOCK, num_warps=8)
     return out
 
 
@@ -262,29 +269,37 @@ def normed(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return out
 
 
+HEADS = 8
+"""Heads that a program turns at a time: they lie side by side and share their angles."""
+
+
 @triton.jit
 def _turned(query_ptr, key_ptr, cos_ptr, sin_ptr, new_query_ptr, new_key_ptr,
             query_row, query_head, query_token, key_row, key_head, key_token, cos_row, cos_token, sin_row, sin_token,
-            tokens, heads, pairs, width, WIDTH: tl.constexpr):  # fmt: skip
-    place, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+            tokens, heads, pairs, half, HALF: tl.constexpr, HEADS: tl.constexpr):  # fmt: skip
+    place, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, token = place // tokens, place % tokens
-    at = tl.arange(0, WIDTH)
-    inside, half = at < width, width // 2
-    other = tl.where(at < half, at + half, at - half)
-    cos = tl.load(cos_ptr + row * cos_row + token * cos_token + at, mask=inside, other=0.0).to(tl.float32)
-    sin = tl.load(sin_ptr + row * sin_row + token * sin_token + at, mask=inside, other=0.0).to(tl.float32)
-    if head < heads:
-        given = query_ptr + row * query_row + head * query_head + token * query_token
-        made = new_query_ptr + (place * heads + head) * width
+    parts = tl.cdiv(heads, HEADS)
+    if part < parts:
+        count, first = heads, part * HEADS
+        given, step = query_ptr + row * query_row + token * query_token, query_head
+        made = new_query_ptr + place * heads * half * 2
     else:
-        given = key_ptr + row * key_row + (head - heads) * key_head + token * key_token
-        made = new_key_ptr + (place * pairs + head - heads) * width
-    value = tl.load(given + at, mask=inside, other=0.0).to(tl.float32)
-    across = tl.load(given + other, mask=inside, other=0.0).to(tl.float32)
+        count, first = pairs, (part - parts) * HEADS
+        given, step = key_ptr + row * key_row + token * key_token, key_head
+        made = new_key_ptr + place * pairs * half * 2
+    head, at = first + tl.arange(0, HEADS)[:, None], tl.arange(0, HALF)[None, :]
+    angle, inside = at < half, (head < count) & (at < half)
+    cos, sin = cos_ptr + row * cos_row + token * cos_token + at, sin_ptr + row * sin_row + token * sin_token + at
+    low = tl.load(given + head * step + at, mask=inside, other=0.0).to(tl.float32)
+    high = tl.load(given + head * step + half + at, mask=inside, other=0.0).to(tl.float32)
     dtype = new_query_ptr.dtype.element_ty
-    along = (value * cos).to(dtype).to(tl.float32)
-    across = (tl.where(at < half, -across, across) * sin).to(dtype).to(tl.float32)
-    tl.store(made + at, along + across, mask=inside)
+    along = (low * tl.load(cos, mask=angle, other=0.0).to(tl.float32)).to(dtype).to(tl.float32)
+    across = (-high * tl.load(sin, mask=angle, other=0.0).to(tl.float32)).to(dtype).to(tl.float32)
+    tl.store(made + head * half * 2 + at, along + across, mask=inside)
+    along = (high * tl.load(cos + half, mask=angle, other=0.0).to(tl.float32)).to(dtype).to(tl.float32)
+    across = (low * tl.load(sin + half, mask=angle, other=0.0).to(tl.float32)).to(dtype).to(tl.float32)
+    tl.store(made + head * half * 2 + half + at, along + across, mask=inside)
 
 
 def turned(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,9 +309,10 @@ def turned(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor
     new_query = torch.empty(rows, tokens, heads, width, dtype=query.dtype, device=query.device)
     new_key = torch.empty(rows, tokens, pairs, width, dtype=key.dtype, device=key.device)
     angles = [part for t in (cos, sin) for part in (t.stride(0) if len(t) > 1 else 0, t.stride(1))]
+    parts = triton.cdiv(heads, HEADS) + triton.cdiv(pairs, HEADS)
     with torch.cuda.device_of(query):
-        _turned[(rows * tokens, heads + pairs)](
+        _turned[(rows * tokens, parts)](
             query, key, cos, sin, new_query, new_key, *query.stride()[:3], *key.stride()[:3], *angles,
-            tokens, heads, pairs, width, WIDTH=triton.next_power_of_2(width), num_warps=1,
+            tokens, heads, pairs, width // 2, HALF=triton.next_power_of_2(width // 2), HEADS=HEADS, num_warps=2,
         )  # fmt: skip
     return new_query.transpose(1, 2), new_key.transpose(1, 2)

@@ -94,6 +94,21 @@ def _rows_of(
     return closed + [Row(group, prefix, room, plan.row, tuple(i), tuple(s)) for _, i, s in begun]
 
 
+def side_by_side(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Texts of so many tokens, `size` at most, put into as few rows of `size` tokens as is easily had: each into the
+    first row that has room for it, longest first (Johnson 1974, first-fit decreasing)."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for item in sorted(range(len(lengths)), key=lambda item: (-lengths[item], item)):
+        at = next((n for n, left in enumerate(room) if lengths[item] <= left), len(rows))
+        if at == len(rows):
+            rows.append([])
+            room.append(size)
+        rows[at].append(item)
+        room[at] -= lengths[item]
+    return rows
+
+
 def shared_prefixes(prompts: Sequence[Ids], toll: int) -> list[tuple[int, list[int]]]:
     """Groups of prompts and the length of the token prefix that each group shares, found by looking.
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from kick_core.engine.batching import BatchPolicy, token_bytes
 from kick_core.engine.caches import window_of, windows_of
@@ -64,15 +65,25 @@ def fitting(totals: Sequence[int], pages: int) -> int:
 def pool_pages(model: PreTrainedModel, lengths: Sequence[int], rows: int, plan: BatchPolicy) -> int:
     """How many pages to have for texts of so many tokens in all, `rows` of them at a time.
 
-    As many as they need, where that is no more than `plan.cache` bytes or half of the memory that is free now; as
-    many as the longest needs in any case. One more takes what rows without a text write.
+    As many as they need, where that is no more than `plan.cache` bytes or three quarters of the memory that is free
+    now, less what is kept of the prompts in a forward; as many as the longest needs in any case. One more takes what
+    rows without a text write.
     """
     needed = sorted((count_of(length) for length in lengths), reverse=True)
     most = sum(needed[:rows])
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
-        most = min(most, max(plan.cache, free // 2) // (PAGE * token_bytes(model)))
+        free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+        token = token_bytes(model)
+        most = min(most, max(plan.cache, free * 3 // 4 - plan.prompt * token) // (PAGE * token))
     return max(most, needed[0]) + 1
+
+
+def lent(keys: Tensor, layer: Any) -> Tensor:
+    """Keys that say which cache layer's `attend` is the attention over them (see `fused.ATTENTION`)."""
+    keys = keys.view_as(keys)  # a tensor of its own
+    keys.layer = layer  # type: ignore[attr-defined]
+    return keys
 
 
 class _PageLayer(DynamicLayer):
@@ -102,9 +113,16 @@ class _PageLayer(DynamicLayer):
         if key_states.shape != value_states.shape or key_states.stride(-1) != 1 or value_states.stride(-1) != 1:
             raise NotImplementedError("keys and values that lie otherwise")  # the form is not taken then
         paged_attention.put(key_states, value_states, self.keys, self.values, self.table, self.where)
-        keys = self.keys.view_as(self.keys)  # a tensor of its own, to say of whom it is
-        keys.paged = self  # type: ignore[attr-defined]
-        return keys, self.values
+        return lent(self.keys, self), self.values
+
+    def attend(self, module: Any, query: Tensor, keys: Tensor, values: Tensor, **kwargs: Any) -> Tensor:
+        """Attention of one token a row over its own columns, [rows, 1, heads, width]."""
+        from kick_core.engine import paged_attention
+
+        if query.shape[-1] != keys.shape[-1] or keys.shape != values.shape or keys.shape[-1] > 256:
+            raise NotImplementedError("attention of another kind over a cache in pages")  # the form is not taken then
+        scale = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
+        return paged_attention.attend(query, keys, values, self.table, self.where, scale, self.window)
 
 
 class _ReadLayer(DynamicLayer):
@@ -113,6 +131,35 @@ class _ReadLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         self.keys, self.values, self.is_initialized = key_states, value_states, True
         return key_states, value_states
+
+
+class _SegmentLayer(_ReadLayer):
+    """As `_ReadLayer` for prompts that lie one behind the other in a row: each of the `segments` (first column, the one
+    after its last) sees itself alone, and of that `window` columns behind at most (0: all)."""
+
+    def __init__(self, segments: Sequence[tuple[int, int]], window: int) -> None:
+        super().__init__()
+        self.segments, self.window = segments, window
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        super().update(key_states, value_states)
+        return lent(key_states, self), value_states
+
+    def attend(self, module: Any, query: Tensor, keys: Tensor, values: Tensor, **kwargs: Any) -> Tensor:
+        """Attention of every segment, by the library's kernels, [1, columns, heads, width]; 0 behind the last one."""
+        parts = []
+        for first, end in self.segments:
+            own = (states[:, :, first:end] for states in (query, keys, values))
+            parts.append(sdpa_attention_forward(module, *own, self._mask(end - first, query), **kwargs)[0])
+        rest = query.shape[2] - self.segments[-1][1]
+        return torch.cat([*parts, parts[0].new_zeros(1, rest, *parts[0].shape[2:])], 1)
+
+    def _mask(self, length: int, like: Tensor) -> Tensor | None:
+        """None where nothing but the order hides columns."""
+        if not 0 < self.window < length:
+            return None
+        seen = torch.ones(length, length, dtype=torch.bool, device=like.device).tril_().triu_(1 - self.window)
+        return torch.zeros_like(seen, dtype=like.dtype).masked_fill_(~seen, torch.finfo(like.dtype).min)[None, None]
 
 
 class PageCache:
@@ -130,7 +177,8 @@ class PageCache:
         self.nothing = torch.zeros(rows, 1, 1, 1, dtype=model.dtype, device=model.device)
         self.free, self.owned = list(range(1, pages)), dict[int, list[int]]()
         self.cache = DynamicCache(config=model.config)
-        self.cache.layers = [_PageLayer(pages, self.table, window_of(layer)) for layer in self.cache.layers]
+        self.windows = [window_of(layer) for layer in self.cache.layers]
+        self.cache.layers = [_PageLayer(pages, self.table, window) for window in self.windows]
 
     def begin(self, lengths: Tensor, totals: Sequence[int], where: Tensor) -> None:
         """Take all pages back, and give them to the first texts."""
@@ -161,6 +209,12 @@ class PageCache:
         """An empty cache to read prompts with: all of them is kept, also what lies behind a window's end."""
         cache = DynamicCache()
         cache.layers = [_ReadLayer() for _ in self.cache.layers]
+        return cache
+
+    def reading_in_segments(self, segments: Sequence[tuple[int, int]]) -> DynamicCache:
+        """As `reading`, for one row in which several prompts stand."""
+        cache = DynamicCache()
+        cache.layers = [_SegmentLayer(segments, window) for window in self.windows]
         return cache
 
     def seen(self, where: Tensor, *, whole: bool) -> Tensor:

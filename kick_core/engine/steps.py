@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from kick_core.engine import fused
+from kick_core.engine import forms, fused
 from kick_core.engine.batching import BatchPolicy, Ids, attention_for, logits_of, positions
+from kick_core.engine.packing import side_by_side
 from kick_core.engine.pages import PageCache, count_of, fitting
 from kick_core.engine.slots import SlotCache
 from kick_core.models import device_map
@@ -70,6 +71,13 @@ def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
 
 
 NOT_FINITE = -1
+
+
+def in_order(parts: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+    """Rows [n, ...] of several parts, each with the numbers of its rows, in the order of the numbers."""
+    items = torch.tensor([item for some, _ in parts for item in some])
+    rows = torch.cat([rows for _, rows in parts])
+    return rows[items.argsort().to(rows.device)]
 
 
 def chosen(logits: Tensor, choose: Chooser | None, uniforms: Tensor) -> Tensor:
@@ -135,11 +143,12 @@ class SlotSteps:
             self.uniforms[:, :new_tokens] = uniforms.to(device)
         self.left = self.new_tokens = new_tokens
         self.waiting: tuple[Tensor, torch.cuda.Event] | None = None
-        parts: list[Tensor] = []
+        parts: list[tuple[Sequence[int], Tensor]] = []
         for part in self._read(prompts, torch.arange(len(prompts), device=device)):
             parts.append(part)
-            yield sum(map(len, parts))
-        self.first: Tensor | None = torch.cat([*parts, parts[-1][-1:].expand(rows - len(prompts), -1)])
+            yield sum(len(items) for items, _ in parts)
+        logits = in_order(parts)
+        self.first: Tensor | None = torch.cat([logits, logits[-1:].expand(rows - len(prompts), -1)])
 
     @property
     def ahead(self) -> int:
@@ -181,7 +190,7 @@ class SlotSteps:
         where, lengths = torch.tensor(places, device=device), torch.tensor([len(ids) for ids in prompts], device=device)
         totals = [len(ids) + self.new_tokens for ids in prompts]
         self.memory.admit(places, lengths, totals, clean=self.spoiled)
-        logits = torch.cat(list(self._read(prompts, where)))
+        logits = in_order(list(self._read(prompts, where)))
         if uniforms is not None:
             self.uniforms[where, : uniforms.shape[1]] = uniforms.to(device)
         tokens = chosen(logits, self.choose, self.uniforms[where, 0])
@@ -210,17 +219,46 @@ class SlotSteps:
         self.all_number = torch.zeros(rows, dtype=torch.int64, device=device)
         self.all_chances = torch.zeros(rows, room, device=device)
 
-    def _read(self, prompts: Sequence[Ids], places: Tensor) -> Iterator[Tensor]:
-        """Put all prompts into slots; float32 logits of the tokens after them [prompts, vocabulary], part by part."""
-        at = 0
-        for length, some in groupby(prompts, key=lambda ids: self.plan.length(len(ids))):
-            same = list(some)
-            count = self.plan.read_rows(length)
-            for start in range(0, len(same), count):
-                part = same[start : start + count]
+    def _read(self, prompts: Sequence[Ids], places: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Put all prompts into slots; the numbers of some of them and float32 logits of the tokens after these [n,
+        vocabulary], forward by forward."""
+        long = [n for n, ids in enumerate(prompts) if self.plan.alone < len(ids) <= self.plan.prompt]
+        long = long if self.pages and not forms.lengths_matter(self.model) else []
+        for items in side_by_side([len(prompts[n]) for n in long], self.plan.prompt):
+            some = [long[item] for item in items]
+            yield some, self._read_row([prompts[n] for n in some], places[some])
+        rest = sorted(set(range(len(prompts))).difference(long))
+        for length, same in groupby(rest, key=lambda n: self.plan.length(len(prompts[n]))):
+            some, count = list(same), self.plan.read_rows(length)
+            for start in range(0, len(some), count):
+                part = some[start : start + count]
                 rows = min(count, self.shape[0]) if self.whole else len(part)
-                yield self._read_part(part, rows, length, places[at : at + len(part)])
-                at += len(part)
+                yield part, self._read_part([prompts[n] for n in part], rows, length, places[part])
+
+    def _read_row(self, prompts: Sequence[Ids], places: Tensor) -> Tensor:
+        """Read prompts that stand one behind the other in a row of `plan.prompt` tokens, each as if it were alone."""
+        assert isinstance(self.memory, PageCache)
+        ends = list(accumulate(map(len, prompts)))
+        segments = list(pairwise([0, *ends]))
+        ids, where = torch.full((1, self.plan.prompt), self.filler), torch.zeros(1, self.plan.prompt, dtype=torch.int64)
+        for prompt, (first, end) in zip(prompts, segments, strict=True):
+            ids[0, first:end], where[0, first:end] = torch.tensor(prompt), torch.arange(len(prompt))
+        # the last product has as many rows as there may be prompts
+        last = torch.tensor([[*ends, *ends[-1:] * (self.plan.prompt // self.plan.alone - len(ends))]]) - 1
+        device, cache = self.model.device, self.memory.reading_in_segments(segments)
+        inputs = {
+            "input_ids": ids.to(device),
+            "attention_mask": self.memory.nothing[:1],
+            "position_ids": where.to(device),
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        with _attention(self.model, self.attention), self._fused(), attention_for(self.plan):
+            logits = logits_of(self.model, inputs, last.to(device))[0, : len(prompts)]
+        for pages, read in zip(self.memory.cache.layers, cache.layers, strict=True):
+            for n, (first, end) in enumerate(segments):
+                pages.put(places[n : n + 1], read.keys[:, :, first:end], read.values[:, :, first:end])
+        return logits
 
     def _read_part(self, prompts: Sequence[Ids], rows: int, length: int, places: Tensor) -> Tensor:
         """Read prompts padded on the right: what stands behind a prompt is seen by nothing before it."""

@@ -85,11 +85,14 @@ def test_a_text_is_the_same_in_any_company_and_that_of_plain_forwards(family, mo
     free = texts(model, prompts, range(12), dataclasses.replace(PLAN, kernels=False, paged=False, notes=[]))
     model.__dict__.pop("_kick_forms")
     counts, make_room = [], SlotSteps._make_room
+    rows, read_row = [], SlotSteps._read_row
+    monkeypatch.setattr(SlotSteps, "_read_row", lambda self, some, at: (rows.append(some), read_row(self, some, at))[1])
     monkeypatch.setattr(
         SlotSteps, "_make_room", lambda self, *shape: (counts.append(self.pages), make_room(self, *shape))[1]
     )
     assert texts(model, prompts, range(12), plan) == free
     assert plan.notes == [] and len(counts) == 2  # the trial's, and one for all lengths
+    assert max(map(len, rows)) > 1  # prompts above `alone` tokens stand side by side
     assert {len(text.ids) for text in free.values()} > {12}
     few = [7, 2, 11, 0, 5]
     assert texts(model, prompts, few, plan) == {n: free[n] for n in few}
