@@ -207,7 +207,7 @@ class ArtifactBuilder:
                 before_method=writer.wait,
             ):  # fmt: skip
                 report, note = (replace(walked.report, note=note) if note else walked.report), ""
-                writer.add(stage, report, _content(walked, keep=self._keeps_inputs(recipe, walked, writer)))
+                writer.add(stage, report, *_content(walked, keep=self._keeps_inputs(recipe, walked, writer)))
                 reports.append(report)
                 yield report
         return reports
@@ -269,7 +269,7 @@ class ArtifactBuilder:
             ):  # fmt: skip
                 note, notes[recipe] = notes[recipe], ""
                 report = replace(walked.report, note=note) if note else walked.report
-                writer.add(stages[recipe], report, _content(walked, keep=False))
+                writer.add(stages[recipe], report, *_content(walked, keep=False))
                 reports[recipe].append(report)
                 yield recipe, report
         return reports
@@ -339,21 +339,24 @@ def _resume_at(stage: Stage, reports: Sequence[BlockReport]) -> Resume:
     return Resume(len(reports), batches=batches, digest=last.digest if last else "")
 
 
-def _content(walked: Walked, *, keep: bool) -> Content:
-    """A block as its writer takes it: on its way to the host, without a hold on what it was made of."""
+def _content(walked: Walked, *, keep: bool) -> tuple[Content, int]:
+    """A block as its writer takes it, and its bytes: on its way to the host, without a hold on what it was made of."""
     with timing.stage("encode"):
-        tensors = block_files.sent_to_host(codec.encode_block(walked.results))
+        encoded = codec.encode_block(walked.results)
+        tensors = block_files.sent_to_host(encoded)
     saved: Callable[[], dict[str, Tensor]] | None = None
-    if keep:
-        streams = {"hidden": walked.hidden, "dense": walked.dense}
-        saved = block_files.sent_to_host({name: states for name, states in streams.items() if states is not None})
+    streams = {"hidden": walked.hidden, "dense": walked.dense} if keep else {}
+    states = {name: states for name, states in streams.items() if states is not None}
+    if states:
+        saved = block_files.sent_to_host(states)
+    size = sum(tensor.nbytes for tensor in (*encoded.values(), *states.values()))
     digest, batches = walked.digest, walked.batches
 
     def content() -> tuple[Buffers, NextInputs | None]:
         inputs = block_files.content(saved()) if saved else None
         return block_files.content(tensors()), NextInputs(digest, batches, inputs) if digest else None
 
-    return content
+    return content, size
 
 
 def load(

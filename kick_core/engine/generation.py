@@ -203,7 +203,7 @@ def _right_steps(
             room = round_up(plan.length(len(longest)) + 8, plan.room)
             if isinstance(steps, SlotSteps):
                 steps.records = False  # a recorded step shows its numbers once
-                room = page_columns(model, room) if steps.pages else room
+                room = page_columns(model.config, room) if steps.pages else room
             return forms.right_texts(model, few, noise, steps, room, fixed)
 
         # a window is none for texts that it holds; on a CPU slots have no rooms that follow from a prompt alone
@@ -261,7 +261,7 @@ def _by_columns(lengths: Sequence[int], new_tokens: int, plan: BatchPolicy, step
     """Prompts that are decoded in pages: together unless they are very long, longest first, which ends soonest."""
     order = sorted(range(len(lengths)), key=lambda item: (-lengths[item], item))
     rows = page_rows(steps.model, plan)
-    columns = {item: page_columns(steps.model, lengths[item] + new_tokens) for item in order}
+    columns = {item: page_columns(steps.model.config, lengths[item] + new_tokens) for item in order}
     return [Batch(tuple(some), rows, room) for room, some in groupby(order, key=columns.__getitem__)]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -46,9 +46,9 @@ def page_rows(model: PreTrainedModel, plan: BatchPolicy) -> int:
     return rows
 
 
-def page_columns(model: PreTrainedModel, length: int) -> int:
-    """Columns that the table has for a text of so many tokens in all."""
-    least = min(COLUMNS, 1 << (context_of(model.config) - 1).bit_length())
+def page_columns(config: PreTrainedConfig, length: int) -> int:
+    """Columns that the table of a model of this config has for a text of so many tokens in all."""
+    least = min(COLUMNS, 1 << (context_of(config) - 1).bit_length())
     return max(least, PAGE, 1 << (length - 1).bit_length())
 
 

@@ -18,8 +18,9 @@ from kick_core.store.staging import NextInputs, Stage
 THREADS = 2
 """One file can be filled while another is synced, where many artifacts are made at once."""
 
-QUEUED = 2
-"""Blocks on their way while the next one comes: each holds its tensors in memory."""
+QUEUED, ROOM = 2, 4 << 30
+"""Blocks on their way while the next one comes, and bytes of more: each holds its tensors in memory. Where many
+artifacts are made at once, they are written while the next block's inputs are looked at."""
 
 _FIRST_RATE = 5e8
 """Bytes a second that a disk is thought to take before anything was written."""
@@ -40,7 +41,7 @@ class BlockWriter:
 
     inputs_share: float = 0.0
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "writer"))
-    _pending: deque[Future[None]] = field(default_factory=deque)
+    _pending: deque[tuple[Future[None], int]] = field(default_factory=deque)
     _bytes: int = 0
     _seconds: float = 0.0
     _allowed: float = 0.0
@@ -67,23 +68,30 @@ class BlockWriter:
         self._allowed = 0.0
         return True
 
-    def add(self, stage: Stage, report: BlockReport, content: Content) -> None:
+    def add(self, stage: Stage, report: BlockReport, content: Content, size: int) -> None:
         """Have a block written; waits while too many are on their way.
+
+        Args:
+            stage: Of its artifact.
+            report: What was done.
+            content: Gives its bytes.
+            size: Of its tensors in bytes.
 
         Raises:
             KickError: What writing an earlier one failed with, such as a full disk.
         """
-        self._settle(QUEUED)
-        self._pending.append(self._thread.submit(self._write, stage, report, content))
+        with timing.stage("wait for the disk"):
+            self._settle(QUEUED, ROOM - size)
+        self._pending.append((self._thread.submit(self._write, stage, report, content), size))
 
     def wait(self) -> None:
         """Wait until all blocks are on the disk. Raises what `add` raises."""
         with timing.stage("wait for the disk"):
-            self._settle(0)
+            self._settle(0, -1)
 
-    def _settle(self, most: int) -> None:
-        while len(self._pending) > most:
-            self._pending.popleft().result()
+    def _settle(self, most: int, room: int) -> None:
+        while len(self._pending) > most and sum(size for _, size in self._pending) > room:
+            self._pending.popleft()[0].result()
 
     def _write(self, stage: Stage, report: BlockReport, content: Content) -> None:
         tensors, following = content()

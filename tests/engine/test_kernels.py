@@ -92,6 +92,20 @@ def test_scores_are_those_of_the_families_own_operations(family):
     assert engine.plan_hash(model, prompts, asked, plan) != engine.plan_hash(model, prompts, asked, by_kernels)
 
 
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_warming_up_uses_every_kernel_that_texts_use(family, monkeypatch):
+    """With the sizes of the model's own config: a call that does not fit a kernel would be passed over in silence."""
+    from kick_core.engine import kernels, paged_attention, warmup
+
+    used = set()
+    for module, names in ((kernels, ("normed", "turned", "gated")), (paged_attention, ("attend", "put", "put_prompts"))):
+        for name in names:
+            monkeypatch.setattr(module, name, told(name, getattr(module, name), used))
+    for tokens in (1, 16):
+        warmup._forward(made(family).config, torch.float32, DEVICE, tokens)
+    assert used == {"normed", "turned", "gated", "attend", "put", "put_prompts"}
+
+
 def test_a_stand_in_that_gives_something_else_is_not_taken():
     """Gemma's norm multiplies by one more than its weight, and its gate is no SiLU."""
     gemma, llama = made("Gemma2"), made("Llama")

@@ -148,7 +148,5 @@ def test_models_whose_layers_keep_something_else_take_no_pages():
     "context, length, columns", [(2048, 30, 2048), (131072, 30, 8192), (131072, 9000, 16384), (100, 101, 128)]
 )
 def test_the_width_of_the_table_follows_from_the_model_and_the_text(context, length, columns):
-    model = SimpleNamespace(
-        config=SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=context))
-    )
-    assert pages.page_columns(model, length) == columns
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=context))
+    assert pages.page_columns(config, length) == columns

@@ -71,7 +71,7 @@ def weights(root: Path, log: Path, key: str = KEY) -> None:
                 writer.wait()
                 note(log, f"block {block}")
                 report = BlockReport(block, BLOCKS, (LayerReport("q", 2, 4, 4, 0.1),), 0.5, 0.25)
-                writer.add(stage, report, partial(_content, block))
+                writer.add(stage, report, partial(_content, block), 2000)
         stage.seal(card(key))
 
 
