@@ -222,8 +222,8 @@ class SlotSteps:
     def _read(self, prompts: Sequence[Ids], places: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Put all prompts into slots; the numbers of some of them and float32 logits of the tokens after these [n,
         vocabulary], forward by forward."""
-        long = [n for n, ids in enumerate(prompts) if self.plan.alone < len(ids) <= self.plan.prompt]
-        long = long if self.pages and not forms.lengths_matter(self.model) else []
+        beside = self.plan.alone and self.pages and not forms.lengths_matter(self.model)
+        long = [n for n, ids in enumerate(prompts) if beside and self.plan.alone < len(ids) <= self.plan.prompt]
         for items in side_by_side([len(prompts[n]) for n in long], self.plan.prompt):
             some = [long[item] for item in items]
             yield some, self._read_row([prompts[n] for n in some], places[some])

@@ -98,7 +98,10 @@ def test_warming_up_uses_every_kernel_that_texts_use(family, monkeypatch):
     from kick_core.engine import kernels, paged_attention, warmup
 
     used = set()
-    for module, names in ((kernels, ("normed", "turned", "gated")), (paged_attention, ("attend", "put", "put_prompts"))):
+    for module, names in (
+        (kernels, ("normed", "turned", "gated")),
+        (paged_attention, ("attend", "put", "put_prompts")),
+    ):
         for name in names:
             monkeypatch.setattr(module, name, told(name, getattr(module, name), used))
     for tokens in (1, 16):
