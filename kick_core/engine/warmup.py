@@ -7,7 +7,6 @@ model's sizes alone.
 
 from __future__ import annotations
 
-from threading import Thread
 from typing import Any
 
 import torch
@@ -18,28 +17,20 @@ from kick_core.engine.pages import PAGE, page_columns
 from kick_core.methods.select import kernels as runs_kernels
 
 
-def begin(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> Thread:
-    """Use every kernel once on a few numbers of the shapes that a model of this config has, in a thread of its own.
+@torch.inference_mode()
+def warm_up(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> None:
+    """Use every kernel once on a few numbers of the shapes that a model of this config has; call it beside the reading
+    of the model's weights. What fails here is left for the model's own forwards to meet.
 
     Args:
         config: Of the model that is being opened.
         dtype: Of its weights.
         device: Nothing is done where this is no CUDA device with Triton.
-
-    Returns:
-        The thread: join it before the model is asked. What fails in it is left for the model's own forwards to meet.
     """
-    thread = Thread(target=_warm_up, args=(config.get_text_config(), dtype, device), name="reader warm-up", daemon=True)
-    thread.start()
-    return thread
-
-
-@torch.inference_mode()
-def _warm_up(config: Any, dtype: torch.dtype, device: torch.device) -> None:
     try:
         if runs_kernels(device) is not None:
-            for tokens in (1, 16):  # kernels know a single token
-                _forward(config, dtype, device, tokens)
+            for tokens in (1, 16):  # kernels are compiled apart for a single token
+                _forward(config.get_text_config(), dtype, device, tokens)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return  # an architecture that names its sizes otherwise, no memory, or no compiler: nothing is lost but time
 

@@ -22,7 +22,7 @@ from kick_core.sweeps import sweep_keys
 from kick_core.sweeps.request import SweepJob
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from kick_core.artifacts.loaded_model import Weights
     from kick_core.evaluation import PromptTarget
@@ -119,15 +119,33 @@ def open_parts(job: SweepJob, source: Source, questions: Questions, *, plan_only
         from kick_core.models.opener import config_of
     tokenizer = open_tokenizer(source, job.bos)
     with opening(source):
-        target = PromptTarget(tokenizer, context_of(config_of(source)))
+        config = config_of(source)
+    target = PromptTarget(tokenizer, context_of(config))
     streamed = plan_only or job.hosted or not _whole(job, source, job.parsed())
-    reader = ThreadPoolExecutor(1, "reader")
+    reader = ThreadPoolExecutor(2, "reader")
     reading = reader.submit(_read_tasks, job, target, questions)
+    warming = reader.submit(_warm_up, job, config) if job.tasks and not streamed else None
     try:
         weights = open_weights(source, job.dtype, job.device, streamed=streamed)
-        return Opening(states, tokenizer, weights, reading.result())
+        data = reading.result()
+        if warming:
+            warming.result()
+        return Opening(states, tokenizer, weights, data)
     finally:
         reader.shutdown(wait=False, cancel_futures=True)
+
+
+def _warm_up(job: SweepJob, config: PreTrainedConfig) -> None:
+    """Make ready what the model will be asked with."""
+    import torch
+
+    from kick_core.engine.warmup import warm_up
+    from kick_core.models.loading import device_of
+
+    own = getattr(config.get_text_config(), "dtype", None) or torch.float32
+    dtype = own if job.dtype == "auto" else getattr(torch, job.dtype)
+    with timing.stage("warm-up"):
+        warm_up(config, dtype, device_of(job.device))
 
 
 def _read_tasks(job: SweepJob, target: PromptTarget, questions: Questions) -> dict[str, TaskData]:
