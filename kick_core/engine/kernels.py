@@ -273,7 +273,7 @@ HEADS = 8
 """Heads that a program turns at a time: they lie side by side and share their angles."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])  # else compiled apart for 1, for multiples of 16 and for the rest
 def _turned(query_ptr, key_ptr, cos_ptr, sin_ptr, new_query_ptr, new_key_ptr,
             query_row, query_head, query_token, key_row, key_head, key_token, cos_row, cos_token, sin_row, sin_token,
             tokens, heads, pairs, half, HALF: tl.constexpr, HEADS: tl.constexpr):  # fmt: skip

@@ -116,7 +116,7 @@ def put(new_keys: Tensor, new_values: Tensor, keys: Tensor, values: Tensor, tabl
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def _put_prompts(key_ptr, value_ptr, keys_ptr, values_ptr, table_ptr, places_ptr, length,
                  key_row, key_head, key_column, value_row, value_head, value_column, page_step, head_step, column_step,
                  table_row, table_width, width, WIDTH: tl.constexpr, PAGE: tl.constexpr):  # fmt: skip

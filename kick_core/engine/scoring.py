@@ -9,9 +9,10 @@ way, prompts are padded and asked one a row; `why_padded` gives the reason, and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -134,16 +135,27 @@ def _in_packs(
     layout = _layout(model, prompts, options, plan)
     stand_ins = fused.FusedPatches(model, plan.step) if plan.kernels else None
     packer = _Packer(model, prompts, options, layout, filler, {}, stand_ins, plan, windows_of(model))
-    for rows, count in _shapes(layout, plan):
-        some = [row for row in rows if asked.intersection(row.items)]
-        for start in range(0, len(some), count):
-            part = some[start : start + count]
-            for found in in_parts(part, count, packer.scores, plan):
-                if sound := {item: score for item, score in found.items() if item in asked and score.finite}:
-                    yield sound
-                # one question's NaN reaches its neighbours through the mask (0 x NaN is NaN): these are asked alone
-                spoiled = [item for item, score in found.items() if item in asked and not score.finite]
-                yield from in_batches(model, prompts, options, spoiled, plan, filler)
+    packs = packer.packs(_shapes(layout, plan), asked)
+    for found in _one_ahead(packs) if model.device.type == "cuda" else (read() for read in packs):
+        if sound := {item: score for item, score in found.items() if item in asked and score.finite}:
+            yield sound
+        # one question's NaN reaches its neighbours through the mask (0 x NaN is NaN): these are asked alone
+        spoiled = [item for item, score in found.items() if item in asked and not score.finite]
+        yield from in_batches(model, prompts, options, spoiled, plan, filler)
+
+
+Scores = dict[int, OptionScores]
+
+
+def _one_ahead(packs: Iterator[Callable[[], Scores]]) -> Iterator[Scores]:
+    """What packs that were asked give, each when the next one has been asked too: a GPU need not wait for the host."""
+    before: Callable[[], Scores] | None = None
+    for pack in packs:
+        if before:
+            yield before()
+        before = pack
+    if before:
+        yield before()
 
 
 _TRIED = 256
@@ -211,9 +223,16 @@ class _Packer:
     plan: BatchPolicy
     windows: Mapping[str, int]
 
+    def packs(self, shapes: Iterator[tuple[list[Row], int]], asked: set[int]) -> Iterator[Callable[[], Scores]]:
+        """Ask all packs with a question of `asked` in them; each gives what reads its scores."""
+        for rows, count in shapes:
+            some = [row for row in rows if asked.intersection(row.items)]
+            for start in range(0, len(some), count):
+                yield from in_parts(some[start : start + count], count, self.ask, self.plan)
+
     @timing.stage("options")
-    def scores(self, part: Sequence[Row], count: int) -> dict[int, OptionScores]:
-        """Score all questions of these rows in one forward of `count` rows, or of as many as there are."""
+    def ask(self, part: Sequence[Row], count: int) -> Callable[[], Scores]:
+        """Ask all questions of these rows in one forward of `count` rows, or of as many as there are."""
         places, device = self._places(part), self.model.device
         ids, positions, kept, masks = places.ids, places.positions, places.kept, self._masks(part, places)
         if rows_matter(self.model):
@@ -233,7 +252,7 @@ class _Packer:
             if part[0].room:
                 inputs["past_key_values"] = self._cache([*part, *[part[-1]] * (len(kept) - len(part))])
             logits = logits_of(self.model, inputs, kept.to(device))
-        return self._read(logits.log_softmax(-1), places.first)
+        return partial(self._read, logits.log_softmax(-1), places.first)
 
     def _places(self, rows: Sequence[Row]) -> _Places:
         shape = (len(rows), rows[0].length)
@@ -318,7 +337,8 @@ class _Packer:
                 (keys[number : number + 1], values[number : number + 1]) for keys, values in layers
             ]
 
-    def _read(self, logprobs: Tensor, first: dict[int, tuple[int, int]]) -> dict[int, OptionScores]:
+    @timing.stage("options")
+    def _read(self, logprobs: Tensor, first: dict[int, tuple[int, int]]) -> Scores:
         """From float32 log-probabilities [rows, kept, vocabulary] to scores."""
         options = [self.options[item] for item in first]
         sums = [[0.0] * len(asked) for asked in options]
