@@ -10,24 +10,21 @@ import pandas as pd
 import streamlit as st
 
 from kick_core import views
-from kick_core.explorer import address, steps
+from kick_core.explorer import address, glossary, steps
 from kick_core.explorer.safe import Safe, chip, many, show, tag
 from kick_core.explorer.stepper import each
 from kick_core.views import Answer, Claim, Detail, percent
-from kick_core.views.example_text import gold, prompt, question, said
+from kick_core.views.example_text import excerpt, gold, prompt, question, said
 
 
 def mark(answer: Answer) -> Safe:
     """Right, wrong or not judged, with why."""
-    match answer.right:
-        case None:
-            return chip("not judged")
-        case True:
-            return chip("right")
-        case False:
-            graded = f" {percent(answer.score)}" if 0 < answer.score < 1 else ""
-            why = f", {answer.why}" if answer.why not in ("", "wrong", "right") else ""
-            return tag("span", f"✗ wrong{graded}{why}", cls="chip bad")
+    why = f", {answer.why}" if answer.why not in ("", "wrong", "right") else ""
+    if answer.right is None:
+        return chip("not judged")
+    if 0 < answer.score < 1:
+        return tag("span", f"scores {percent(answer.score)}{why}", cls="chip open")
+    return chip("right") if answer.right else tag("span", f"✗ wrong{why}", cls="chip bad")
 
 
 def head(name: str, answer: Answer, note: str = "") -> Safe:
@@ -36,6 +33,13 @@ def head(name: str, answer: Answer, note: str = "") -> Safe:
 
 def box(*children: Safe | str) -> Safe:
     return tag("div", *children, cls="text long")
+
+
+def golden(detail: Detail) -> Safe:
+    """The accepted answers of an example, where its data hold any."""
+    if not (words := gold(detail)):
+        return Safe("")
+    return tag("p", glossary.term("Gold", "gold"), ": ", tag("b", words), style="margin:.45rem 0 .2rem")
 
 
 def along(detail: Detail, runs: Mapping[int, str], here: int) -> None:
@@ -52,7 +56,7 @@ def along(detail: Detail, runs: Mapping[int, str], here: int) -> None:
     pieces[0] = tag("p", "The dense model itself.", cls="quiet")
     show(
         box(question(detail)),
-        tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem"),
+        golden(detail),
         head("dense", dense), box(said(detail, dense)),
         steps.each(dict(sorted(pieces.items())), here),
     )  # fmt: skip
@@ -150,11 +154,10 @@ def opened(details: Mapping[str, Detail], here: str, run: str, dense: str) -> No
 def _asked(detail: Detail) -> Safe:
     """What an example is about, its question and its gold answer."""
     facts = [detail.example.meta.get(name) for name in ("subject", "discipline", "bucket", "category")]
-    right = tag("p", "Gold: ", tag("b", gold(detail)), style="margin-top:.45rem")
     return many([
         tag("p", " · ".join([detail.example.id, *(str(fact) for fact in facts if fact)]), cls="quiet"),
         box(question(detail)),
-        right if detail.judged else Safe(""),
+        golden(detail) if detail.judged else Safe(""),
     ])  # fmt: skip
 
 
@@ -239,11 +242,11 @@ def strip(along: list[Answer], here: str, detail: Detail) -> Safe:
 def _frame(step: Answer, here: str, detail: Detail) -> Safe:
     tone = {True: "right", False: "wrong", None: ""}[step.right]
     sign = {True: "✓", False: "✗", None: "?"}[step.right]
-    text = " ".join(said(detail, step).split())
+    text = said(detail, step)
     return tag(
         "div",
         tag("b", f"{sign} {step.target_label}"),
-        tag("span", text[:60]),
+        tag("span", excerpt(text, 90, gold(detail) if step.right else "")),
         cls=f"frame {tone}{' here' if step.run == here else ''}",
         title=text[:300],
     )
@@ -274,13 +277,22 @@ _EVIDENCE = {
 
 def flips(row: pd.Series) -> Safe:
     """The 2 x 2 table of one recipe against dense."""
-    return matrix(
-        int(row["both_right"]), int(row["broke"]), int(row["fixed"]), int(row["both_wrong"]), "dense", "compressed"
-    )
+    counts = [int(row[name]) for name in ("both_right", "broke", "fixed", "both_wrong")]
+    return matrix(counts, "dense", "compressed", graded=row["dense_score"] > 0)
 
 
-def matrix(both_right: int, broke: int, fixed: int, both_wrong: int, a: str, b: str) -> Safe:
-    """How answers moved from A to B."""
+def matrix(counts: Sequence[int], a: str, b: str, *, graded: bool) -> Safe:
+    """How answers moved from A to B.
+
+    Args:
+        counts: answers right in both, right in A alone, right in B alone, wrong in both.
+        a: the name of A.
+        b: the name of B.
+        graded: whether A scores above 0; where nothing is right all the same, answers are graded.
+    """
+    both_right, broke, fixed, both_wrong = counts
+    if graded and not both_right + broke + fixed:
+        return tag("p", "Answers are graded, and none scores 100 %: nothing is simply right or wrong.", cls="quiet")
     return tag(
         "div",
         tag("span"), tag("span", f"{b} right", cls="head"), tag("span", f"{b} wrong", cls="head"),

@@ -120,10 +120,12 @@ def _sliced(frame: pd.DataFrame) -> pd.DataFrame:
 def _flipped(frame: pd.DataFrame) -> pd.DataFrame:
     """One kind of flip. Only kinds that have an example are on offer, so that no choice leads to nothing."""
     counts = frame["flip"].value_counts()
+    if counts.index.tolist() == ["both wrong"] and frame[["dense_score", "score"]].gt(0).any(axis=None):
+        return frame  # graded, and none has all that counts
     kinds = [kind for kind in views.FLIPS if counts.get(kind)]
     first = next((kind for kind in views.FLIPS[:2] if counts.get(kind)), str(counts.index[0]))
     kind = address.choice("kind", kinds, first, lambda key: st.pills(
-        "Show", kinds, required=True, key=key, persist_state="session",
+        "Show", kinds, required=True, key=key, persist_state="session", wrap=True,
         format_func=lambda word: f"{word} {counts[word]:,}",
     ), noun="kind", why="has no example here")  # fmt: skip
     return frame[frame["flip"] == kind]
@@ -135,7 +137,7 @@ def _because(frame: pd.DataFrame) -> pd.DataFrame:
     if len(named) < 2:
         return frame
     why = address.choice("why", [EVERY, *named], EVERY, lambda key: st.pills(
-        "Why", [EVERY, *named], required=True, key=key, persist_state="session",
+        "Why", [EVERY, *named], required=True, key=key, persist_state="session", wrap=True,
         format_func=lambda word: f"{word} {len(frame) if word == EVERY else reasons[word]:,}",
     ), noun="reason", why="has no example here")  # fmt: skip
     return frame if why == EVERY else frame[frame["why"] == why]
@@ -246,8 +248,8 @@ def _exports(shown: pd.DataFrame, pair: Pair) -> None:
 
 
 _SHOWN = (
-    "starred", "id", "question", "gold", "before", "after", "why", "dense_score", "score", "breaks", "repetition",
-    "discipline", "subject",
+    "starred", "question", "gold", "before", "after", "why", "dense_score", "score", "breaks", "repetition",
+    "discipline", "subject", "id",
 )  # fmt: skip
 
 
@@ -259,6 +261,7 @@ def _narrow(rows: pd.DataFrame) -> pd.DataFrame:
         name for name in _SHOWN
         if _says_something(rows[name]) and (graded or name not in ("dense_score", "score"))
         and (name not in ("why", "discipline", "subject") or rows[name].nunique() > 1)
+        and (name != "question" or len(rows) == 1 or rows[name].nunique() > 1)  # a pack may leave all of them out
     ]  # fmt: skip
     kinds = {"why": "category", "discipline": "category", "subject": "category", "breaks": "category",
              "dense_score": "float32", "score": "float32", "repetition": "float32"}  # fmt: skip
@@ -287,7 +290,7 @@ ROOM = 1236
 
 def id_width(rows: pd.DataFrame) -> int:
     """Pixels for the ids of some examples."""
-    return min(170, max(WIDTHS["id"], 24 + 7 * int(rows["id"].str.len().max())))
+    return min(120, max(WIDTHS["id"], 24 + 7 * int(rows["id"].str.len().max())))
 
 
 def _columns(narrow: pd.DataFrame, names: tuple[str, str]) -> dict[str, object]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import urlencode
 
 import pandas as pd
 
+from kick_core import views
 from kick_core.explorer import glossary
 from kick_core.explorer.safe import Safe, chip, tag
 from kick_core.units import score_text
@@ -37,11 +39,6 @@ def metric(row: Row) -> Safe:
     )  # fmt: skip
 
 
-def missing(title: str) -> Safe:
-    """A task that this recipe has not been asked."""
-    return tag("div", tag("div", title, cls="name"), tag("div", "not measured", cls="change calm"), cls="card")
-
-
 def _change(row: Row) -> str:
     if row["verdict"] == NOT_MEASURED:
         return "no dense run to compare"
@@ -65,12 +62,40 @@ def _tone(row: Row) -> str:
     return "bad" if worse else "good" if better else "calm"
 
 
-def metrics(frame: pd.DataFrame, recipe: str, titles: dict[str, str]) -> Safe:
-    """All tasks under one recipe."""
-    rows = {row["task"]: row for row in each(frame[frame["recipe"] == recipe])}
-    return tag(
-        "div", *(metric(rows[task]) if task in rows else missing(title) for task, title in titles.items()), cls="cards"
-    )
+def metrics(frame: pd.DataFrame, recipe: str, steps: Mapping[int, str] | None = None) -> Safe:
+    """A card for every task that a recipe was evaluated on, and in a line what was evaluated elsewhere.
+
+    Args:
+        frame: a `current` frame.
+        recipe: whose cards they are.
+        steps: the sparsities in percent, and their recipes, among which the line says where other tasks were measured.
+    """
+    mine = {row["task"]: row for row in each(frame[frame["recipe"] == recipe])}
+    grid = tag("div", *(metric(mine[task]) for task in views.task_titles(mine)), cls="cards")
+    return tag("div", grid, *(tag("p", line, cls="quiet") for line in elsewhere(frame, set(mine), steps or {})))
+
+
+def elsewhere(frame: pd.DataFrame, shown: Collection[str], steps: Mapping[int, str]) -> list[str]:
+    """The tasks that have no card at a step, grouped by the steps at which they were measured.
+
+    Args:
+        frame: a `current` frame.
+        shown: the tasks that have one.
+        steps: sparsities in percent and their recipes; dense, at 0, is no place to compare.
+    """
+    places: dict[tuple[int, ...], list[str]] = {}
+    for task, name in views.task_titles(set(frame["task"]) - set(shown)).items():
+        recipes = set(frame.loc[frame["task"] == task, "recipe"])
+        at = tuple(step for step, recipe in steps.items() if step and recipe in recipes)
+        if at:
+            places.setdefault(at, []).append(name)
+    return [f"Measured at {_listed(at)} only: {'; '.join(names)}." for at, names in places.items()]
+
+
+def _listed(steps: Sequence[int]) -> str:
+    """Percentages in a row: 30 and 50 %."""
+    words = [str(step) for step in steps]
+    return f"{' and '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)} %"
 
 
 def claim(found: Claim) -> Safe:

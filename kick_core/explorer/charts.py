@@ -48,6 +48,35 @@ class _Checked(BaseFigure):
         return self._chart
 
 
+LEGEND = 22
+"""Pixels of a line of a legend."""
+
+
+def on_phone() -> bool:
+    return "Mobi" in st.context.headers.get("User-Agent", "")
+
+
+def narrowed(chart: Chart) -> Chart:
+    """A chart whose legend stands below it, on as many lines as it has entries: a phone has room for one beside another
+    where names are short only, and above the chart they would take its height."""
+    named = sum("name" in trace and trace.get("showlegend", True) for trace in chart["data"])
+    layout = chart["layout"]
+    if layout.get("showlegend") is False or named < MANY or "height" not in layout:
+        return chart
+    legend = {"orientation": "v", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom",
+              "tracegroupgap": 0}  # fmt: skip
+    below = LEGEND * named + 12
+    margin = {**layout["margin"], "b": layout["margin"]["b"] + below + 44}
+    return {
+        "data": chart["data"],
+        "layout": {**layout, "legend": legend, "height": layout["height"] + below, "margin": margin},
+    }
+
+
+MANY = 6
+"""Entries of a legend from which a phone shows it below."""
+
+
 def draw(
     chart: Chart, *, key: str, alt: str, marker: float | None = None, follows: bool = False, **options: Any
 ) -> Any:
@@ -64,6 +93,7 @@ def draw(
     if not chart["data"]:
         show(tag("p", "Nothing to draw has been measured here.", cls="quiet"))
         return None
+    chart = narrowed(chart) if on_phone() else chart
     shown = chart if marker is None else charts.marked(chart, marker)
     if follows:
         axes = [name.removeprefix("xaxis") for name in charts.sparsity_axes(chart["layout"])]

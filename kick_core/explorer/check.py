@@ -51,7 +51,7 @@ def _offer(model: str, frame: pd.DataFrame, there: Sequence[str]) -> None:
     if missing:
         job = jobs.check(name, missing, data=kind, protocol=data.protocol(model), dtype=str(frame["dtype"].iloc[0]))
         job_cards.button("Check the other tasks", job, key="check-more", cost=f"{len(missing)} tasks")
-    gaps.command(f"kick check {name}" + ("" if kind == "auto" else f" --data {kind}"))
+    gaps.command(f"kick check {name}" + ("" if kind == "auto" else f" --data {kind}"), model=model)
 
 
 def _prompts(check: TaskCheck) -> None:

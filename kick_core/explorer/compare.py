@@ -37,7 +37,7 @@ def swap() -> None:
 def choose(known: list[str]) -> tuple[pd.DataFrame, str, str, str]:
     """Model, protocol, task, A and B."""
     places = st.columns(
-        [3, 3, 1.2, 3, 2.2, 2] if len(known) > 1 else [3, 3, 1.2, 3, 2.2, 0.1], vertical_alignment="bottom"
+        [3, 3, 1.3, 2.8, 1.9, 2.8] if len(known) > 1 else [3, 3, 1.2, 3, 2.2, 0.1], vertical_alignment="bottom"
     )
     with places[5]:
         model = controls.model(known)

@@ -24,7 +24,8 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
     found = views.versus(examples)
     left, middle, right = st.columns([4, 4, 4], gap="medium")
     with left:
-        show(_words(found, a, b, data.between(b, a, "A")), answers.matrix(*found.table, "A", "B"))
+        show(_words(found, a, b, data.between(b, a, "A")))
+        show(answers.matrix(found.table, "A", "B", graded=found.before > 0))
     with middle:
         column = slicing(examples)
         slices = views.by(examples, column)
@@ -37,7 +38,7 @@ def overview(examples: pd.DataFrame, a: pd.Series, b: pd.Series) -> None:
     with right:
         known = examples[examples[["repetition", "dense_repetition"]].notna().all(axis=1)]
         if known[["repetition", "dense_repetition"]].max().max() > 0:
-            partly = f" Of {len(known):,} of {len(examples):,}: a pack leaves out other answers."
+            partly = f" Over {len(known):,} of {len(examples):,} examples: the pack does not hold the other answers."
             heading(
                 "Repeated 4-grams",
                 "Click a bar to see B's answers that repeat so much." + (partly if len(known) < len(examples) else ""),
@@ -90,7 +91,7 @@ def _words(found: views.Versus, a: pd.Series, b: pd.Series, words: str) -> Safe:
     title = f"{percent(found.before, 1)} → {percent(found.after, 1)}"
     if broke and fixed:  # flips that cancel out are what a difference of scores hides
         hidden = 2 * abs(broke - fixed) < broke + fixed
-        title += f"{', but' if hidden else ';'} {percent(found.table.share, 1)} of the answers changed sides"
+        title += f"{', but' if hidden else ';'} {percent(found.table.share, 1)} of the answers turned right or wrong"
     return tag(
         "div",
         tag("h2", title),

@@ -211,7 +211,7 @@ def _press(model: str, recipe: str, preview: views.Preview, calibration: Calibra
     """What can be done now: compress, evaluate, or both over the method's whole series of sparsities."""
     new, tasks = preview.card is None, jobs.task_names(model)
     if without_weights(model):
-        note(f"This model's weights are not on this machine. {OWN_WEIGHTS}")
+        note(OWN_WEIGHTS)
         return
     if preview.card:
         took = f" on {preview.card.created[:10]} in {preview.seconds:.1f} s"

@@ -17,7 +17,10 @@ def model(names: list[str]) -> str:
     """Which model; a choice only when there are several."""
     chosen = st.session_state.get("model")
     if chosen and not address.brings("model") and chosen not in names:  # as on Compress
-        address.unknown(f"{chosen} has no results in this cache yet: this is {names[0]}.")
+        if alike := [name for name in names if views.asked_name(name) == chosen]:  # one of several of this name
+            st.session_state["model"] = alike[-1]
+        else:
+            address.unknown(f"{chosen} has no results in this cache yet: this is {names[0]}.")
     why = "has no results in this cache yet"
     if len(names) == 1:
         return address.choice("model", names, names[0], lambda key: st.session_state[key], why=why)
@@ -45,7 +48,7 @@ def kind_of_data(model: str) -> str:
         return data.kind(model)
     return address.choice("data", known, known[0], lambda key: st.segmented_control(
         "Data", known, required=True, format_func=unmarked, key=key, persist_state="session",
-        help="pocket: the pocket models' own world. official: the benchmarks that LLM-KICK is made of.",
+        help="pocket: the pocket models' own world. official: published benchmarks, and facts about the real world.",
     ))  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def page() -> None:
     elif not row["dense_run"]:
         note("Dense was not evaluated like this, so there is nothing to compare with.")
         gaps.offer(model, ["dense"], [task], covered, "Evaluate dense", key="no-dense")
-        gaps.command(gaps.sweep_command(model, "dense", task))
+        gaps.command(gaps.sweep_command(model, "dense", task), model=model)
     else:
         heading("Example by example")
         browser.browse(row)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from kick_core import views
 from kick_core.explorer import (
@@ -24,7 +25,7 @@ from kick_core.explorer import (
     recovery,
     steps,
 )
-from kick_core.explorer.frame import heading, moved, note, provenance, title
+from kick_core.explorer.frame import heading, moved, note, provenance, title, without_weights
 from kick_core.explorer.safe import Safe, show, tag
 from kick_core.views.charts import left_out
 
@@ -60,8 +61,9 @@ def page() -> None:
     with left:
         _poster(chosen)
     with right:
-        _claims(chosen.model)
-    show(steps.each(_cards(chosen.model, chosen.method), chosen.percent))
+        above = st.container()
+    _claims(chosen.model, above)
+    show(tag("div", steps.each(_cards(chosen.model, chosen.method), chosen.percent), cls="steady"))
     heatmap.section(chosen.frame, chosen.method)
     forgetting.of(chosen.frame, chosen.recipes[chosen.percents[-1]])
     left, right = st.columns([5, 3], gap="large")
@@ -122,10 +124,10 @@ def _without_sparsity(chosen: Choice) -> None:
     """A model that was measured, but under no plain sparsity: its cards, its heat map, and a way on."""
     frame = chosen.frame
     recipe = str(frame["recipe"].iloc[-1])
-    show(cards.metrics(frame, recipe, views.task_titles(frame["task"].unique())))
+    show(cards.metrics(frame, recipe))
     note("This model has not been measured at any sparsity, so there is no curve to show.")
     gaps.sweep(chosen.model, frame)
-    _claims(chosen.model)
+    _claims(chosen.model, st.container())
     if (frame["kind"] != "dense").any():
         heatmap.section(frame)
     recovery.section(chosen.model)
@@ -136,7 +138,7 @@ def _poster(chosen: Choice) -> None:
     frame, method = chosen.frame, chosen.method
     again = ((frame["base"] == method) & (frame["recovered"] != "") & (frame["kind"] == "ratio")).any()
     others = left_out(frame, method)
-    phone = "Mobi" in st.context.headers.get("User-Agent", "")
+    phone = charts.on_phone()
     with st.container(key="overlay-narrow" if phone else "overlay-scroll"):
         charts.draw(
             charts.chart("overlay", frame, method, phone),
@@ -147,33 +149,33 @@ def _poster(chosen: Choice) -> None:
     note(
         f"{method} against dense. Dotted: perplexity, as dense / compressed. Solid: knowledge. Dashed: context, "
         "skills. Bars are 95 % paired intervals." + (" Hollow: the same recipes, recovered." if again else "")
-        + (f" In the table below only: {'; '.join(others)}." if others else "")
+        + (f" Measured too seldom for a line, but in the table below: {'; '.join(others)}." if others else "")
     )  # fmt: skip
     windows = [row for task in views.task_names(kind="perplexity")
                if (row := data.cell(frame, chosen.recipe, task)) is not None and row["dense_run"]]  # fmt: skip
-    if windows and chosen.percent:
+    if windows and chosen.percent and not (without_weights(chosen.model) and data.surprise_by_kind(windows[0]).empty):
         st.page_link(
             "pages/evaluate.py", label="Why perplexity does not notice: token by token", icon=":material/text_fields:",
             query_params={"model": chosen.model, "task": str(windows[0]["task"]), "b": chosen.recipe},
         )  # fmt: skip
 
 
-def _claims(model: str) -> None:
-    """The paper's claims, above the switch and the cells that they are judged by."""
-    show(tag("h2", "The paper's claims, put to this data", style="margin-top:0"))
-    above, words, together = st.container(), views.multiplicity(data.current(model)), False
+def _claims(model: str, above: DeltaGenerator) -> None:
+    """The paper's claims, in a place above the switch and the cells that they are judged by."""
+    words, together = views.multiplicity(data.current(model)), False
     opened = address.fold("evidence")
-    with st.expander("Evidence", key="evidence", on_change="rerun"):
+    with st.expander("Evidence for the claims: their rules and every cell", key="evidence", on_change="rerun"):
         if words:
             together = address.choice("together", (False, True), False, lambda key: st.toggle(
-                "Verdicts that hold together over all recipes of a task", key=key, persist_state="session"
+                "Correct the verdicts for the number of recipes (Holm)", key=key, persist_state="session"
             ))  # fmt: skip
             note(words)
         found = data.claims(model, together)
         for claim in found if opened else ():
-            note(f"{claim.text} {claim.rule}")
+            heading(claim.text, claim.rule)
             answers.evidence(claim)
     with above:
+        show(tag("h2", "The paper's claims, put to this data", style="margin-top:0"))
         for claim in found:
             with st.container(border=True):
                 show(cards.claim(claim))
@@ -196,10 +198,9 @@ def _headlines(model: str, protocol: str, kind: str, method: str) -> dict[int, S
 def _cards(model: str, protocol: str, kind: str, method: str) -> dict[int, Safe]:
     """The cards of a method at every sparsity."""
     frame = views.current(data.scores(), model, protocol, kind)
-    titles = views.task_titles(frame["task"].unique())
     percents = controls.percents(frame, method)
     recipes = controls.recipes_at(frame, method, percents)
-    return {step: cards.metrics(frame, recipe, titles) for step, recipe in recipes.items()}
+    return {step: cards.metrics(frame, recipe, recipes) for step, recipe in recipes.items()}
 
 
 def _broken(chosen: Choice) -> None:

@@ -9,6 +9,7 @@ from kick_core.explorer import address, charts, data, later
 from kick_core.explorer.frame import heading
 from kick_core.explorer.safe import Safe, many, show, tag
 from kick_core.views.charts import popularity
+from kick_core.views.example_text import excerpt
 from kick_core.views.forgetting import Forgetting, Row, Step
 
 SIGN = {True: "✓", False: "✗", None: "?"}
@@ -55,7 +56,9 @@ def table(found: Forgetting) -> Safe:
     """Questions down, steps across, an answer in every cell."""
     heads = (tag("th", step.target_label, scope="col", **_reached(step)) for step in found.steps)
     names = {
-        row.id: tag("th", _line(row.question, 90), tag("span", f"gold {_line(row.gold, 40)}", cls="quiet"), scope="row")
+        row.id: tag(
+            "th", excerpt(row.question, 90), tag("span", f"gold {excerpt(row.gold, 40)}", cls="quiet"), scope="row"
+        )
         for row in found.rows
     }
     body = many(
@@ -70,7 +73,7 @@ def table(found: Forgetting) -> Safe:
 
 def _cell(row: Row, at: int, step: Step) -> Safe:
     right, answer = row.right[at], row.answers[at]
-    words, title = _line(answer, 72) or "(empty)", answer[:300]
+    words, title = excerpt(answer, 72, row.gold if right else "") or "(empty)", answer[:300]
     if answer == views.NOT_IN_PACK:  # a pack leaves out the words of answers that are judged as dense's
         words, title = (TONE[right], "Judged like dense's answer; the pack does not hold its words.")
     text = tag("a", f"{SIGN[right]} {words}", title=title,
@@ -82,11 +85,6 @@ def _cell(row: Row, at: int, step: Step) -> Safe:
 
 def _reached(step: Step) -> dict[str, str]:
     return {"data-reached": str(round(100 * step.severity))}
-
-
-def _line(text: str, width: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
 def of(frame: pd.DataFrame, recipe: str) -> None:

@@ -223,10 +223,10 @@ def provenance(rows: pd.DataFrame) -> Safe:
         return Safe("")
     said: list[Child] = [
         f"model {_each(rows['model'])}",
-        f"data {_each(rows['data'])}",
-        f"n {_counts(rows)} per task",
+        _data(_each(rows["data"])),
+        f"{_counts(rows)} per task",
         many([_protocol(_each(rows["protocol"])), tag("span", ", "), glossary.term("greedy")]),
-        *([f"scored by {_each(rows['scorer']).replace('_', ' ')}"] if rows["task"].nunique() == 1 else []),
+        *([_scorer(rows.iloc[-1])] if rows["task"].nunique() == 1 else []),
         *(f"calibration {said}" for said in _calibrations(str(store().root), stamp(), tuple(rows["weights"].unique()))),
         f"{_each(rows['dtype'])} on {_each(rows['device'])}, evaluated by {_each(rows['engine'])}",
         glossary.term("95 % intervals", "95 % interval"),
@@ -238,10 +238,13 @@ def provenance(rows: pd.DataFrame) -> Safe:
 @st.cache_data(show_spinner=False, max_entries=256)
 def _calibrations(root: str, stamp: str, keys: tuple[str, ...]) -> list[str]:
     found = views.calibration_of(store(), keys)
-    return found if len(found) < 3 else [f"{len(found)} different ones, see Compress"]
+    return found if len(found) < 3 else [f"with {len(found)} different texts, see Compress"]
 
 
-OWN_WEIGHTS = "To compress or ask this model yourself, name its folder or hub id as the model on Compress."
+OWN_WEIGHTS = (
+    "The gallery holds this model's answers, not its weights. To measure more, name its folder or hub id as the model "
+    "on Compress."
+)
 """What helps where a model is known by its results alone."""
 
 
@@ -307,6 +310,17 @@ def _report(model: str, protocol: str, kind: str, opens: tuple[str, int] | None)
     return views.report(store(), model, protocol, kind, measured=data.scores(), opens=opens)
 
 
+def _data(name: str) -> Safe:
+    words = f"data {name}"
+    return glossary.term(words, name) if name in glossary.TERMS else tag("span", words)
+
+
+def _scorer(row: pd.Series) -> Safe:
+    """Which rule judges the answers; in full on hover."""
+    rule = views.scorer_rule(store(), str(row["run"]), str(row["scorer"]))
+    return tag("abbr", f"scored by {str(row['scorer']).replace('_', ' ')}", title=rule, tabindex="0")
+
+
 def _protocol(name: str) -> Safe:
     words = f"protocol {name}"
     return glossary.term(words, name) if name in glossary.TERMS else tag("span", words)
@@ -325,8 +339,8 @@ def _counts(rows: pd.DataFrame) -> str:
     """How many examples were asked, of how many."""
     counts, totals = _range(rows["n"]), _range(rows["total"])
     if (rows["n"] == rows["total"]).all():
-        return f"{counts} (all)"
-    return f"{counts} (almost all)" if counts == totals else f"{counts} of {totals}"
+        return f"all {counts} examples"
+    return f"almost all {counts} examples" if counts == totals else f"{counts} of {totals} examples"
 
 
 def _range(values: pd.Series) -> str:

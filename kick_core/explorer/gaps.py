@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import NoReturn
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 
 from kick_core import jobs, views
 from kick_core.explorer import data, job_cards
-from kick_core.explorer.frame import FILL, end, note, store
+from kick_core.explorer.frame import FILL, end, note, store, without_weights
 from kick_core.explorer.safe import show, tag
+from kick_core.spec import parse
 
 DEMO_MINUTES = 10
 """What the demo sweep took on two cores; in an empty cache there is nothing better to go by."""
+NEAR = 8
+"""Measured recipes that are named where one is missing."""
 
 
 def demo(sentence: str) -> NoReturn:
@@ -34,10 +38,18 @@ def demo(sentence: str) -> NoReturn:
     end()
 
 
-def command(*lines: str) -> None:
-    """The same on the command line."""
+def command(*lines: str, model: str = "") -> None:
+    """The same on the command line.
+
+    Args:
+        lines: the commands.
+        model: whom they name; one that is known by a pack alone is named by a path to fill in.
+    """
     note("On the command line:")
     for line in lines:
+        if model and without_weights(model):
+            name = views.asked_name(model)
+            line = line.replace(f" {name}", f" PATH/TO/{name}", 1)
         st.code(line, language=None, wrap_lines=True)  # highlighted options are too pale to read
 
 
@@ -45,10 +57,28 @@ def cell(model: str, recipe: str, task: str, covered: pd.DataFrame) -> NoReturn:
     """A cell that a page would show is empty."""
     title = views.task_titles([task]).get(task, task)
     show(tag("p", tag("b", views.label_of(recipe)), f" has not been evaluated on {title}."))
+    _measured(model, recipe, task)
     offer(model, [recipe], [task], covered, "Measure it now", key="gap")
     job_cards.live(ended=1)
-    command(sweep_command(model, recipe, task))
+    command(sweep_command(model, recipe, task), model=model)
     end()
+
+
+def _measured(model: str, recipe: str, task: str) -> None:
+    """Links to what this task was evaluated under: recipes of the same method, else all."""
+    frame = data.current(model)
+    rows = frame[(frame["task"] == task) & (frame["kind"] != "dense")]
+    method = parse(recipe).method
+    same = rows[rows["base"].str.split(" ").str[0] == method]
+    rows = (same if len(same) else rows).head(NEAR)
+    if rows.empty:
+        return
+    links = (
+        tag("a", row["label"], target="_self", **{"data-inside": ""},
+            href=f"evaluate?{urlencode({'model': model, 'task': task, 'b': row['recipe']})}")
+        for row in rows.to_dict("records")
+    )  # fmt: skip
+    show(tag("p", "Evaluated on it: ", *(part for link in links for part in (link, " "))))
 
 
 def nothing(model: str, protocol: str) -> NoReturn:
@@ -62,7 +92,7 @@ def nothing(model: str, protocol: str) -> NoReturn:
     )
     job_cards.live(ended=1)
     more = "" if named == views.POCKET else f" --data {named}"
-    command(f"kick sweep {name} --preset demo --protocol {protocol}{more}")
+    command(f"kick sweep {name} --preset demo --protocol {protocol}{more}", model=model)
     end()
 
 
@@ -74,7 +104,7 @@ def sweep(model: str, frame: pd.DataFrame) -> None:
         primary=True,
     )  # fmt: skip
     job_cards.live(ended=1)
-    command(f"kick sweep {name} --preset demo")
+    command(f"kick sweep {name} --preset demo", model=model)
 
 
 def offer(

@@ -18,9 +18,12 @@ TERMS = {
     "perplexity": "How surprised a model is by running text, exp of the mean loss per token; lower is better.",
     "closed book": "The answer must come out of the weights: nothing in the prompt tells it.",
     "open book": "The answer stands in the prompt and has to be found there.",
+    "gold": "The answer that counts as right; several that do are separated by ·.",
     "share kept": "The compressed model's score as a part of the dense one's; perplexity the other way round.",
     "matching": "The interval of the share kept lies above 95 %: not worse than that, with 95 % confidence.",
     "at chance": "No better than blind guessing (of four options, 25 %): there is no knowledge that could be lost.",
+    "pocket": "The fictional world of the two small models that were trained for this project.",
+    "official": "Benchmarks that others published, and facts about the real world that come with this program.",
     "strict": "The protocol that judges every answer by a fixed rule.",
     "paper": "The protocol with prompts and scoring as in LLM-KICK's own code.",
     "greedy": "The likeliest token is taken at every step, so the same model answers the same way each time.",
@@ -40,7 +43,7 @@ TERMS = {
     "noise floor": "How many answers change when dense itself is asked twice, in other batches: less is no difference.",
     "4-gram repetition": "The share of four-word sequences in an answer that it has said before.",
 }
-AMBIGUOUS = frozenset({"paper", "calibration"})
+AMBIGUOUS = frozenset({"paper", "calibration", "pocket", "official"})
 """Words that also stand for something else in sentences: explained only where `term` is called."""
 SPELLINGS = {
     "share of the dense score": "share kept", "share of dense": "share kept", "kept of dense": "share kept",

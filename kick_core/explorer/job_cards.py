@@ -166,7 +166,7 @@ def button(label: str, request: jobs.JobSpec, *, key: str, primary: bool = False
     if jobs.read_only():
         return
     if without_weights(str(request.to_json()["model"])):
-        note(f"{label}: its weights are not on this machine. {OWN_WEIGHTS}")
+        note(OWN_WEIGHTS)
         return
     name = jobs.job_id(request)
     running = next((job for job in jobs.jobs(store()) if job.id == name and job.active), None)

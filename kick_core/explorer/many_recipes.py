@@ -12,7 +12,7 @@ from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import Safe, many, show, tag
 from kick_core.explorer.stepper import each, near, stepper
 from kick_core.views import percent
-from kick_core.views.example_text import gold, question, said
+from kick_core.views.example_text import question, said
 
 APART, RIGHT, WRONG, ALL = SHOWN = ("apart", "all right", "all wrong", "all")
 """Which examples are listed: those on which the recipes part, those that all have right or wrong, every one."""
@@ -104,7 +104,7 @@ def _examples(chosen: pd.DataFrame) -> None:
     columns = {"id": column("example", width=id_width(rows)), "question": column("question", width=300),
                "gold": column("gold", width=130)}  # fmt: skip
     st.dataframe(
-        rows[["id", "question", "gold", *words]], hide_index=True, height=min(400, 38 + 35 * len(rows)),
+        rows[["question", "gold", *words, "id"]], hide_index=True, height=min(400, 38 + 35 * len(rows)),
         column_config=columns, key=key, on_select=open_row, selection_mode=["single-row", "single-cell"],
         alt="Examples down, recipes across; select a row to open it below",
     )  # fmt: skip
@@ -153,5 +153,5 @@ def _opened(chosen: pd.DataFrame, example: str) -> Safe:
     )  # fmt: skip
     return many([
         tag("p", example, cls="quiet"), answers.box(question(detail)),
-        tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem"), tag("div", *pieces, cls="many"),
+        answers.golden(detail), tag("div", *pieces, cls="many"),
     ])  # fmt: skip

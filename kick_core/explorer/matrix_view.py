@@ -41,7 +41,7 @@ def grid(layers: pd.DataFrame, chosen: str) -> Chart:
     layout = {
         "height": 80 + 30 * len(linears), "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest",
         "xaxis": {"title": {"text": "block"}, "showgrid": False, "zeroline": False, "fixedrange": True,
-                  "dtick": max(1, blocks // 16)},
+                  "tickvals": list(range(0, blocks, max(1, blocks // 16)))},
         "yaxis": {"showgrid": False, "autorange": "reversed", "automargin": True, "fixedrange": True},
     }  # fmt: skip
     return {"data": [marks], "layout": layout}

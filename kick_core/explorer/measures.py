@@ -39,34 +39,33 @@ def more(row: pd.Series) -> None:
 
 
 def _closer(row: pd.Series) -> None:
-    """Fidelity, dense's texts and the noise floor as rows of one table, and one command for what is missing."""
+    """Fidelity, dense's texts and the noise floor as rows of one table; what is missing in a line, with its command."""
     close, read, floor = data.fidelity(row)
     dense = row["kind"] == "dense"
-    rows, missing = [], []
-    if not dense:
-        shared = data.divergence(row)
-        writes = len(read) or shared.n
-        rows += _fidelity(close) + (_texts(read) if writes else [])
-        rows += [_shared_words(shared)] if shared.n else []
-        missing += ["--fidelity"] if close.empty or (writes and read.empty) else []
-    rows.append(_noise(floor))
-    missing += ["--noise-floor"] if floor.empty else []
+    shared = None if dense else data.divergence(row)
+    writes = bool(len(read) or (shared and shared.n))
+    rows = [*_fidelity(close), *_texts(read), *([_shared_words(shared)] if shared and shared.n else []), *_noise(floor)]
     heading("Close to dense" if not dense else "Noise floor")
-    show(table(("Measure", "this", "95 %", "over"), rows, said=3))
-    if not dense:
+    if rows:
+        show(table(("Measure", "this", "95 %", "over"), rows, said=3))
+    if len(close) or len(read):
         note(f"{views.BOUNDS} Read: the variant is shown the very tokens that dense wrote.")
-    if missing:
-        note("This command fills what is not measured:")
-        recipe, limit = ("dense" if dense else row["recipe"]), ["--limit", str(row["n"] + row["unjudged"])]
-        st.code(
-            gaps.sweep_command(row["model"], recipe, row["task"], *limit, *missing), language="bash", wrap_lines=True
-        )
+    missing = {
+        "how close its probabilities are to dense's": "--fidelity" * (close.empty and not dense),
+        "how likely dense's answers are to it": "--fidelity" * (read.empty and writes),
+        "how many answers change when dense is asked twice": "--noise-floor" * floor.empty,
+    }
+    options = list(dict.fromkeys(option for option in missing.values() if option))
+    if options:
+        note(f"Not measured: {'; '.join(words for words, option in missing.items() if option)}.")
+        limit = ["--limit", str(row["n"] + row["unjudged"])]
+        gaps.command(gaps.sweep_command(row["model"], row["recipe"], row["task"], *limit, *options), model=row["model"])
 
 
 def _fidelity(found: pd.DataFrame) -> list[Sequence[Child]]:
-    names = ("KL to dense, nats a token, at least", "Same most likely token", "Overlap, at most")
+    names = ("KL to dense, nats per token, at least", "Same most likely token", "Overlap, at most")
     if found.empty:
-        return [_unmeasured(name) for name in names]
+        return []
     row = found.iloc[-1]
     over = f"{row['n']} windows, {row['tokens']:,} tokens"
     over += f", {row['unjudged']} windows not finite" if row["unjudged"] else ""
@@ -78,9 +77,9 @@ def _fidelity(found: pd.DataFrame) -> list[Sequence[Child]]:
 
 
 def _texts(found: pd.DataFrame) -> list[Sequence[Child]]:
-    names = ("Dense's answers, read: nats a token lost", "… tokens until another first choice", "… kept to the end")
+    names = ("Dense's answers, read: nats per token lost", "… tokens until another first choice", "… kept to the end")
     if found.empty:
-        return [_unmeasured(name) for name in names]
+        return []
     row = found.iloc[-1]
     faithful = f"{row['faithful']} answers that dense reads as written"
     return [
@@ -92,23 +91,19 @@ def _texts(found: pd.DataFrame) -> list[Sequence[Child]]:
 
 def _shared_words(found: views.Interval) -> Sequence[Child]:
     bounds = f"{found.low:.3g} to {found.high:.3g}"
-    return "Words shared with dense's answer", f"{found.value:.3g}", bounds, f"{found.n} answers, from their beginning"
+    over = f"{found.n:,} answers, from their beginning"
+    return "Words shared with dense's answer", f"{found.value:.3g}", bounds, over
 
 
-def _noise(found: pd.DataFrame) -> Sequence[Child]:
-    name = "Noise floor: dense asked twice"
+def _noise(found: pd.DataFrame) -> list[Sequence[Child]]:
     if found.empty:
-        return _unmeasured(name)
+        return []
     row = found.iloc[-1]
     moved = row["flips"] if row["flips"] == row["flips"] else math.nan
     bounds = "" if math.isnan(moved) else f"at most {percent(row['flips_high'], 1)}"
     changed = "" if math.isnan(row["changed"]) else f"; {percent(row['changed'], 1)} another answer"
     over = f"{row['words']}{changed}; {row['dtype']} on {row['device']}, other batches"
-    return name, percent(moved, 1) if bounds else "–", bounds, over
-
-
-def _unmeasured(name: str) -> Sequence[Child]:
-    return name, tag("span", "not measured", cls="calm"), "", ""
+    return [("Noise floor: dense asked twice", percent(moved, 1) if bounds else "–", bounds, over)]
 
 
 def _bounded(name: str, row: pd.Series, column: str, over: str, *, share: bool = False) -> Sequence[Child]:

@@ -27,18 +27,21 @@ def picker(store: views.Store) -> None:
         "Open a pack: results of another machine",
         key="pack",
         help="A .kickpack file, as kick pack makes it; larger ones: kick unpack FILE",
+        on_change=_take,
+        args=(store,),
     )
-    if file is None:
-        return
-    if st.session_state.get("pack-done", ("",))[0] != file.file_id:
-        st.session_state["pack-done"] = (file.file_id, *_unpack(store, file.getvalue()))
-        st.rerun()
-    for sentence in st.session_state["pack-done"][1:]:
+    for sentence in st.session_state.get("pack-done", ()) if file else ():
         show(tag("p", sentence, role="status"))
 
 
+def _take(store: views.Store) -> None:
+    """Unpack the picked file before the page is drawn, so that the page can show its model."""
+    if file := st.session_state["pack"]:
+        st.session_state["pack-done"] = _unpack(store, file.getvalue())
+
+
 def _unpack(store: views.Store, data: bytes) -> list[str]:
-    """What happened, in sentences. The file lies outside the cache until it is checked."""
+    """Choose the pack's model; what happened, in sentences. The file lies outside the cache until it is checked."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"uploaded{packs.SUFFIX}"
         path.write_bytes(data)
@@ -46,5 +49,6 @@ def _unpack(store: views.Store, data: bytes) -> list[str]:
             done = packs.unpack(path, views.open_store(store.root))  # without the gallery beside it
         except KickError as error:
             return [str(error).replace(str(path), "This file")]
+    st.session_state["model"] = done.header.model
     there = f", {done.same} were there already" if done.same else ""
-    return [f"{done.header.model}: {done.added} runs were added{there}.", *done.notes]
+    return [f"{done.header.model} is the chosen model now: {done.added} runs were added{there}.", *done.notes]

@@ -22,7 +22,13 @@ def page(a: pd.Series, b: pd.Series) -> None:
     if jobs.read_only():
         note("This explorer is read-only: prompts that others asked can be read by their link, none can be asked.")
     elif without_weights(a["model"]):
-        note("The gallery holds answers, not weights. " + OWN_WEIGHTS)
+        note(OWN_WEIGHTS)
+        st.page_link(
+            "pages/compress.py", label="Compress a pocket model, which comes with its weights, and ask that one",
+            icon=":material/arrow_forward:", query_params={"model": views.POCKETS[0]},
+        )  # fmt: skip
+        if found is None:
+            return
     else:
         _form(a, b, found)
     blind = address.choice("blind", (False, True), False, lambda key: st.toggle(

@@ -8,7 +8,7 @@ import streamlit as st
 from kick_core import jobs, views
 from kick_core.errors import KickError
 from kick_core.explorer import address, data, gaps, job_cards
-from kick_core.explorer.frame import note, store
+from kick_core.explorer.frame import OWN_WEIGHTS, note, store, without_weights
 from kick_core.explorer.safe import show, tag
 
 
@@ -17,6 +17,9 @@ def panel(model: str, frame: pd.DataFrame, recipe: str) -> None:
     opened = address.fold("own")
     with st.expander("Ask your own questions", key="own", on_change="rerun"):
         if not opened:
+            return
+        if without_weights(model):
+            note(OWN_WEIGHTS)
             return
         note(
             "A CSV or JSONL file with the columns question and answer (several spellings apart by |). With options it "

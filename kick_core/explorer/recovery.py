@@ -9,7 +9,7 @@ from kick_core import views
 from kick_core.explorer import address, data
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.measures import table
-from kick_core.explorer.safe import Child, chip, show, tag
+from kick_core.explorer.safe import Child, chip, many, show, tag
 from kick_core.views import percent
 
 ANSWER = ("perplexity", "closed-book knowledge", "open-book skill")
@@ -20,13 +20,16 @@ def section(model: str) -> None:
     found = data.recovered(model)
     if found.empty:
         return
-    heading("What recovery brought back", "Does training after compression bring knowledge back, or perplexity alone?")
+    heading(
+        "What recovery brought back",
+        "Does training after compression bring knowledge back, or perplexity alone? The share of each loss that did.",
+    )
     lines: list[list[Child]] = []
     for one in views.recovery_answers(found):
-        told = [chip(one.words[kind]) for kind in ANSWER]
+        told = [many([tag("b", f"{one.shares[kind]} "), chip(one.words[kind])]) for kind in ANSWER]
         text = tag("span", f" on {one.text}" if one.text else "", cls="quiet")
         lines.append([tag("span", one.label, text), *told, one.verdict])
-    show(table(("recipe", *ANSWER, "in words"), lines, said=len(ANSWER) + 1))
+    show(table(("Recipe", *ANSWER, "In words"), lines, said=len(ANSWER) + 1))
     note(views.RECOVERY_RULE)
     opened = address.fold("recovered")
     with st.expander("Task by task", key="recovered", on_change="rerun"):
@@ -34,14 +37,14 @@ def section(model: str) -> None:
             show(table(_HEADS, (_row(row) for _, row in found.iterrows())))
 
 
-_HEADS = ("recipe", "task", "n", "dense", "compressed", "recovered", "share that came back", "95 %", "")
+_HEADS = ("Recipe", "task", "n", "dense", "compressed", "recovered", "share that came back", "95 %", "")
 
 
 def _row(row: pd.Series) -> list[Child]:
     form = _share if row["higher_is_better"] else _plain
     scores = [form(row[name]) for name in ("dense", "compressed", "recovered")]
     bounds = "" if pd.isna(row["low"]) else f"{percent(row['low'])} to {percent(row['high'])}"
-    return [row["label"], row["title"], str(row["n"]), *scores, percent(row["share"]), bounds, chip(row["word"])]
+    return [row["label"], row["title"], f"{row['n']:,}", *scores, percent(row["share"]), bounds, chip(row["word"])]
 
 
 def _share(value: float) -> str:

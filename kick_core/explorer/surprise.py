@@ -51,7 +51,7 @@ def _unread(row: pd.Series) -> None:
     covered = coverage_grid.coverage(model)
     gaps.offer(model, [recipe], [task], covered, "Read them token by token", key="tokens", fidelity=True)
     job_cards.live(ended=0)
-    gaps.command(gaps.sweep_command(model, recipe, task, "--fidelity"))
+    gaps.command(gaps.sweep_command(model, recipe, task, "--fidelity"), model=model)
 
 
 def coloured(tokens: Iterable[Token], label: str) -> Safe:

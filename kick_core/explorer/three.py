@@ -12,7 +12,7 @@ from kick_core.explorer import address, answers, data
 from kick_core.explorer.frame import heading, note
 from kick_core.explorer.safe import Safe, many, show, tag
 from kick_core.explorer.stepper import each, near, stepper
-from kick_core.views.example_text import gold, question, said
+from kick_core.views.example_text import question, said
 
 
 def section(rows: pd.DataFrame) -> None:
@@ -79,8 +79,7 @@ def _answers(details: Mapping[str, views.Detail], here: str, runs: Sequence[str]
 
 
 def _asked(detail: views.Detail) -> Safe:
-    right = tag("p", "Gold: ", tag("b", gold(detail)), style="margin:.45rem 0 .2rem")
-    return many([answers.box(question(detail)), right])
+    return many([answers.box(question(detail)), answers.golden(detail)])
 
 
 def _column(detail: views.Detail, run: str, dense_run: str, reading: str) -> Safe:

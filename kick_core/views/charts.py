@@ -150,7 +150,6 @@ def _kept(rows: pd.DataFrame, colour: str, *, strong: bool, dash: str) -> Chart:
             "size": 9 if strong else 7,
             "symbol": hollow(task_symbol(str(rows["task"].iloc[-1])), dash == "dash"),
         },
-        "opacity": 1 if strong else 0.65,
         "hovertext": said,
         "hoverinfo": "text",
         "customdata": [[row["recipe"], row["task"]] for row in each(rows)],
@@ -201,8 +200,8 @@ def _leader(x: float, end: tuple[float, float, str, bool]) -> Chart:
 
 # --- by how well known the subject is ------------------------------------------------------------------------
 
-_BLUES = ("#17408f", "#3b6fd1", "#7a9ee0", "#a9c0ea", "#c9d6f0")
-"""Best known first; what stands behind is paler."""
+_TIERS = ("#2a63c0", "#7a5cc4", "#b94a86", "#c2571a", "#8a6d1a")
+"""Best known first, from cold to warm; on white and on the dark theme's ground the contrast of each is 3:1."""
 
 
 def popularity(table: pd.DataFrame, steps: Mapping[str, float], method: str) -> Chart:
@@ -223,8 +222,8 @@ def popularity(table: pd.DataFrame, steps: Mapping[str, float], method: str) -> 
                 f"{plain(method)} {plain(name)}<br>{_tier(row, at, last)}: {percent(row[name])} of {row['n']:,} kept"
                 for name in steps
             ],
-            "line": {"color": _BLUES[min(at, len(_BLUES) - 1)], "width": 3, "dash": ("solid", "dash", "dot")[at % 3]},
-            "marker": {"color": _BLUES[min(at, len(_BLUES) - 1)], "size": 7},
+            "line": {"color": _TIERS[min(at, len(_TIERS) - 1)], "width": 3, "dash": ("solid", "dash", "dot")[at % 3]},
+            "marker": {"color": _TIERS[min(at, len(_TIERS) - 1)], "size": 7},
         }
         for at, row in enumerate(rows)
     ]  # fmt: skip

@@ -84,7 +84,8 @@ def _knowledge_goes_first(frame: pd.DataFrame) -> Claim:
             _part("Pruned 25 to 30 %", early, "lose knowledge", "keep it"),
             _part("N:M patterns", patterns, "lose knowledge", "keep it"),
         ),
-        f"Cells: every pruned recipe on {', '.join(knowledge)}. A cell loses when its interval lies below "
+        f"Cells: every pruned recipe on {', '.join(dict.fromkeys(facts['title'])) or 'knowledge'}. "
+        f"A cell loses when its interval lies below "
         f"{percent(1 - MARGIN)} of dense. A part holds when more than half of its cells lose, and does not hold "
         f"when more than half surely keep.",
         pd.concat([early, patterns]),

@@ -21,7 +21,7 @@ def percent(share: float, digits: int = 0) -> str:
     """A share for people. What is not known is a dash."""
     if math.isnan(share):
         return "–"
-    return "∞" if math.isinf(share) else f"{100 * share:.{digits}f} %"
+    return "∞" if math.isinf(share) else f"{round(100 * share, digits) + 0.0:.{digits}f} %"  # never "-0 %"
 
 
 def headline(frame: pd.DataFrame, recipe: str) -> str:

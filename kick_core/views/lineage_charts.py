@@ -14,7 +14,7 @@ import pandas as pd
 from kick_core.views.chart_style import Chart, each, plain, share_axis
 from kick_core.views.findings import percent
 
-COLOURS = ("#3366cc", "#e07b00", "#1b9e77", "#8e44ad", "#c0392b", "#7f8c8d", "#0aa2c0", "#b8860b", "#d6336c", "#495057")
+COLOURS = ("#3366cc", "#e07b00", "#1b9e77", "#8e44ad", "#c0392b", "#7f8c8d", "#0aa2c0", "#b8860b", "#d6336c", "#6b7280")
 SYMBOLS = ("circle", "diamond", "square", "x", "cross", "triangle-up")
 
 
@@ -41,13 +41,16 @@ def _marks(rows: pd.DataFrame, column: str, names: Sequence[str]) -> Chart:
         _model(rows[rows["model"] == model], column, shown, (at - (len(models) - 1) / 2) * step, at)
         for at, model in enumerate(models)
     ]
-    highs = [float(high) for high in rows["share_high"] if math.isfinite(high) and high < 1.6]
-    top = max([1.04, *highs, *(min(float(share), 3) for share in rows["share_kept"])]) + 0.02
+    most = max([1.0, *(min(float(share), 3) for share in rows["share_kept"])])
+    # An interval that is far wider than the shares would squeeze all of them; it ends at the edge.
+    top = max([1.04, most, *(float(high) for high in rows["share_high"] if high < 1.6 * most)]) + 0.02
     layout = {
         "height": 90 + max(46, 26 * len(models)) * max(len(shown), 1),
         "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": share_axis(top, title={"text": "Share of its own dense score kept"}, range=[0, top]),
+        "xaxis": share_axis(
+            top, 0.25 if top < 1.5 else 0.5, title={"text": "Share of dense kept"}, range=[-0.03 * top, top]
+        ),
         "yaxis": {"tickvals": list(range(len(shown))), "ticktext": [plain(name) for name in shown],
                   "range": [len(shown) - 0.5, -0.5], "zeroline": False, "fixedrange": True, "automargin": True,
                   "showgrid": False},

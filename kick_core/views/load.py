@@ -305,6 +305,11 @@ def task_titles(among: Iterable[str] | None = None) -> dict[str, str]:
     return {name: tasks.record(name).title for name in (*tasks.names(unlisted=True), *own) if name in wanted}
 
 
+def scorer_rule(store: Store, run_key: str, scorer: str) -> str:
+    """What a scorer of a run's task counts, in one sentence."""
+    return tasks.about_scorer(one(store, run_key).task, scorer)
+
+
 def chance(store: Store, run: Asked) -> float:
     """The score of blind guessing: one of the options of a choice; nan where there is nothing to guess."""
     return _chance(store, run.card.examples) if run.task.kind == "choose" else math.nan

@@ -23,15 +23,16 @@ from kick_core.views.paired import AT_FLOOR, pair, text_order
 from kick_core.views.verdict_columns import VerdictColumns
 
 BACK, NOT_BACK, PART, OPEN, NO_LOSS, UNKNOWN = (
-    "came back", "did not come back", "came back in part", "cannot tell", "no loss shown", "not measured"
+    "over half came back", "under half came back", "differs by task", "cannot tell", "no loss shown", "not measured"
 )  # fmt: skip
 
 HALF = 0.5
 
 RULE = (
     "The share of a loss that came back is (recovered - compressed) / (dense - compressed) over the same examples, "
-    "with a 95 % bootstrap interval; perplexity in nats a token. A loss came back when its interval lies above half, "
-    "did not when it lies below; where no loss is shown nothing can come back. Several tasks of one kind must agree."
+    "with a 95 % bootstrap interval; perplexity in nats per token. Over half came back when the interval lies above "
+    "50 %, under half when it lies below; a negative share means that still more was lost. Where no loss is shown "
+    "nothing can come back. Several tasks of one kind must agree."
 )
 
 KINDS: dict[str, tasks.Measures] = {
@@ -122,13 +123,24 @@ def _word(share: stats.Interval) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one recovery did: `words` by kind (see `KINDS`), the `verdict` in a sentence, and why, kind by kind."""
+    """What one recovery did.
+
+    Attributes:
+        recipe: the recovered recipe.
+        label: its name.
+        text: what it was trained or fitted on, in words.
+        verdict: perplexity beside knowledge, in a sentence.
+        words: the common word of each kind's tasks (see `KINDS`).
+        shares: the share of each kind's loss that came back, from the least task to the most; "" where not known.
+        because: the words and shares, kind by kind.
+    """
 
     recipe: str
     label: str
     text: str
     verdict: str
     words: dict[str, str]
+    shares: dict[str, str]
     because: tuple[str, ...]
 
 
@@ -143,9 +155,19 @@ def _answer(rows: pd.DataFrame) -> Answer:
         kind: rows[rows["task"].isin(tasks.names(measures=role))].to_dict("records") for kind, role in KINDS.items()
     }
     words = {kind: _together([row["word"] for row in cells]) for kind, cells in kinds.items()}
-    because = tuple(f"{kind} {words[kind]}{_cells(cells)}" for kind, cells in kinds.items() if cells)
+    because = tuple(f"{kind}: {words[kind]}{_cells(cells)}" for kind, cells in kinds.items() if cells)
     verdict = _verdict(words, _apart(kinds["perplexity"], kinds["closed-book knowledge"]))
-    return Answer(str(first["recipe"]), str(first["label"]), str(first["text"]), verdict, words, because)
+    shares = {kind: _range([row["share"] for row in cells]) for kind, cells in kinds.items()}
+    return Answer(str(first["recipe"]), str(first["label"]), str(first["text"]), verdict, words, shares, because)
+
+
+def _range(shares: Sequence[float]) -> str:
+    """Shares in a word: 29 %, or 0 to 9 %."""
+    known = [share for share in shares if not math.isnan(share)]
+    if not known:
+        return ""
+    least, most = percent(min(known)), percent(max(known))
+    return least if least == most else f"{least.removesuffix(' %')} to {most}"
 
 
 def _together(words: Sequence[str]) -> str:
@@ -164,7 +186,7 @@ def _cells(cells: Sequence[Mapping[Any, Any]]) -> str:
         for row in cells
         if not math.isnan(row["share"])
     ]
-    return f": {'; '.join(told)}" if told else ""
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _apart(fluent: Sequence[Mapping[Any, Any]], facts: Sequence[Mapping[Any, Any]]) -> str:
@@ -176,19 +198,20 @@ def _apart(fluent: Sequence[Mapping[Any, Any]], facts: Sequence[Mapping[Any, Any
         (min(row["low"] for row in cells), max(row["high"] for row in cells)) for cells in shares
     )
     if low > most:
-        return " Surely a larger share of perplexity's loss came back than of knowledge's."
-    return " Surely a larger share of knowledge's loss came back than of perplexity's." if least > high else ""
+        return "perplexity recovered a larger share of it than knowledge did"
+    return "knowledge recovered a larger share of it than perplexity did" if least > high else ""
 
 
 def _verdict(words: Mapping[str, str], apart: str) -> str:
+    more = f"; {apart}" if apart else ""
     match words["perplexity"], words["closed-book knowledge"]:
         case (fluent, facts) if BACK == fluent == facts:
-            return f"Perplexity and knowledge came back.{apart}"
+            return f"Perplexity and knowledge both recovered over half of their loss{more}."
         case (fluent, facts) if NOT_BACK == fluent == facts:
-            return f"Neither perplexity nor knowledge came back.{apart}"
+            return f"Neither perplexity nor knowledge recovered half of its loss{more}."
         case (fluent, facts) if (fluent, facts) == (BACK, NOT_BACK):
-            return "Perplexity came back, knowledge did not." + apart
+            return "Perplexity recovered over half of its loss, knowledge under half."
         case (fluent, facts) if (fluent, facts) == (NOT_BACK, BACK):
-            return "Knowledge came back, perplexity did not." + apart
+            return "Knowledge recovered over half of its loss, perplexity under half."
         case fluent, facts:
-            return f"Perplexity: {fluent}; knowledge: {facts}.{apart}"
+            return f"Perplexity: {fluent}; knowledge: {facts}{more}."

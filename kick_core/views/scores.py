@@ -247,12 +247,13 @@ def multiplicity(frame: pd.DataFrame) -> str:
     most = int(frame["compared"].max()) if len(frame) else 0
     if most < 2 or not frame["verdict"].eq("matching").any():
         return ""
-    lost = sum(frame["verdict"].eq("matching") & frame["together"].ne("matching"))
+    matching = frame["verdict"].eq("matching")
+    found, kept = sum(matching), sum(matching & frame["together"].eq("matching"))
+    rest = "stay" if kept == found else "stay, the others become “cannot tell”"
     return (
-        f"Each verdict stands alone, with an error of {100 * (1 - stats.CONFIDENCE) / 2:.1f} %: of {most} artifacts "
-        f"that all stood on the margin, one or more would be called matching falsely with a probability of up to "
-        f"{100 * stats.false_matching(most):.0f} %. Taken together over the recipes of a task (Holm 1979), {lost} of "
-        f"{sum(frame['verdict'].eq('matching'))} “matching” become “cannot tell”."
+        f"One “matching” is wrong with a probability of up to {100 * (1 - stats.CONFIDENCE) / 2:.1f} %, at least one "
+        f"among {most} recipes with up to {100 * stats.false_matching(most):.0f} %. Corrected for the number of "
+        f"recipes (Holm 1979), {kept} of {found} “matching” {rest}."
     )
 
 

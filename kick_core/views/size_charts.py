@@ -42,7 +42,7 @@ def sizes(frame: pd.DataFrame, task: str) -> Chart:
         "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "xaxis": axis(
-            title={"text": "Bits per weight of the compressed linears"},
+            title={"text": "Bits per weight (dense: 16)"},
             range=[0, wide], showgrid=False,
         ),
         "yaxis": share_axis(
@@ -112,10 +112,11 @@ def said_by_size(rows: pd.DataFrame) -> str:
     nearest = larger[larger["bits_per_weight"] <= 1.02 * larger["bits_per_weight"].min()]
     other = nearest.sort_values("share_kept").iloc[-1]
     times = other["bits_per_weight"] / one["bits_per_weight"]
-    size = "the same size" if times < 1.1 else f"{times:.1f} times that size"
+    size = "of the same size" if times < 1.1 else f"{times:.1f} times as large"
     return (
-        f"At {percent(one['bits_per_weight'] / 16)} of dense's size {one['label']} keeps {percent(one['share_kept'])}; "
-        f"{other['label']}, at {size}, keeps {percent(other['share_kept'])}."
+        f"{one['title']}: at {percent(one['bits_per_weight'] / 16)} of dense's size, {one['label']} keeps "
+        f"{percent(one['share_kept'])} of the dense score; {other['label']}, {size}, keeps "
+        f"{percent(other['share_kept'])}."
     )
 
 
@@ -162,7 +163,7 @@ def pareto(frame: pd.DataFrame, task: str, weights: int = 0, *compared: str) -> 
         "height": 440, "margin": {"l": 8, "r": 8, "t": 34, "b": 8}, "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "xaxis": axis(
-            title={"text": f"Size of the compressed linears, {unit} (dense at 16 bits)"}, showgrid=False,
+            title={"text": "Megabytes" if weights else "Bits per weight (dense: 16)"}, showgrid=False,
             range=[0, wide],
         ),
         "yaxis": across,

@@ -362,7 +362,7 @@ def test_a_damaged_gallery_shows_the_cache_alone(page: Path, pack: Path, monkeyp
 
 def test_a_page_opens_a_pack_or_says_what_is_wrong_with_it(pack: Path, tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    assert open_pack._unpack(store, pack.read_bytes())[0] == "pocket-4m: 10 runs were added."
+    assert open_pack._unpack(store, pack.read_bytes())[0] == "pocket-4m is the chosen model now: 10 runs were added."
     (sentence,) = open_pack._unpack(store, pack.read_bytes()[:-9])
     assert sentence.startswith("This file is cut")
 

@@ -70,18 +70,20 @@ def answered(*cells: tuple[str, float, float, float]) -> recovery.Answer:
 
 
 BACK, LOST, OPEN, NONE = (0.8, 0.6, 0.9), (0.1, -0.1, 0.3), (0.5, 0.2, 0.8), (math.nan,) * 3
+SOME = (0.4, 0.35, 0.45)
 
 
 @pytest.mark.parametrize(
     ("fluent", "facts", "more", "said"),
     [
-        (BACK, LOST, LOST, "Perplexity came back, knowledge did not. Surely a larger share of perplexity's"),
-        (LOST, BACK, BACK, "Knowledge came back, perplexity did not. Surely a larger share of knowledge's"),
-        (BACK, BACK, NONE, "Perplexity and knowledge came back."),
-        (LOST, LOST, LOST, "Neither perplexity nor knowledge came back."),
-        (BACK, OPEN, LOST, "Perplexity: came back; knowledge: cannot tell."),
-        (BACK, BACK, LOST, "Perplexity: came back; knowledge: came back in part."),
-        (BACK, NONE, NONE, "Perplexity: came back; knowledge: no loss shown."),
+        (BACK, LOST, LOST, "Perplexity recovered over half of its loss, knowledge under half."),
+        (LOST, BACK, BACK, "Knowledge recovered over half of its loss, perplexity under half."),
+        (BACK, BACK, NONE, "Perplexity and knowledge both recovered over half of their loss."),
+        (LOST, LOST, LOST, "Neither perplexity nor knowledge recovered half of its loss."),
+        (SOME, LOST, LOST, "Neither perplexity nor knowledge recovered half of its loss; perplexity recovered"),
+        (BACK, OPEN, LOST, "Perplexity: over half came back; knowledge: cannot tell"),
+        (BACK, BACK, LOST, "Perplexity: over half came back; knowledge: differs by task."),
+        (BACK, NONE, NONE, "Perplexity: over half came back; knowledge: no loss shown."),
     ],
 )
 def test_the_answer_by_its_rule(fluent, facts, more, said) -> None:

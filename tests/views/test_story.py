@@ -220,7 +220,9 @@ def test_recovery_and_searches_are_told_where_there_are_any(store: Store, page: 
     read = Read(views.report(kept, synthetic.MODEL))
     head, answer = read.tables["Does recovery bring knowledge back, or perplexity alone?"]
     (told,) = views.recovery_answers(views.recovered(kept, now))
-    assert answer[0] == told.label and answer[2:-1] == [told.words[kind] for kind in head[2:-1]]
+    assert answer[0] == told.label and answer[2:-1] == [
+        f"{told.shares[kind]} {told.words[kind]}".strip() for kind in head[2:-1]
+    ]
     assert answer[-1] == told.verdict
     assert len(read.tables["What came back, task by task"]) == 1 + now["task"].nunique()
     names = [row[0] for row in read.tables["wanda 50 %, shared out over the model in several ways"][1:]]

@@ -14,10 +14,8 @@ def recovered(story: Story) -> list[Safe]:
     found = recovery.recovered(story.store, story.frame)
     if found.empty:
         return []
-    lines = [
-        (one.label, one.text, *(one.words[kind] for kind in recovery.KINDS), one.verdict)
-        for one in recovery.answers(found)
-    ]
+    lines = [(one.label, one.text, *map(_came, one.words.values(), one.shares.values()), one.verdict)
+             for one in recovery.answers(found)]  # fmt: skip
     heads = ("Recipe", "on", *recovery.KINDS, "in words")
     tasks = ("Recipe and task", "n", "dense", "compressed", "recovered", "share that came back", "")
     return [
@@ -25,6 +23,10 @@ def recovered(story: Story) -> list[Safe]:
         table(tasks, map(_came_back, each(found)), "What came back, task by task"),
         quiet(recovery.RULE),
     ]
+
+
+def _came(word: str, share: str) -> str:
+    return f"{share} {word}".strip()
 
 
 def _came_back(row: Row) -> list[Child]:
