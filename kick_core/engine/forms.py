@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from kick_core import timing
 from kick_core.engine.batching import BatchPolicy, Ids, any_length
 from kick_core.engine.padded import Options, OptionScores, plain_logprobs
 from kick_core.errors import KickError
@@ -70,8 +71,9 @@ def require_causal(model: PreTrainedModel, ids: Ids) -> float:
         longest = _most(model)
         text = list(ids)[: longest - _ADDED] if longest > 2 * _ADDED else list(ids)[: longest // 2]
         behind = (text * _ADDED)[: min(_ADDED, longest - len(text))]
-        alone = _plain(model, text, len(text))
-        followed = _plain(model, [*text, *behind], len(text) + len(behind))[: len(text)]
+        with timing.stage("trial"):
+            alone = _plain(model, text, len(text))
+            followed = _plain(model, [*text, *behind], len(text) + len(behind))[: len(text)]
         tops = alone.topk(min(8, alone.shape[-1]), -1).indices
         change = (alone - followed).gather(-1, tops)
         finite = bool(alone.isfinite().all() and followed.isfinite().all())
@@ -209,7 +211,8 @@ def chosen_form(
 
 def _answers(right: Callable[[str], bool | None], form: str) -> bool:
     try:
-        return right(form) is not False
+        with timing.stage("trial"):
+            return right(form) is not False
     except (torch.OutOfMemoryError, KickError):
         raise
     except Exception:  # whatever an architecture raises that cannot be asked so
