@@ -35,7 +35,7 @@ def _attention(
     """Attention of one token a row over a cache, by our kernel; anything else as the library does it."""
     plain = all(kwargs.get(name) is None for name in _NOT_HERE) and query.dtype == key.dtype == value.dtype
     scale = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
-    if (layer := getattr(key, "layer", None)) is not None:  # see `pages.lent`
+    if (layer := getattr(key, "cache_layer", None)) is not None:  # see `pages.lent`
         if not plain:
             raise NotImplementedError("attention of another kind over texts in pages")  # the form is not taken then
         return layer.attend(module, query, key, value, **kwargs), None

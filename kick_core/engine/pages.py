@@ -82,7 +82,7 @@ def pool_pages(model: PreTrainedModel, lengths: Sequence[int], rows: int, plan: 
 def lent(keys: Tensor, layer: Any) -> Tensor:
     """Keys that say which cache layer's `attend` is the attention over them (see `fused.ATTENTION`)."""
     keys = keys.view_as(keys)  # a tensor of its own
-    keys.layer = layer  # type: ignore[attr-defined]
+    keys.cache_layer = layer  # type: ignore[attr-defined]
     return keys
 
 
