@@ -10,7 +10,8 @@ depend on the shape of the forward and on the place in the row, but not on what 
   kernels for a handful of rows, no more than those are filled (`least_rows`).
 - **Slots** (free text): every row has its own length in a cache of 2^n columns, so prompts of many lengths share a
   batch; which cache and how many rows follows from a prompt's length alone, and slots whose texts have ended take the
-  next prompts. Where the number of rows does not matter finished rows leave instead.
+  next prompts. Where the number of rows does not matter finished rows leave instead, and prompts are read side by
+  side, behind beginnings that the caller names for the whole task.
 - **Packs** (options): the caller hands over *all* prompts of a span of the task in their fixed order and says which of
   them it wants. Who shares a prefix with whom, and which place in which row a question gets, follows from the whole
   list; rows without a wanted question are not run. So a question has the same prefix, place and row whatever the

@@ -47,6 +47,7 @@ class BatchPolicy:
     together (see `pages`), with `windows` running text is read by them too; `varied` is for prompts of many lengths
     (see `any_length`); `compiled` instead lets torch.compile fuse the small operations of decoding on CUDA: a minute
     per shape, for long runs.
+    With `packed` the prompts of texts are read side by side behind beginnings that they share (see `prompt_packs`).
     `notes` collects what departed from the plan: it is no part of the plan's identity, and whoever stores a run
     stores it too. `underway` says what of a batch of texts is done before the first of them ends.
     """
@@ -65,6 +66,7 @@ class BatchPolicy:
     paged: bool = False
     windows: bool = False
     varied: bool = False
+    packed: bool = False
     compiled: bool = False
     notes: list[str] = field(default_factory=list, compare=False, repr=False)
     underway: Underway = field(default_factory=Underway, compare=False, repr=False)
@@ -83,6 +85,7 @@ class BatchPolicy:
             + "; by kernels" * self.kernels
             + ", windows too" * self.windows
             + ("; attention for any length" + ", of options too" * (not self.paged)) * self.varied
+            + "; prompts of texts in packs, behind shared beginnings" * self.packed
             + "; decoding compiled" * self.compiled
         )
 
@@ -128,7 +131,7 @@ def round_up(tokens: int, step: int) -> int:
 def plan_for(device: torch.device) -> BatchPolicy:
     """The shape policy of a kind of device."""
     if device.type == "cpu":
-        return BatchPolicy(tokens=16384, rows=64, step=16, shortest=16)
+        return BatchPolicy(tokens=16384, rows=64, step=16, shortest=16, packed=True)
     there = kernels(device) is not None
     return BatchPolicy(
         tokens=65536, rows=256, prompt=8192, alone=512, cache=16 << 30, row=512, pack=4096, room=128, kernels=there

@@ -28,6 +28,7 @@ from kick_core.engine.batching import (
 )
 from kick_core.engine.library_steps import LibrarySteps, PlainSteps
 from kick_core.engine.pages import page_columns, page_rows, pool_pages, takes_pages
+from kick_core.engine.prompt_packs import PromptPacks, takes_packs
 from kick_core.engine.refilling import Generated, Refilled, Rules, Stopper
 from kick_core.engine.steps import Chooser, SlotSteps, takes_slots
 from kick_core.errors import BadRequest
@@ -62,7 +63,7 @@ class Sampling:
 
 Steps = SlotSteps | LibrarySteps | PlainSteps
 
-_PAGES, _SLOTS = "with a cache in pages", "with a cache in slots"
+_PAGES, _PACKS, _SLOTS = "with a cache in pages", "in packs, with a cache in slots", "with a cache in slots"
 _WINDOW = 8
 """A stop string is looked for in the text of so many last tokens."""
 
@@ -100,13 +101,16 @@ def generate(
     filler: int,
     sampling: Sampling | None = None,
     seeds: Sequence[int] | None = None,
+    beginnings: Sequence[Ids] = (),
 ) -> Iterator[dict[int, Generated]]:
     """Continuations, the likeliest token each time or, with `sampling`, drawn. Yields {prompt number: Generated}; while
     a batch without refilling is written, an empty dict twice a second: `plan.underway` says how far that is.
 
     A row ends at a token of `ends`, when `stops(ids so far)` says so, or after `new_tokens`. Drawing takes one
     number per token from a generator of the row's own, made from `seeds[i]`: a text does not depend on its
-    neighbours. Raises BadRequest when sampling has no seed for every prompt.
+    neighbours. Where prompts are read in packs, `beginnings` that many of them share are read once; they must follow
+    from the whole task, so that a prompt is read alike whatever it is asked with. Raises BadRequest when sampling has
+    no seed for every prompt.
     """
     if sampling is not None and (seeds is None or len(seeds) != len(prompts)):
         raise BadRequest(f"sampling needs one seed per prompt: {len(seeds or ())} seeds for {len(prompts)} prompts")
@@ -116,7 +120,7 @@ def generate(
     def uniforms(items: Sequence[int], rows: int) -> Tensor | None:
         return _chances([seeds[i] for i in items], rows, new_tokens) if seeds and sampling else None
 
-    for steps, own in _right_steps(model, prompts, new_tokens, plan, filler, choose, fixed):
+    for steps, own in _right_steps(model, prompts, new_tokens, plan, filler, choose, fixed, beginnings):
         if fixed and isinstance(steps, SlotSteps):
             lengths = [len(prompts[i]) for i in own]
             by_room = _by_columns if steps.pages else _by_room
@@ -156,6 +160,7 @@ def _right_steps(
     filler: int,
     choose: Chooser | None,
     fixed: bool,
+    beginnings: Sequence[Ids],
 ) -> Iterator[tuple[Steps, list[int]]]:
     """The fastest steps that are proven to give what plain forwards give, and the prompts that they are right for."""
     forms.require_embedded(model, prompts)
@@ -165,8 +170,12 @@ def _right_steps(
         pages = pool_pages(model, [len(ids) + new_tokens for ids in some], rows, plan)
         return SlotSteps(model, plan, filler, choose, True, pages)
 
+    def in_packs(plan: BatchPolicy, some: Sequence[Ids]) -> SlotSteps:
+        return SlotSteps(model, plan, filler, choose, False, packs=PromptPacks(model, plan, filler, beginnings))
+
     ways: dict[str, Callable[[BatchPolicy, Sequence[Ids]], Steps]] = {
         _PAGES: in_pages,
+        _PACKS: in_packs,
         _SLOTS: lambda plan, _: SlotSteps(model, plan, filler, choose, fixed),
         "in padded batches": lambda plan, _: LibrarySteps(model, plan, filler, choose),
         "in padded batches, masked while reading": lambda plan, _: LibrarySteps(
@@ -199,6 +208,8 @@ def _right_steps(
             # two rows at least: whether rows may leave is part of what is proven
             few = some if len(some) > 1 else [longest[: -(-len(longest) // 2)], longest]
             steps = ways[form](forms.quiet(plan), few)
+            if isinstance(steps, SlotSteps) and steps.packs:  # one of them behind a beginning
+                steps.packs = PromptPacks(model, plan, filler, [longest[: len(longest) // 2]])
             few = [longest] if _one_length(steps) else few
             room = round_up(plan.length(len(longest)) + 8, plan.room)
             if isinstance(steps, SlotSteps):
@@ -208,7 +219,8 @@ def _right_steps(
 
         # a window is none for texts that it holds; on a CPU slots have no rooms that follow from a prompt alone
         slots = takes_slots(model, _room(size, new_tokens, plan) if fixed else 0)
-        here = {_PAGES: by_pages, _SLOTS: slots}
+        packs = slots and plan.packed and not fixed and takes_packs(model)
+        here = {_PAGES: by_pages, _PACKS: packs, _SLOTS: slots}
         forms_here = tuple(name for name in ways if here.get(name, True))
         form = forms.chosen_form(model, kind, size, noise, forms_here, right, plan)
         by_form.setdefault(form, []).extend(items)

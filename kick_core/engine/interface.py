@@ -46,6 +46,7 @@ class Generate(Protocol):
         filler: int,
         sampling: Sampling | None = None,
         seeds: Sequence[int] | None = None,
+        beginnings: Sequence[Ids] = (),
     ) -> Iterator[dict[int, Generated]]: ...
 
 

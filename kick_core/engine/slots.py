@@ -33,8 +33,8 @@ class _SlotLayer(DynamicLayer):
         if self.is_initialized:
             self.keys, self.values = self.all_keys[:rows], self.all_values[:rows]
 
-    def put(self, places: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Write prompts [n, heads, length, width] into the slots `places` [n]."""
+    def put(self, places: Tensor | slice, keys: Tensor, values: Tensor) -> None:
+        """Write prompts [n, heads, length, width] into the slots `places` (int64 [n], or a slice)."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
             dtype = self.kept_dtype or keys.dtype

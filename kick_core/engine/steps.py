@@ -8,7 +8,7 @@ read, and finished rows leave.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
@@ -22,6 +22,7 @@ from kick_core.engine import forms, fused
 from kick_core.engine.batching import BatchPolicy, Ids, attention_for, logits_of, positions
 from kick_core.engine.packing import side_by_side
 from kick_core.engine.pages import PageCache, count_of, fitting
+from kick_core.engine.prompt_packs import PromptPacks, attention_named
 from kick_core.engine.slots import SlotCache
 from kick_core.models import device_map
 
@@ -60,16 +61,6 @@ def plain_cache(model: PreTrainedModel, room: int = 0) -> bool:
     )
 
 
-@contextmanager
-def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
-    before = model.config._attn_implementation
-    model.config._attn_implementation = name
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
-
-
 NOT_FINITE = -1
 
 
@@ -94,7 +85,8 @@ class SlotSteps:
     the tokens; without it the likeliest are taken. With `whole` a step is handed all columns of the cache, so that all
     steps are one shape: then a CUDA graph is recorded, and the next step begins before the last one's tokens are
     looked at. Where no graph can be recorded, the plan notes it and steps are taken one operation after the other.
-    With `pages` keys and values lie in so many pages instead of slots (see `pages`); steps are `whole` then.
+    With `pages` keys and values lie in so many pages instead of slots (see `pages`); steps are `whole` then. With
+    `packs` prompts are read by them; steps are not `whole` then.
     """
 
     def __init__(
@@ -105,9 +97,10 @@ class SlotSteps:
         choose: Chooser | None,
         whole: bool,
         pages: int = 0,
+        packs: PromptPacks | None = None,
     ) -> None:
         self.model, self.plan, self.filler, self.choose, self.whole = model, plan, filler, choose, whole
-        self.pages = pages
+        self.pages, self.packs = pages, packs
         self.kernels = plan.kernels and whole and not plan.compiled
         self.attention = _WIDE if _wide(model) else model.config._attn_implementation
         if self.kernels and self.attention == "sdpa":
@@ -222,6 +215,9 @@ class SlotSteps:
     def _read(self, prompts: Sequence[Ids], places: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Put all prompts into slots; the numbers of some of them and float32 logits of the tokens after these [n,
         vocabulary], forward by forward."""
+        if self.packs:
+            yield from self.packs.read(prompts, places, self.memory.cache)
+            return
         beside = self.plan.alone and self.pages and not forms.lengths_matter(self.model)
         long = [n for n, ids in enumerate(prompts) if beside and self.plan.alone < len(ids) <= self.plan.prompt]
         for items in side_by_side([len(prompts[n]) for n in long], self.plan.prompt):
@@ -253,7 +249,7 @@ class SlotSteps:
             "past_key_values": cache,
             "use_cache": True,
         }
-        with _attention(self.model, self.attention), self._fused(), attention_for(self.plan):
+        with attention_named(self.model, self.attention), self._fused(), attention_for(self.plan):
             logits = logits_of(self.model, inputs, last.to(device))[0, : len(prompts)]
         for pages, read in zip(self.memory.cache.layers, cache.layers, strict=True):
             for n, (first, end) in enumerate(segments):
@@ -336,7 +332,7 @@ class SlotSteps:
             "past_key_values": self.memory.cache,
             "use_cache": True,
         }
-        with _attention(self.model, self.attention), self._fused():
+        with attention_named(self.model, self.attention), self._fused():
             logits = logits_of(self.forward, inputs, 1)[:, 0]
         self.memory.advance(self.where)
         self._take(logits)

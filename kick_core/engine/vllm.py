@@ -223,8 +223,10 @@ def generate(
     filler: int,
     sampling: Sampling | None = None,
     seeds: Sequence[int] | None = None,
+    beginnings: Sequence[Ids] = (),
 ) -> Iterator[dict[int, Generated]]:
-    """Continuations, greedy or drawn by the server from a seed a row. Yields {prompt number: Generated}.
+    """Continuations, greedy or drawn by the server from a seed a row. Yields {prompt number: Generated}. What prompts
+    share at their beginnings is the server's to find.
 
     Stop strings are looked for here, in what was written, so that texts end where this package's engine ends them.
     """

@@ -8,7 +8,7 @@ left is recorded. One file per way of asking: `writing` (free text and dialogues
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -128,15 +128,12 @@ def outputs(
 ) -> Iterator[list[Output]]:
     """Outputs for examples, one list per batch of the engine, in the engine's order.
 
-    `among` are all examples of the task in their order: options are scored in a layout that follows from the whole
-    task, so that an answer does not depend on what it is asked with.
+    `among` are all examples of the task in their order: options are scored in a layout, and prompts read behind
+    beginnings, that follow from the whole task, so that an answer does not depend on what it is asked with.
     """
     if way.kind == "choose":
         yield from multiple_choice.choose(ask, way, {example.id for example in wanted}, among or wanted)
-        return
-    ways: Mapping[str, Callable[[EvalSession, PromptSpec, Sequence[Example]], Iterator[list[Output]]]] = {
-        "generate": generation.generate,
-        "dialogue": generation.dialogue,
-        "perplexity": perplexity.words if way.unit == "word" else perplexity.tokens,
-    }
-    yield from ways[way.kind](ask, way, wanted)
+    elif way.kind == "perplexity":
+        yield from (perplexity.words if way.unit == "word" else perplexity.tokens)(ask, way, wanted)
+    else:
+        yield from (generation.generate if way.kind == "generate" else generation.dialogue)(ask, way, wanted, among)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from kick_core import engine, timing
 from kick_core.engine import Generated, Sampling
+from kick_core.engine.packing import shared_prefixes
 from kick_core.evaluation import prompting
 from kick_core.evaluation.session import EvalSession, prompt_hash, rejected
 from kick_core.models.tokenization import dialogue as dialogue_text
@@ -16,21 +17,27 @@ from kick_core.records import Example, Output
 from kick_core.tasks import PromptSpec
 
 
-def generate(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> Iterator[list[Output]]:
-    """One answer to each raw prompt."""
+def generate(
+    ask: EvalSession, way: PromptSpec, wanted: Sequence[Example], among: Sequence[Example] = ()
+) -> Iterator[list[Output]]:
+    """One answer to each raw prompt; `among` as in `beginnings`."""
     with timing.stage("tokenise", prompts=len(wanted)):
         shown = prompting.prompts(ask.tokenizer, way, wanted, ask.context - way.new_tokens)
     prompts = [ids for ids, _ in shown]
     fit, refused = _fitting(ask, way, wanted, prompts)
     if refused:
         yield refused
-    for batch in _continued(ask, way, [wanted[i] for i in fit], [prompts[i] for i in fit], 0):
+    alike = beginnings(ask, way, among)
+    for batch in _continued(ask, way, [wanted[i] for i in fit], [prompts[i] for i in fit], 0, alike):
         empty = [Output(wanted[fit[i]].id, "", shots_used=shown[fit[i]][1]) for i in batch]
         yield [_said(ask, way, e, prompts[fit[i]], found) for e, (i, found) in zip(empty, batch.items(), strict=True)]
 
 
-def dialogue(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> Iterator[list[Output]]:
-    """Turn after turn for all examples; an example is done when its last turn is."""
+def dialogue(
+    ask: EvalSession, way: PromptSpec, wanted: Sequence[Example], among: Sequence[Example] = ()
+) -> Iterator[list[Output]]:
+    """Turn after turn for all examples; an example is done when its last turn is. `among` as in `beginnings`."""
+    alike = beginnings(ask, way, among)
     said: list[Output] = [Output(example.id, "") for example in wanted]
     open_ones = list(range(len(wanted)))
     turn = 0
@@ -46,7 +53,7 @@ def dialogue(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> It
         fit, refused = _fitting(ask, way, asked, prompts)
         if refused:
             yield refused
-        for batch in _continued(ask, way, [asked[i] for i in fit], [prompts[i] for i in fit], turn):
+        for batch in _continued(ask, way, [asked[i] for i in fit], [prompts[i] for i in fit], turn, alike):
             if not batch:  # every turn is a part of an example
                 whole, underway = max(len(wanted[i].prompt) for i in open_ones), ask.plan.underway
                 underway.texts = (turn * len(open_ones) + underway.texts) / whole
@@ -67,6 +74,39 @@ def dialogue(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example]) -> It
         ]
 
 
+_LOOKED_AT = 64
+"""Prompts, the first of a task, in which shared beginnings are looked for: a limit must not cost a whole task's."""
+_TOLL, _SHORTEST = 64, 8
+"""Tokens of prompts that a beginning saves at least, and its own fewest: reading and seeing it costs something too."""
+
+
+def beginnings(ask: EvalSession, way: PromptSpec, among: Sequence[Example]) -> list[list[int]]:
+    """What prompts of a task begin with alike, as token ids, where they are read in packs.
+
+    Args:
+        ask: The model.
+        way: How the task is put.
+        among: All of the task's examples in their fixed order, so that a prompt is read alike whatever is asked with
+            it; without any nothing is shared.
+    """
+    if not ask.plan_for(way).packed:
+        return []
+    key = ("beginnings", id(among), ask.context, way.new_tokens, way.shots, way.fewshot_seed, way.prompting)
+    if key not in ask.prepared:
+        first = among[:_LOOKED_AT]
+        if way.kind == "dialogue":
+            texts = [dialogue_text(ask.tokenizer, example.prompt[:1], (), way.template) for example in first]
+            prompts = [encode(ask.tokenizer, text) for text in texts]
+        else:
+            prompts = [ids for ids, _ in prompting.prompts(ask.tokenizer, way, first, ask.context - way.new_tokens)]
+        prompts = [ids for ids in prompts if ids]
+        groups = shared_prefixes(prompts, _TOLL)
+        alike = [prompts[items[0]][:length] for length, items in groups if length >= _SHORTEST]
+        ask.prepared[key] = among, alike  # kept with its examples, so nobody else gets their id
+    found: list[list[int]] = ask.prepared[key][1]
+    return found
+
+
 def _budget(ask: EvalSession, way: PromptSpec, prompt: Sequence[int]) -> int:
     """New tokens that an answer may have; 0 or less where the context has no room for one."""
     budget, room = way.times_prompt * len(prompt) or way.new_tokens, ask.context - len(prompt)
@@ -83,7 +123,12 @@ def _fitting(
 
 
 def _continued(
-    ask: EvalSession, way: PromptSpec, wanted: Sequence[Example], prompts: Sequence[list[int]], turn: int
+    ask: EvalSession,
+    way: PromptSpec,
+    wanted: Sequence[Example],
+    prompts: Sequence[list[int]],
+    turn: int,
+    alike: Sequence[list[int]],
 ) -> Iterator[dict[int, Generated]]:
     """Continuations, those with one budget and one temperature together."""
     stops = engine.stopper(ask.tokenizer, way.stop)
@@ -100,6 +145,7 @@ def _continued(
             filler=ask.filler,
             sampling=Sampling(temperature, top_k=way.top_k) if temperature else None,
             seeds=[_seed(wanted[i], turn) for i in items],
+            beginnings=alike,
         ):
             yield {items[position]: found for position, found in batch.items()}
 

@@ -94,9 +94,10 @@ class EvalSession:
 
     def plan_for(self, way: PromptSpec) -> BatchPolicy:
         """The shape policy for a task: where there are kernels, long texts of all lengths are written together, windows
-        are read by them, and prompts of many lengths are read by attention that takes any length at once."""
+        are read by them, and prompts of many lengths are read by attention that takes any length at once. Prompts are
+        read in packs before texts alone."""
         if not self.plan.kernels:
-            return self.plan
+            return replace(self.plan, packed=self.plan.packed and way.kind in ("generate", "dialogue"))
         return replace(self.plan, paged=way.long, windows=way.kind == "perplexity", varied=way.varied)
 
     def plan_text(self, way: PromptSpec) -> str:

@@ -3,7 +3,7 @@
 from kick_core import engine
 from tests.tiny import token_ids
 
-PLAN = engine.BatchPolicy(tokens=512, rows=4, step=16, shortest=16, row=32, pack=96, room=8, prompt=64)
+PLAN = engine.BatchPolicy(tokens=512, rows=4, step=16, shortest=16, row=32, pack=96, room=8, prompt=64, packed=True)
 
 
 def ids(count, seed):

@@ -65,10 +65,14 @@ def test_scores_equal_one_prompt_at_a_time(models, family, longest, varied):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_text_equals_generate(models, family):
-    model, prompts = models(family), [ids(3 + 7 * n % 23, n) for n in range(9)]
+    model, shared = models(family), ids(19, 100)
+    prompts = [[*shared[: 19 * (n % 2)], *ids(3 + 7 * n % 23, n)] for n in range(9)]
     found = merged(
-        engine.generate(model, prompts, new_tokens=10, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0)
-    )
+        engine.generate(
+            model, prompts, new_tokens=10, ends=frozenset({2}), stops=lambda _: False, plan=PLAN, filler=0,
+            beginnings=[shared[:8], shared],
+        )
+    )  # fmt: skip
     for prompt, mine in zip(prompts, found, strict=True):
         row = torch.tensor([prompt])
         text = model.generate(
@@ -156,6 +160,25 @@ def test_the_first_text_of_a_process_reads_little_more_than_its_prompt():
     assert 400 + 15 <= read < 1.5 * (400 + 15) and not notes
 
 
+def test_a_shared_beginning_is_read_once_and_no_padding():
+    model, read, shared = make("Llama"), [], ids(30, 0)
+    prompts, plan = [[*shared, *ids(1 + n, n)] for n in range(12)], dataclasses.replace(PLAN, rows=16, notes=[])
+
+    def texts(beginnings):
+        batches = engine.generate(
+            model, prompts, new_tokens=1, ends=frozenset(), stops=lambda _: False, plan=plan, filler=0,
+            beginnings=beginnings,
+        )  # fmt: skip
+        return {i: text for batch in batches for i, text in batch.items()}
+
+    apart = texts([])  # the form is known from here on
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["input_ids"].shape[1]) or (args, kwargs), with_kwargs=True
+    )
+    assert texts([shared]) == apart and not plan.notes
+    assert sum(read) == 30 + sum(1 + n for n in range(12))
+
+
 def test_a_form_is_tried_beyond_every_length_that_the_config_names():
     model = make("Llama")
     model.config.reach = 100
@@ -174,12 +197,14 @@ def test_a_form_is_tried_beyond_every_length_that_the_config_names():
 @pytest.mark.parametrize("family", ["Llama", "GPT2", "Gemma3Text"])
 @pytest.mark.parametrize("sampling", [None, engine.Sampling(0.8, 0.9, 40)])
 def test_a_text_does_not_depend_on_its_neighbours(family, sampling):
-    model, prompts = make(family).to(torch.bfloat16), [ids(3 + 7 * n % 23, n) for n in range(9)]
+    model, shared = make(family).to(torch.bfloat16), ids(9, 100)
+    prompts = [[*shared[: 9 * (n % 2)], *ids(3 + 7 * n % 23, n)] for n in range(9)]
 
     def texts(which):
         batches = engine.generate(
             model, [prompts[i] for i in which], new_tokens=9, ends=frozenset(range(2, 20)), stops=lambda _: False,
             plan=PLAN, filler=0, sampling=sampling, seeds=[100 + i for i in which] if sampling else None,
+            beginnings=[shared],
         )  # fmt: skip
         return {which[i]: text for batch in batches for i, text in batch.items()}
 

@@ -20,7 +20,7 @@ from kick_core.spec import DENSE, Calibration, ModelRef, parse
 from kick_core.store import results
 from tests.tiny import save_tiny, token_ids
 
-PLAN = engine.BatchPolicy(tokens=512, rows=4, step=16, shortest=16)
+PLAN = engine.BatchPolicy(tokens=512, rows=4, step=16, shortest=16, prompt=64, packed=True)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_asked_once_extended_later_and_the_same_as_at_once(store, tmp_path, tiny
     assert results.verdicts(store, card.key, card.task_version)
 
 
-@pytest.mark.parametrize("name", ["multiple_choice", "retrieval_qa_open"])
+@pytest.mark.parametrize("name", ["multiple_choice", "retrieval_qa_open", "factoid_qa", "instructions"])
 def test_half_precision_extended_and_at_once_are_the_same_bits(store, tmp_path, name):
     from kick_core.store import open_store
 
