@@ -12,7 +12,7 @@ from kick_core.engine.packing import shared_prefixes
 from kick_core.evaluation import prompting
 from kick_core.evaluation.session import EvalSession, prompt_hash, rejected
 from kick_core.models.tokenization import dialogue as dialogue_text
-from kick_core.models.tokenization import encode
+from kick_core.models.tokenization import encode_all
 from kick_core.records import Example, Output
 from kick_core.tasks import PromptSpec
 
@@ -43,13 +43,10 @@ def dialogue(
     turn = 0
     while open_ones:
         asked = [wanted[i] for i in open_ones]
-        prompts = [
-            encode(
-                ask.tokenizer,
-                dialogue_text(ask.tokenizer, wanted[i].prompt[: turn + 1], said[i].text, way.template),
-            )
-            for i in open_ones
+        texts = [
+            dialogue_text(ask.tokenizer, wanted[i].prompt[: turn + 1], said[i].text, way.template) for i in open_ones
         ]
+        prompts = encode_all(ask.tokenizer, texts)
         fit, refused = _fitting(ask, way, asked, prompts)
         if refused:
             yield refused
@@ -96,7 +93,7 @@ def beginnings(ask: EvalSession, way: PromptSpec, among: Sequence[Example]) -> l
         first = among[:_LOOKED_AT]
         if way.kind == "dialogue":
             texts = [dialogue_text(ask.tokenizer, example.prompt[:1], (), way.template) for example in first]
-            prompts = [encode(ask.tokenizer, text) for text in texts]
+            prompts = encode_all(ask.tokenizer, texts)
         else:
             prompts = [ids for ids, _ in prompting.prompts(ask.tokenizer, way, first, ask.context - way.new_tokens)]
         prompts = [ids for ids in prompts if ids]

@@ -55,8 +55,8 @@ def sync_folder(folder: Path) -> None:
 Buffers = Sequence[bytes | memoryview]
 """A file's content in parts, bytes each."""
 
-_PIECE = 4 << 20
-"""Bytes written and summed at a time: they are still in the processor's cache when they are summed."""
+_PIECE = 16 << 20
+"""Bytes written and summed at a time: few, since who computes beside may wait for the interpreter at each."""
 
 
 def replace_file(path: Path, data: bytes | Buffers, *, lasting: bool = True) -> dict[str, Any]:
