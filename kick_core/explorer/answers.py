@@ -183,12 +183,14 @@ LIKE = 0.5
 def side_by_side(pairs: Mapping[str, tuple[Detail, Answer, Answer]], here: str) -> None:
     """Both answers as they were given; what they share, what repeats and what changed can be marked."""
     texts = {name: (said(detail, first), said(detail, second)) for name, (detail, first, second) in pairs.items()}
-    readings = _readings(*texts[here])
-    chosen = reading(readings) if len(readings) > 1 else SHARED
+    readings = {
+        name: READINGS[:1] if detail.example.choices else _readings(*texts[name])
+        for name, (detail, _, _) in pairs.items()
+    }
+    chosen = reading(readings[here]) if len(readings[here]) > 1 else SHARED
     columns: tuple[dict[str, Safe], dict[str, Safe]] = {}, {}
     for name, (_, *both_answers) in pairs.items():
-        helps = _readings(*texts[name])
-        how = next((one for one in (chosen, SHARED) if one in helps), READINGS[0])
+        how = next((one for one in (chosen, SHARED) if one in readings[name]), READINGS[0])
         for column, answer, text in zip(columns, both_answers, marked(how, *texts[name]), strict=True):
             column[name] = many([head(answer.label, answer), box(text), _notes(answer)])
     for place, column in zip(st.columns(2), columns, strict=True):

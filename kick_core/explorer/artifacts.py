@@ -23,7 +23,7 @@ def preview(recipe: str, made: views.Preview) -> Safe:
         return tag(
             "div",
             tag("h2", recipe),
-            tag("p", "This model is not on this machine: how large it is becomes known when it is.", cls="quiet"),
+            tag("p", "How large this model is will be known once its files are on this machine.", cls="quiet"),
         )
     rows = [
         ("dense", 1.0, bytes_text(made.dense_bytes), "#7f8c8d"),

@@ -263,6 +263,8 @@ def _narrow(rows: pd.DataFrame) -> pd.DataFrame:
         and (name not in ("why", "discipline", "subject") or rows[name].nunique() > 1)
         and (name != "question" or len(rows) == 1 or rows[name].nunique() > 1)  # a pack may leave all of them out
     ]  # fmt: skip
+    if "question" not in names:  # windows of text, and what a pack leaves out, have no better name
+        names.sort(key=lambda name: name != "id")
     kinds = {"why": "category", "discipline": "category", "subject": "category", "breaks": "category",
              "dense_score": "float32", "score": "float32", "repetition": "float32"}  # fmt: skip
     return narrow[names].astype({name: kind for name, kind in kinds.items() if name in names})

@@ -95,9 +95,18 @@ def _strip(detail: views.Detail, along: list[str], series: pd.Series, outlined: 
 
 
 def _any(frame: pd.DataFrame, recipe: str, task: str) -> pd.Series:
-    """A recipe's row of this task, else of any: a prompt of one's own needs the weights alone."""
-    found = data.cell(frame, recipe, task)
-    return frame[frame["recipe"] == recipe].iloc[0] if found is None else found
+    """A recipe's row of this task, else of any: a prompt of one's own needs the weights alone.
+
+    One that was evaluated on nothing gets another recipe's row under its own name, and no weights: a job makes them.
+    """
+    if (found := data.cell(frame, recipe, task)) is not None:
+        return found
+    rows = frame[frame["recipe"] == recipe]
+    if len(rows):
+        return rows.iloc[0]
+    other = frame.iloc[0].copy()
+    other["recipe"], other["weights"] = recipe, ""
+    return other
 
 
 def page() -> None:

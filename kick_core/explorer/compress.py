@@ -10,7 +10,7 @@ import streamlit as st
 from kick_core import jobs, views
 from kick_core.errors import BadRequest
 from kick_core.explorer import address, artifacts, data, gaps, job_cards
-from kick_core.explorer.frame import FILL, OWN_WEIGHTS, facts, heading, moved, note, store, title, without_weights
+from kick_core.explorer.frame import FILL, facts, heading, moved, note, store, title, without_weights
 from kick_core.explorer.safe import show, tag
 from kick_core.spec import Calibration, Unstructured
 
@@ -211,7 +211,7 @@ def _press(model: str, recipe: str, preview: views.Preview, calibration: Calibra
     """What can be done now: compress, evaluate, or both over the method's whole series of sparsities."""
     new, tasks = preview.card is None, jobs.task_names(model)
     if without_weights(model):
-        note(OWN_WEIGHTS)
+        note("The gallery holds this model's answers, not its weights: type its folder or hub id as the model.")
         return
     if preview.card:
         took = f" on {preview.card.created[:10]} in {preview.seconds:.1f} s"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import streamlit as st
 
 from kick_core import jobs, views
 from kick_core.explorer import data
 from kick_core.explorer.charts import draw
-from kick_core.explorer.frame import note, store
+from kick_core.explorer.frame import note, store, without_weights
 from kick_core.explorer.safe import Safe, show, tag
 from kick_core.views.chart_style import Chart, Row, each, plain
 
@@ -23,6 +25,8 @@ STATES = {
 def coverage(model: str) -> pd.DataFrame:
     """`views.coverage` with what the jobs are at: a cell that a job was asked for and is not done is running."""
     frame, here = data.coverage(model), (views.asked_name(model), data.protocol(model), data.named(model))
+    if without_weights(model):  # what nothing was ever asked of cannot be filled here
+        frame = frame[frame["wanted"] > 0].reset_index(drop=True)
     busy = {
         (recipe, task)
         for job in jobs.jobs(store())
@@ -72,13 +76,17 @@ def squares(frame: pd.DataFrame) -> Chart:
         if (mine := [row for row in rows if row["state"] == state])
     ]  # fmt: skip
     groups = pd.Series(recipes).str.partition(" ")[0]
-    targets = [plain(label.partition(" ")[2].removesuffix(" %") or label) for label in recipes]
+    # Options in brackets stand in a cell's tip: under squares of 24 pixels there is no room for them.
+    targets = [
+        plain(re.sub(r" \([^)]*\)", "", label.partition(" ")[2]).removesuffix(" %") or label) for label in recipes
+    ]
     titles = list(dict.fromkeys(plain(row["title"]) for row in rows))
     layout = {
-        "height": 96 + 27 * len(titles), "margin": {"l": 8, "r": 8, "t": 26, "b": 8}, "hovermode": "closest",
+        "height": 120 + 27 * len(titles), "margin": {"l": 8, "r": 8, "t": 26, "b": 8}, "hovermode": "closest",
         "showlegend": False,
         "xaxis": {"tickvals": list(range(len(recipes))), "ticktext": targets, "side": "bottom", "showgrid": False,
-                  "zeroline": False, "fixedrange": True, "range": [-0.6, len(recipes) - 0.4], "tickfont": {"size": 11}},
+                  "zeroline": False, "fixedrange": True, "range": [-0.6, len(recipes) - 0.4], "tickfont": {"size": 11},
+                  "tickangle": -90, "automargin": True},
         "yaxis": {"autorange": "reversed", "categoryorder": "array", "categoryarray": titles, "showgrid": False,
                   "automargin": True, "fixedrange": True, "ticksuffix": " "},
         "annotations": [

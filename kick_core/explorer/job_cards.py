@@ -173,8 +173,7 @@ def button(label: str, request: jobs.JobSpec, *, key: str, primary: bool = False
     shown = f"{label} ({cost})" if cost else label
     if running is not None:
         shown = f"Join ({_at(running)})"
-    if st.button(shown, key=key, type="primary" if primary else "secondary"):
+    seen = "Its card is on this page." if running is not None else None
+    if st.button(shown, key=key, type="primary" if primary else "secondary", help=seen):
         jobs.start(store(), request)
         st.rerun()
-    if running is not None:
-        note("This job is running already: its card is on this page.")

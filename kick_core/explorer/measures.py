@@ -220,7 +220,8 @@ def _groups(found: dict[str, pd.DataFrame], names: Iterable[str]) -> None:
     """Scores by group: over questions (micro) and over groups (macro)."""
     for name in names:
         words = name.removeprefix("by_").replace("_lm_eval", ", as lm-eval groups").replace("_", " ")
-        heading(f"By {words}")
+        about = "Tier 1 holds the best known subjects. " if words == "tier" else ""
+        heading(f"By {words}", f"{about}Micro is the mean over all questions, macro over the groups.")
         told = _compared(found[name], "group", {"n": ("n", _count), "mean": ("mean", _share)})
         show(tag("div", told, cls="tall", tabindex="0", role="region", **{"aria-label": f"By {words}"}))
 
@@ -302,10 +303,10 @@ def _turned(frame: pd.DataFrame, facts: Mapping[str, tuple[str, Form]]) -> Safe:
 
 def _both(row: dict[Hashable, Any], name: str, form: Form) -> Safe:
     """A number beside dense's."""
-    after = tag("b", form(row[name]))
-    return (
-        many([tag("span", f"{form(row[f'dense_{name}'])} → ", cls="quiet"), after]) if f"dense_{name}" in row else after
-    )
+    before, after = (form(row[key]) if key in row else "" for key in (f"dense_{name}", name))
+    if not before or (name == "n" and before == after):
+        return tag("b", after)
+    return many([tag("span", f"{before} → ", cls="quiet"), tag("b", after)])
 
 
 def _any(frame: pd.DataFrame, name: str) -> bool:

@@ -606,7 +606,8 @@ class _Spec:
 
 
 def test_an_empty_prompt_is_refused_in_words() -> None:
-    app = run("pages/compare.py", view="Your own prompt")
+    """Of a recipe, too, that was evaluated on nothing."""
+    app = run("pages/compare.py", view="Your own prompt", b="magnitude@0.45")
     app.text_area(key="own_text").set_value("  ")
     next(button for button in app.button if button.label == "Ask both").click().run()
     assert "a prompt of 2 characters" in html(app)
