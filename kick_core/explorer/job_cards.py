@@ -173,7 +173,6 @@ def button(label: str, request: jobs.JobSpec, *, key: str, primary: bool = False
     shown = f"{label} ({cost})" if cost else label
     if running is not None:
         shown = f"Join ({_at(running)})"
-    seen = "Its card is on this page." if running is not None else None
-    if st.button(shown, key=key, type="primary" if primary else "secondary", help=seen):
+    if st.button(shown, key=key, type="primary" if primary else "secondary"):
         jobs.start(store(), request)
         st.rerun()
