@@ -10,13 +10,17 @@ behind, which also shows whether the model is causal at all.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -55,6 +59,37 @@ def _remembered(model: PreTrainedModel) -> dict[Any, Any]:
     """What was found of this model, by what was asked: a fact of its architecture and device, not of its weights."""
     found: dict[Any, Any] = model.__dict__.setdefault(_MEMORY, {})
     return found
+
+
+def facts(model: PreTrainedModel) -> dict[str, float | str]:
+    """What trials of this model came to so far, as plain JSON for `assume`."""
+    return {f"{kind} {size}": value for (kind, size), value in _remembered(model).items()}
+
+
+def assume(model: PreTrainedModel, facts: Mapping[str, float | str]) -> None:
+    """Take over the `facts` of the same model in the same `circumstances`: nothing of them is tried again."""
+    for name, value in facts.items():
+        kind, size = name.rsplit(" ", 1)
+        _remembered(model).setdefault((kind, int(size)), value)
+
+
+def circumstances(model: PreTrainedModel) -> dict[str, str]:
+    """What trials depend on beside a model's files: dtype, device, versions, this engine to the letter."""
+    cuda = model.device.type == "cuda"
+    return {
+        "dtype": str(model.dtype),
+        "attention": str(model.config._attn_implementation),
+        "device": torch.cuda.get_device_name(model.device) if cuda else torch.backends.cpu.get_cpu_capability(),
+        "placed": str(getattr(model, "hf_device_map", "")),
+        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
+        "engine": _engine_sum(),
+    }
+
+
+@cache
+def _engine_sum() -> str:
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 @torch.inference_mode()

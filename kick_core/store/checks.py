@@ -33,6 +33,7 @@ SEALED = (
     "state.json",
     "spec.json",
     "fingerprints.json",
+    "trials.json",
     "tuned.json",
     "starred.json",
 )

@@ -148,6 +148,10 @@ class Sweep:
             if shown < done < cell.left:
                 shown = done
                 yield Step(cell.id, done / cell.left, clock.passed())
+        if not self.job.hosted:
+            from kick_core.runs import trials
+
+            trials.keep(self.store, self.builder.opened)
         yield Step(cell.id, 1.0, clock.passed())
 
     def _outputs(self, cell: Cell, recipe: Recipe, task: str) -> Iterator[float]:
@@ -241,9 +245,11 @@ def open_sweep(
         from kick_core import evaluation
         from kick_core.artifacts.builder import ArtifactBuilder
         from kick_core.artifacts.loaded_model import opened_model
-        from kick_core.runs import backends
+        from kick_core.runs import backends, trials
 
     opened = opened_model(source, opening.tokenizer, opening.weights)
+    if job.tasks and not job.hosted:
+        trials.recall(store, opened)
     builder = ArtifactBuilder(store, opened, job.calibration)
     session = evaluation.open_session(opened.model, opened.tokenizer)
     backend = backends.backend_for(job.engine, job.device_map, job.max_memory, builder, session)

@@ -99,9 +99,11 @@ def run(job: PromptJob, store: Store) -> Iterator[Progress]:
     from kick_core.artifacts.builder import ArtifactBuilder
     from kick_core.artifacts.loaded_model import open_for
     from kick_core.models.tokenization import dialogue, encode
+    from kick_core.runs import trials
 
     reference = ModelRef(job.model, dtype=job.dtype)
     builder = ArtifactBuilder(store, open_for(reference, store, job.device), job.calibration)
+    trials.recall(store, builder.opened)
     session = evaluation.open_session(builder.opened.model, builder.opened.tokenizer)
     text = dialogue(session.tokenizer, [job.prompt], []) if job.chat else job.prompt
     ids = encode(session.tokenizer, text)
@@ -121,6 +123,7 @@ def run(job: PromptJob, store: Store) -> Iterator[Progress]:
         for written in _stream(session, ids, job):
             answer = str(session.tokenizer.decode(written, skip_special_tokens=True))
             yield Progress(recipe, done + len(written), total, "answering", answer=answer)
+        trials.keep(store, builder.opened)
     yield Progress("", total, total, "done")
 
 

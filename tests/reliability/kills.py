@@ -30,7 +30,7 @@ from kick_core.errors import KickError
 from kick_core.store import fault_injection
 from tests.reliability.scenarios import BEFORE, SCENARIOS
 
-VOLATILE = ("timings.json", "state.json", "log.txt", "cancel", "lock", "fingerprints.json")
+VOLATILE = ("timings.json", "state.json", "log.txt", "cancel", "lock", "fingerprints.json", "trials.json")
 """Times and process numbers; a killed sitting has no timing."""
 
 
