@@ -28,8 +28,17 @@ def pack(codes: Bytes, bits: int) -> Bytes:
 
 def unpack(packed: Bytes, bits: int, cols: int) -> Bytes:
     """The inverse of `pack`: uint8 [rows, cols]."""
-    stream = np.unpackbits(packed, axis=1, count=cols * bits, bitorder="little")
     if bits == 1:
-        return stream
-    weights = (1 << np.arange(bits)).astype(np.uint8)
-    return (stream.reshape(len(packed), cols, bits) * weights).sum(-1, dtype=np.uint8)
+        return np.unpackbits(packed, axis=1, count=cols, bitorder="little")
+    periods = -(-cols // 8)  # eight codes fill `bits` bytes
+    whole = np.zeros((len(packed), periods, bits), dtype=np.uint8)
+    stored = -(-cols * bits // 8)
+    whole.reshape(len(packed), -1)[:, :stored] = packed[:, :stored]
+    codes = np.empty((len(packed), periods, 8), dtype=np.uint8)
+    for number in range(8):
+        byte, start = divmod(number * bits, 8)
+        np.right_shift(whole[:, :, byte], start, out=codes[:, :, number])
+        if start + bits > 8:
+            codes[:, :, number] |= whole[:, :, byte + 1] << (8 - start)
+    codes &= 2**bits - 1
+    return codes.reshape(len(packed), -1)[:, :cols]

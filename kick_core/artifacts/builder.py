@@ -121,6 +121,15 @@ class ArtifactBuilder:
         else:
             self.opened.apply_weights(self.store, self.key(recipe))
 
+    def read_ahead(self, recipe: Recipe) -> None:
+        """Have a recipe's artifact read while the model is asked; nothing where it is not built, or dense.
+
+        Args:
+            recipe: The next one that will be applied.
+        """
+        if recipe != DENSE and not self.opened.streamed:
+            self.opened.ahead.begin(self.store, self.key(recipe))
+
     def make(self, recipe: Recipe) -> Iterator[BlockReport | PlanProgress]:
         """Build the artifact if it is not there, and apply it to the model.
 

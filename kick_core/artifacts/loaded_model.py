@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kick_core import keys, methods, tasks, timing
+from kick_core.artifacts.read_ahead import ReadAhead
 from kick_core.compression import codec
 from kick_core.compression.activations import BATCH
 from kick_core.compression.calibration import digest
@@ -56,6 +57,7 @@ class OpenModel:
         shards: The dense weights on disk; None where the copy in memory is needed.
         streamed: The blocks are in the files only: it can be compressed, not evaluated.
         active_key: The key of the artifact that is applied; empty for dense weights.
+        ahead: Reads the artifact that is applied next.
     """
 
     source: Source
@@ -64,6 +66,7 @@ class OpenModel:
     shards: Shards | None = None
     streamed: bool = False
     active_key: str = ""
+    ahead: ReadAhead = field(default_factory=ReadAhead)
     _dense: dict[str, Tensor] = field(default_factory=dict)
     _let_go: Callable[[], object] | None = None
     _resident: dict[str, Tensor] = field(default_factory=dict)
@@ -165,9 +168,10 @@ class OpenModel:
         if faults := weight_artifacts.verify(store, key, deep=False):
             raise KickError(f"{faults[0]}: `kick verify` sets it aside, then it is made again")
         self.remember_dense()
+        read = self.ahead.take(key)[::-1]
         self.active_key = key
         for block in range(card.blocks):
-            self.apply_block(block, weight_artifacts.tensors(store, key, block, "pt"))
+            self.apply_block(block, read.pop() if read else weight_artifacts.tensors(store, key, block, "pt"))
 
     def hold(self, block: int) -> AbstractContextManager[None]:
         """Keep a block's weights in memory inside a `with` block.

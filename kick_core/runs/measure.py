@@ -7,9 +7,11 @@ random order, and evaluating more of them extends the run.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from kick_core import evaluation, keys
@@ -20,6 +22,7 @@ from kick_core.evaluation import EvalSession, multiple_choice, perplexity
 from kick_core.evaluation.sent import sent_prompts
 from kick_core.provenance import host, now, versions
 from kick_core.records import CHOSEN, Example, RunCard
+from kick_core.runs.finishing import at_once, seal
 from kick_core.spec import DENSE, Recipe, parse
 from kick_core.store import Store, results
 from kick_core.tasks import GROUPS, POCKET, PromptSpec, Task
@@ -279,7 +282,14 @@ def repair(store: Store, card: RunCard, loaded: TaskData) -> None:
             score(store, card.key)
 
 
-def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData, limit: int | None) -> Iterator[float]:
+def measure(
+    store: Store,
+    session: EvalSession,
+    card: RunCard,
+    loaded: TaskData,
+    limit: int | None,
+    finish: Callable[[Callable[[], None]], None] = at_once,
+) -> Iterator[float]:
     """Generate what is missing, keep every batch, seal at the end. A stopped run goes on at its batch.
 
     Args:
@@ -288,6 +298,7 @@ def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData,
         card: Of the run.
         loaded: Its task.
         limit: How many of the first examples; None: all.
+        finish: Does what need not be waited for, in its order: keeping the questions, sealing and scoring.
 
     Yields:
         The number of new outputs; of a batch of texts that is being written, what part of them was done since.
@@ -295,10 +306,11 @@ def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData,
     examples = requested(loaded, limit, parse(card.recipe))
     if results.measured(store, card.key) >= len(examples):
         return
-    results.keep_examples(store, card.examples, loaded.examples)
+    finish(partial(results.keep_examples, store, card.examples, loaded.examples))
     if card.recipe == DENSE.text:
         keep_prompts(store, session, card, loaded)
-    with results.recorder(store, card) as recorder:
+    with ExitStack() as stack:
+        recorder = stack.enter_context(results.recorder(store, card))
         rest = examples[recorder.sealed :]
         done = recorder.recorded([example.id for example in rest])
         if done:
@@ -312,12 +324,16 @@ def measure(store: Store, session: EvalSession, card: RunCard, loaded: TaskData,
             before, begun = begun, int(_PARTS * session.plan.underway.texts) / _PARTS
             yield len(batch) + begun - before
         timing = results.Timing(len(rest) - len(done), tokens, time.perf_counter() - start, host())
-        if rest:
-            with stage("seal", outputs=len(rest)):
-                recorder.seal([example.id for example in rest])
-            results.add_timing(store, card.key, timing)
+        recorder.cache.close()  # this thread's connection; whoever seals opens one of its own
+        order = [example.id for example in rest]
+        finish(partial(_finish, store, card.key, partial(seal, recorder, order, timing, stack.pop_all())))
+
+
+def _finish(store: Store, key: str, seal: Callable[[], None]) -> None:
+    """Seal a run, and derive its verdicts."""
+    seal()
     with stage("score"):
-        score(store, card.key)
+        score(store, key)
 
 
 def keep_prompts(store: Store, session: EvalSession, card: RunCard, loaded: TaskData) -> None:

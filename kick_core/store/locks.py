@@ -29,7 +29,7 @@ def locked(path: Path, *, timeout: float = -1) -> Iterator[None]:
         filelock.Timeout: Another process kept the lock for longer.
         KickError: The disk has no space left for the file.
     """
-    lock = FileLock(path, timeout=timeout)
+    lock = FileLock(path, timeout=timeout, thread_local=False)  # another thread may leave the block than entered it
     with no_space_named(path, 0):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -193,9 +193,8 @@ def _alone(job: SweepJob, store: Store, questions: Questions, opening: Opening |
         yield Progress("", 0.0, 1.0, warning=advice)
     tracker, plan = _planned(job, store, keys, 1, halves=0, products=sweep.products())
     yield tracker.at("", _done_already(job, store, keys))
-    for group in (group for phase in plan for group in phase):
-        for step in sweep.run(group):
-            yield tracker.take(step)
+    for step in sweep.run(*(group for phase in plan for group in phase)):
+        yield tracker.take(step)
     return (yield from _finish(keys, store, job, tracker))
 
 

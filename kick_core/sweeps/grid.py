@@ -17,6 +17,7 @@ from kick_core import tasks, timing
 from kick_core.artifacts import planners
 from kick_core.models.source import file_states, find
 from kick_core.records import BlockReport, PlanProgress, RunCard
+from kick_core.runs.finishing import Finisher
 from kick_core.spec import DENSE, Recipe, parse
 from kick_core.store import Store, results
 from kick_core.sweeps import sweep_keys
@@ -62,6 +63,7 @@ class Sweep:
     text: TaskData | None
     _stack: ExitStack = field(default_factory=ExitStack)
     _serving: tuple[Recipe, EvalSession] | None = None
+    _finisher: Finisher = field(default_factory=Finisher)
 
     @cached_property
     def keys(self) -> SweepKeys:
@@ -95,17 +97,35 @@ class Sweep:
         session = runs.other_batching(self.session) if again else self.session
         return runs.run_card(self.builder, recipe, session, self.data[task], again=again)
 
-    def run(self, cells: Sequence[Cell]) -> Iterator[Step]:
-        """Do cells in their order, yielding a step whenever something of one is done."""
+    def run(self, *groups: Sequence[Cell]) -> Iterator[Step]:
+        """Do groups of cells in their order, yielding a step whenever something of a cell is done.
+
+        A run is sealed and scored, and the next group's artifact read, beside the questions that follow; at the end all
+        of it is done.
+        """
+        recipes = [dict.fromkeys(parse(cell.recipe) for cell in group if not cell.cached) for group in groups]
+        try:
+            for number, group in enumerate(groups):
+                following = next((recipe for later in recipes[number + 1 :] for recipe in later), None)
+                yield from self._run_group(group, following)
+            self._finisher.wait()
+        finally:
+            self._finisher.drain()
+            self.builder.opened.release()
+
+    def _run_group(self, cells: Sequence[Cell], following: Recipe | None) -> Iterator[Step]:
         try:
             self._repair(dict.fromkeys(cell.recipe for cell in cells))
             together = [parse(cell.recipe) for cell in cells if cell.work == "make"]
             for cell in cells:
-                if not cell.cached:
-                    yield from self._make(cell, together) if cell.task is None else self._measure(cell, cell.task)
+                if cell.cached:
+                    continue
+                if cell.task is None:
+                    yield from self._make(cell, together)
+                else:
+                    yield from self._measure(cell, cell.task, following)
         finally:
             self._leave()
-            self.builder.opened.release()
 
     def _repair(self, recipes: Sequence[str] | dict[str, None]) -> None:
         """Write again what damage took from measured runs and their outputs still tell."""
@@ -135,13 +155,15 @@ class Sweep:
             yield _making(cell, recipe, report, clock.passed())
         yield Step(cell.id, 1.0, clock.passed())
 
-    def _measure(self, cell: Cell, task: str) -> Iterator[Step]:
+    def _measure(self, cell: Cell, task: str, following: Recipe | None) -> Iterator[Step]:
         recipe = parse(cell.recipe)
         yield Step(cell.id, 0.0, 0.0)
         clock = _Clock()
         for report in self.builder.make(recipe):  # nothing to do, unless it was removed or set aside meanwhile
             yield replace(_making(cell, recipe, report, 0.0), share=0.0)
             clock = _Clock()
+        if following is not None and self.backend is None:
+            self.builder.read_ahead(following)
         done = shown = 0.0
         for count in self._outputs(cell, recipe, task):
             done += count
@@ -168,6 +190,7 @@ class Sweep:
             from kick_core.runs import dense_replay
 
             loaded, dense = self.data[task], self.card(DENSE, task)
+            self._finisher.wait()  # dense's texts may be on their way to the disk
             if results.measured(self.store, dense.key) < len(runs.requested(loaded, limit)):
                 self.builder.apply_recipe(DENSE)
                 for _ in runs.measure(self.store, self.session, dense, loaded, limit):
@@ -177,7 +200,7 @@ class Sweep:
         again, session = cell.work == "again", self._session(recipe)
         card = self.card(recipe, task, again=again)
         session = runs.other_batching(session) if again else session
-        yield from runs.measure(self.store, session, card, self.data[task], limit)
+        yield from runs.measure(self.store, session, card, self.data[task], limit, self._finisher.add)
 
     def _session(self, recipe: Recipe) -> EvalSession:
         """Who answers under a recipe; a backend serves it from task to task."""

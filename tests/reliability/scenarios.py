@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors.numpy import save
 from kick_core import jobs
 from kick_core.jobs import worker as job_worker
 from kick_core.records import BlockReport, Card, Example, LayerReport, Output, Progress, RunCard, Verdict
+from kick_core.runs.finishing import Finisher, seal
 from kick_core.store import Store, files, open_store, results, staging, weight_artifacts
 from kick_core.store.block_writer import BlockWriter
 from kick_core.store.nested_masks import sharing
@@ -170,6 +172,25 @@ def _measure(store: Store, log: Path, names: list[str], limit: int) -> None:
     results.keep_verdicts(store, RUN, 1, found)
 
 
+def beside(root: Path, log: Path) -> None:
+    """Two runs of one batch each: a thread seals the first when the second is recorded too, then the second."""
+    store, names, finisher = open_store(root), [f"e{i:02d}" for i in range(BATCH)], Finisher()
+    recorded = []
+    for key in (RUN, RUN.replace("cd", "ef")):
+        if results.measured(store, key):
+            continue
+        with ExitStack() as stack:
+            recorder = stack.enter_context(results.recorder(store, run_card(key)))
+            if not recorder.recorded(names):
+                note(log, f"batch of {key}")
+                recorder.record([output(name) for name in names])
+            recorder.cache.close()
+            recorded.append(partial(seal, recorder, names, results.Timing(BATCH, 6, 1.0), stack.pop_all()))
+    for work in recorded:  # not while the other opens its database, which a kill there leaves half made
+        finisher.add(work)
+    finisher.wait()
+
+
 @dataclass(frozen=True)
 class Asked:
     model: str = "m"
@@ -231,8 +252,8 @@ def downgrade(root: Path, log: Path) -> None:
 
 
 SCENARIOS: dict[str, Callable[[Path, Path], None]] = {
-    "weights": weights, "training": training, "outputs": outputs, "job": job, "care": care, "older": older,
-    "shared": shared, "alone": shared,
+    "weights": weights, "training": training, "outputs": outputs, "beside": beside, "job": job, "care": care,
+    "older": older, "shared": shared, "alone": shared,
 }  # fmt: skip
 
 BEFORE = {"older": downgrade, "shared": three_of_five, "alone": one_of_five}

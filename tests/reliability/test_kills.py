@@ -30,9 +30,10 @@ def every_place(kind: str, *scenarios: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["kill", "full"])
 def test_every_place(kind: str) -> None:
-    """Weights, sealing, outputs, an older cache, masks into shared files and out: same bytes, one block or batch
-    repeated (of a training the two steps since its last state)."""
-    for name, told in every_place(kind, "weights", "training", "outputs", "older", "shared", "alone").items():
+    """Weights, sealing, outputs, a run sealed beside the next one, an older cache, masks into shared files and out:
+    same bytes, one block or batch repeated (of a training the two steps since its last state)."""
+    scenarios = ("weights", "training", "outputs", "beside", "older", "shared", "alone")
+    for name, told in every_place(kind, *scenarios).items():
         assert told["wrong"] == {}, name
         assert told["most_repeated"] <= (2 if name == "training" else 1) and told["places"] >= 9, name
 
