@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 ATTENTION = "kick_cached_attention"
 
-_NOT_HERE = ("position_bias", "softcap", "s_aux", "cache")
+NOT_HERE = ("position_bias", "softcap", "s_aux", "cache")
 """What some families hand to attention beside keys, values and a mask: then it is left to the library."""
 
 _ROTARY = "apply_rotary_pos_emb"
@@ -33,7 +33,7 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attention of one token a row over a cache, by our kernel; anything else as the library does it."""
-    plain = all(kwargs.get(name) is None for name in _NOT_HERE) and query.dtype == key.dtype == value.dtype
+    plain = all(kwargs.get(name) is None for name in NOT_HERE) and query.dtype == key.dtype == value.dtype
     scale = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
     if (layer := getattr(key, "cache_layer", None)) is not None:  # see `pages.lent`
         if not plain:

@@ -217,7 +217,7 @@ class PageCache:
         cache.layers = [_SegmentLayer(segments, window) for window in self.windows]
         return cache
 
-    def seen(self, where: Tensor, *, whole: bool) -> Tensor:
+    def seen(self, where: Tensor) -> Tensor:
         """In place of a mask, which the table makes needless: [rows, 1, 1, 1]."""
         return self.nothing
 

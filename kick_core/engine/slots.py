@@ -12,36 +12,48 @@ from transformers.cache_utils import DynamicLayer
 
 from kick_core.engine.batching import round_up
 
-COLUMNS = 16
-"""Where a step reads as much of the cache as is written, it reads a multiple of so many columns."""
+COLUMNS = 32
+"""Slots that grow have a multiple of so many columns: one that is read whole is read twice as fast as a part of it."""
 
 
 class _SlotLayer(DynamicLayer):
-    """A cache layer with a slot of `room` columns for every row, from the start; the library's own layer copies all
+    """A cache layer with a slot of `columns` for every row, from the start; the library's own layer copies all
     that it holds at every step. Prompts are put in with `put`; a step writes every row at its place `where` [rows].
     """
 
-    def __init__(self, rows: int, room: int, dtype: torch.dtype | None, where: Tensor, kernels: bool) -> None:
-        super().__init__()
-        self.rows, self.room, self.kept_dtype, self.kernels = rows, room, dtype, kernels
-        self.every = torch.arange(rows, device=where.device)
-        self.begin(rows, where)
+    is_initialized: bool
+    all_keys: Tensor
+    all_values: Tensor
 
-    def begin(self, rows: int, where: Tensor) -> None:
-        """Start again with so many rows, in the same memory."""
-        self.where, self.read = where, self.room
-        if self.is_initialized:
+    def __init__(self, rows: int, columns: int, dtype: torch.dtype | None, where: Tensor, kernels: bool) -> None:
+        super().__init__()
+        self.rows, self.kept_dtype, self.kernels = rows, dtype, kernels
+        self.begin(rows, where, columns)
+
+    def begin(self, rows: int, where: Tensor, columns: int) -> None:
+        """Start again with so many rows; in the same memory, unless the number of columns is another."""
+        self.where, self.columns = where, columns
+        if self.is_initialized and self.all_keys.shape[:3:2] == (self.rows, columns):
             self.keys, self.values = self.all_keys[:rows], self.all_values[:rows]
+        else:
+            self.is_initialized = False
+
+    def widen(self, columns: int) -> None:
+        """Go on with so many columns: what is kept is copied."""
+        self.columns, more = columns, (0, 0, 0, columns - self.columns)
+        self.all_keys, self.all_values = (torch.nn.functional.pad(kept, more) for kept in (self.keys, self.values))
+        self.keys, self.values = self.all_keys, self.all_values
 
     def put(self, places: Tensor | slice, keys: Tensor, values: Tensor) -> None:
         """Write prompts [n, heads, length, width] into the slots `places` (int64 [n], or a slice)."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
+            self.every = torch.arange(self.rows * keys.shape[1], device=self.where.device)
             dtype = self.kept_dtype or keys.dtype
-            self.all_keys = keys.new_zeros(self.rows, keys.shape[1], self.room, keys.shape[-1], dtype=dtype)
-            self.all_values = values.new_zeros(self.rows, values.shape[1], self.room, values.shape[-1], dtype=dtype)
-            self.begin(len(self.where), self.where)
-        length = min(keys.shape[2], self.room)
+            self.all_keys = keys.new_zeros(self.rows, keys.shape[1], self.columns, keys.shape[-1], dtype=dtype)
+            self.all_values = values.new_zeros(self.rows, values.shape[1], self.columns, values.shape[-1], dtype=dtype)
+            self.begin(len(self.where), self.where, self.columns)
+        length = min(keys.shape[2], self.columns)
         self.keys[places, :, :length] = keys[:, :, :length].to(self.keys.dtype)
         self.values[places, :, :length] = values[:, :, :length].to(self.values.dtype)
 
@@ -52,10 +64,12 @@ class _SlotLayer(DynamicLayer):
 
             _triton.put(key_states, value_states, self.keys, self.values, self.where)
             return self.keys, self.values
-        rows = self.every[: len(self.where)]
-        self.keys[rows, :, self.where] = key_states[:, :, 0].to(self.keys.dtype)
-        self.values[rows, :, self.where] = value_states[:, :, 0].to(self.values.dtype)
-        return self.keys[:, :, : self.read], self.values[:, :, : self.read]
+        for kept, states in ((self.keys, key_states), (self.values, value_states)):
+            heads, columns, width = kept.shape[1:]
+            first = self.every[: len(self.where) * heads] * columns  # of every row and head
+            places = first + self.where.repeat_interleave(heads)
+            kept.view(-1, width).index_copy_(0, places, states.reshape(-1, width).to(kept.dtype))
+        return self.keys, self.values
 
     def move(self, sources: Tensor, places: Tensor, rows: int) -> None:
         """Copy some rows to other places, and go on with the first `rows`."""
@@ -72,13 +86,14 @@ class SlotCache:
         room: Columns of a slot.
         dtype: Of keys and values; None: the model's.
         kernels: Whether steps write and read by our kernels.
+        grows: Whether slots have no more columns than are written, up to `room`; else all from the start.
     """
 
     def __init__(
-        self, model: PreTrainedModel, rows: int, room: int, dtype: torch.dtype | None, *, kernels: bool
+        self, model: PreTrainedModel, rows: int, room: int, dtype: torch.dtype | None, *, kernels: bool, grows: bool
     ) -> None:
         where = torch.zeros(rows, dtype=torch.int64, device=model.device)
-        self.room, self.config = room, model.config
+        self.room, self.config, self.grows = room, model.config, grows
         self.all_mask = self.mask = torch.zeros(rows, 1, 1, room, dtype=dtype or model.dtype, device=model.device)
         self.cache = DynamicCache(config=model.config)
         self.cache.layers = [_SlotLayer(rows, room, dtype, where, kernels) for _ in self.cache.layers]
@@ -95,7 +110,10 @@ class SlotCache:
         self._hide(slice(None), lengths)
         self.longest = int(lengths.max())
         for layer in self.cache.layers:
-            layer.begin(len(lengths), where)
+            layer.begin(len(lengths), where, self._columns(self.longest + 1))
+
+    def _columns(self, written: int) -> int:
+        return min(round_up(written, COLUMNS), self.room) if self.grows else self.room
 
     def fitting(self, totals: Sequence[int]) -> int:
         """How many of the next texts there is memory for, beside those that are being written."""
@@ -126,15 +144,16 @@ class SlotCache:
         """Go on to the next column; a text that has ended may go on until its slot is filled again."""
         where.add_(1).clamp_(max=self.room - 1)
 
-    def seen(self, where: Tensor, *, whole: bool) -> Tensor:
-        """The mask [rows, 1, 1, columns] for a step that writes at `where` [rows]: over all columns if `whole`, else
-        over as many as are written."""
-        if not whole:
+    def seen(self, where: Tensor) -> Tensor:
+        """The mask [rows, 1, 1, columns] for a step that writes at `where` [rows]."""
+        columns = self.room
+        if self.grows:
             self.longest += 1
-            for layer in self.cache.layers:
-                layer.read = min(round_up(self.longest, COLUMNS), self.room)
+            columns = self._columns(self.longest)
+            for layer in self.cache.layers if columns > self.cache.layers[0].columns else ():
+                layer.widen(columns)
         self.mask.view(len(where), -1).scatter_(1, where[:, None], 0)
-        return self.mask[..., : self.cache.layers[0].read]
+        return self.mask[..., :columns]
 
     def keep(self, index: Tensor, sources: Tensor, places: Tensor, where: Tensor) -> None:
         """Go on with the rows `index`: those at `sources` are moved to `places`."""

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from kick_core.engine import forms, fused
 from kick_core.engine.batching import BatchPolicy, Ids, attention_for, logits_of, positions
@@ -24,29 +23,23 @@ from kick_core.engine.packing import side_by_side
 from kick_core.engine.pages import PageCache, count_of, fitting
 from kick_core.engine.prompt_packs import PromptPacks, attention_named
 from kick_core.engine.slots import SlotCache
+from kick_core.engine.step_attention import PRODUCTS, WIDE, keeps_bits
 from kick_core.models import device_map
 
 Chooser = Callable[[Tensor, Tensor], Tensor]
 
-_WIDE = "kick_wide_sdpa"
 
-
-def _wide_sdpa(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """Scaled dot-product attention in the dtype of keys, values and mask; the result in that of the query."""
-    found, _ = sdpa_attention_forward(module, query.to(key.dtype), key, value, attention_mask, **kwargs)
-    return found.to(query.dtype), None
-
-
-AttentionInterface.register(_WIDE, _wide_sdpa)
-
-
-def _wide(model: PreTrainedModel) -> bool:
-    """Whether keys and values of earlier tokens are kept in float32: attention of one query in half precision takes
-    six times as long on a CPU as in float32."""
-    half = model.device.type == "cpu" and model.dtype in (torch.bfloat16, torch.float16)
-    return half and model.config._attn_implementation == "sdpa" and plain_cache(model)
+def _attention_of(model: PreTrainedModel) -> str:
+    """The attention of a step by its registered name. On a CPU one that keeps keys and values in float32: attention of
+    one query in half precision takes six times as long there."""
+    usual = str(model.config._attn_implementation)
+    if model.device.type != "cpu" or model.dtype == torch.float64 or usual != "sdpa" or not plain_cache(model):
+        return usual
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return PRODUCTS if heads % groups == 0 and keeps_bits(heads, groups, width) else WIDE
 
 
 def plain_cache(model: PreTrainedModel, room: int = 0) -> bool:
@@ -102,9 +95,10 @@ class SlotSteps:
         self.model, self.plan, self.filler, self.choose, self.whole = model, plan, filler, choose, whole
         self.pages, self.packs = pages, packs
         self.kernels = plan.kernels and whole and not plan.compiled
-        self.attention = _WIDE if _wide(model) else model.config._attn_implementation
-        if self.kernels and self.attention == "sdpa":
-            self.attention = fused.ATTENTION
+        usual = str(model.config._attn_implementation)
+        by_kernels = fused.ATTENTION if usual == "sdpa" else usual
+        self.attention = by_kernels if self.kernels else _attention_of(model)
+        self.wide = self.attention in (WIDE, PRODUCTS)
         self.stand_ins: fused.FusedPatches | None = None
         self.records = True
         self.on_cuda = model.device.type == "cuda"
@@ -196,7 +190,7 @@ class SlotSteps:
 
     def _make_room(self, rows: int, room: int) -> None:
         """Buffers of a new shape. What was recorded for the old one is forgotten."""
-        device, kept_dtype = self.model.device, torch.float32 if self.attention == _WIDE else None
+        device, kept_dtype = self.model.device, torch.float32 if self.wide else None
         self.shape, self.spoiled = (rows, room), False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = False
@@ -204,7 +198,7 @@ class SlotSteps:
         self.memory: SlotCache | PageCache = (
             PageCache(self.model, rows, room, self.pages)
             if self.pages
-            else SlotCache(self.model, rows, room, kept_dtype, kernels=self.kernels)
+            else SlotCache(self.model, rows, room, kept_dtype, kernels=self.kernels, grows=not self.whole)
         )
         self.all_ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         self.all_tokens = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -327,7 +321,7 @@ class SlotSteps:
         """One token for every row. Where steps are one shape nothing but tensors changes here."""
         inputs = {
             "input_ids": self.ids,
-            "attention_mask": self.memory.seen(self.where, whole=self.whole),
+            "attention_mask": self.memory.seen(self.where),
             "position_ids": self.where[:, None],
             "past_key_values": self.memory.cache,
             "use_cache": True,

@@ -215,6 +215,7 @@ def test_a_text_does_not_depend_on_its_neighbours(family, sampling):
 
 
 @pytest.mark.parametrize("sampling", [None, engine.Sampling(0.7)])
+@torch.inference_mode()
 def test_steps_of_one_shape_write_the_same_text(models, sampling):
     """The form that CUDA graphs are recorded of: the cache read as a whole, all rows to the end, filled up."""
     model, prompts = models("Llama"), sorted((ids(3 + 7 * n % 23, n) for n in range(5)), key=len)
