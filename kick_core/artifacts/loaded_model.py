@@ -70,6 +70,7 @@ class OpenModel:
     _dense: dict[str, Tensor] = field(default_factory=dict)
     _let_go: Callable[[], object] | None = None
     _resident: dict[str, Tensor] = field(default_factory=dict)
+    _matrices: dict[int, list[Matrix]] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:
@@ -90,7 +91,9 @@ class OpenModel:
 
     def block_matrices(self, block: int) -> list[Matrix]:
         """The matrices of a block that are compressed. Raises KickError as `blocks` does."""
-        return matrices(self.blocks()[block])
+        if block not in self._matrices:  # finding the blocks among all modules takes longer than putting a mask on one
+            self._matrices[block] = matrices(self.blocks()[block])
+        return self._matrices[block]
 
     def dense(self, block: int, matrix: Matrix) -> Tensor:
         """A matrix's dense weight [out, in], on the CPU."""
