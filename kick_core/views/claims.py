@@ -131,7 +131,7 @@ def _context_survives(frame: pd.DataFrame) -> Claim:
     titles = dict(zip(frame["task"], frame["title"], strict=True))
     half = cells["sparsity"] < 0.5 + 1e-9
     parts = [
-        _part(f"{titles[task]} {words}", cells[among & (cells["task"] == task)], "match dense", "do not")
+        _part(f"{titles[task]} {words}", cells[among & (cells["task"] == task)], "match dense", "do not match")
         for task in in_context if task in titles
         for words, among in (("at 50 %", half), ("above 50 %", ~half))
     ]  # fmt: skip

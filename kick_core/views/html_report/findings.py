@@ -15,7 +15,7 @@ from kick_core.views.chart_style import each
 from kick_core.views.claims import SIZE
 from kick_core.views.families import calibrations, families, pairs
 from kick_core.views.fidelity import BOUNDS, fidelity, texts
-from kick_core.views.findings import headline, percent, widest_gap
+from kick_core.views.findings import headline, leading, percent, widest_gap
 from kick_core.views.forgetting import by_popularity
 from kick_core.views.html_report.facts import (
     MARKS,
@@ -33,7 +33,7 @@ from kick_core.views.html_report.facts import (
 )
 from kick_core.views.markup import Child, Safe, tag
 from kick_core.views.noise import noise
-from kick_core.views.paired import AT_CHANCE, AT_FLOOR
+from kick_core.views.paired import AT_FLOOR
 from kick_core.views.reproduced import furthest
 from kick_core.views.scores import NOT_MEASURED
 
@@ -49,7 +49,7 @@ def abstract(story: Story) -> list[Safe]:
     recipes, answers = frame["recipe"].nunique(), int(frame["n"].sum() + frame["unjudged"].sum())
     lines = [
         f"{story.model} was asked {count_text(len(story.titles), 'task')} under {count_text(recipes, 'recipe')}, dense "
-        f"among them: {answers:,} answers, every one kept.",
+        f"among them: {answers:,} answers.",
         *(headline(frame, recipe) for recipe in _telling(story)),
     ]
     if story.pruners:
@@ -65,23 +65,24 @@ def abstract(story: Story) -> list[Safe]:
 
 
 def _telling(story: Story) -> list[str]:
-    """The recipes that the abstract speaks of: every method's nearest to half of the weights or of 8 bits."""
+    """The recipes that the abstract speaks of: of each kind the best of those nearest to half pruned, or to 4 bits."""
+    asked = story.frame[(story.frame["task"] == story.task) & (story.frame["recovered"] == "")]
     picked = []
     for kind, aim in (("ratio", 0.5), ("pattern", 0.5), ("bits", 0.75)):
-        rows = story.frame[(story.frame["kind"] == kind) & (story.frame["task"] == story.task)]
+        rows = asked[asked["kind"] == kind]
         if len(rows):
-            picked.append(str(min(each(rows), key=lambda row: (abs(row["severity"] - aim), row["recipe"]))["recipe"]))
+            picked.append(str(min(each(rows), key=lambda row: (abs(row["severity"] - aim), -row["score"]))["recipe"]))
     return picked
 
 
 def _furthest(story: Story) -> str:
-    pruned = story.frame[story.frame["kind"].isin(("ratio", "dense"))]
-    told = [
-        f"{story.titles[task]} up to {furthest(pruned[pruned['task'] == task])}"
-        for task in story.titles
-        if tasks.record(task).measures in ("fluency", "knowledge")
-        if furthest(pruned[pruned["task"] == task])
-    ]
+    """How far pruning alone may go on the two tasks that the headlines speak of."""
+    pruned = story.frame[(story.frame["kind"] == "ratio") & (story.frame["recovered"] == "")]
+    told = []
+    for task in leading(set(pruned["task"])):
+        steps = [step for step in furthest(pruned[pruned["task"] == task]).split(", ") if not step.endswith(" none")]
+        reach = f"up to {', '.join(steps)}" if steps else "at no measured sparsity"
+        told.append(f"{story.titles[task]} {reach}")
     return f"Pruned, it surely keeps 95 % of dense in {'; in '.join(told)}." if told else ""
 
 
@@ -203,8 +204,8 @@ def shares(story: Story) -> list[Safe]:
     return [
         quiet(
             "Dense rows are scores, all others the share of the dense score that is kept, over the same examples, with "
-            f"its 95 % interval. {legend}: whether at least 95 % of dense is kept. The appendix has "
-            "every score, its n and its key."
+            f"its 95 % interval. {legend}: whether at least 95 % of dense is kept; · not measured. The appendix "
+            "has every score, its n and its key."
         ),
         table(["Recipe", *story.titles.values()], rows, "Share of the dense score kept", "shares"),
     ]
@@ -212,11 +213,11 @@ def shares(story: Story) -> list[Safe]:
 
 def _share(row: chart_style.Row | None) -> Child | tuple[Child, str]:
     if row is None or row["verdict"] == NOT_MEASURED:
-        return "not measured", "quiet"
+        return "·", "quiet"
     if row["kind"] == "dense":
         return score(row)
     if math.isnan(row["share_kept"]):
-        return AT_CHANCE if row["verdict"] == AT_FLOOR else "dense scores 0", "quiet"
+        return MARKS[AT_FLOOR] if row["verdict"] == AT_FLOOR else "dense scores 0", "quiet"
     inner = tag("span", f"{MARKS[row['verdict']]} {percent(row['share_kept'])}")
     return tag("span", inner, tag("small", between(row, "share_low", "share_high"))), token(row["verdict"])
 
