@@ -126,9 +126,9 @@ def examples_files(store: Store, key: str) -> list[Path]:
     return sorted(folder.glob("examples-*.parquet")) or sorted(folder.glob("outline-*.parquet"))
 
 
-def examples(store: Store, key: str, ids: Iterable[str] | None = None) -> list[Example]:
-    """The questions of a task's data, all or those of some ids, in the task's order."""
-    table = example_columns(store, key)
+def examples(store: Store, key: str, ids: Iterable[str] | None = None, *, first: int | None = None) -> list[Example]:
+    """The questions of a task's data, all, those of some ids or the `first` ones, in the task's order."""
+    table = example_columns(store, key).slice(0, first)
     if ids is not None:
         table = table.filter(pc.is_in(table["id"], pa.array(ids, pa.string())))
     columns = columns_of(table)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -70,8 +69,9 @@ def _warnings(store: Store, key: str, measured: int) -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=4)
 def _first(store: Store, key: str, count: int) -> list[Example]:
-    return list(islice(load.examples(store, key).values(), count))
+    return results.examples(store, key, first=count)
 
 
 @lru_cache(maxsize=64)
