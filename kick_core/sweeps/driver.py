@@ -8,7 +8,6 @@ thread do more than one process of two; with several GPUs each gets a process.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import queue
@@ -17,7 +16,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.context import SpawnContext
 from typing import TYPE_CHECKING, Any
@@ -169,21 +168,6 @@ def _found(
     return opening.result() if opening is not None else None
 
 
-_TRIM, _MAP, _FREED, _MAPPED = -1, -3, 256 << 20, 32 << 20
-"""glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, and what they are set to: bytes of freed memory that are kept, and
-of a request from which on it has pages of its own (the most that glibc takes)."""
-
-
-def _keep_freed() -> None:
-    """Let the C library keep some of what forwards free. As it is, each of their intermediate results is given back to
-    the system, and the next one's pages are zeroed anew: a tenth of the processor time on a CPU. Elsewhere than on
-    Linux nothing happens."""
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(_TRIM, _FREED)
-        library.mallopt(_MAP, _MAPPED)
-
-
 def _finish(keys: SweepKeys, store: Store, job: SweepJob, tracker: Tracker | None) -> Run:
     """Let nested masks share their files, once all of them are built: nothing but their size on disk changes."""
     built = {keys.artifacts[recipe.text] for recipe in job.parsed() if recipe != DENSE}
@@ -199,7 +183,6 @@ def _alone(job: SweepJob, store: Store, questions: Questions, opening: Opening |
     """The sweep in this process."""
     from kick_core.sweeps.grid import open_sweep
 
-    _keep_freed()
     sweep = open_sweep(job, store, questions=questions, opening=opening)
     new = not job.hosted and sweep_keys.recall(store, job) is None
     with timing.stage("keys"):
@@ -354,7 +337,6 @@ def _begin(job: dict[str, Any], root: str, threads: int, places: Any, news: Any)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # dies of it, so that it cannot look done
     news.cancel_join_thread()  # nothing that was not heard keeps it from ending
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    _keep_freed()
     import torch
 
     torch.set_num_threads(threads)
