@@ -30,6 +30,7 @@ __all__ = [
     "examples",
     "open_session",
     "outputs",
+    "prepare",
     "prompt_form",
     "prompt_spec",
 ]
@@ -121,6 +122,15 @@ def evaluate(
     found = examples(asked, ask, data, protocol)
     for batch in outputs(ask, prompt_spec(asked, ask, protocol, prompting), found[:limit], found):
         yield from batch
+
+
+def prepare(ask: EvalSession, way: PromptSpec, wanted: Sequence[Example], among: Sequence[Example]) -> None:
+    """Tokenise what `outputs` will ask, so that it need not: a task's many questions with options take a second.
+
+    It may be done in another thread, while the model is asked something else.
+    """
+    if way.kind == "choose":
+        multiple_choice.prepare(ask, way, {example.id for example in wanted}, among)
 
 
 def outputs(

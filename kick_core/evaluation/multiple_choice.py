@@ -63,6 +63,13 @@ def choose(ask: EvalSession, way: PromptSpec, wanted: Set[str], among: Sequence[
             yield from _choose_in_span(ask, way, wanted, among, span)
 
 
+def prepare(ask: EvalSession, way: PromptSpec, wanted: Set[str], among: Sequence[Example]) -> None:
+    """Tokenise what `choose` will ask, with the same arguments."""
+    for span in spans(len(among)):
+        if any(among[i].id in wanted for i in span):
+            _encoded(ask, way, among, span)
+
+
 def _choose_in_span(
     ask: EvalSession, way: PromptSpec, wanted: Set[str], whole: Sequence[Example], span: range
 ) -> Iterator[list[Output]]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from kick_core import tasks, timing
 from kick_core.artifacts import planners
+from kick_core.errors import KickError
 from kick_core.models.source import file_states, find
 from kick_core.records import BlockReport, PlanProgress, RunCard
 from kick_core.runs.finishing import Finisher
@@ -117,15 +118,26 @@ class Sweep:
         try:
             self._repair(dict.fromkeys(cell.recipe for cell in cells))
             together = [parse(cell.recipe) for cell in cells if cell.work == "make"]
-            for cell in cells:
-                if cell.cached:
-                    continue
+            left = [cell for cell in cells if not cell.cached]
+            for cell, later in zip(left, [*left[1:], None], strict=True):
                 if cell.task is None:
                     yield from self._make(cell, together)
-                else:
-                    yield from self._measure(cell, cell.task, following)
+                    continue
+                if later is not None and later.work == "ask":
+                    self._finisher.add(partial(self._prepare, later))
+                yield from self._measure(cell, cell.task, following)
         finally:
             self._leave()
+
+    def _prepare(self, cell: Cell) -> None:
+        """Tokenise a cell's questions while another's are asked; what is wrong with them is said in their turn."""
+        from kick_core import evaluation
+        from kick_core.runs import measure as runs
+
+        loaded = self.data[str(cell.task)]
+        with suppress(KickError):
+            wanted = runs.requested(loaded, self.job.limit_of(str(cell.task)), parse(cell.recipe))
+            evaluation.prepare(self.session, loaded.spec, wanted, loaded.examples)
 
     def _repair(self, recipes: Sequence[str] | dict[str, None]) -> None:
         """Write again what damage took from measured runs and their outputs still tell."""
