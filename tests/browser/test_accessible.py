@@ -28,6 +28,7 @@ PAGES = (
     "/evaluate?task=factoid_qa&b=magnitude@0.7",
     "/evaluate?task=multiple_choice&b=magnitude@0.5",
     "/compare?task=factoid_qa&a=dense&b=magnitude@0.5",
+    "/compare?view=Many+recipes&task=factoid_qa",
     "/compare?view=Same+size&task=factoid_qa",
     "/compare?view=Your+own+prompt",
     "/compare?view=Families",

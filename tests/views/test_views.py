@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kick_core import stats, tasks, views
+from kick_core import methods, stats, tasks, views
 from kick_core.methods import storage
 from kick_core.spec import parse
 from kick_core.store import Store, results
-from kick_core.views import example_text, load, recipe_labels, size_charts
+from kick_core.views import chart_style, charts, example_text, lineage_charts, load, recipe_labels, size_charts
 from kick_core.views.verdict_columns import VerdictColumns
 from tests import synthetic
 
@@ -535,3 +535,27 @@ def test_numbers_asked_in_two_ways_make_no_curve(frame: pd.DataFrame) -> None:
 
     assert shown(gallery=False) == {frame.loc[task, "dtype"].iloc[0]}, "the way that most recipes have"
     assert shown(gallery=True) == {"float32"}, "recipes measured here, before those of the gallery"
+
+
+def test_lines_and_marks_are_seen_on_both_grounds(frame: pd.DataFrame) -> None:
+    """3:1 against white and against the dark theme's ground (WCAG 2.2, 1.4.11); a see-through line would have less."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    colours = [methods.card(name).colour for name in methods.names()]
+    colours += [*chart_style.OTHERS, chart_style.FLUENCY, chart_style.MARKER, *charts._TIERS, *lineage_charts.COLOURS]
+    for colour in colours:
+        for ground in ("#ffffff", "#11151c"):
+            darker, lighter = sorted((luminance(colour), luminance(ground)))
+            assert round((lighter + 0.05) / (darker + 0.05), 1) >= 3, (colour, ground)
+    assert not [trace for trace in charts.overlay(frame, "magnitude")["data"] if "opacity" in trace]
+
+
+def test_an_excerpt_holds_the_answer_that_was_judged() -> None:
+    text = "The city of Afyonkarahisar lies in the eastern part of the Aegean region, in the west of Turkey, I think."
+    assert example_text.excerpt(text, 40, "Turkey · Türkiye") == "… region, in the west of Turkey…"
+    assert example_text.excerpt(text, 40) == example_text.excerpt(text, 40, "Aleppo") == text[:39].rstrip() + "…"
+    assert example_text.excerpt("It is\n Turkey.", 40, "Turkey") == "It is Turkey."
