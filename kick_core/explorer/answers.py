@@ -260,8 +260,9 @@ def evidence(found: Claim) -> None:
         show(tag("p", "Nothing has been measured.", cls="quiet"))
         return
     columns = ["label", "title", "share_kept", "share_low", "share_high", "paired", "vote"]
-    table = found.evidence.assign(**{c: 100 * found.evidence[c] for c in ("share_kept", "share_low", "share_high")})
-    columns += [name for name in ("rival", "rival_kept") if name in table]
+    columns += [name for name in ("rival", "rival_kept") if name in found.evidence]
+    shares = [name for name in columns if name.startswith("share_") or name == "rival_kept"]
+    table = found.evidence.assign(**{name: 100 * found.evidence[name] for name in shares})
     st.dataframe(table[columns], hide_index=True, height=220, column_config=_EVIDENCE, alt="Cells behind the claim")
 
 
@@ -273,7 +274,7 @@ _EVIDENCE = {
     "share_high": st.column_config.NumberColumn("to", format="%.0f %%"),
     "paired": "n",
     "rival": "against",
-    "rival_kept": st.column_config.NumberColumn("its share", format="percent"),
+    "rival_kept": st.column_config.NumberColumn("its share", format="%.0f %%"),
 }
 
 

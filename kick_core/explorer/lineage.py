@@ -123,7 +123,7 @@ def _tuned(model: str) -> None:
     heading("Base and tuned")
     pairs = data.lineage(model)
     if not pairs:
-        note("Which of these models was tuned from which is not known. This says it, once for all:")
+        note("Which of these models was tuned from which is not known. If one was, this records it:")
         st.code("kick reproduce families --model TUNED --tuned-from BASE", language=None)
     for pair, cells, word in pairs:
         show(
