@@ -18,12 +18,16 @@ import _task_data
 import torch
 from _commands import kick, table
 
+from kick_core.keys import sha256_file
+
 if TYPE_CHECKING:
     from whole_command import Bench
 
 BARS = {"summarization": 8.0, "multiple_choice": 6.0, "perplexity": 8.0}
 """Seconds that a 7B of 32 blocks may take on one H200 for 72 stories, 400 questions, 157 windows."""
 CELLS = ("magnitude@0.3", "magnitude@0.5")
+SWEEP = tuple(f"{m}@{t}" for m in ("magnitude", "wanda", "ria", "sparsegpt") for t in ("0.3", "0.5", "0.6", "2:4"))
+"""Recipes of the whole sweep that is timed on one GPU and on all."""
 
 
 def evaluate(bench: Bench, tasks: Sequence[str], limit: int) -> dict[str, Any]:
@@ -81,6 +85,37 @@ def _gaps(lines: Sequence[Mapping[str, Any]]) -> list[float]:
     return [seconds for seconds, _ in sorted(longest, key=lambda pause: pause[1])]
 
 
+def devices(bench: Bench) -> dict[str, Any]:
+    """One `kick sweep` on one GPU, and on all of the host, each into an empty cache: their seconds, and whether every
+    artifact and result is the same file. Without GPUs in one process, and in two."""
+    data, facts, sums = _data(bench), dict[str, Any](), []
+    cuda = bench.device != "cpu" and torch.cuda.is_available()
+    ways = {"one": ["--device", "cuda:0"], "all": ["--devices", "all"]}
+    ways = ways if cuda else {n: ["--device", "cpu", "--workers", w] for n, w in (("one", "1"), ("all", "2"))}
+    recipes = [word for recipe in SWEEP for word in ("--recipe", recipe)]
+    words = ["sweep", str(bench.model), *recipes, "--task", "multiple_choice", "--task", "perplexity"]
+    words += ["--data", str(data), "--limit", "400", "--calibration", str(bench.model / "text.txt")]
+    words += ["--windows", str(bench.windows), "--length", str(bench.length), "--json"]
+    for name, where in ways.items():
+        cache = bench.cache()
+        ran = kick([*words, *where, "--cache", str(cache)], bench.tree)
+        facts[name] = ran.facts()
+        sums.append(_sums_of(cache))
+        bench.tell([f"{' '.join(where)}: {ran.seconds:.1f} s", *([ran.said[-1500:]] if ran.status else [])])
+        shutil.rmtree(cache)
+    facts |= {"ratio": facts["one"]["seconds"] / facts["all"]["seconds"], "files": len(sums[0])}
+    facts["same"] = sums[0] == sums[1]
+    bench.tell([f"{facts['ratio']:.2f} times as fast; the same {facts['files']} files: {facts['same']}"])
+    return facts
+
+
+def _sums_of(cache: Path) -> dict[str, str]:
+    """Hashes of all weights, and the names of all outputs and verdicts, which end with their sums."""
+    weights = sorted((cache / "weights").rglob("*.safetensors"))
+    hashes = {str(path.relative_to(cache)): sha256_file(path) for path in weights}
+    return hashes | {str(path.relative_to(cache)): "" for path in sorted((cache / "results").rglob("*.parquet"))}
+
+
 def _data(bench: Bench) -> Path:
     data = bench.folder / "tasks"
     if not data.exists():
@@ -116,5 +151,6 @@ EVALUATE: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "evaluate": lambda bench: evaluate(bench, tuple(BARS), 400),
     "mmlu 8": lambda bench: evaluate(bench, ("multiple_choice",), 8),
     "cells": cells,
+    "devices": devices,
     "peer summaries": peer_summaries,
 }
