@@ -119,7 +119,7 @@ class Sweep:
             self._repair(dict.fromkeys(cell.recipe for cell in cells))
             together = [parse(cell.recipe) for cell in cells if cell.work == "make"]
             left = [cell for cell in cells if not cell.cached]
-            for cell, later in zip(left, [*left[1:], None], strict=True):
+            for cell, later in zip_longest(left, left[1:]):
                 if cell.task is None:
                     yield from self._make(cell, together)
                     continue

@@ -157,7 +157,7 @@ def test_a_new_knowledge_task_leads_headline_claims_and_charts(tmp_path: Path) -
     headline = views.headline(frame, "magnitude@0.7")
     assert "perplexity rises" in headline and "Fixture sums" in headline
     knowledge, _, _ = views.claims(frame)
-    assert set(knowledge.evidence["task"]) == {POCKET_ONLY} and POCKET_ONLY in knowledge.rule
+    assert set(knowledge.evidence["task"]) == {POCKET_ONLY} and "Fixture sums" in knowledge.rule
     lines = {trace["name"]: trace["line"] for trace in charts.overlay(frame, "magnitude")["data"]}
     assert chart_style.task_colour(POCKET_ONLY) == "#123456"
     assert lines["Fixture sums"]["width"] > 4, "it comes before every other knowledge task"
