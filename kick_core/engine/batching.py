@@ -148,10 +148,15 @@ def cache_tokens(model: PreTrainedModel, plan: BatchPolicy) -> int:
 def token_bytes(model: PreTrainedModel) -> int:
     """Bytes that keys and values of a token take; 0 where the config does not say."""
     config = model.config.get_text_config()
-    heads, layers = getattr(config, "num_attention_heads", 0), getattr(config, "num_hidden_layers", 0)
+    _, pairs, width = head_sizes(config)
+    return 2 * int(getattr(config, "num_hidden_layers", 0)) * pairs * width * model.dtype.itemsize
+
+
+def head_sizes(config: Any) -> tuple[int, int, int]:
+    """Heads of queries, heads of keys and values, and a head's width, as a text config tells them; 0: it does not."""
+    heads = int(getattr(config, "num_attention_heads", 0))
     width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
-    pairs = getattr(config, "num_key_value_heads", None) or heads
-    return int(2 * layers * pairs * width * model.dtype.itemsize)
+    return heads, int(getattr(config, "num_key_value_heads", None) or heads), int(width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from kick_core.engine import forms, fused
-from kick_core.engine.batching import BatchPolicy, Ids, attention_for, logits_of, positions
+from kick_core.engine.batching import BatchPolicy, Ids, attention_for, head_sizes, logits_of, positions
 from kick_core.engine.packing import side_by_side
 from kick_core.engine.pages import PageCache, count_of, fitting
 from kick_core.engine.prompt_packs import PromptPacks, attention_named
@@ -35,10 +35,7 @@ def _attention_of(model: PreTrainedModel) -> str:
     usual = str(model.config._attn_implementation)
     if model.device.type != "cpu" or model.dtype == torch.float64 or usual != "sdpa" or not plain_cache(model):
         return usual
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads, groups, width = head_sizes(model.config.get_text_config())
     return PRODUCTS if heads % groups == 0 and keeps_bits(heads, groups, width) else WIDE
 
 

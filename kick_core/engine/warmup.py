@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from kick_core.engine.batching import any_length
+from kick_core.engine.batching import any_length, head_sizes
 from kick_core.engine.pages import PAGE, page_columns
 from kick_core.methods.select import kernels as runs_kernels
 
@@ -29,18 +29,15 @@ def warm_up(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) 
     """
     try:
         if runs_kernels(device) is not None:
-            for tokens in (1, 16):  # kernels are compiled apart for a single token
-                _forward(config.get_text_config(), dtype, device, tokens)
-    except (AttributeError, RuntimeError, TypeError, ValueError):
+            _use_kernels(config.get_text_config(), dtype, device)
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError):
         return  # an architecture that names its sizes otherwise, no memory, or no compiler: nothing is lost but time
 
 
-def _forward(config: Any, dtype: torch.dtype, device: torch.device, tokens: int) -> None:
+def _use_kernels(config: Any, dtype: torch.dtype, device: torch.device) -> None:
     from kick_core.engine import kernels, paged_attention
 
-    heads, rows = int(config.num_attention_heads), 16
-    pairs = int(getattr(config, "num_key_value_heads", None) or heads)
-    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    (heads, pairs, width), rows, tokens = head_sizes(config), 16, 16
 
     def made(*shape: int) -> torch.Tensor:
         return torch.zeros(*shape, dtype=dtype, device=device)
@@ -51,14 +48,11 @@ def _forward(config: Any, dtype: torch.dtype, device: torch.device, tokens: int)
     query, key = (made(rows, tokens, count, width).transpose(1, 2) for count in (heads, pairs))
     query, key = kernels.turned(query, key, *(made(1, tokens, width) for _ in range(2)))
     torch.nn.functional.linear(values, made(16, config.hidden_size))
-    if tokens > 1:
-        with any_length():
-            torch.nn.functional.scaled_dot_product_attention(query, query, query, is_causal=True)
+    with any_length():
+        torch.nn.functional.scaled_dot_product_attention(query, query, query, is_causal=True)
     table = torch.zeros(rows, page_columns(config, 1) // PAGE, dtype=torch.int32, device=device)
     where = torch.zeros(rows, dtype=torch.int64, device=device)
     keys, values = (made(2, pairs, PAGE, width) for _ in range(2))
-    if tokens > 1:
-        paged_attention.put_prompts(key[:1], key[:1], keys, values, table, where[:1])
-    else:
-        paged_attention.put(key, key, keys, values, table, where)
-        paged_attention.attend(query, keys, values, table, where, width**-0.5)
+    paged_attention.put_prompts(key[:1], key[:1], keys, values, table, where[:1])
+    paged_attention.put(key[:, :, :1], key[:, :, :1], keys, values, table, where)
+    paged_attention.attend(query[:, :, :1], keys, values, table, where, width**-0.5)

@@ -104,8 +104,7 @@ def test_warming_up_uses_every_kernel_that_texts_use(family, monkeypatch):
     ):
         for name in names:
             monkeypatch.setattr(module, name, told(name, getattr(module, name), used))
-    for tokens in (1, 16):
-        warmup._forward(made(family).config, torch.float32, DEVICE, tokens)
+    warmup._use_kernels(made(family).config, torch.float32, DEVICE)
     assert used == {"normed", "turned", "gated", "attend", "put", "put_prompts"}
 
 
